@@ -1,0 +1,27 @@
+"""Errors a user can cause, each carrying one sentence that names the thing and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PostDiffError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class InputError(PostDiffError, ValueError):
+    """Something the caller passed (an option, a file, a path) cannot be used."""
+
+
+class PolicyError(InputError):
+    """A policy is malformed, or does not fit the pipeline it is applied to."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A trailing hint such as ``; did you mean 'steps'?``, or the list of choices when none is close."""
+    names = sorted(set(choices))
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; valid: {', '.join(names)}" if names else ""

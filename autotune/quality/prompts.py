@@ -1,0 +1,114 @@
+"""Reading lists of prompts and setting some of them aside."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from autotune.errors import InputError
+
+__all__ = ["load_prompts", "split"]
+
+_COLUMNS = ("prompt", "caption")
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def load_prompts(path: str | os.PathLike[str]) -> list[str]:
+    """The prompts in a file, in their order, without blank ones and repetitions.
+
+    ``.csv`` needs a column ``prompt`` or ``caption``; ``.jsonl`` holds in each line a string or an
+    object with such a key; everything else is text with one prompt per line. The encoding may be
+    UTF-8, UTF-16 with a byte order mark, or, if the bytes are neither, Latin-1.
+
+    Raises:
+        InputError: If the file is missing, unreadable, not in its format, or without any prompt.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read prompts from {path}: {error.strerror}.") from error
+    read = _READERS.get(path.suffix.lower(), _lines)
+    try:
+        stripped = (prompt.strip() for prompt in read(_decode(data)))
+        prompts = list(dict.fromkeys(filter(None, stripped)))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: {error}.") from error
+    if not prompts:
+        raise InputError(f"{path} holds no prompt: write one per line.")
+    return prompts
+
+
+def split(prompts: Sequence[str], held_out_share: float = 0.25) -> tuple[list[str], list[str]]:
+    """Prompts to tune on and prompts to judge the result on.
+
+    Each prompt's side follows from its own SHA-256 alone: adding, removing or reordering others never
+    moves it. The shares are therefore approximate, and of very few prompts one side may be empty.
+
+    Returns:
+        (tuning, held_out), both in the given order.
+
+    Raises:
+        ValueError: If the share is not between 0 and 1.
+    """
+    if not 0 <= held_out_share <= 1:
+        raise ValueError(f"held_out_share is a share between 0 and 1, not {held_out_share}.")
+    tuning: list[str] = []
+    held_out: list[str] = []
+    for prompt in prompts:
+        # The prefix makes this split independent of others by hash, such as the one that set captions
+        # aside in training: those would otherwise all fall on one side.
+        digest = hashlib.sha256(f"postdiff tuning split:{prompt}".encode()).digest()
+        part = int.from_bytes(digest[:8], "big") / 2**64
+        (held_out if part < held_out_share else tuning).append(prompt)
+    return tuning, held_out
+
+
+def _decode(data: bytes) -> str:
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    if "\0" in text:
+        raise ValueError("this is not a text file in UTF-8, UTF-16 (with byte order mark) or Latin-1")
+    return text
+
+
+def _lines(text: str) -> Iterable[str]:
+    # Not str.splitlines: it also cuts at characters that Latin-1 files hold inside words.
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _csv(text: str) -> Iterable[str]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = [name.strip().lower() for name in next(rows, [])]
+    column = next((header.index(name) for name in _COLUMNS if name in header), None)
+    if column is None:
+        raise ValueError(f"expected a column called {' or '.join(_COLUMNS)}, found {', '.join(header) or 'none'}")
+    return [row[column] for row in rows if len(row) > column]
+
+
+def _jsonl(text: str) -> Iterable[str]:
+    for number, line in enumerate(_lines(text), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is not JSON ({error.msg})") from error
+        if isinstance(value, dict):
+            value = next((value[name] for name in _COLUMNS if name in value), None)
+        if not isinstance(value, str):
+            raise ValueError(f"line {number} is neither a string nor an object with a text {' or '.join(_COLUMNS)}")
+        yield value
+
+
+_READERS: dict[str, Callable[[str], Iterable[str]]] = {".csv": _csv, ".json": _jsonl, ".jsonl": _jsonl}

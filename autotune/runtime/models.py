@@ -1,0 +1,127 @@
+"""What a policy needs to know about a pipeline: its denoiser, its sizes, its fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autotune.errors import InputError, PolicyError
+from autotune.policy import ModelInfo, Policy
+
+# Keys that say where a config came from or which release wrote it, not what is computed.
+_IRRELEVANT = ("_name_or_path", "_diffusers_version", "_class_name", "_use_default_values", "_commit_hash")
+
+# Written beside a shipped model's weights: settings its authors recommend.
+RECOMMENDED = "postdiff.json"
+
+_PIPELINES = {"StableDiffusionPipeline"}
+_SCHEDULERS_WITH_HANDOFF = {"DDIMScheduler", "DDPMScheduler"}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """A hash of a config's content, equal before and after saving and loading."""
+    content = {key: value for key, value in config.items() if key not in _IRRELEVANT}
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def denoiser_of(pipe: Any) -> nn.Module:
+    """The module a pipeline calls once or twice a step: its ``unet`` or ``transformer``.
+
+    Raises:
+        InputError: the pipeline has neither, or is of a class that is not supported.
+    """
+    name = type(pipe).__name__
+    if name not in _PIPELINES:
+        raise InputError(f"{name} is not supported yet; supported pipelines: {', '.join(sorted(_PIPELINES))}")
+    denoiser: nn.Module = pipe.unet
+    return denoiser
+
+
+def native_size(pipe: Any) -> tuple[int, int]:
+    """Height and width in pixels that the pipeline makes when none are given."""
+    size = denoiser_of(pipe).config.sample_size  # type: ignore[union-attr]
+    height, width = (size, size) if isinstance(size, int) else size
+    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+
+
+def text_length(pipe: Any) -> int:
+    """Number of text tokens the denoiser attends to; the pipeline pads every prompt to it."""
+    return int(pipe.tokenizer.model_max_length)
+
+
+def recommended(pipe: Any) -> dict[str, Any]:
+    """Settings shipped beside the model (``full_steps``, ``guidance_scale``), or an empty dict."""
+    folder = Path(str(pipe.config.get("_name_or_path") or ""))
+    file = folder / RECOMMENDED
+    if not folder.parts or not file.is_file():
+        return {}
+    settings: dict[str, Any] = json.loads(file.read_text())
+    return settings
+
+
+def default_steps(pipe: Any) -> int:
+    """Steps of the full run: what the model recommends, else what the pipeline's ``__call__`` defaults to."""
+    shipped = recommended(pipe).get("full_steps")
+    return int(shipped or inspect.signature(pipe.__call__).parameters["num_inference_steps"].default)
+
+
+def describe_model(pipe: Any, full_steps: int | None = None) -> ModelInfo:
+    """Names, fingerprints and native size of a pipeline, as a policy records them."""
+    denoiser = denoiser_of(pipe)
+    height, width = native_size(pipe)
+    return ModelInfo(
+        pipeline=type(pipe).__name__,
+        denoiser=type(denoiser).__name__,
+        denoiser_fingerprint=fingerprint(denoiser.config),  # type: ignore[arg-type]
+        scheduler=type(pipe.scheduler).__name__,
+        scheduler_fingerprint=fingerprint(pipe.scheduler.config),
+        height=height,
+        width=width,
+        full_steps=full_steps or default_steps(pipe),
+    )
+
+
+def full_policy(pipe: Any, steps: int | None = None) -> Policy:
+    """The policy that changes nothing: native size, guidance throughout, every unit computed.
+
+    ``steps`` defaults to what the model recommends, else to the pipeline's own default.
+    """
+    info = describe_model(pipe, steps)
+    return Policy(steps=info.full_steps, model=info)
+
+
+def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
+    """Refuse a policy made for another model or scheduler, naming the difference.
+
+    ``strict=False`` accepts other fingerprints of the same classes (a fine-tune with an edited config).
+
+    Raises:
+        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for, or
+            the scheduler cannot change resolution.
+    """
+    if policy.resolution and type(pipe.scheduler).__name__ not in _SCHEDULERS_WITH_HANDOFF:
+        raise PolicyError(
+            f"{type(pipe.scheduler).__name__} cannot change resolution while denoising yet; schedulers that can:"
+            f" {', '.join(sorted(_SCHEDULERS_WITH_HANDOFF))}"
+        )
+    if policy.model is None:
+        return
+    here = describe_model(pipe, policy.model.full_steps)
+    fields = ["pipeline", "denoiser", "scheduler"]
+    if strict:
+        fields += ["denoiser_fingerprint", "scheduler_fingerprint"]
+    for field in fields:
+        expected, found = getattr(policy.model, field), getattr(here, field)
+        if expected != found:
+            hint = "; strict=False accepts a fine-tune with another config" if field.endswith("fingerprint") else ""
+            raise PolicyError(
+                f"the policy was made for another model: its {field.replace('_', ' ')} is {expected},"
+                f" this pipeline's is {found}{hint}"
+            )

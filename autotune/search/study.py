@@ -1,0 +1,168 @@
+"""The Optuna study: created or resumed, bound to one frozen configuration, repaired after interrupts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.errors import InputError
+
+CONFIG = "config"
+DUPLICATE_OF = "duplicate_of"
+INTERRUPTED = "interrupted"
+RECIPE = "recipe"
+
+_BUSY_SECONDS = 30
+# Random candidates only help until there is something to learn from; the recipes are enough of a start.
+_START_UP_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
+
+    ``prompts`` and ``held_out`` are digests (:func:`digest`), ``knobs`` is one line per knob.
+    """
+
+    model: str
+    budget: str
+    height: int
+    width: int
+    guidance_scale: float
+    full_steps: int
+    max_steps: int
+    images: int
+    held_out_images: int
+    batch_size: int
+    seed: int
+    prompts: str
+    held_out: str
+    reference: str
+    scorer: str
+    weight_fd: float
+    weight_clip: float
+    knobs: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.document())
+
+    def document(self) -> dict[str, Any]:
+        """As JSON gives it back, so that a stored configuration compares equal."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+
+def digest(value: object) -> str:
+    """A short hash of anything JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path.resolve()}"
+
+
+def open_study(name: str, url: str, configuration: Configuration) -> optuna.Study:
+    """Create the study ``name``, or resume it where it was left.
+
+    Args:
+        name: Its name in the storage.
+        url: An SQLAlchemy URL, see :func:`sqlite_url`.
+        configuration: What the study is bound to.
+
+    Raises:
+        InputError: the study exists with another configuration, or the storage cannot be opened.
+    """
+    try:
+        study = optuna.create_study(study_name=name, storage=_storage(url), direction="minimize", load_if_exists=True)
+    except Exception as error:
+        raise InputError(f"the storage {url} cannot be opened ({_first_line(error)}); give another --storage") from error
+    stored = study.user_attrs.get(CONFIG)
+    wanted = configuration.document()
+    if stored is None:
+        if study.get_trials(deepcopy=False):
+            raise InputError(f"the study {name!r} in {url} was not made by this program; choose another --study-name")
+        study.set_user_attr(CONFIG, wanted)
+    elif stored != wanted:
+        raise InputError(
+            f"the study {name!r} cannot be resumed: {_difference(stored, wanted)};"
+            " repeat the command that made it, or choose another --study-name"
+        )
+    release_interrupted(study)
+    return study
+
+
+def release_interrupted(study: optuna.Study) -> None:
+    """Fail trials that an interrupted run left RUNNING, and put their parameters first in the queue again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        asked = trial.system_attrs.get("fixed_params", {}) | trial.params
+        running = optuna.trial.Trial(study, trial._trial_id)
+        running.set_user_attr(INTERRUPTED, True)
+        study.tell(trial.number, state=TrialState.FAIL)
+        if asked:
+            kept = {key: value for key, value in trial.user_attrs.items() if key == RECIPE}
+            study.enqueue_trial(asked, user_attrs=kept)
+
+
+def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[str, int]]]) -> None:
+    """Queue named settings that the study does not have yet, in order."""
+    for name, values in recipes:
+        study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=True)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ran to an end, good or bad; those cut off by an interrupt are not among them."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    return [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+
+
+def evaluated(study: optuna.Study) -> list[FrozenTrial]:
+    """Finished trials that cost an evaluation: all but duplicates of earlier ones."""
+    return [trial for trial in finished(study) if DUPLICATE_OF not in trial.user_attrs]
+
+
+def waiting_recipes(study: optuna.Study) -> int:
+    """Queued trials of known recipes that have not begun."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return sum(RECIPE in trial.user_attrs for trial in waiting)
+
+
+def sampler_for(seed: int, trials_so_far: int, *, explore: bool = False) -> BaseSampler:
+    """The sampler for the next trial, seeded by how many there are.
+
+    A sampler's own random state dies with the process. Seeding it anew for every trial makes a
+    resumed search propose what the uninterrupted one would have proposed.
+
+    Args:
+        explore: Draw at random instead of from the model.
+    """
+    trial_seed = int(digest([seed, trials_so_far]), 16) % 2**32
+    if explore:
+        return RandomSampler(seed=trial_seed)
+    return TPESampler(seed=trial_seed, multivariate=True, constant_liar=False, n_startup_trials=_START_UP_TRIALS)
+
+
+def _storage(url: str) -> RDBStorage:
+    # SQLite lets a writer wait for readers such as a dashboard; by default it gives up after five seconds.
+    sqlite = url.startswith("sqlite")
+    return RDBStorage(
+        url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    )
+
+
+def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    name = next(key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key))
+    return f"its {name.replace('_', ' ')} was {stored.get(name)}, now it is {wanted.get(name)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,101 @@
+"""Knobs, recipes and the search space they make up. No model is needed to read this, and no Optuna."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from autotune.errors import InputError, did_you_mean
+from autotune.policy import Policy
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A whole number from ``low`` to ``high``, both included, whose order means something.
+
+    Neighbouring values must stand for similar policies: samplers that know the order need
+    far fewer trials than with unordered choices.
+    """
+
+    name: str
+    low: int
+    high: int
+    description: str
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise InputError(f"knob {self.name!r}: low {self.low} exceeds high {self.high}; exchange them")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A setting people already use, tried before anything is searched."""
+
+    name: str
+    values: Mapping[str, int]
+
+
+class SearchSpace(ABC):
+    """A family's knobs, and the pure function from their values to a policy.
+
+    The number of steps is no knob: a search solves it from the budget, so that no candidate
+    is over budget and none leaves much of it unused (:mod:`autotune.search.proposals`).
+
+    Attributes:
+        knobs: What may vary.
+        costlier: Knob and direction in which each makes a policy costlier, in the order in which
+            a setting too cheap for its budget is repaired. Followed to the end it leads to the
+            setting that accelerates nothing.
+        recipes: Known settings. The first one is ``"fewer steps"``: nothing but the step count changes.
+        default_steps: Steps of sampled policies where the caller names none.
+    """
+
+    knobs: tuple[Knob, ...]
+    costlier: tuple[tuple[str, Literal[-1, 1]], ...]
+    recipes: tuple[Recipe, ...]
+    default_steps: int
+
+    @abstractmethod
+    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
+        """The policy that a value for every knob stands for, in canonical form.
+
+        Pure; values whose plans are the same give equal policies, so that :attr:`Policy.key`
+        recognises a policy that was evaluated before.
+
+        Raises:
+            InputError: a knob is missing, unknown, or out of its range.
+        """
+
+    def values_of(self, trial: BaseTrial) -> dict[str, int]:
+        """Ask ``trial`` for a value of every knob."""
+        return {knob.name: trial.suggest_int(knob.name, knob.low, knob.high) for knob in self.knobs}
+
+    def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:
+        """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``)."""
+        return self.policy(self.values_of(trial), self.default_steps if steps is None else steps)
+
+    def sample(self, seed: int, steps: int | None = None) -> Policy:
+        """A random policy: every knob uniform over its range, the same for the same ``seed``."""
+        random_numbers = random.Random(seed)
+        values = {knob.name: random_numbers.randint(knob.low, knob.high) for knob in self.knobs}
+        return self.policy(values, self.default_steps if steps is None else steps)
+
+    def check(self, values: Mapping[str, int]) -> None:
+        """Raise InputError unless ``values`` has exactly one value in range for every knob."""
+        names = [knob.name for knob in self.knobs]
+        for name in values:
+            if name not in names:
+                raise InputError(f"the search space has no knob {name!r}{did_you_mean(name, names)}")
+        for knob in self.knobs:
+            if knob.name not in values:
+                raise InputError(f"knob {knob.name!r} has no value; give one from {knob.low} to {knob.high}")
+            if not knob.low <= values[knob.name] <= knob.high:
+                raise InputError(
+                    f"knob {knob.name!r} is {values[knob.name]}; give a value from {knob.low} to {knob.high}"
+                )

@@ -1,0 +1,168 @@
+"""The space of U-Nets: low resolution first, reuse of one up-block output, guidance that stops early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from autotune.errors import InputError, PolicyError
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.structure import Structure
+from search_spaces.space import Knob, Recipe, SearchSpace
+
+PARTS = 20
+"""Points in time are knobs in twentieths of the steps: the same value means the same at any step count."""
+
+_MIN_SCALE = Fraction(1, 4)
+_MAX_INTERVAL = 6
+_MAX_WARM_UP = 5
+
+
+class UNetSpace(SearchSpace):
+    """Knobs for one U-Net at one size.
+
+    Args:
+        structure: The U-Net's units.
+        height: Height of the latents at full size.
+        width: Width of the latents at full size.
+        default_steps: Steps of sampled policies.
+        lower_sizes: Whether the scheduler can change the size while denoising.
+        guided: Whether pictures are made with classifier-free guidance.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        height: int,
+        width: int,
+        default_steps: int,
+        *,
+        lower_sizes: bool = True,
+        guided: bool = True,
+    ) -> None:
+        self.default_steps = default_steps
+        scales = accepted_scales(height, width, structure.size_multiple)
+        self.scales = scales if lower_sizes else scales[-1:]
+        self.reusable = reusable_outputs(structure)
+        full, depth = len(self.scales) - 1, len(self.reusable)
+        self.knobs = (
+            Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
+            Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
+            Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
+            Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed"),
+            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
+            Knob("guidance", 1 if guided else PARTS, PARTS, "guided steps, in twentieths of all steps, from the first one on"),
+        )
+        self.costlier = (("guidance", 1), ("interval", -1), ("depth", -1), ("switch", -1), ("scale", 1))
+        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0, "guidance": PARTS}
+        half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
+        # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
+        branch_0 = {"depth": depth}
+        branch_1 = {"depth": max(depth - 1, 0)}
+        mix = {"scale": half, "switch": PARTS // 2}
+        settings = {
+            "fewer steps": {},
+            "DeepCache, interval 2": branch_0 | {"interval": 2},
+            "DeepCache, interval 3": branch_0 | {"interval": 3},
+            "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
+            "half the steps at half size": mix,
+            "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance": 3 * PARTS // 4},
+            "guidance cut": {"guidance": PARTS // 2},
+        }
+        self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
+
+    @classmethod
+    def for_pipeline(
+        cls,
+        pipe: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        guided: bool = True,
+    ) -> UNetSpace:
+        """The space of a pipeline around a ``UNet2DConditionModel``; see :func:`search_spaces.space_for`."""
+        from autotune.runtime import denoiser_of, describe_model
+        from autotune.units import find_units
+
+        native = describe_model(pipe, steps)
+        pixels = pipe.vae_scale_factor
+        return cls(
+            find_units(denoiser_of(pipe)),
+            (height or native.height) // pixels,
+            (width or native.width) // pixels,
+            native.full_steps,
+            lower_sizes=_can_change_size(pipe),
+            guided=guided,
+        )
+
+    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
+        self.check(values)
+        scale = self.scales[values["scale"]]
+        switch = min(_part(values["switch"], steps), steps - 1) if scale < 1 else 0
+        stop = max(_part(values["guidance"], steps), 1)
+        return Policy(
+            steps=steps,
+            resolution=(ResolutionStage(scale=float(scale), until_step=switch),) if switch else (),
+            guidance=Guidance(stop_step=stop) if stop < steps else None,
+            cache=self._cache(values, steps, switch),
+        )
+
+    def _cache(self, values: Mapping[str, int], steps: int, switch: int) -> tuple[CacheRule, ...]:
+        warm_up = min(values["warm_up"], switch or steps)
+        compute = {*range(warm_up), *range(warm_up, switch or steps, values["interval"])}
+        if switch:
+            # Features of the other size cannot serve, so the intervals start again with the new size.
+            compute |= set(range(switch, steps, values["interval"]))
+        if values["depth"] == 0 or len(compute) == steps:
+            return ()
+        return (CacheRule(units=(self.reusable[values["depth"] - 1],), compute_steps=tuple(sorted(compute))),)
+
+
+def accepted_scales(height: int, width: int, multiple: int) -> tuple[Fraction, ...]:
+    """Scales from a quarter to 1, growing, at which both sides stay whole multiples of ``multiple``.
+
+    Raises:
+        InputError: the full size itself is no such multiple.
+    """
+    if height % multiple or width % multiple:
+        raise InputError(
+            f"latents of {height}x{width} do not fit this denoiser; choose a picture size whose latents are"
+            f" multiples of {multiple} a side"
+        )
+    scales = (Fraction(side, height) for side in range(multiple, height + 1, multiple))
+    return tuple(scale for scale in scales if scale >= _MIN_SCALE and (scale * width) % multiple == 0)
+
+
+def reusable_outputs(structure: Structure) -> tuple[str, ...]:
+    """Names of the up-block outputs worth reusing, from the one that saves least to the one that saves most.
+
+    These are each up block's own output and, inside the last two, what their layers but the
+    final one hand on: the places DeepCache branches off. The very last output is left out:
+    reusing it repeats the whole prediction, which for the samplers in use is one longer step.
+    """
+    blocks = [block for block in structure.blocks if block.name.startswith("up_blocks.")]
+    names: list[str] = []
+    for position, block in enumerate(blocks):
+        if position >= len(blocks) - 2:
+            layers = [structure.units[index] for index in block.units if structure.units[index].kind != "upsampler"]
+            # Every resnet starts a layer, so the unit before one is the output of the layer before.
+            names += [unit.name for unit, after in zip(layers, layers[1:], strict=False) if after.kind == "resnet"]
+        names.append(block.name)
+    return tuple(names[:-1])
+
+
+def _can_change_size(pipe: Any) -> bool:
+    from autotune.runtime.models import check_compatible
+
+    try:
+        check_compatible(pipe, Policy(steps=2, resolution=(ResolutionStage(scale=0.5, until_step=1),)))
+    except PolicyError:
+        return False
+    return True
+
+
+def _part(twentieths: int, steps: int) -> int:
+    """``twentieths`` of ``steps``, rounded to the nearest whole step, half up."""
+    return (2 * twentieths * steps + PARTS) // (2 * PARTS)

@@ -1,0 +1,1 @@
+"""Experiments behind every number the project prints, and the recipes of its shipped models."""
