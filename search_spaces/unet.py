@@ -52,7 +52,12 @@ class UNetSpace(SearchSpace):
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
             Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed"),
             Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
-            Knob("guidance", 1 if guided else PARTS, PARTS, "guided steps, in twentieths of all steps, from the first one on"),
+            Knob(
+                "guidance",
+                1 if guided else PARTS,
+                PARTS,
+                "guided steps, in twentieths of all steps, from the first one on",
+            ),
         )
         self.costlier = (("guidance", 1), ("interval", -1), ("depth", -1), ("switch", -1), ("scale", 1))
         plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0, "guidance": PARTS}

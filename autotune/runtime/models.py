@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from autotune.errors import InputError, PolicyError
+from autotune.fingerprint import fingerprint
 from autotune.policy import ModelInfo, Policy
-
-# Keys that say where a config came from or which release wrote it, not what is computed.
-_IRRELEVANT = ("_name_or_path", "_diffusers_version", "_class_name", "_use_default_values", "_commit_hash")
 
 # Written beside a shipped model's weights: settings its authors recommend.
 RECOMMENDED = "postdiff.json"
@@ -24,11 +20,10 @@ _PIPELINES = {"StableDiffusionPipeline"}
 _SCHEDULERS_WITH_HANDOFF = {"DDIMScheduler", "DDPMScheduler"}
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """A hash of a config's content, equal before and after saving and loading."""
-    content = {key: value for key, value in config.items() if key not in _IRRELEVANT}
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def fingerprint_of(part: Any) -> str:
+    """The fingerprint of a denoiser's or a scheduler's config."""
+    parameters = inspect.signature(type(part).__init__).parameters.values()
+    return fingerprint(part.config, {p.name: p.default for p in parameters if p.default is not p.empty})
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -79,9 +74,9 @@ def describe_model(pipe: Any, full_steps: int | None = None) -> ModelInfo:
     return ModelInfo(
         pipeline=type(pipe).__name__,
         denoiser=type(denoiser).__name__,
-        denoiser_fingerprint=fingerprint(denoiser.config),  # type: ignore[arg-type]
+        denoiser_fingerprint=fingerprint_of(denoiser),
         scheduler=type(pipe.scheduler).__name__,
-        scheduler_fingerprint=fingerprint(pipe.scheduler.config),
+        scheduler_fingerprint=fingerprint_of(pipe.scheduler),
         height=height,
         width=width,
         full_steps=full_steps or default_steps(pipe),

@@ -13,9 +13,11 @@ _GAP = 2
 
 
 def save_grid(pictures: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write pictures (N, 3, H, W) uint8, N >= 1, row by row on white; ``path`` appears only when complete.
+    """Write pictures row by row on white.
 
     Args:
+        pictures: (N, 3, H, W) uint8, N >= 1.
+        path: The PNG; it appears only when complete.
         columns: Pictures a row; by default as many as make the grid about square.
     """
     from PIL import Image

@@ -18,7 +18,7 @@ from autotune.errors import InputError
 
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
-INTERRUPTED = "interrupted"
+FAILURE = "failure"
 RECIPE = "recipe"
 
 _BUSY_SECONDS = 30
@@ -30,10 +30,11 @@ _START_UP_TRIALS = 10
 class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
-    ``prompts`` and ``held_out`` are digests (:func:`digest`), ``knobs`` is one line per knob.
+    ``weights``, ``prompts`` and ``held_out`` are digests, ``knobs`` is one line per knob.
     """
 
     model: str
+    weights: str
     budget: str
     height: int
     width: int
@@ -85,7 +86,9 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
     try:
         study = optuna.create_study(study_name=name, storage=_storage(url), direction="minimize", load_if_exists=True)
     except Exception as error:
-        raise InputError(f"the storage {url} cannot be opened ({_first_line(error)}); give another --storage") from error
+        raise InputError(
+            f"the storage {url} cannot be opened ({_first_line(error)}); give another --storage"
+        ) from error
     stored = study.user_attrs.get(CONFIG)
     wanted = configuration.document()
     if stored is None:
@@ -102,14 +105,12 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
 
 
 def release_interrupted(study: optuna.Study) -> None:
-    """Fail trials that an interrupted run left RUNNING, and put their parameters first in the queue again."""
+    """Fail trials that an interrupted run left RUNNING, and queue their parameters again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        asked = trial.system_attrs.get("fixed_params", {}) | trial.params
-        running = optuna.trial.Trial(study, trial._trial_id)
-        running.set_user_attr(INTERRUPTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
-        if asked:
-            kept = {key: value for key, value in trial.user_attrs.items() if key == RECIPE}
+        asked = trial.system_attrs.get("fixed_params", {}) | trial.params
+        if asked and FAILURE not in trial.user_attrs:
+            kept = {name: value for name, value in trial.user_attrs.items() if name == RECIPE}
             study.enqueue_trial(asked, user_attrs=kept)
 
 
@@ -120,9 +121,9 @@ def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[st
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that ran to an end, good or bad; those cut off by an interrupt are not among them."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+    """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    return [trial for trial in trials if trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs]
 
 
 def evaluated(study: optuna.Study) -> list[FrozenTrial]:
@@ -140,9 +141,11 @@ def sampler_for(seed: int, trials_so_far: int, *, explore: bool = False) -> Base
     """The sampler for the next trial, seeded by how many there are.
 
     A sampler's own random state dies with the process. Seeding it anew for every trial makes a
-    resumed search propose what the uninterrupted one would have proposed.
+    resumed search go on as the uninterrupted one would have.
 
     Args:
+        seed: The search's seed.
+        trials_so_far: Trials that ended.
         explore: Draw at random instead of from the model.
     """
     trial_seed = int(digest([seed, trials_so_far]), 16) % 2**32

@@ -1,0 +1,64 @@
+"""PostDiff: find, price and run the policy that makes a text-to-image pipeline cheaper.
+
+A policy says what each denoising step computes. Importing this package loads nothing heavy:
+each name below brings in what it needs when it is first used.
+
+Example:
+    >>> import autotune
+    >>> pipe = autotune.demo_pipeline()  # doctest: +SKIP
+    >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))  # doctest: +SKIP
+    >>> image = pipe("fluent red apple").images[0]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from autotune import errors
+
+if TYPE_CHECKING:
+    from autotune.cost import price
+    from autotune.demo import demo_pipeline
+    from autotune.loading import load_policy
+    from autotune.policy import Policy
+    from autotune.runtime import applied, apply_policy, full_policy, remove_policy
+    from autotune.search.tune import tune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Policy",
+    "__version__",
+    "applied",
+    "apply_policy",
+    "demo_pipeline",
+    "errors",
+    "full_policy",
+    "load_policy",
+    "price",
+    "remove_policy",
+    "tune",
+]
+
+_HOMES = {
+    "Policy": "policy",
+    "applied": "runtime",
+    "apply_policy": "runtime",
+    "demo_pipeline": "demo",
+    "full_policy": "runtime",
+    "load_policy": "loading",
+    "price": "cost",
+    "remove_policy": "runtime",
+    "tune": "search.tune",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

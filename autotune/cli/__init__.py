@@ -1,0 +1,49 @@
+"""The command line: ``postdiff`` and ``postdiff-tune``.
+
+Options are checked before torch is loaded, so that a mistake costs a second and leaves nothing
+behind. Exit codes: 0 done, 2 bad input, 3 nothing within the budget beats fewer steps,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from autotune.errors import InputError
+
+__all__ = ["BAD_INPUT", "INTERRUPTED", "main", "run", "tune_main"]
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of ``postdiff``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def tune_main() -> None:
+    """Entry point of ``postdiff-tune``, the same as ``postdiff tune``."""
+    sys.exit(run(["tune", *sys.argv[1:]]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what the user got wrong is one sentence on stderr."""
+    from typer.exceptions import TyperException
+
+    from autotune.cli.app import app
+
+    try:
+        code = app(args=list(arguments) or ["--help"], prog_name="postdiff", standalone_mode=False)
+    except InputError as error:
+        return _refuse(str(error))
+    except TyperException as error:
+        return _refuse(error.format_message())
+    return int(code or 0)
+
+
+def _refuse(message: str) -> int:
+    sentence = " ".join(message.split())
+    print(f"postdiff: {sentence}", file=sys.stderr)
+    return BAD_INPUT

@@ -1,0 +1,114 @@
+"""What can be said of an option's value without torch. Each check returns the value ready to use, or refuses it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from autotune.errors import InputError
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|sec|m|min|h)?", re.IGNORECASE)
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def duration(text: str) -> float:
+    """Seconds meant by ``300``, ``5m`` or ``1.5h``.
+
+    Raises:
+        InputError: it is no time, or none at all.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match["number"]) * _SECONDS[(match["unit"] or "s").lower()] if match else 0.0
+    if seconds <= 0:
+        raise InputError(f"--timeout {text}: no length of time; write seconds such as 300, or 5m, or 1h")
+    return seconds
+
+
+def device(text: str) -> str:
+    """``text`` if it names a device.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not _DEVICE.fullmatch(text):
+        raise InputError(f"--device {text}: no device; use auto, cpu, cuda, cuda:1 or mps")
+    return text
+
+
+def side(name: str, pixels: int | None) -> int | None:
+    """Height or width in pixels, if any.
+
+    Raises:
+        InputError: no pipeline makes pictures of that size.
+    """
+    if pixels is not None and (pixels < 8 or pixels % 8):
+        lower = max(8, pixels // 8 * 8)
+        raise InputError(f"--{name} {pixels}: pictures come in multiples of 8 pixels; use {lower} or {lower + 8}")
+    return pixels
+
+
+def picture_folder(path: Path | None) -> Path | None:
+    """A folder of reference pictures, if any.
+
+    Raises:
+        InputError: it is no folder, or holds no picture.
+    """
+    if path is None:
+        return None
+    if not path.is_dir():
+        raise InputError(f"--reference {path}: no such folder; give one that holds pictures")
+    if not any(file.suffix.lower() in _PICTURES for file in path.rglob("*")):
+        raise InputError(f"--reference {path}: holds no picture; give a folder of {', '.join(sorted(_PICTURES))} files")
+    return path
+
+
+def storage(url: str | None) -> str | None:
+    """An SQLAlchemy URL, if any.
+
+    Raises:
+        InputError: it is no URL of a database.
+    """
+    if url is None:
+        return None
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(url).get_dialect()
+    except SQLAlchemyError:
+        raise InputError(
+            f"--storage {url}: no URL of a known database; write sqlite:///study.db or postgresql://user@host/name"
+        ) from None
+    return url
+
+
+def folder_to_write(path: Path) -> Path:
+    """A folder that exists or can be made.
+
+    Raises:
+        InputError: a file stands in its place.
+    """
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(f"--out {path}: {place} is a file; give a folder")
+            break
+    return path
+
+
+def picture_files(out: Path, prompts: list[str]) -> list[Path]:
+    """One file to write per prompt: ``out`` itself for one prompt, files in it otherwise.
+
+    Raises:
+        InputError: ``out`` names one file for several prompts, or a file that stands where a folder must.
+    """
+    if out.suffix.lower() in _PICTURES and not out.is_dir():
+        if len(prompts) > 1:
+            raise InputError(f"--out {out}: one file cannot hold {len(prompts)} pictures; give a folder")
+        folder_to_write(out.parent)
+        return [out]
+    folder_to_write(out)
+    names = (re.sub(r"[^\w]+", "-", prompt).strip("-")[:60] for prompt in prompts)
+    return [out / f"{index:02d}-{name or 'picture'}.png" for index, name in enumerate(names)]

@@ -1,0 +1,66 @@
+"""``postdiff dashboard``: the Optuna dashboard on one run's study and pictures, for this machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from autotune.errors import InputError
+
+STUDY = "study.db"
+ARTIFACTS = "artifacts"
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: a page makes dozens of requests."""
+
+
+def study_url(run_dir: Path, storage: str | None) -> str:
+    """The URL of a run's study: ``storage`` if given, else the SQLite file in the run's folder.
+
+    Raises:
+        InputError: the folder holds no study.
+    """
+    if storage is not None:
+        return storage
+    file = run_dir / STUDY
+    if not file.is_file():
+        raise InputError(
+            f"{run_dir}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
+        )
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file.resolve())).render_as_string()
+
+
+def serve(run_dir: Path, storage: str | None, host: str, port: int) -> None:
+    """Serve the dashboard until interrupted; port 0 takes a free one. Prints its address.
+
+    Raises:
+        InputError: no study, or a host and port that cannot be listened on.
+    """
+    url = study_url(run_dir, storage)
+
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna.storages import RDBStorage
+    from optuna_dashboard import wsgi
+
+    app = wsgi(RDBStorage(url), FileSystemArtifactStore(run_dir / ARTIFACTS))
+    try:
+        server = make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot listen on {host}:{port} ({reason}); choose another --port") from error
+    with server:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"Dashboard of {run_dir} on http://{shown}:{server.server_port}/ - Ctrl-C ends it", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass

@@ -1,0 +1,149 @@
+"""Which pipeline ``--model`` means: known before torch is loaded, loaded when everything else is right."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.errors import InputError, PolicyError, did_you_mean
+from autotune.loading import is_hub_id
+from autotune.policy import ModelInfo
+
+_INDEX = "model_index.json"
+_RECORD = "postdiff.json"
+
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A pipeline by name. ``folder`` is None for an id on the Hugging Face Hub."""
+
+    name: str
+    folder: Path | None
+
+    @staticmethod
+    def find(model: str) -> ModelSource:
+        """The shipped model, the folder or the hub id that ``model`` names.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        if model in DEMO_NAMES:
+            return ModelSource(model, demo_assets(model).folder)
+        folder = Path(model)
+        if (folder / _INDEX).is_file():
+            return ModelSource(model, folder)
+        if folder.exists():
+            raise InputError(f"--model {model}: holds no {_INDEX}; give the folder of a pipeline in diffusers format")
+        if not is_hub_id(model):
+            raise InputError(
+                f"--model {model}: neither a shipped model, a folder nor a Hugging Face Hub id (user/repo)"
+                f"{did_you_mean(model, DEMO_NAMES)}"
+            )
+        return ModelSource(model, None)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the model is inside this package."""
+        return self.name in DEMO_NAMES
+
+    def check_policy(self, made_for: ModelInfo | None) -> None:
+        """Refuse a policy that was made for another model, as far as files tell without torch.
+
+        A shipped model's ``postdiff.json`` records its fingerprints; of others the classes are known.
+        :func:`autotune.apply_policy` makes the full comparison in any case.
+
+        Raises:
+            PolicyError: one sentence that names the difference.
+        """
+        if made_for is None or self.folder is None:
+            return
+        for name, found in self._facts(self.folder).items():
+            expected = getattr(made_for, name)
+            if expected != found:
+                raise PolicyError(
+                    f"the policy was made for another model: its {name.replace('_', ' ')} is {expected}, that of"
+                    f" {self.name} is {found}; name its model with --model"
+                )
+
+    @staticmethod
+    def _facts(folder: Path) -> dict[str, str | None]:
+        """What a policy records of its model, by field, as far as the files in ``folder`` tell."""
+        index = _read_json(folder / _INDEX)
+        denoiser = index.get("unet") or index.get("transformer") or (None, None)
+        facts = {
+            "pipeline": index.get("_class_name"),
+            "denoiser": denoiser[1],
+            "scheduler": index.get("scheduler", (None, None))[1],
+        }
+        if (folder / _RECORD).is_file():
+            record = _read_json(folder / _RECORD).get("model", {})
+            facts |= {name: value for name, value in record.items() if name.endswith("_fingerprint")}
+        return facts
+
+    def load(self, device: str = "auto", dtype: DType = "auto") -> Any:
+        """The diffusers pipeline, silent, on its device.
+
+        Args:
+            device: ``auto`` is the GPU if there is one, else the CPU.
+            dtype: ``auto`` is float16 on a GPU and float32 on the CPU.
+
+        Raises:
+            InputError: the device is missing, or the pipeline cannot be loaded.
+        """
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = device.partition(":")[0]
+        present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not present[kind]:
+            raise InputError(f"--device {device}: this machine offers none to torch; use --device cpu")
+        torch_dtype = getattr(torch, dtype if dtype != "auto" else "float32" if kind == "cpu" else "float16")
+        _silence_libraries()
+        pipe = self._load(torch_dtype)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(device, torch_dtype)
+
+    def _load(self, dtype: Any) -> Any:
+        if self.shipped:
+            return demo_pipeline(self.name)
+        from diffusers import DiffusionPipeline
+
+        try:
+            return DiffusionPipeline.from_pretrained(self.folder or self.name, torch_dtype=dtype)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise InputError(f"--model {self.name}: cannot be loaded ({reason}); check name and files") from error
+
+
+def slug(text: str) -> str:
+    """``text`` in lower case with everything but letters, digits, dots and underscores as hyphens."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")
+
+
+def _silence_libraries() -> None:
+    """No progress bars and no notes to programmers while models load: they would drown what the user asked for."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); download the model again") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: holds no JSON object; download the model again")
+    return document

@@ -1,0 +1,32 @@
+"""The checked options of ``postdiff tune``, apart from the command so that checking loads nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.cli.models import DType, ModelSource
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The checked options of one run; None leaves a value to the model."""
+
+    source: ModelSource
+    budget: str
+    prompts: list[str] | None
+    reference: Path | None
+    height: int | None
+    width: int | None
+    steps: int | None
+    guidance_scale: float | None
+    trials: int
+    timeout: float
+    images: int
+    seed: int
+    device: str
+    dtype: DType
+    storage: str | None
+    study_name: str
+    out: Path
+    quiet: bool

@@ -1,0 +1,114 @@
+"""``postdiff tune``: search, then say what was found in a table and a sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from autotune.cli.options import TuneOptions
+from autotune.demo import demo_assets
+from autotune.report import Column, Row, results_table, save_grid, verdict
+
+if TYPE_CHECKING:
+    from autotune.search.tune import TuneResult
+
+EXPORTED = 0
+FEWER_STEPS_WIN = 3
+INTERRUPTED = 130
+
+# Columns of the table where the output is no terminal.
+_WIDTH = 100
+# Prompts in the grid of pictures.
+_COMPARED = 8
+
+
+def run_tune(options: TuneOptions) -> int:
+    """Search, export and report; returns the exit code."""
+    pipe = options.source.load(options.device, options.dtype)
+
+    from autotune.search.tune import Interrupted, tune
+
+    try:
+        result = tune(
+            pipe,
+            options.budget,
+            **_examples(options),
+            height=options.height,
+            width=options.width,
+            guidance_scale=options.guidance_scale,
+            steps=options.steps,
+            trials=options.trials,
+            timeout=options.timeout,
+            images=options.images,
+            seed=options.seed,
+            study_name=options.study_name,
+            storage=options.storage,
+            run_dir=options.out,
+            quiet=options.quiet,
+        )
+    except Interrupted as interrupted:
+        print(f"postdiff: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    rows = _rows(result)
+    comparison = result.run_dir / "comparison.png"
+    _save_comparison(result, rows, comparison)
+    if not options.quiet:
+        _show(result, rows, comparison)
+    return EXPORTED if result.finalists.better else FEWER_STEPS_WIN
+
+
+def _examples(options: TuneOptions) -> dict[str, Any]:
+    """Prompts, reference and scorer: a shipped model brings its own, which options replace one by one."""
+    given = {"prompts": options.prompts, "reference": options.reference}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not options.source.shipped:
+        return chosen
+    assets = demo_assets(options.source.name)
+    own = {"prompts": assets.tuning_prompts, "reference": assets.reference, "scorer": assets.scorer_dir}
+    if options.prompts is None:
+        own["held_out"] = assets.held_out_prompts
+    return own | chosen
+
+
+def _rows(result: TuneResult) -> list[Row]:
+    """The full run, fewer steps and, where one succeeded, the best candidate."""
+    finalists = result.finalists
+    names = (finalists.full.name, finalists.fewer_steps.name, "policy")
+    return [
+        Row(
+            name=name,
+            steps=run.policy.steps,
+            flops_share=run.cost.relative,
+            time_share=run.time.relative if run.time else None,
+            quality=run.quality,
+        )
+        for name, run in zip(names, finalists.podium, strict=False)
+    ]
+
+
+def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
+    prompts = result.preview_prompts[:_COMPARED]
+    columns = [
+        Column(row.name, pictures[: len(prompts)].numpy(), f"{row.steps} steps, {row.flops_share:.0%} of FLOPs")
+        for row, pictures in zip(rows, result.previews, strict=True)
+    ]
+    save_grid(columns, prompts, path)
+
+
+def _show(result: TuneResult, rows: list[Row], comparison: Path) -> None:
+    finalists = result.finalists
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images))
+    exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
+    lines = [
+        verdict(finalists.difference, finalists.fewer_steps.policy.steps),
+        f"Exported {exported} to {result.run_dir / 'policy.json'}",
+        f"Compare the pictures in {comparison}",
+        f"See every trial: postdiff dashboard {result.run_dir}",
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -1,0 +1,79 @@
+"""The trained models inside this package, and what is needed to tune and score them offline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import InputError, did_you_mean
+
+_MODELS = Path(__file__).parent / "models"
+
+DEMO_NAMES = ("emoji-unet",)
+
+
+@dataclass(frozen=True)
+class DemoAssets:
+    """What belongs to a shipped model.
+
+    Attributes:
+        folder: the pipeline in diffusers format.
+        scorer_dir: a CLIP in open_clip's format, trained on the same pictures.
+        reference: Gaussian of that CLIP's features of the real pictures, a safetensors file.
+        tuning_prompts: captions the model was trained on.
+        held_out_prompts: captions it has never seen.
+        full_steps: denoising steps of its full run.
+        guidance_scale: the classifier-free guidance scale it is meant to run with.
+    """
+
+    folder: Path
+    scorer_dir: Path
+    reference: Path
+    tuning_prompts: list[str]
+    held_out_prompts: list[str]
+    full_steps: int
+    guidance_scale: float
+
+
+def demo_assets(name: str = "emoji-unet") -> DemoAssets:
+    """Paths and prompts of a shipped model.
+
+    Raises:
+        InputError: no model of that name is shipped.
+    """
+    if name not in DEMO_NAMES:
+        raise InputError(f"no model named {name!r} is shipped{did_you_mean(name, DEMO_NAMES)}")
+    folder = _MODELS / name
+    settings = json.loads((folder / "postdiff.json").read_text())
+    captions = json.loads((_MODELS / "emoji-captions.json").read_text())
+    return DemoAssets(
+        folder=folder,
+        scorer_dir=_MODELS / "emoji-clip",
+        reference=_MODELS / "emoji-clip" / "reference" / "pictures.safetensors",
+        tuning_prompts=captions["training"],
+        held_out_prompts=captions["held_out"],
+        full_steps=settings["full_steps"],
+        guidance_scale=settings["guidance_scale"],
+    )
+
+
+def demo_pipeline(name: str = "emoji-unet") -> Any:
+    """A shipped, trained pipeline in fp32 on the CPU: a stock ``StableDiffusionPipeline``.
+
+    Raises:
+        InputError: no model of that name is shipped.
+
+    Example:
+        >>> pipe = autotune.demo_pipeline()
+        >>> pipe("fluent red apple", num_inference_steps=20).images[0].size
+        (64, 64)
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    folder = demo_assets(name).folder
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    pipe.set_progress_bar_config(leave=False)
+    return pipe

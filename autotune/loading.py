@@ -1,0 +1,55 @@
+"""Loading policies from wherever people keep them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import PolicyError
+from autotune.policy import Policy, policy_from_dict, read_policy
+
+_HUB_ID = re.compile(r"[\w-]+(?:\.[\w-]+)*/[\w-]+(?:\.[\w-]+)*")
+_FILE = "policy.json"
+
+
+def load_policy(source: str | os.PathLike[str] | Mapping[str, Any]) -> Policy:
+    """Load a policy and check it strictly.
+
+    Args:
+        source: the path of a policy file, the document itself as a dict, or a Hugging Face Hub id
+            (``user/repo``) whose ``policy.json`` is downloaded. What exists as a file is a file.
+
+    Raises:
+        PolicyError: it is missing, unreadable, changed after its export, or not a valid policy.
+
+    Example:
+        >>> load_policy({"format": "postdiff-policy", "version": 1, "steps": 20}).id
+        's20'
+    """
+    if isinstance(source, Mapping):
+        return policy_from_dict(source)
+    if not Path(source).exists() and isinstance(source, str) and is_hub_id(source):
+        return read_policy(_download(source))
+    return read_policy(source)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether ``text`` looks like ``user/repo`` rather than the path of a JSON file."""
+    return _HUB_ID.fullmatch(text) is not None and not text.endswith(".json")
+
+
+def _download(repository: str) -> str:
+    # Here, because policies from files and dicts need no hub.
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(hf_hub_download(repository, _FILE))
+    except Exception as error:  # Everything from bad ids to lost connections, of several libraries.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PolicyError(
+            f"{repository}: neither a file nor a policy that the Hugging Face Hub gives out ({reason.rstrip('.')});"
+            f" check the path, or that the repository holds {_FILE}"
+        ) from None

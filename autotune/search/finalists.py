@@ -1,0 +1,184 @@
+"""The last round: the best candidates, fewer steps and the full run on prompts and seeds never tuned on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality, write_atomically
+from autotune.search.bench import Bench
+from autotune.search.evaluate import policy_of
+from autotune.search.recipes import FEWER_STEPS
+from autotune.search.study import evaluated
+
+if TYPE_CHECKING:
+    from autotune import quality
+    from autotune.cost import Cost
+
+FULL_RUN = "full run"
+BETTER, NO_BETTER = "better", "no better"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One run of the last round.
+
+    ``quality`` is held-out; ``trial`` is None for the full run; ``time`` is None where it was not measured.
+    """
+
+    name: str
+    policy: Policy
+    cost: Cost
+    quality: ContenderQuality
+    trial: int | None = None
+    time: MeasuredTime | None = None
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """Everything the last round found.
+
+    Attributes:
+        full: The full run.
+        fewer_steps: As many plain steps as the budget pays for.
+        candidates: The best policies of the search, by held-out loss, best first.
+        difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its
+            95 % interval; zero where no candidate succeeded. The best of the candidates is chosen on
+            the same pictures, which favours it a little.
+        verdict: ``"better"`` where the whole interval lies below zero, else ``"no better"``.
+        prompts: Different prompts held out.
+        images: Pictures made of each run.
+    """
+
+    full: Contender
+    fewer_steps: Contender
+    candidates: tuple[Contender, ...]
+    difference: Interval
+    verdict: str
+    prompts: int
+    images: int
+
+    @property
+    def better(self) -> bool:
+        """Whether a candidate beats fewer steps with confidence."""
+        return self.verdict == BETTER
+
+    @property
+    def winner(self) -> Contender:
+        """What is exported: the best candidate where it is better, else fewer steps."""
+        return self.candidates[0] if self.better else self.fewer_steps
+
+    @property
+    def podium(self) -> tuple[Contender, ...]:
+        """What a reader compares: the full run, fewer steps and, where there is one, the best candidate."""
+        return (self.full, self.fewer_steps, *self.candidates[:1])
+
+    def with_times(self, times: Sequence[MeasuredTime]) -> Finalists:
+        """The same with the measured time of each run on the :attr:`podium`."""
+        full, fewer_steps, *best = (replace(run, time=time) for run, time in zip(self.podium, times, strict=True))
+        return replace(self, full=full, fewer_steps=fewer_steps, candidates=(*best, *self.candidates[1:]))
+
+    def quality(self, scorer: str) -> PolicyQuality:
+        """The record that goes into the exported policy."""
+        return PolicyQuality(
+            prompts=self.prompts,
+            images=self.images,
+            scorer=scorer,
+            policy=self.winner.quality,
+            full=self.full.quality,
+            fewer_steps=self.fewer_steps.quality,
+            fewer_steps_count=self.fewer_steps.policy.steps,
+            difference=self.difference if self.better else Interval(value=0.0, low=0.0, high=0.0),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "verdict": self.verdict,
+            "difference": self.difference.model_dump(),
+            "prompts": self.prompts,
+            "images": self.images,
+            "winner": self.winner.name,
+            "contenders": [_document(each) for each in (self.full, self.fewer_steps, *self.candidates)],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write JSON, whole or not at all."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def best_trials(study: optuna.Study, count: int, exclude: Policy) -> list[tuple[int, Policy]]:
+    """Trial numbers and policies of the ``count`` lowest losses, other than ``exclude``, best first."""
+    complete = [trial for trial in evaluated(study) if trial.value is not None]
+    complete.sort(key=lambda trial: (trial.value, trial.number))
+    found = [(trial.number, policy_of(trial)) for trial in complete]
+    return [(number, policy) for number, policy in found if policy.key != exclude.key][:count]
+
+
+def judge(
+    bench: Bench,
+    full: Policy,
+    fewer_steps: Policy,
+    candidates: Sequence[tuple[int, Policy]],
+    price: Callable[[Policy], Cost],
+    *,
+    fewer_steps_trial: int | None = None,
+) -> Finalists:
+    """Score all runs on ``bench``, which must hold prompts and seeds the search has not seen.
+
+    Args:
+        bench: Scores policies against ``full``.
+        full: The full run.
+        fewer_steps: Fewer steps at the cost of the candidates.
+        candidates: Trial number and policy of each finalist.
+        price: The exact price of a policy.
+        fewer_steps_trial: The trial that evaluated fewer steps.
+    """
+
+    def contender(name: str, policy: Policy, trial: int | None) -> Contender:
+        intervals = bench.objective.interval(bench.outcome(policy).evaluation)
+        held_out = ContenderQuality(
+            loss=_interval(intervals.loss),
+            frechet=_interval(intervals.fd),
+            alignment=_interval(intervals.alignment),
+        )
+        return Contender(name, policy, price(policy), held_out, trial)
+
+    ranked = sorted(
+        (contender(f"trial {number}", policy, number) for number, policy in candidates),
+        key=lambda each: each.quality.loss.value,
+    )
+    difference = Interval(value=0.0, low=0.0, high=0.0)
+    if ranked:
+        best, baseline = (bench.outcome(policy).evaluation for policy in (ranked[0].policy, fewer_steps))
+        difference = _interval(bench.objective.compare(best, baseline))
+    return Finalists(
+        full=contender(FULL_RUN, full, None),
+        fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
+        candidates=tuple(ranked),
+        difference=difference,
+        verdict=BETTER if difference.high < 0 else NO_BETTER,
+        prompts=len(set(bench.prompts)),
+        images=len(bench.prompts),
+    )
+
+
+def _interval(interval: quality.Interval) -> Interval:
+    return Interval(value=interval.estimate, low=interval.low, high=interval.high)
+
+
+def _document(contender: Contender) -> dict[str, Any]:
+    return {
+        "name": contender.name,
+        "trial": contender.trial,
+        "id": contender.policy.id,
+        "policy": contender.policy.to_dict(),
+        "cost": asdict(contender.cost),
+        "quality": contender.quality.model_dump(),
+        "time": contender.time.model_dump() if contender.time else None,
+    }

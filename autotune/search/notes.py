@@ -1,0 +1,39 @@
+"""A policy in words, and the Markdown note that the dashboard shows beside a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autotune.policy import Policy
+from autotune.search.proposals import Proposal
+
+
+def in_words(policy: Policy) -> str:
+    """What the policy does, one short sentence per part."""
+    parts = [f"{policy.steps} steps."]
+    first = 1
+    for stage in policy.resolution:
+        parts.append(f"Steps {first} to {stage.until_step} at {stage.scale:.3g} of the side length.")
+        first = stage.until_step + 1
+    for rule in policy.cache:
+        units = " and ".join(rule.units)
+        parts.append(f"Output of {units} computed in {len(rule.compute_steps)} steps, reused in the others.")
+    if policy.guidance is not None:
+        parts.append(f"Guidance in steps {policy.guidance.start_step + 1} to {policy.guidance.stop_step} only.")
+    if len(parts) == 1:
+        parts.append("Every step at full size, with guidance, nothing reused.")
+    return " ".join(parts)
+
+
+def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | None) -> str:
+    """Markdown for one trial; ``results`` holds ``loss``, ``fd`` and ``alignment``."""
+    cost = proposal.cost
+    lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [
+        f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",
+        f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
+        f"| Frechet distance | {results['fd']:.4g} |",
+        f"| alignment with the prompt | {results['alignment']:.4f} |",
+    ]
+    return "\n".join(lines)

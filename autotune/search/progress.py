@@ -1,0 +1,123 @@
+"""What a person sees while a search runs: a live bar in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import rich.progress
+from rich.console import Console
+
+from autotune.search.evaluate import Report
+
+
+class Progress:
+    """Live progress of one run. Use as a context manager.
+
+    Args:
+        quiet: Show nothing.
+        console: Where to write; standard error by default, so that results on standard output stay clean.
+    """
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._bar: rich.progress.Progress | None = None
+        self._stage: rich.progress.TaskID | None = None
+        self._trials: rich.progress.TaskID | None = None
+        self._total = 0
+        self._done = 0
+        self._done_before = 0
+        self._started = 0.0
+        self._deadline = 0.0
+        self._best = ""
+        self._best_loss: float | None = None
+
+    def __enter__(self) -> Self:
+        if not self._quiet and self._console.is_terminal:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[note]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def stage(self, text: str, pictures: int = 0) -> None:
+        """Something begins that makes ``pictures`` pictures (0: takes no time worth a bar)."""
+        if self._bar is None:
+            self._line(text)
+        elif self._stage is None:
+            self._stage = self._bar.add_task(text, total=pictures or None, note="")
+        else:
+            self._bar.reset(self._stage, description=text, total=pictures or None)
+
+    def pictures(self, made: int) -> None:
+        """So many pictures of the current stage or candidate are made."""
+        if self._bar is not None and self._stage is not None:
+            self._bar.update(self._stage, completed=made)
+
+    def search(self, total: int, done: int, timeout: float) -> None:
+        """The search begins: ``total`` candidates, ``done`` of them by earlier runs, ``timeout`` seconds at most."""
+        self._total, self._done, self._done_before = total, done, done
+        self._started = time.monotonic()
+        self._deadline = self._started + timeout
+        if self._bar is not None:
+            self._trials = self._bar.add_task("candidates", total=total, completed=done, note=self._note())
+        elif done:
+            self._line(f"resuming: {done} of {total} candidates are already done")
+
+    def best(self, loss: float, relative_cost: float, policy_id: str) -> None:
+        """A candidate (of this run or an earlier one) may be the best so far."""
+        if self._best_loss is None or loss < self._best_loss:
+            self._best_loss = loss
+            self._best = f"best {loss:.3f} at {relative_cost:.1%}, {policy_id}"
+
+    def candidate(self, number: int, pictures: int) -> None:
+        """Trial ``number`` begins."""
+        if self._bar is not None:
+            self.stage(f"trial {number}", pictures)
+
+    def report(self, report: Report) -> None:
+        """A trial ended."""
+        if report.loss is not None and report.proposal is not None:
+            self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
+        if report.duplicate_of is None:
+            self._done += 1
+        if self._bar is not None and self._trials is not None:
+            self._bar.update(self._trials, completed=self._done, note=self._note())
+            return
+        if report.duplicate_of is not None:
+            return
+        result = f"failed: {report.reason}" if report.loss is None else f"loss {report.loss:.3f}"
+        name = f"{report.proposal.cost.relative:.1%}  {report.proposal.policy.id}" if report.proposal else ""
+        self._line("  ".join(filter(None, (f"{self._done}/{self._total}", result, name, self._note()))))
+
+    def _note(self) -> str:
+        elapsed = time.monotonic() - self._started
+        left = self._deadline - time.monotonic()
+        if self._done > self._done_before:
+            left = min(left, elapsed / (self._done - self._done_before) * (self._total - self._done))
+        times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+        return f"{self._best}  {times}" if self._best else times
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

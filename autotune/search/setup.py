@@ -1,0 +1,258 @@
+"""Everything a search needs, resolved and checked before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autotune.cost import Budget, Pricer, parse_budget
+from autotune.errors import InputError
+from autotune.generate import generate
+from autotune.policy import MAX_STEPS, Policy
+from autotune.quality import Gaussian, Scorer, load_prompts, split
+from autotune.runtime import applied, full_policy
+from autotune.runtime.apply import session_of
+from autotune.runtime.models import native_size, recommended
+from autotune.search.bench import Features
+from autotune.search.identity import identity, weights_digest
+from autotune.search.proposals import Proposer
+from autotune.search.recipes import PricedRecipe, recipes_at_budget
+from autotune.search.references import read_reference
+from autotune.search.study import Configuration, digest
+from search_spaces import space_for
+
+DEMO = "emoji-unet"
+DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+
+Prompts = Sequence[str] | str | os.PathLike[str]
+Reference = Gaussian | str | os.PathLike[str]
+AnyScorer = Features | str | os.PathLike[str]
+
+# Seeds of the three kinds of pictures are far apart: none is ever used for two kinds.
+_SEEDS_APART = 10**9
+_MIN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Prompts and one seed each."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A checked search, ready to run. ``reference`` is None where the full run's own pictures serve as one."""
+
+    pipe: Any
+    model_name: str
+    budget: Budget
+    full: Policy
+    pricer: Pricer
+    proposer: Proposer
+    recipes: tuple[PricedRecipe, ...]
+    scorer: Features
+    scorer_name: str
+    reference: Gaussian | None
+    tuning: Examples
+    held_out: Examples
+    reference_seed: int
+    configuration: Configuration
+
+    @property
+    def default_name(self) -> str:
+        """A study name that the same command gives again."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.model_name}-{str(self.budget).replace('%', 'pct')}").strip("-")
+
+    def pictures(
+        self,
+        policy: Policy,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Pictures (N, 3, H, W) uint8 under ``policy``, as every part of the search makes them."""
+        settings = self.configuration
+        with applied(self.pipe, policy):
+            return generate(
+                self.pipe,
+                prompts,
+                seeds,
+                height=settings.height,
+                width=settings.width,
+                guidance_scale=settings.guidance_scale,
+                batch_size=settings.batch_size,
+                on_batch=on_batch,
+            )
+
+
+def prepare(
+    pipe: Any | None,
+    budget: str,
+    *,
+    prompts: Prompts | None,
+    held_out: Prompts | None,
+    reference: Reference | None,
+    scorer: AnyScorer | None,
+    height: int | None,
+    width: int | None,
+    guidance_scale: float | None,
+    steps: int | None,
+    max_steps: int | None,
+    images: int,
+    held_out_images: int,
+    batch_size: int,
+    seed: int,
+    weight_fd: float,
+    weight_clip: float,
+) -> Setup:
+    """Resolve defaults and check everything; see :func:`autotune.search.tune.tune` for the arguments.
+
+    Raises:
+        InputError: something cannot be used.
+    """
+    parsed = parse_budget(budget)
+    for name, value in (("images", images), ("held_out_images", held_out_images)):
+        if value < _MIN_IMAGES:
+            raise InputError(f"{name} is {value}; at least {_MIN_IMAGES} pictures are needed to tell policies apart")
+    for name, value in (("batch_size", batch_size), ("steps", steps or 1), ("max_steps", max_steps or 1)):
+        if not 1 <= value <= MAX_STEPS:
+            raise InputError(f"{name} is {value}; give a number from 1 to {MAX_STEPS}")
+    if not 0 <= seed < _SEEDS_APART:
+        raise InputError(f"seed is {seed}; give a number from 0 to {_SEEDS_APART - 1}")
+    if min(weight_fd, weight_clip) < 0 or weight_fd + weight_clip == 0:
+        raise InputError(f"weights {weight_fd:g} and {weight_clip:g} must not be negative, nor both zero")
+    own_prompts = _read_prompts(prompts, "prompts")
+    own_held_out = _read_prompts(held_out, "held_out")
+
+    if pipe is None:
+        from autotune.demo import demo_assets, demo_pipeline
+
+        assets = demo_assets(DEMO)
+        pipe, model_name = demo_pipeline(DEMO), DEMO
+        steps = steps or assets.full_steps
+        guidance_scale = assets.guidance_scale if guidance_scale is None else guidance_scale
+        if own_prompts is None:
+            own_prompts, own_held_out = assets.tuning_prompts, own_held_out or assets.held_out_prompts
+        if scorer is None:
+            scorer = assets.scorer_dir
+            reference = assets.reference if reference is None else reference
+    else:
+        model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
+    if own_prompts is None:
+        raise InputError("a model of your own is tuned on prompts of your own; give prompts, a list or a file")
+    tuning_prompts, held_out_prompts = (own_prompts, own_held_out) if own_held_out else split(own_prompts)
+    if not tuning_prompts or not held_out_prompts:
+        raise InputError(
+            f"{len(own_prompts)} prompts are too few to set some aside; give more, or held-out prompts of their own"
+        )
+
+    full = full_policy(pipe, steps)
+    height, width = _size(pipe, height, width)
+    if guidance_scale is None:
+        default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default
+        guidance_scale = float(recommended(pipe).get("guidance_scale", default))
+    guided = guidance_scale > 1
+    _check_runs(pipe, full)
+    pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)
+    space = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
+    limit = parsed.limit(pricer.full_flops())
+    # Cheap steps can be worth more of them than the full run has, up to a point.
+    most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
+    proposer = Proposer(space, pricer.price, limit, most_steps, full.model)
+    recipes = recipes_at_budget(proposer)
+    scorer = DEFAULT_SCORER if scorer is None else scorer
+    scorer_identity, reference_identity = identity(scorer), identity(reference)
+    scorer_name = scorer_identity.partition("@")[0]
+    if isinstance(scorer, str | os.PathLike):
+        scorer = Scorer(scorer, device=str(pipe.device))
+    if isinstance(reference, str | os.PathLike):
+        reference = read_reference(Path(reference), scorer, height, width)
+    assert full.model is not None, "full_policy records the model"
+    configuration = Configuration(
+        model=f"{full.model.denoiser} {full.model.denoiser_fingerprint}"
+        f" with {full.model.scheduler} {full.model.scheduler_fingerprint}",
+        weights=weights_digest(pipe),
+        budget=str(parsed),
+        height=height,
+        width=width,
+        guidance_scale=guidance_scale,
+        full_steps=full.steps,
+        max_steps=most_steps,
+        images=images,
+        held_out_images=held_out_images,
+        batch_size=batch_size,
+        seed=seed,
+        prompts=digest(list(tuning_prompts)),
+        held_out=digest(list(held_out_prompts)),
+        reference=reference_identity,
+        scorer=scorer_identity,
+        weight_fd=weight_fd,
+        weight_clip=weight_clip,
+        knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in space.knobs),
+    )
+    return Setup(
+        pipe=pipe,
+        model_name=model_name,
+        budget=parsed,
+        full=full,
+        pricer=pricer,
+        proposer=proposer,
+        recipes=recipes,
+        scorer=scorer,
+        scorer_name=scorer_name,
+        reference=reference,
+        tuning=choose(tuning_prompts, images, seed),
+        held_out=choose(held_out_prompts, held_out_images, seed + _SEEDS_APART),
+        reference_seed=seed + 2 * _SEEDS_APART,
+        configuration=configuration,
+    )
+
+
+def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:
+    """``count`` prompts with seeds from ``seed`` on: a random choice, or all in turn where there are fewer.
+
+    A choice and not the first ones, because lists are often sorted by subject or style.
+    """
+    if len(prompts) >= count:
+        chosen = random.Random(seed).sample(list(prompts), count)
+    else:
+        chosen = [prompts[index % len(prompts)] for index in range(count)]
+    return Examples(tuple(chosen), tuple(range(seed, seed + count)))
+
+
+def _read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:
+    if prompts is None:
+        return None
+    if isinstance(prompts, str | os.PathLike):
+        return load_prompts(prompts)
+    found = list(prompts)
+    if not found:
+        raise InputError(f"{name} is empty; give at least one prompt")
+    return found
+
+
+def _size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
+    native = native_size(pipe)
+    sizes = (native[0] if height is None else height, native[1] if width is None else width)
+    for name, pixels in zip(("height", "width"), sizes, strict=True):
+        if pixels <= 0 or pixels % pipe.vae_scale_factor:
+            raise InputError(f"{name} is {pixels}; give a multiple of {pipe.vae_scale_factor} pixels")
+    return sizes
+
+
+def _check_runs(pipe: Any, full: Policy) -> None:
+    """Find out now whether the pipeline can be driven by a policy, not after the run directory is made."""
+    if session_of(pipe) is not None:
+        raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) before tuning it")
+    with applied(pipe, full):
+        pipe.scheduler.set_timesteps(full.steps)

@@ -1,0 +1,376 @@
+"""From a pipeline and a budget to an exported policy."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import upload_artifact
+from torch import Tensor
+
+import autotune
+from autotune.errors import InputError, PostDiffError
+from autotune.policy import MeasuredTime, Policy, PolicyCost, Provenance
+from autotune.search.bench import Bench
+from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
+from autotune.search.finalists import Contender, Finalists, best_trials, judge
+from autotune.search.grid import save_grid
+from autotune.search.progress import Progress
+from autotune.search.references import own_reference
+from autotune.search.setup import AnyScorer, Examples, Prompts, Reference, Setup, prepare
+from autotune.search.study import (
+    DUPLICATE_OF,
+    enqueue_recipes,
+    evaluated,
+    finished,
+    open_study,
+    release_interrupted,
+    sampler_for,
+    sqlite_url,
+    waiting_recipes,
+)
+from autotune.search.timing import device_name, time_policies
+
+FINALISTS = 3
+
+_FULL_RUN_GRID = "full_run_grid"
+_TIMED_IMAGES = 8
+# The model of what is good keeps proposing what it knows once it has converged: look elsewhere then,
+# and stop when chance, too, finds nothing new any more.
+_REPEATS_UNTIL_RANDOM = 3
+_REPEATS_UNTIL_EXHAUSTED = 60
+
+
+class Interrupted(PostDiffError):
+    """The user stopped the search. Nothing is lost: the same call goes on where it stopped."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"interrupted; everything so far is in {run_dir}, repeat the same command to go on")
+        self.run_dir = run_dir
+
+
+@dataclass(frozen=True, eq=False)
+class TuneResult:
+    """What a search found.
+
+    Attributes:
+        policy: The exported policy, complete with cost, held-out quality and provenance.
+        baseline: Fewer steps at the same cost. ``policy`` runs the same where nothing beat it
+            (``finalists.better`` is False).
+        finalists: Held-out scores of everything in the last round.
+        study: The Optuna study.
+        run_dir: Holds ``policy.json``, ``finalists.json``, ``artifacts/`` and, unless another storage
+            was given, ``study.db``.
+        preview_prompts: The first n held-out prompts.
+        previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
+    """
+
+    policy: Policy
+    baseline: Policy
+    finalists: Finalists
+    study: optuna.Study
+    run_dir: Path
+    preview_prompts: tuple[str, ...]
+    previews: tuple[Tensor, ...]
+
+
+def tune(
+    pipe: Any | None = None,
+    budget: str = "40%",
+    *,
+    prompts: Prompts | None = None,
+    held_out: Prompts | None = None,
+    reference: Reference | None = None,
+    scorer: AnyScorer | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    max_steps: int | None = None,
+    trials: int = 48,
+    timeout: float = 240.0,
+    images: int = 64,
+    held_out_images: int = 128,
+    batch_size: int = 16,
+    seed: int = 0,
+    weight_fd: float = 1.0,
+    weight_clip: float = 1.0,
+    study_name: str | None = None,
+    storage: str | None = None,
+    run_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> TuneResult:
+    """Search the policy with the least loss of quality within ``budget``, and export it.
+
+    Everything is checked before the first file is written. The same call again resumes an
+    interrupted search and counts what is already done; with another model, budget, prompts or
+    other setting that scores depend on it refuses to, and asks for another ``study_name``.
+    The same arguments give the same candidates and the same policy, unless the timeout cuts
+    the search short.
+
+    Args:
+        pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
+        budget: Share of the full run's FLOPs such as ``"40%"``, or FLOPs of one picture.
+        prompts: Prompts to tune on, as a list or a file; needed for any but the shipped model.
+        held_out: Prompts for the last round; None sets a quarter of ``prompts`` aside.
+        reference: Pictures to resemble: a folder, statistics in a file, or a ``Gaussian``; None
+            is real pictures for the shipped model, and the full run's own with other seeds for others.
+        scorer: An open_clip model (folder or ``hf-hub:``) or an object like ``autotune.quality.Scorer``.
+        height: Pixels, by default the model's native height.
+        width: Pixels, by default the model's native width.
+        guidance_scale: By default what the model recommends, else the pipeline's default.
+        steps: Steps of the full run, by default likewise.
+        max_steps: Most steps a policy may have, by default half more than the full run.
+        trials: Candidates to evaluate; repetitions are not counted, recipes are.
+        timeout: Seconds after which no further candidate begins. The recipes always run.
+        images: Pictures per candidate.
+        held_out_images: Pictures per run of the last round.
+        batch_size: Pictures per pipeline call.
+        seed: Decides the candidates, the choice of prompts and the pictures' seeds.
+        weight_fd: Weight of the Frechet distance in the loss.
+        weight_clip: Weight of the alignment in the loss.
+        study_name: By default made of model and budget.
+        storage: SQLAlchemy URL of the study, by default SQLite in ``run_dir``.
+        run_dir: By default ``runs/<study name>``.
+        quiet: Show no progress.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was written.
+        Interrupted: Ctrl-C; the same call resumes.
+
+    Example:
+        >>> result = autotune.tune(budget="40%")  # doctest: +SKIP
+        >>> result.policy.id, result.finalists.verdict  # doctest: +SKIP
+    """
+    if trials < 1:
+        raise InputError(f"trials is {trials}; give at least 1")
+    if not timeout >= 0:
+        raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
+    setup = prepare(
+        pipe,
+        budget,
+        prompts=prompts,
+        held_out=held_out,
+        reference=reference,
+        scorer=scorer,
+        height=height,
+        width=width,
+        guidance_scale=guidance_scale,
+        steps=steps,
+        max_steps=max_steps,
+        images=images,
+        held_out_images=held_out_images,
+        batch_size=batch_size,
+        seed=seed,
+        weight_fd=weight_fd,
+        weight_clip=weight_clip,
+    )
+    name = study_name or setup.default_name
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / name
+    with _quiet_optuna():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
+        study = open_study(name, storage or sqlite_url(folder / "study.db"), setup.configuration)
+        try:
+            with Progress(quiet=quiet) as progress:
+                return _run(setup, study, folder, trials, timeout, progress)
+        except KeyboardInterrupt:
+            release_interrupted(study)
+            raise Interrupted(folder) from None
+
+
+def search(
+    study: optuna.Study,
+    runner: TrialRunner,
+    *,
+    trials: int,
+    timeout: float,
+    seed: int,
+    progress: Progress,
+    pictures: int = 0,
+) -> None:
+    """Run queued recipes, then candidates of the sampler, until ``trials`` are evaluated or time is up.
+
+    Args:
+        study: The study; may hold trials of earlier runs.
+        runner: Evaluates one trial.
+        trials: Candidates in all, those of earlier runs included.
+        timeout: Seconds after which no further candidate begins.
+        seed: Decides the candidates.
+        progress: Is told of every candidate.
+        pictures: Pictures per candidate, for the progress display.
+    """
+    done = evaluated(study)
+    for earlier in done:
+        if earlier.value is not None:
+            progress.best(earlier.value, earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
+    progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
+    deadline = time.monotonic() + timeout
+    while True:
+        ended = finished(study)
+        repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
+        enough = len(evaluated(study)) >= trials or repeats >= _REPEATS_UNTIL_EXHAUSTED
+        if (enough or time.monotonic() >= deadline) and not waiting_recipes(study):
+            return
+        study.sampler = sampler_for(seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
+        trial = study.ask()
+        progress.candidate(trial.number, pictures)
+        progress.report(runner.run(trial))
+
+
+def _run(
+    setup: Setup, study: optuna.Study, folder: Path, trials: int, timeout: float, progress: Progress
+) -> TuneResult:
+    bench = _bench(setup, setup.tuning, "tuning", folder, progress)
+    _keep_full_run(study, bench, folder)
+    enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+    runner = TrialRunner(study, setup.proposer, bench, folder)
+    seed = setup.configuration.seed
+    search(
+        study,
+        runner,
+        trials=trials,
+        timeout=timeout,
+        seed=seed,
+        progress=progress,
+        pictures=len(setup.tuning.prompts),
+    )
+    held_out = _bench(setup, setup.held_out, "held-out", folder, progress)
+    finalists = _last_round(setup, study, held_out, progress)
+    finalists.save(folder / "finalists.json")
+    policy = _export(setup, study, finalists)
+    policy.save(folder / "policy.json")
+    previews = tuple(held_out.outcome(run.policy).preview for run in finalists.podium)
+    return TuneResult(
+        policy=policy,
+        baseline=finalists.fewer_steps.policy,
+        finalists=finalists,
+        study=study,
+        run_dir=folder,
+        preview_prompts=held_out.prompts[: len(previews[0])],
+        previews=previews,
+    )
+
+
+def _bench(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Bench:
+    cache = folder / "outcomes" / setup.configuration.digest
+    count = len(examples.prompts)
+    reference = setup.reference
+    if reference is None:
+        progress.stage("pictures of the full run as reference", len(setup.tuning.prompts))
+        make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
+        reference = own_reference(
+            make, setup.scorer, setup.tuning.prompts, setup.reference_seed, cache / "reference.safetensors"
+        )
+    progress.stage(f"full run on {count} {name} prompts", count)
+
+    def pictures(policy: Policy) -> Tensor:
+        return setup.pictures(policy, examples.prompts, examples.seeds, progress.pictures)
+
+    try:
+        return Bench(
+            pictures,
+            setup.scorer,
+            examples.prompts,
+            reference,
+            setup.full,
+            cache / name,
+            weight_fd=setup.configuration.weight_fd,
+            weight_clip=setup.configuration.weight_clip,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _keep_full_run(study: optuna.Study, bench: Bench, folder: Path) -> None:
+    """Once per study: what every trial is compared with, for the dashboard."""
+    if _FULL_RUN_GRID in study.user_attrs:
+        return
+    score = bench.objective.score(bench.full.evaluation)
+    study.set_user_attr("full_run_fd", score.fd)
+    study.set_user_attr("full_run_alignment", score.alignment)
+    grid = folder / "grids" / "full_run.png"
+    save_grid(bench.full.preview, grid)
+    artifact = upload_artifact(
+        artifact_store=artifact_store(folder), file_path=str(grid), study_or_trial=study, mimetype="image/png"
+    )
+    study.set_user_attr(_FULL_RUN_GRID, artifact)
+
+
+def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progress) -> Finalists:
+    fewer_steps = setup.recipes[0].proposal.policy
+    candidates = best_trials(study, FINALISTS, exclude=fewer_steps)
+    progress.stage("the best candidates and fewer steps on held-out prompts", len(bench.prompts))
+    trial = next((t.number for t in evaluated(study) if t.user_attrs.get(POLICY_KEY) == fewer_steps.key), None)
+    finalists = judge(bench, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
+    timed = min(_TIMED_IMAGES, len(bench.prompts))
+    progress.stage("measuring time", timed)
+
+    def run(policy: Policy) -> Tensor:
+        return setup.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed])
+
+    full, *others = (run.policy for run in finalists.podium)
+    device = device_name(str(setup.pipe.device))[:200]
+    batch_size = min(timed, setup.configuration.batch_size)
+    return finalists.with_times(
+        [
+            MeasuredTime(
+                device=device,
+                batch_size=batch_size,
+                ms_per_image=timing.seconds * 1000 / timed,
+                relative=timing.relative,
+            )
+            for timing in time_policies(run, full, others)
+        ]
+    )
+
+
+def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
+    """The winner with all its records, validated as a whole."""
+    winner: Contender = finalists.winner
+    cost = PolicyCost(
+        flops=winner.cost.flops,
+        macs_conv_linear=winner.cost.macs_conv_linear,
+        relative=winner.cost.relative,
+        cache_bytes=winner.cost.cache_bytes,
+        measured=(winner.time,) if winner.time else (),
+    )
+    provenance = Provenance(
+        study=study.study_name[:200],
+        trial=winner.trial,
+        seed=setup.configuration.seed,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={
+            "postdiff": autotune.__version__,
+            **{package: version(package) for package in ("torch", "diffusers", "optuna")},
+        },
+    )
+    records = {
+        "budget": str(setup.budget),
+        "cost": cost,
+        "quality": finalists.quality(setup.scorer_name[:200]),
+        "provenance": provenance,
+    }
+    return Policy(**{**dict(winner.policy), **records})
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna logs a line for every trial, which the progress display says better."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,188 @@
+"""Assemble what was trained into the package: pipeline, CLIP, captions, reference, model cards, grid.
+
+``python -m studies.emoji.export`` writes ``autotune/models/``; ``--checkpoint`` takes the moving
+average of a training run still under way, to develop against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from autotune.generate import generate
+from autotune.quality import Scorer, fit
+from autotune.quality.alignment import prompt_alignment
+from studies.emoji.data import EMOJI_SETS, WORK_DIR, load
+from studies.emoji.tokenizer import train_tokenizer
+from studies.emoji.train_denoiser import ARCHITECTURES, TextToLatents, build_text_encoder, scheduler
+
+MODELS = Path("autotune/models")
+FULL_STEPS = 20
+GUIDANCE_SCALE = 7.5
+GRID = 8
+
+
+def assemble(work_dir: Path, arch: str, from_checkpoint: bool) -> StableDiffusionPipeline:
+    """The trained parts as a stock pipeline."""
+    folder = work_dir / arch
+    if from_checkpoint:
+        _, captions, held_out = load(work_dir)
+        tokenizer = train_tokenizer(c for c, h in zip(captions, held_out.tolist(), strict=True) if not h)
+        module = TextToLatents(build_text_encoder(tokenizer), ARCHITECTURES[arch]())
+        state = torch.load(work_dir / f"denoiser-{arch}.pt", map_location="cpu", weights_only=True)
+        module.load_state_dict(state["average"])
+        text_encoder, denoiser = module.text_encoder, module.denoiser
+    else:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+        denoiser = type(ARCHITECTURES[arch]()).from_pretrained(folder / "denoiser", low_cpu_mem_usage=False)
+    return StableDiffusionPipeline(
+        vae=AutoencoderTiny.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=denoiser.eval(),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    pipe.to(torch.float16).save_pretrained(folder)
+    pipe.to(torch.float32)
+    # AutoencoderTiny writes this key and warns about it when reading it back.
+    path = folder / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("block_out_channels", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    settings = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE}
+    (folder / "postdiff.json").write_text(json.dumps(settings) + "\n")
+
+
+def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
+    """The CLIP, and the Gaussian of its features of the real pictures."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(work_dir / "clip", folder)
+    scorer = Scorer(str(folder))
+    (folder / "reference").mkdir()
+    fit(scorer.image_features(images)).save(folder / "reference" / "pictures.safetensors")
+    return scorer
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Pictures (N, 3, H, W) uint8 in rows of ``columns``, row by row."""
+    rows = [torch.cat(list(part), dim=2) for part in images.split(columns)]
+    return Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+
+
+def card(work_dir: Path, arch: str, figures: str) -> str:
+    """The model card."""
+    state = torch.load(work_dir / f"denoiser-{arch}.pt", map_location="cpu", weights_only=True)
+    denoiser_losses = state["losses"]
+    autoencoder = torch.load(work_dir / "autoencoder.pt", map_location="cpu", weights_only=True)
+    sets = "\n".join(f"- `{s.style}`: npm package `{s.package}`, {s.licence}" for s in EMOJI_SETS)
+    table = "\n".join(
+        f"| {int(step)} | {loss:.4f} |" for step, loss in denoiser_losses[9 :: max(1, len(denoiser_losses) // 12)]
+    )
+    return f"""---
+license: other
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+# emoji-{arch}
+
+A small text-to-image latent diffusion model, 64x64 pictures, made so that PostDiff has something
+real to tune offline. Captions are a style (`noto`, `twemoji`, `fluent`) and a name: `fluent red apple`.
+
+![64 captions, {FULL_STEPS} steps](grid.png)
+
+## Data and licences
+{sets}
+
+Flags, people, clocks and lettering are left out. Captions are the style and the lower-cased Unicode
+name. 5 % of the captions (by hash) were kept out of training: `held_out` in `../emoji-captions.json`.
+The pictures themselves are not redistributed here. Attribution for Twemoji: copyright Twitter, Inc.
+and other contributors, graphics under CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/).
+
+## Recipe
+`python -m studies.emoji.data`, `.train_autoencoder` ({autoencoder["step"]} steps, batch 32),
+`.train_clip`, `.train_denoiser --arch {arch}` ({state["step"]} steps, batch 64), `.export`; seed 0.
+v-prediction, min-SNR weighting (gamma 5), 10 % captions dropped, 20 % of the steps at a smaller latent size,
+AdamW 1e-3 with warm-up and a linear decay over the last quarter, EMA 0.9993, bf16 autocast, two CPU cores.
+
+## Figures
+{figures}
+
+Loss of the denoiser (weighted, averaged over 100 steps):
+
+| step | loss |
+|---|---|
+{table}
+
+Loss of the autoencoder at the end: {autoencoder["losses"][-1][1]:.4f}.
+
+## Limits
+It knows the words of emoji names and nothing else. It memorises its training pictures, on purpose:
+its use is to make the cost of a cheaper run visible, not to invent.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work-dir", type=Path, default=WORK_DIR)
+    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="unet")
+    parser.add_argument("--checkpoint", action="store_true", help="take the training run's last checkpoint")
+    args = parser.parse_args()
+
+    images, captions, held_out = load(args.work_dir)
+    pipe = assemble(args.work_dir, args.arch, args.checkpoint)
+    pipe.set_progress_bar_config(disable=True)
+    folder = MODELS / f"emoji-{args.arch}"
+    write_pipeline(pipe, folder)
+    scorer = write_scorer(args.work_dir, MODELS / "emoji-clip", images)
+    split = {
+        "training": [c for c, h in zip(captions, held_out.tolist(), strict=True) if not h],
+        "held_out": [c for c, h in zip(captions, held_out.tolist(), strict=True) if h],
+    }
+    (MODELS / "emoji-captions.json").write_text(json.dumps(split, indent=0) + "\n")
+
+    def cosines(prompts: list[str], seed: int) -> tuple[Tensor, float, float]:
+        pictures = generate(
+            pipe, prompts, range(seed, seed + len(prompts)), guidance_scale=GUIDANCE_SCALE, steps=FULL_STEPS
+        )
+        image, text = scorer.image_features(pictures), scorer.text_features(prompts)
+        shuffled = text.roll(1, 0)
+        return pictures, float(prompt_alignment(image, text).mean()), float(prompt_alignment(image, shuffled).mean())
+
+    chosen = random.Random(0).sample(split["training"], GRID * GRID // 2)
+    chosen += random.Random(1).sample(split["held_out"], GRID * GRID // 2)
+    pictures, _, _ = cosines(chosen, 0)
+    grid(pictures, GRID).resize((1024, 1024), Image.Resampling.LANCZOS).save(folder / "grid.png", optimize=True)
+    _, held_matched, held_shuffled = cosines(split["held_out"], 1000)
+    _, train_matched, train_shuffled = cosines(random.Random(2).sample(split["training"], 160), 2000)
+    figures = f"""| captions | image-text cosine | with captions shuffled |
+|---|---|---|
+| held out ({len(split["held_out"])}) | {held_matched:.3f} | {held_shuffled:.3f} |
+| training (160 drawn) | {train_matched:.3f} | {train_shuffled:.3f} |
+
+Full run, {FULL_STEPS} DDIM steps, guidance scale {GUIDANCE_SCALE}, scored by `../emoji-clip`. In the grid the first
+four rows are training captions, the last four were held out."""
+    (folder / "README.md").write_text(card(args.work_dir, args.arch, figures))
+    print(figures)
+    size = sum(f.stat().st_size for f in MODELS.rglob("*") if f.is_file())
+    print(f"{size / 1e6:.1f} MB in {MODELS}; grid in {folder / 'grid.png'}")
+
+
+if __name__ == "__main__":
+    main()

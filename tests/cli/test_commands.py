@@ -1,0 +1,184 @@
+"""What the commands do when their input is right: files, exit codes and words."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+import autotune
+from autotune.cli import run
+from autotune.cli.models import ModelSource
+from autotune.demo import demo_assets
+from autotune.policy import ContenderQuality, Guidance, Interval, ModelInfo, Policy
+from autotune.runtime import describe_model
+from autotune.search.finalists import Contender, Finalists
+from autotune.search.tune import Interrupted
+
+from .conftest import Finished
+
+# Not "from autotune.search import tune", which is the function.
+tune_module = import_module("autotune.search.tune")
+
+
+def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
+    version = postdiff("--version")
+    assert (version.code, version.output) == (0, f"postdiff {autotune.__version__}\n")
+    for arguments in ([], ["--help"]):
+        shown = postdiff(*arguments)
+        assert shown.code == 0
+        assert all(command in shown.output for command in ("tune", "generate", "price", "dashboard"))
+        assert shown.seconds < 3
+
+
+def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
+    text = postdiff("tune", "--help").output
+    blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet"))]
+    assert len(blocks) == 17
+    for block in blocks:
+        assert "[default:" in " ".join(block.split()), block
+
+
+def test_console_scripts_lead_to_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(project["scripts"]) == {"postdiff", "postdiff-tune"}
+    for script, arguments in (("postdiff", ["tune", "--budget", "abc"]), ("postdiff-tune", ["--budget", "abc"])):
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        module, _, function = project["scripts"][script].partition(":")
+        with pytest.raises(SystemExit) as exit_:
+            getattr(import_module(module), function)()
+        assert exit_.value.code == 2
+        assert "budget 'abc' is not understood" in capsys.readouterr().err
+
+
+def test_the_shipped_model_records_its_fingerprints() -> None:
+    source = ModelSource.find("emoji-unet")
+    assert source.folder is not None
+    record = json.loads((source.folder / "postdiff.json").read_text())["model"]
+    assert record == describe_model(autotune.demo_pipeline()).model_dump(mode="json")
+
+
+def test_generate_makes_the_picture_that_python_makes(postdiff: Callable[..., Finished], tmp_path: Path) -> None:
+    pipe = autotune.demo_pipeline()
+    policy = Policy(steps=4, guidance=Guidance(stop_step=3), model=describe_model(pipe))
+    policy.save(tmp_path / "policy.json")
+    arguments = ["generate", "--prompt", "fluent red apple", "--device", "cpu", "--seed", "7"]
+
+    finished = postdiff(*arguments, "--policy", "policy.json", "--out", "apple.png")
+    plain = postdiff(*arguments, "--prompt", "noto cat", "--out", "plain")
+
+    assert (finished.code, finished.output, finished.errors) == (0, "", "")
+    assert plain.code == 0, plain.errors
+    with autotune.applied(pipe, policy):
+        (expected,) = pipe(
+            ["fluent red apple"],
+            generator=[torch.Generator().manual_seed(7)],
+            guidance_scale=demo_assets().guidance_scale,
+        ).images
+    with Image.open(tmp_path / "apple.png") as picture:
+        assert ImageChops.difference(picture, expected).getbbox() is None
+    assert sorted(file.name for file in (tmp_path / "plain").iterdir()) == [
+        "00-fluent-red-apple.png",
+        "01-noto-cat.png",
+    ]
+
+
+def test_price_says_what_python_says(postdiff: Callable[..., Finished], tmp_path: Path) -> None:
+    policy = Policy(steps=8)
+    policy.save(tmp_path / "policy.json")
+    cost = autotune.price(autotune.demo_pipeline(), policy)
+
+    as_json, as_text = postdiff("price", "policy.json", "--json"), postdiff("price", "policy.json")
+
+    document = json.loads(as_json.output)
+    assert (document["flops"], document["relative"]) == (cost.flops, cost.relative)
+    assert "40.0% of the full run" in as_text.output
+
+
+@pytest.mark.parametrize(("verdict", "code", "words"), [("better", 0, "beats"), ("no better", 3, "fewer steps,")])
+def test_tune_shows_the_result_and_tells_the_shell(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    verdict: str,
+    code: int,
+    words: str,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def tune(pipe: object, budget: str, **options: Any) -> SimpleNamespace:
+        asked.update(options, budget=budget)
+        finalists = _finalists(verdict)
+        return SimpleNamespace(
+            policy=finalists.winner.policy,
+            finalists=finalists,
+            run_dir=tmp_path,
+            preview_prompts=("red apple", "blue cat"),
+            previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
+        )
+
+    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(ModelSource, "load", lambda *_: object())
+
+    assert run(["tune", "--budget", "37.5%", "--timeout", "1.5m", "--out", str(tmp_path)]) == code
+
+    assert asked["budget"] == "37.5%"
+    assert asked["study_name"] == "emoji-unet-37.5"
+    assert asked["timeout"] == 90
+    output = capsys.readouterr().out
+    assert all(name in output for name in ("full run", "fewer steps", "policy", words, "policy.json"))
+    with Image.open(tmp_path / "comparison.png") as grid:
+        assert grid.width > 4 * 128
+        assert grid.height > 2 * 128
+    assert run(["tune", "--quiet", "--out", str(tmp_path)]) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupted_search_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def tune(*_: object, **options: Any) -> None:
+        raise Interrupted(options["run_dir"])
+
+    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(ModelSource, "load", lambda *_: object())
+
+    assert run(["tune", "--out", str(tmp_path)]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
+    assert "same command" in line
+
+
+def test_a_policy_for_another_model_is_refused_by_its_fingerprints(another_model: ModelInfo, tmp_path: Path) -> None:
+    index = {
+        "_class_name": another_model.pipeline,
+        "unet": ["diffusers", another_model.denoiser],
+        "scheduler": ["diffusers", another_model.scheduler],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    source = ModelSource.find(str(tmp_path))
+    source.check_policy(another_model)
+    source.check_policy(None)
+    record = {"model": another_model.model_dump() | {"denoiser_fingerprint": "1" * 16}}
+    (tmp_path / "postdiff.json").write_text(json.dumps(record))
+    with pytest.raises(autotune.errors.PolicyError, match="denoiser fingerprint is 0000000000000000"):
+        source.check_policy(another_model)
+
+
+def _finalists(verdict: str) -> Finalists:
+    score = Interval(value=0.3, low=0.2, high=0.4)
+    quality = ContenderQuality(loss=score, frechet=score, alignment=score)
+    cost: Any = SimpleNamespace(relative=0.4)
+    difference = Interval(value=-0.2, low=-0.3, high=-0.1 if verdict == "better" else 0.1)
+    runs = [Contender(name, Policy(steps=8), cost, quality) for name in ("full run", "fewer steps", "trial 3")]
+    return Finalists(runs[0], runs[1], (runs[2],), difference, verdict, prompts=10, images=20)

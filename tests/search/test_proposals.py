@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autotune.cost import Pricer, parse_budget
+from autotune.errors import InputError
+from autotune.runtime import full_policy
+from autotune.search.proposals import LEAST_USED_PERCENT, Proposer
+from autotune.search.recipes import FEWER_STEPS, recipes_at_budget
+from search_spaces import SearchSpace, space_for
+
+FULL_STEPS, MAX_STEPS = 20, 30
+
+
+@pytest.fixture(scope="module")
+def pricer(pipe: Any) -> Pricer:
+    return Pricer(pipe, full_steps=FULL_STEPS)
+
+
+@pytest.fixture(scope="module")
+def space(pipe: Any) -> SearchSpace:
+    return space_for(pipe, steps=FULL_STEPS)
+
+
+def proposer(space: SearchSpace, pricer: Pricer, budget: str) -> Proposer:
+    limit = parse_budget(budget).limit(pricer.full_flops())
+    return Proposer(space, pricer.price, limit, MAX_STEPS)
+
+
+def random_values(space: SearchSpace, seed: int) -> dict[str, int]:
+    numbers = random.Random(seed)
+    return {knob.name: numbers.randint(knob.low, knob.high) for knob in space.knobs}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), percent=st.integers(5, 100))
+def test_nothing_over_budget_and_no_step_left_unspent(
+    space: SearchSpace, pricer: Pricer, seed: int, percent: int
+) -> None:
+    proposing = proposer(space, pricer, f"{percent}%")
+    proposal = proposing.propose(random_values(space, seed))
+    assert proposal is not None
+    assert pricer.price(proposal.policy) == proposal.cost
+    assert proposal.cost.flops <= proposing.limit
+    assert proposal.policy == space.policy(proposal.values, proposal.policy.steps)
+    if proposal.policy.steps < MAX_STEPS:
+        one_more = space.policy(proposal.values, proposal.policy.steps + 1)
+        assert pricer.price(one_more).flops > proposing.limit
+
+
+def test_candidates_spend_what_they_are_given(space: SearchSpace, pricer: Pricer) -> None:
+    proposing = proposer(space, pricer, "40%")
+    proposals = [proposing.propose(random_values(space, seed)) for seed in range(100)]
+    spent = [p is not None and 100 * p.cost.flops >= LEAST_USED_PERCENT * proposing.limit for p in proposals]
+    assert sum(spent) >= 90
+
+
+def test_a_setting_too_cheap_is_repaired_in_the_documented_order(space: SearchSpace, pricer: Pricer) -> None:
+    plain = space.recipes[0].values
+    cheap: Mapping[str, int] = {**plain, "depth": 4, "interval": 6, "guidance": 5}
+    proposing = proposer(space, pricer, "90%")
+    proposal = proposing.propose(cheap)
+    assert proposal is not None
+    assert 100 * proposal.cost.flops >= LEAST_USED_PERCENT * proposing.limit
+    # Guidance comes first and was moved all the way; depth comes after the interval and was not needed.
+    assert proposal.values["guidance"] == 20
+    assert proposal.values["interval"] < 6
+    assert proposal.values["depth"] == 4
+
+
+def test_a_setting_that_spends_enough_is_left_alone(space: SearchSpace, pricer: Pricer) -> None:
+    values = {**space.recipes[0].values, "depth": 2, "interval": 2}
+    proposal = proposer(space, pricer, "40%").propose(values)
+    assert proposal is not None and proposal.values == values
+
+
+def test_fewer_steps_is_exactly_the_share_of_the_steps(space: SearchSpace, pricer: Pricer) -> None:
+    proposal = proposer(space, pricer, "40%").propose(space.recipes[0].values)
+    assert proposal is not None
+    assert proposal.policy.id == "s8"
+    assert proposal.cost.relative == pytest.approx(0.4)
+
+
+def test_below_one_step_there_is_no_policy(space: SearchSpace, pricer: Pricer) -> None:
+    proposing = proposer(space, pricer, "4%")
+    assert proposing.propose(space.recipes[0].values) is None
+    with pytest.raises(InputError, match="pays for no complete denoising step"):
+        recipes_at_budget(proposing)
+
+
+def test_recipes_fit_the_budget_and_come_once(space: SearchSpace, pricer: Pricer) -> None:
+    proposing = proposer(space, pricer, "40%")
+    recipes = recipes_at_budget(proposing)
+    assert recipes[0].name == FEWER_STEPS
+    assert len({recipe.proposal.policy.key for recipe in recipes}) == len(recipes) == len(space.recipes)
+    assert all(recipe.proposal.cost.flops <= proposing.limit for recipe in recipes)
+
+
+def test_proposals_record_their_model(pipe: Any, space: SearchSpace, pricer: Pricer) -> None:
+    model = full_policy(pipe, FULL_STEPS).model
+    proposal = Proposer(space, pricer.price, pricer.full_flops(), MAX_STEPS, model).propose(space.recipes[1].values)
+    assert proposal is not None and proposal.policy.model == model

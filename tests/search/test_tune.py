@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
+from optuna_dashboard._note import get_note_from_system_attrs
+
+from autotune.errors import InputError
+from autotune.policy import Policy, read_policy
+from autotune.runtime import full_policy
+from autotune.search.evaluate import policy_of
+from autotune.search.study import evaluated, finished
+from autotune.search.tune import Interrupted, TuneResult, tune
+
+from .conftest import FakePictures, ReadingScorer, harm_of_anything_else
+
+LIMIT = 0.4
+
+
+def states(study: optuna.Study) -> set[TrialState]:
+    return {trial.state for trial in study.trials}
+
+
+def keys(study: optuna.Study) -> list[str]:
+    return [trial.user_attrs["policy_key"] for trial in evaluated(study)]
+
+
+def test_a_search_exports_the_best_policy_within_the_budget(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    result = tune(pipe, "40%", **arguments)
+    assert len(evaluated(result.study)) == arguments["trials"]
+    assert states(result.study) == {TrialState.COMPLETE}
+    assert all(trial.user_attrs["relative_cost"] <= LIMIT for trial in result.study.trials)
+
+    # In this world the most steps win; fewer steps has four.
+    assert result.finalists.verdict == "better", result.finalists.to_dict()
+    assert result.baseline.id == "s4"
+    assert result.policy.steps > 4
+    assert result.policy.key == result.finalists.candidates[0].policy.key
+    losses = [each.quality.loss.value for each in result.finalists.candidates]
+    assert losses == sorted(losses) and len(losses) == 3
+
+    policy = read_policy(result.run_dir / "policy.json")
+    assert policy.key == result.policy.key
+    assert policy.budget == "40%"
+    assert policy.cost is not None and policy.cost.relative <= LIMIT and len(policy.cost.measured) == 1
+    assert policy.quality is not None and policy.quality.difference.high < 0 and policy.quality.images == 12
+    assert policy.quality.full.loss.value == 0 and policy.quality.fewer_steps_count == 4
+    assert policy.provenance is not None and policy.provenance.study == result.study.study_name
+    assert policy_of(result.study.trials[policy.provenance.trial or 0]).key == policy.key
+    assert policy.model == full_policy(pipe, arguments["steps"]).model
+
+    document = json.loads((result.run_dir / "finalists.json").read_text())
+    assert document["verdict"] == "better" and len(document["contenders"]) == 5
+    assert [len(pictures) for pictures in result.previews] == [12, 12, 12] == [len(result.preview_prompts)] * 3
+
+
+def test_nothing_beats_fewer_steps_is_said_and_fewer_steps_exported(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    pictures.harm = harm_of_anything_else
+    result = tune(pipe, "40%", **arguments)
+    assert result.finalists.verdict == "no better" and not result.finalists.better
+    assert result.policy.key == result.baseline.key
+    assert result.policy.id == "s4"
+    assert result.finalists.difference.value > 0
+    assert read_policy(result.run_dir / "policy.json").key == result.policy.key
+
+
+def test_every_trial_carries_what_the_dashboard_shows(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    result = tune(pipe, "40%", **arguments)
+    notes = result.study._storage.get_study_system_attrs(result.study._study_id)
+    for trial in finished(result.study):
+        artifacts = get_all_artifact_meta(trial, storage=result.study._storage)
+        assert [artifact.mimetype for artifact in artifacts] == ["image/png"]
+        assert (result.run_dir / "artifacts" / artifacts[0].artifact_id).read_bytes().startswith(b"\x89PNG")
+        note = get_note_from_system_attrs(notes, trial._trial_id)
+        assert trial.user_attrs["policy_id"] in note["body"] and f"{trial.value:.4f}" in note["body"]
+        attributes = trial.user_attrs
+        assert attributes["policy_id"] == policy_of(trial).id
+        assert attributes["loss"] == trial.value
+        assert {"fd", "alignment", "seconds", "flops", "relative_cost"} <= attributes.keys()
+    assert result.study.trials[0].user_attrs["recipe"] == "fewer steps"
+    assert len(get_all_artifact_meta(result.study)) == 1
+
+
+def test_the_same_policy_is_never_evaluated_twice(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    arguments["trials"] = 30
+    result = tune(pipe, "40%", **arguments)
+    repeats = [trial for trial in result.study.trials if "duplicate_of" in trial.user_attrs]
+    assert repeats, "thirty candidates of this space repeat some"
+    for trial in repeats:
+        first = result.study.trials[trial.user_attrs["duplicate_of"]]
+        assert trial.value == first.value
+        assert trial.user_attrs["policy_key"] == first.user_attrs["policy_key"]
+    assert len(keys(result.study)) == len(set(keys(result.study))) == 30
+    # Full run, candidates, then per held-out run one set of pictures, and the clock's.
+    evaluated_on_tuning_prompts = pictures.made[: 4 + 1 + 30]
+    assert len(set(evaluated_on_tuning_prompts[4:])) == 31
+
+
+def test_same_arguments_same_candidates_and_policy(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    one = tune(pipe, "40%", **arguments)
+    other = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "other"})
+    different = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "different", "seed": 1})
+    assert keys(one.study) == keys(other.study) != keys(different.study)
+    assert one.policy.key == other.policy.key
+    assert one.finalists.difference == other.finalists.difference
+
+
+@pytest.mark.parametrize("call", [7, 14])
+def test_an_interrupted_search_resumes_to_the_same_end(
+    call: int, pipe: Any, pictures: FakePictures, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    def interrupt(count: int, policy: Policy) -> None:
+        if count == call:
+            raise KeyboardInterrupt
+
+    whole = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "whole"})
+    pictures.made.clear()
+    pictures.before = interrupt
+    with pytest.raises(Interrupted, match="repeat the same command") as stopped:
+        tune(pipe, "40%", **arguments)
+    assert stopped.value.run_dir == arguments["run_dir"]
+    assert not (arguments["run_dir"] / "policy.json").exists()
+
+    pictures.before = lambda count, policy: None
+    pictures.made.clear()
+    resumed = tune(pipe, "40%", **arguments)
+    assert len(evaluated(resumed.study)) == arguments["trials"]
+    assert not states(resumed.study) & {TrialState.RUNNING, TrialState.WAITING}
+    assert sorted(keys(resumed.study)) == sorted(keys(whole.study))
+    assert resumed.policy.key == whole.policy.key
+    # The full run's pictures and those of finished candidates are not made again.
+    assert full_policy(pipe, 10).key not in pictures.made[: arguments["trials"] - (call - 5)]
+
+
+def test_a_trial_left_running_by_a_killed_process_is_run_again(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    first = tune(pipe, "40%", **arguments)
+    values = {"scale": 1, "switch": 7, "depth": 2, "interval": 5, "warm_up": 3, "guidance": 13}
+    first.study.enqueue_trial(values)
+    lost = first.study.ask()
+    for name in values:
+        lost.suggest_int(name, 0, 20)
+    resumed = tune(pipe, "40%", **arguments | {"trials": 14})
+    assert TrialState.RUNNING not in states(resumed.study)
+    again = [trial for trial in resumed.study.trials if trial.params == values]
+    assert [trial.state for trial in again] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert len(evaluated(resumed.study)) == 14
+
+
+def test_a_finished_search_is_not_searched_again(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    first = tune(pipe, "40%", **arguments)
+    pictures.made.clear()
+    again = tune(pipe, "40%", **arguments)
+    assert len(again.study.trials) == len(first.study.trials)
+    assert again.policy.key == first.policy.key
+    # Only the clock makes pictures: three runs, once to warm up and three times timed.
+    assert len(pictures.made) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "its seed was 0, now it is 1"),
+        ({"images": 10}, "its images was 12, now it is 10"),
+        ({"guidance_scale": 3.0}, "its guidance scale was 7.5, now it is 3.0"),
+        ({"prompts": ["one", "two"]}, "its prompts was"),
+    ],
+)
+def test_another_configuration_is_refused(
+    change: dict[str, Any], named: str, pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    tune(pipe, "40%", **arguments | {"trials": 1})
+    before = (arguments["run_dir"] / "policy.json").read_bytes()
+    pictures.made.clear()
+    with pytest.raises(InputError, match=named):
+        tune(pipe, "40%", **arguments | change)
+    assert (arguments["run_dir"] / "policy.json").read_bytes() == before and not pictures.made
+
+
+def test_another_set_of_weights_is_refused(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    tune(pipe, "40%", **arguments | {"trials": 1})
+    with torch.no_grad():
+        pipe.unet.conv_in.weight += 1e-3
+    with pytest.raises(InputError, match="its weights was"):
+        tune(pipe, "40%", **arguments)
+
+
+def test_a_failing_candidate_does_not_stop_the_search(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    def fail(count: int, policy: Policy) -> None:
+        if policy.cache and policy.cost is None and count > 4:
+            raise RuntimeError("CUDA out of memory")
+
+    pictures.before = fail
+    result = tune(pipe, "40%", **arguments)
+    failed = [trial for trial in result.study.trials if trial.state is TrialState.FAIL]
+    assert failed and all(policy_of(trial).cache for trial in failed)
+    assert {trial.user_attrs["failure"] for trial in failed} == {"RuntimeError: CUDA out of memory"}
+    assert len(evaluated(result.study)) == arguments["trials"]
+    assert all(not candidate.policy.cache for candidate in result.finalists.candidates)
+
+
+def test_pictures_that_score_nan_fail_their_trial(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    class Blind(ReadingScorer):
+        def image_features(self, images: torch.Tensor) -> torch.Tensor:
+            features = super().image_features(images)
+            return features * float("nan") if pictures.made[-1] == doomed else features
+
+    doomed = tune(pipe, "40%", **arguments | {"trials": 1}).finalists.candidates[0].policy.key
+    arguments |= {"scorer": Blind(), "run_dir": arguments["run_dir"].with_name("blind")}
+    result = tune(pipe, "40%", **arguments)
+    (failed,) = (trial for trial in result.study.trials if trial.state is TrialState.FAIL)
+    assert failed.user_attrs["policy_key"] == doomed
+    assert "not finite" in failed.user_attrs["failure"]
+
+
+def test_recipes_run_even_without_time(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    result = tune(pipe, "40%", **arguments | {"timeout": 0.0})
+    assert all("recipe" in trial.user_attrs for trial in result.study.trials)
+    assert len(result.study.trials) >= 5
+
+
+def test_a_reader_does_not_stop_the_search(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    """A dashboard holds read transactions open; here one lasts across a few trials."""
+    database = arguments["run_dir"] / "study.db"
+
+    def read(count: int, policy: Policy) -> None:
+        if database.exists():
+            with sqlite3.connect(database) as connection:
+                connection.execute("SELECT count(*) FROM trials").fetchall()
+
+    pictures.before = read
+    result: TuneResult = tune(pipe, "40%", **arguments)
+    assert states(result.study) == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": "0%"}, "budget '0%'"),
+        ({"budget": "3%"}, "pays for no complete denoising step"),
+        ({"trials": 0}, "trials is 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"images": 4}, "images is 4"),
+        ({"height": 63}, "height is 63"),
+        ({"seed": -1}, "seed is -1"),
+        ({"weight_fd": 0.0, "weight_clip": 0.0}, "nor both zero"),
+        ({"prompts": None}, "give prompts"),
+        ({"prompts": []}, "prompts is empty"),
+        ({"prompts": "/no/such/file.txt"}, "Cannot read prompts"),
+        ({"prompts": ["only one"], "held_out": None}, "too few to set some aside"),
+        ({"reference": "/no/such/folder"}, "reference /no/such/folder has 0 pictures"),
+        ({"scorer": "/no/such/folder"}, "is no scoring model"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    change: dict[str, Any], message: str, pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        tune(pipe, **{"budget": "40%"} | arguments | change)
+    assert "\n" not in str(error.value)
+    assert not arguments["run_dir"].exists() and not pictures.made
+
+
+def test_a_pipeline_under_a_policy_is_refused(pipe: Any, arguments: dict[str, Any]) -> None:
+    from autotune.runtime import applied
+
+    with applied(pipe, Policy(steps=3)), pytest.raises(InputError, match="already runs under a policy"):
+        tune(pipe, "40%", **arguments)

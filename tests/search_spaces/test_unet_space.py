@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.errors import InputError
+from autotune.plan import Action, compile_plan
+from autotune.structure import Structure, StructureBuilder
+from search_spaces import Knob, SearchSpace, UNetSpace
+from search_spaces.unet import accepted_scales, reusable_outputs
+
+
+def three_level_unet() -> Structure:
+    """Three levels of one layer down and two up, as the shipped model has; attention in the middle level."""
+    builder = StructureBuilder()
+    current = builder.unit("conv_in", "convolution", ())
+    skips = [current]
+    for level in range(3):
+        name = f"down_blocks.{level}"
+        current = builder.unit(f"{name}.resnets.0", "resnet", (current,))
+        units = [current]
+        if level == 1:
+            current = builder.unit(f"{name}.attentions.0", "attention", (current,))
+            units.append(current)
+        outputs = [current]
+        if level < 2:
+            current = builder.unit(f"{name}.downsamplers.0", "downsampler", (current,))
+            units.append(current)
+            outputs.append(current)
+        skips += outputs
+        builder.block(name, units, outputs)
+    current = builder.unit("mid_block.resnets.0", "resnet", (current,))
+    builder.block("mid_block", [current])
+    for level in range(3):
+        name = f"up_blocks.{level}"
+        units = []
+        for layer in range(2):
+            current = builder.unit(f"{name}.resnets.{layer}", "resnet", (current, skips.pop()))
+            units.append(current)
+            if level == 1:
+                current = builder.unit(f"{name}.attentions.{layer}", "attention", (current,))
+                units.append(current)
+        if level < 2:
+            current = builder.unit(f"{name}.upsamplers.0", "upsampler", (current,))
+            units.append(current)
+        builder.block(name, units)
+    builder.unit("conv_out", "convolution", (current,))
+    return builder.build(size_multiple=4)
+
+
+STRUCTURE = three_level_unet()
+SPACE = UNetSpace(STRUCTURE, 16, 16, 20)
+PLAIN = SPACE.recipes[0].values
+VALUES = st.fixed_dictionaries({knob.name: st.integers(knob.low, knob.high) for knob in SPACE.knobs})
+STEPS = st.integers(1, 40)
+
+
+def values(**changed: int) -> dict[str, int]:
+    return {**PLAIN, **changed}
+
+
+def test_scales_are_those_the_latents_accept() -> None:
+    assert SPACE.scales == (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4), Fraction(1))
+    assert accepted_scales(24, 16, 8) == (Fraction(1),)
+    assert accepted_scales(32, 16, 8) == (Fraction(1, 2), Fraction(1))
+    with pytest.raises(InputError, match="multiples of 8"):
+        accepted_scales(20, 16, 8)
+
+
+def test_reusable_outputs_leave_ever_less_to_compute() -> None:
+    names = reusable_outputs(STRUCTURE)
+    assert names == ("up_blocks.0", "up_blocks.1.attentions.0", "up_blocks.1", "up_blocks.2.resnets.0")
+    needed = [STRUCTURE.needed(STRUCTURE.resolve([name])) for name in names]
+    assert all(after < before for before, after in zip(needed, needed[1:], strict=False))
+
+
+@given(VALUES, STEPS)
+def test_every_setting_is_a_valid_policy(values: Mapping[str, int], steps: int) -> None:
+    policy = SPACE.policy(values, steps)
+    plan = compile_plan(policy, STRUCTURE, 16, 16)
+    assert policy.steps == steps == len(plan.steps)
+
+
+@settings(max_examples=300)
+@given(VALUES, VALUES, st.integers(1, 8))
+def test_equal_plans_are_equal_policies(one: Mapping[str, int], other: Mapping[str, int], steps: int) -> None:
+    # Half of the second setting is the first one's: otherwise equal plans would hardly ever be drawn.
+    mixed = {name: other[name] if index % 2 else one[name] for index, name in enumerate(other)}
+    policies = SPACE.policy(one, steps), SPACE.policy(mixed, steps)
+    plans = [compile_plan(policy, STRUCTURE, 16, 16).steps for policy in policies]
+    assert (plans[0] == plans[1]) == (policies[0] == policies[1])
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        values(interval=1, depth=4),
+        values(interval=6, depth=0),
+        values(interval=6, depth=0, warm_up=5),
+        values(switch=12),
+        values(scale=0, switch=0),
+    ],
+)
+def test_knobs_without_effect_leave_the_plain_policy(same: dict[str, int]) -> None:
+    assert SPACE.policy(same, 20) == SPACE.policy(PLAIN, 20)
+    assert SPACE.policy(PLAIN, 20).id == "s20"
+
+
+def test_knobs_do_what_they_say() -> None:
+    policy = SPACE.policy(values(scale=1, switch=9, depth=2, interval=3, warm_up=2, guidance=15), 20)
+    assert policy.resolution[0].scale == 0.5
+    assert policy.resolution[0].until_step == 9
+    assert policy.guidance is not None and policy.guidance.stop_step == 15
+    assert policy.cache[0].units == ("up_blocks.1.attentions.0",)
+    assert policy.cache[0].compute_steps == (0, 1, 2, 5, 8, 9, 12, 15, 18)
+
+
+@given(VALUES, STEPS)
+def test_a_new_size_computes_everything_at_a_listed_step(values: Mapping[str, int], steps: int) -> None:
+    policy = SPACE.policy(values, steps)
+    for stage in policy.resolution:
+        step = compile_plan(policy, STRUCTURE, 16, 16).steps[stage.until_step]
+        assert set(step.actions) == {Action.COMPUTE}
+        assert all(stage.until_step in rule.compute_steps for rule in policy.cache)
+
+
+def test_samples_repeat_with_their_seed_and_differ_between_seeds() -> None:
+    assert SPACE.sample(3) == SPACE.sample(3)
+    assert SPACE.sample(3).steps == 20
+    assert SPACE.sample(3, steps=7).steps == 7
+    assert len({SPACE.sample(seed).key for seed in range(50)}) > 40
+
+
+def test_a_trial_gives_the_policy_of_its_parameters() -> None:
+    wanted = values(scale=1, switch=10, depth=3, interval=2)
+    assert SPACE.from_trial(optuna.trial.FixedTrial(wanted)) == SPACE.policy(wanted, 20)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"depth": 9}, "knob 'depth' is 9; give a value from 0 to 4"),
+        ({"dept": 1}, "no knob 'dept'; did you mean 'depth'"),
+    ],
+)
+def test_wrong_values_are_named(changed: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SPACE.policy(values(**changed), 20)
+
+
+def test_a_missing_value_is_named() -> None:
+    incomplete = {name: value for name, value in PLAIN.items() if name != "scale"}
+    with pytest.raises(InputError, match="knob 'scale' has no value"):
+        SPACE.policy(incomplete, 20)
+
+
+def test_a_knob_has_a_range() -> None:
+    with pytest.raises(InputError, match="low 2 exceeds high 1"):
+        Knob("depth", 2, 1, "")
+
+
+def test_recipes_are_settings_of_the_space() -> None:
+    for recipe in SPACE.recipes:
+        SPACE.policy(recipe.values, 20)
+    assert SPACE.recipes[0].name == "fewer steps"
+    deep_cache = next(recipe for recipe in SPACE.recipes if recipe.name == "DeepCache, interval 3")
+    policy = SPACE.policy(deep_cache.values, 9)
+    assert policy.id == "s9-up_blocks.2.resnets.0i3"
+    assert policy.cache[0].compute_steps == (0, 3, 6)
+
+
+def test_the_costlier_direction_ends_at_the_plain_policy() -> None:
+    bounds = {knob.name: (knob.low, knob.high) for knob in SPACE.knobs}
+    dearest = values(warm_up=3) | {name: bounds[name][direction > 0] for name, direction in SPACE.costlier}
+    assert SPACE.policy(dearest, 20) == SPACE.policy(PLAIN, 20)
+
+
+def test_what_the_pipeline_cannot_do_is_no_choice() -> None:
+    fixed: SearchSpace = UNetSpace(STRUCTURE, 16, 16, 20, lower_sizes=False, guided=False)
+    samples = [fixed.sample(seed) for seed in range(30)]
+    assert all(not policy.resolution and policy.guidance is None for policy in samples)
+    assert any(policy.cache for policy in samples)
