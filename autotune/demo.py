@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,25 @@ def demo_assets(name: str = "emoji-unet") -> DemoAssets:
     )
 
 
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """No progress bars for 10 MB, and no remark that AutoencoderTiny is not AutoencoderKL."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    loggers = (diffusers_logging, transformers_logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
+            logger.enable_progress_bar()
+
+
 def demo_pipeline(name: str = "emoji-unet") -> Any:
     """A shipped, trained pipeline in fp32 on the CPU: a stock ``StableDiffusionPipeline``.
 
@@ -74,6 +95,9 @@ def demo_pipeline(name: str = "emoji-unet") -> Any:
     from diffusers import StableDiffusionPipeline
 
     folder = demo_assets(name).folder
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    with _quiet_loading():
+        pipe = StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+    # Stored in half precision; only transformers' part keeps that when loading.
+    pipe.text_encoder.to(torch.float32)
     pipe.set_progress_bar_config(leave=False)
     return pipe

@@ -92,7 +92,7 @@ def _rows(result: TuneResult) -> list[Row]:
 def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     prompts = result.preview_prompts[:_COMPARED]
     columns = [
-        Column(row.name, pictures[: len(prompts)].numpy(), f"{row.steps} steps, {row.flops_share:.0%} of FLOPs")
+        Column(row.name, pictures[: len(prompts)].numpy(), f"{row.steps} steps, {row.flops_share:.0%} FLOPs")
         for row, pictures in zip(rows, result.previews, strict=True)
     ]
     save_grid(columns, prompts, path)

@@ -14,7 +14,8 @@ def prompt_alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Cosine between each picture and its own prompt.
 
     Args:
-        image_features, text_features: (N, D), row i of one belonging to row i of the other.
+        image_features: (N, D).
+        text_features: (N, D), row i belonging to picture i.
 
     Returns:
         (N,), in -1..1, higher is better.

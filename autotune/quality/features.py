@@ -65,7 +65,7 @@ class Scorer:
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
             raise ValueError(f"Expected pictures (N, 3, H, W) in uint8, got {tuple(images.shape)} in {images.dtype}.")
-        return torch.cat([self._encode(batch) for batch in images.split(self._batch_size)])
+        return torch.cat([self._encode(batch) for batch in torch.split(images, self._batch_size)])
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
@@ -77,7 +77,8 @@ class Scorer:
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError("Expected a list of at least one prompt.")
         tokens: Tensor = self._tokenize(list(prompts)).to(self._device)
-        return torch.cat([self._network.encode_text(part, normalize=True) for part in tokens.split(self._batch_size)])
+        batches = torch.split(tokens, self._batch_size)
+        return torch.cat([self._network.encode_text(batch, normalize=True) for batch in batches])
 
     def _encode(self, images: Tensor) -> Tensor:
         pictures = images.to(self._device).float() / 255

@@ -148,7 +148,8 @@ def distances(mean: Tensor, covariance: Tensor, reference: Gaussian) -> Tensor:
     product = root @ covariance @ root
     shared = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum(-1)
     traces = covariance.diagonal(dim1=-2, dim2=-1).sum(-1) + reference.covariance.trace()
-    return ((mean - reference.mean).square().sum(-1) + traces - 2 * shared).clamp(min=0)
+    result: Tensor = (mean - reference.mean).square().sum(-1) + traces - 2 * shared
+    return result.clamp(min=0)
 
 
 def _check_finite(values: Tensor, name: str) -> None:

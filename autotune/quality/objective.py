@@ -91,15 +91,17 @@ class Objective:
     Every distance here, not only those in the bootstrap, is taken along the reference's ``components``
     leading principal directions, with a shrunk covariance. A covariance of 128 dimensions has 8,256
     free values; 160 pictures, of which a bootstrap sample holds about 100 different ones, leave it
-    singular, and the distance then mostly measures that. 32 dimensions have 528 values and keep nearly
-    all of the reference's variance, so that the distance of few pictures is steady enough to rank
-    policies by. It remains biased upwards by few pictures: compare only evaluations of the same length.
+    singular. 32 dimensions have 528 values, which so few pictures do determine, and they keep 99 % of
+    the emoji reference's variance: on samples of 160 pictures, 16 to 128 dimensions told blurred, noisy
+    and blended pictures from clean ones equally reliably. The distance of few pictures is biased
+    upwards all the same (real pictures do not score zero): compare only evaluations of the same length.
 
     Args:
         reference: Gaussian of the image features that good pictures have.
         full: The full run's evaluation.
         text_features: (N, D), of the prompts of ``full``, row by row.
-        weight_fd, weight_clip: Weights of the two terms of the loss.
+        weight_fd: Weight of the distance in the loss.
+        weight_clip: Weight of the alignment in the loss.
         components: Principal directions kept, at most D.
 
     Raises:
@@ -183,7 +185,8 @@ class Objective:
         return _interval(estimate, torch.cat(differences), level)
 
     def _project(self, evaluation: Evaluation) -> Tensor:
-        return evaluation.features.cpu().double() @ self._basis
+        projected: Tensor = evaluation.features.cpu().double() @ self._basis
+        return projected
 
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
         """Row numbers (at most _CHUNK, N), drawn with replacement."""

@@ -141,7 +141,8 @@ def sampler_for(seed: int, trials_so_far: int, *, explore: bool = False) -> Base
     """The sampler for the next trial, seeded by how many there are.
 
     A sampler's own random state dies with the process. Seeding it anew for every trial makes a
-    resumed search go on as the uninterrupted one would have.
+    resumed search go on as the uninterrupted one would have. (An interrupt among the queued
+    recipes moves one of them to the end of the queue, and what follows may differ.)
 
     Args:
         seed: The search's seed.

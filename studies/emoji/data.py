@@ -77,6 +77,16 @@ CATEGORIES = {
 SUBCATEGORIES_LEFT_OUT = {"time"}
 SUBCATEGORIES_ADDED = {"geometric", "zodiac", "body-parts", "hand-fingers-open", "hand-fingers-closed", "hands"}
 
+# What the denoisers settle on after a broad start: few enough and plain enough to be drawn well
+# by a small model. The autoencoder and the CLIP see everything.
+ICONIC = {
+    *("animal-amphibian", "animal-bird", "animal-bug", "animal-mammal", "animal-marine", "animal-reptile"),
+    *("plant-flower", "plant-other", "drink", "food-asian", "food-fruit", "food-prepared", "food-sweet"),
+    *("food-vegetable", "heart", "face-smiling", "face-affection", "face-tongue", "face-glasses", "face-costume"),
+    *("cat-face", "monkey-face", "face-negative", "face-hat", "face-unwell", "sport", "musical-instrument"),
+    *("geometric", "transport-ground", "transport-air", "transport-water", "sky & weather"),
+}
+
 
 def download(package: str, sha512: str, folder: Path) -> Path:
     """Fetch one npm package as a tarball, once, and check it against its pinned SHA-512 (base64)."""
@@ -118,7 +128,8 @@ def read_picture(data: bytes) -> np.ndarray:
     return np.asarray(canvas.convert("RGB"))
 
 
-def build(work_dir: Path) -> tuple[torch.Tensor, list[str]]:
+def build(work_dir: Path) -> tuple[torch.Tensor, list[str], list[bool]]:
+    """Pictures (N, 3, 64, 64) uint8, captions, and which of them are iconic."""
     archives = {s.style: download(s.package, s.sha512, work_dir / "npm") for s in EMOJI_SETS}
     with tarfile.open(archives["noto"]) as tar:
         table = tar.extractfile("package/emoji.json")
@@ -127,6 +138,7 @@ def build(work_dir: Path) -> tuple[torch.Tensor, list[str]]:
 
     pictures: list[np.ndarray] = []
     captions: list[str] = []
+    iconic: list[bool] = []
     for emoji_set in EMOJI_SETS:
         with tarfile.open(archives[emoji_set.style]) as tar:
             members = {m.name: m for m in tar.getmembers() if m.isfile()}
@@ -143,8 +155,9 @@ def build(work_dir: Path) -> tuple[torch.Tensor, list[str]]:
                 assert file is not None
                 pictures.append(read_picture(file.read()))
                 captions.append(caption)
+                iconic.append(entry["subcategory"] in ICONIC)
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return images, captions
+    return images, captions, iconic
 
 
 def load(work_dir: Path = WORK_DIR) -> tuple[torch.Tensor, list[str], torch.Tensor]:
@@ -156,15 +169,21 @@ def load(work_dir: Path = WORK_DIR) -> tuple[torch.Tensor, list[str], torch.Tens
     return images, captions, torch.tensor([is_held_out(c) for c in captions])
 
 
+def load_iconic(work_dir: Path = WORK_DIR) -> torch.Tensor:
+    """A bool mask (N,) of the pictures whose concepts are iconic."""
+    return torch.tensor(json.loads((work_dir / "data.json").read_text())["iconic"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR)
     work_dir: Path = parser.parse_args().work_dir
-    images, captions = build(work_dir)
+    images, captions, iconic = build(work_dir)
     save_file({"images": images}, work_dir / "data.safetensors")
     held_out = [c for c in captions if is_held_out(c)]
-    (work_dir / "data.json").write_text(json.dumps({"captions": captions, "held_out": held_out}, indent=0))
-    print(f"{len(captions)} pictures, {len(held_out)} captions held out, in {work_dir}")
+    document = {"captions": captions, "held_out": held_out, "iconic": iconic}
+    (work_dir / "data.json").write_text(json.dumps(document, indent=0))
+    print(f"{len(captions)} pictures, {sum(iconic)} iconic, {len(held_out)} captions held out, in {work_dir}")
 
 
 if __name__ == "__main__":

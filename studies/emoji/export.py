@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from autotune.generate import generate
 from autotune.quality import Scorer, fit
 from autotune.quality.alignment import prompt_alignment
-from studies.emoji.data import EMOJI_SETS, WORK_DIR, load
+from studies.emoji.data import EMOJI_SETS, WORK_DIR, load, load_iconic
 from studies.emoji.tokenizer import train_tokenizer
 from studies.emoji.train_denoiser import ARCHITECTURES, TextToLatents, build_text_encoder, scheduler
 
@@ -146,6 +146,9 @@ def main() -> None:
     args = parser.parse_args()
 
     images, captions, held_out = load(args.work_dir)
+    iconic = load_iconic(args.work_dir)
+    images, held_out = images[iconic], held_out[iconic]
+    captions = [c for c, i in zip(captions, iconic.tolist(), strict=True) if i]
     pipe = assemble(args.work_dir, args.arch, args.checkpoint)
     pipe.set_progress_bar_config(disable=True)
     folder = MODELS / f"emoji-{args.arch}"

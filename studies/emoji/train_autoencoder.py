@@ -53,7 +53,7 @@ def main() -> None:
     images, _, held_out = load(args.work_dir)
     images = images[~held_out]
 
-    def loss_of(module: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         pick = torch.randint(len(images), (args.batch_size,), generator=generator)
         x = augment(images[pick].to(args.device).float() / 127.5 - 1, generator)
         x = x.contiguous(memory_format=torch.channels_last)

@@ -207,7 +207,7 @@ def main() -> None:
         training_captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
     ).input_ids.to(args.device)
 
-    def loss_of(module: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         # Without replacement: a caption twice in a batch would be its own wrong answer.
         pick = torch.randperm(len(pictures), generator=generator, device=args.device)[: args.batch_size]
         x = pictures[pick].float() / 255

@@ -13,7 +13,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studies.emoji.data import load
+from studies.emoji.data import load, load_iconic
 from studies.emoji.tokenizer import CONTEXT_LENGTH, train_tokenizer
 from studies.emoji.train_autoencoder import LATENT_CHANNELS
 from studies.emoji.training import arguments, train
@@ -102,8 +102,9 @@ def encode_all(vae: AutoencoderTiny, images: Tensor, batch_size: int = 64) -> Te
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=16000, batch_size=64, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=9000, batch_size=64, learning_rate=1e-3)
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="unet")
+    parser.add_argument("--broad-steps", type=int, default=3000, help="steps on all captions before the iconic ones")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
@@ -112,18 +113,21 @@ def main() -> None:
     vae = AutoencoderTiny.from_pretrained(args.work_dir / "vae")
     latents = encode_all(vae, images[~held_out]).to(args.device)
     tokens = tokenize(tokenizer, captions)[~held_out].to(args.device)
+    everything = torch.arange(len(latents), device=args.device)
+    iconic = load_iconic(args.work_dir)[~held_out].to(args.device).nonzero()[:, 0]
     no_caption = tokenize(tokenizer, [""]).to(args.device)
     noise_schedule = scheduler()
     alphas = noise_schedule.alphas_cumprod.to(args.device)
     snr = alphas / (1 - alphas)
     weights = snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)
 
-    def loss_of(module: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         def rand(shape: tuple[int, ...]) -> Tensor:
             return torch.rand(shape, generator=generator, device=args.device)
 
         n = args.batch_size
-        pick = (rand((n,)) * len(latents)).long()
+        pool = everything if step < args.broad_steps else iconic
+        pick = pool[(rand((n,)) * len(pool)).long()]
         x, text = latents[pick], tokens[pick]
         text = torch.where(rand((n, 1)) < CAPTION_DROPOUT, no_caption, text)
         u = float(rand(()))

@@ -49,7 +49,7 @@ class MovingAverage:
 
 def train(
     module: nn.Module,
-    loss_of: Callable[[nn.Module, torch.Generator], Tensor],
+    loss_of: Callable[[nn.Module, torch.Generator, int], Tensor],
     args: argparse.Namespace,
     *,
     name: str,
@@ -58,7 +58,7 @@ def train(
     save_every: int = 500,
     log_every: int = 100,
 ) -> nn.Module:
-    """Run the loop up to ``args.steps`` and return the averaged module.
+    """Run the loop over ``loss_of(module, generator, step)`` up to ``args.steps`` and return the averaged module.
 
     Resumes from ``<work-dir>/<name>.pt``, so that calling it again with more steps goes on
     where it stopped; every random draw of a step comes from a generator seeded by the seed
@@ -99,7 +99,7 @@ def train(
             generator = torch.Generator(device).manual_seed(args.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
                 group["lr"] = args.learning_rate * learning_rate_factor(step, args.steps)
-            loss = loss_of(module, generator)
+            loss = loss_of(module, generator, step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)

@@ -59,7 +59,7 @@ def test_the_loss_is_the_documented_sum(objective: Objective) -> None:
 
 
 def test_weights_apply_to_their_terms() -> None:
-    candidate = pictures(2.0, offset=0.03)
+    candidate = pictures(2.0, offset=0.1)
 
     def loss(weight_fd: float, weight_clip: float) -> float:
         objective = Objective(REFERENCE, FULL, TEXT, weight_fd=weight_fd, weight_clip=weight_clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from autotune.policy import Policy
-from autotune.search.bench import Features
 from autotune.search.setup import Setup
+from autotune.search.tune import TuneResult, tune
 
 DIMENSIONS = 8
 THINGS = ("apple", "dog", "moon", "tram", "sun", "hat")
@@ -118,23 +119,41 @@ class FakePictures:
         return values[:, None, None].expand(-1, 3, 8, -1).clone()
 
 
+def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Setup, "pictures", lambda setup, *args, **kwargs: fake(*args, **kwargs))
+
+
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> FakePictures:
     """Takes the place of the pipeline in ``tune``."""
     fake = FakePictures()
-    monkeypatch.setattr(Setup, "pictures", lambda setup, *args, **kwargs: fake(*args, **kwargs))
+    _use(fake, monkeypatch)
     return fake
 
 
-@pytest.fixture
-def scorer() -> Features:
-    return ReadingScorer()
-
-
-@pytest.fixture
-def arguments(scorer: Features, tmp_path: Path) -> dict[str, Any]:
-    """For ``tune(pipe, "40%", **arguments)``: a search of a few seconds."""
+def search_arguments(folder: Path) -> dict[str, Any]:
     return {
-        "prompts": PROMPTS, "held_out": HELD_OUT, "scorer": scorer, "steps": 10, "images": 12, "held_out_images": 12,
-        "trials": 12, "run_dir": tmp_path / "run", "quiet": True,
+        "prompts": PROMPTS, "held_out": HELD_OUT, "scorer": ReadingScorer(), "steps": 10, "images": 12,
+        "held_out_images": 12, "trials": 12, "run_dir": folder, "study_name": "study", "quiet": True,
     }  # fmt: skip
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> dict[str, Any]:
+    """For ``tune(pipe, "40%", **arguments)``: a search of a second."""
+    return search_arguments(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def whole(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """What ``arguments`` find, uninterrupted. Only to be read."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _use(FakePictures(), monkeypatch)
+        return tune(pipe, "40%", **search_arguments(tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture
+def continued(whole: TuneResult, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that continue a copy of ``whole``."""
+    shutil.copytree(whole.run_dir, arguments["run_dir"])
+    return arguments

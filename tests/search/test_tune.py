@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from autotune.errors import InputError
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.evaluate import policy_of
-from autotune.search.study import evaluated, finished
+from autotune.search.study import evaluated, finished, sqlite_url
 from autotune.search.tune import Interrupted, TuneResult, tune
+from search_spaces import space_for
 
-from .conftest import FakePictures, ReadingScorer, harm_of_anything_else
+from .conftest import HELD_OUT, FakePictures, ReadingScorer, harm_of_anything_else
 
 LIMIT = 0.4
+# Calls that make pictures: four for the reference, one for the full run; then seven recipes, then the sampler's.
+BEFORE_THE_SEARCH, AFTER_THE_RECIPES = 5, 14
 
 
 def states(study: optuna.Study) -> set[TrialState]:
@@ -32,16 +37,14 @@ def keys(study: optuna.Study) -> list[str]:
     return [trial.user_attrs["policy_key"] for trial in evaluated(study)]
 
 
-def test_a_search_exports_the_best_policy_within_the_budget(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
-) -> None:
-    result = tune(pipe, "40%", **arguments)
-    assert len(evaluated(result.study)) == arguments["trials"]
+def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: TuneResult) -> None:
+    result = whole
+    assert len(evaluated(result.study)) == 12
     assert states(result.study) == {TrialState.COMPLETE}
     assert all(trial.user_attrs["relative_cost"] <= LIMIT for trial in result.study.trials)
 
     # In this world the most steps win; fewer steps has four.
-    assert result.finalists.verdict == "better", result.finalists.to_dict()
+    assert result.finalists.verdict == "better"
     assert result.baseline.id == "s4"
     assert result.policy.steps > 4
     assert result.policy.key == result.finalists.candidates[0].policy.key
@@ -56,7 +59,7 @@ def test_a_search_exports_the_best_policy_within_the_budget(
     assert policy.quality.full.loss.value == 0 and policy.quality.fewer_steps_count == 4
     assert policy.provenance is not None and policy.provenance.study == result.study.study_name
     assert policy_of(result.study.trials[policy.provenance.trial or 0]).key == policy.key
-    assert policy.model == full_policy(pipe, arguments["steps"]).model
+    assert policy.model == full_policy(pipe, 10).model
 
     document = json.loads((result.run_dir / "finalists.json").read_text())
     assert document["verdict"] == "better" and len(document["contenders"]) == 5
@@ -75,10 +78,8 @@ def test_nothing_beats_fewer_steps_is_said_and_fewer_steps_exported(
     assert read_policy(result.run_dir / "policy.json").key == result.policy.key
 
 
-def test_every_trial_carries_what_the_dashboard_shows(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
-) -> None:
-    result = tune(pipe, "40%", **arguments)
+def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None:
+    result = whole
     notes = result.study._storage.get_study_system_attrs(result.study._study_id)
     for trial in finished(result.study):
         artifacts = get_all_artifact_meta(trial, storage=result.study._storage)
@@ -94,9 +95,7 @@ def test_every_trial_carries_what_the_dashboard_shows(
     assert len(get_all_artifact_meta(result.study)) == 1
 
 
-def test_the_same_policy_is_never_evaluated_twice(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
-) -> None:
+def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
     arguments["trials"] = 30
     result = tune(pipe, "40%", **arguments)
     repeats = [trial for trial in result.study.trials if "duplicate_of" in trial.user_attrs]
@@ -112,26 +111,23 @@ def test_the_same_policy_is_never_evaluated_twice(
 
 
 def test_same_arguments_same_candidates_and_policy(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], tmp_path: Path
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], whole: TuneResult, tmp_path: Path
 ) -> None:
-    one = tune(pipe, "40%", **arguments)
-    other = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "other"})
+    same = tune(pipe, "40%", **arguments)
     different = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "different", "seed": 1})
-    assert keys(one.study) == keys(other.study) != keys(different.study)
-    assert one.policy.key == other.policy.key
-    assert one.finalists.difference == other.finalists.difference
+    assert keys(same.study) == keys(whole.study) != keys(different.study)
+    assert same.policy.key == whole.policy.key
+    assert same.finalists.difference == whole.finalists.difference
 
 
-@pytest.mark.parametrize("call", [7, 14])
+@pytest.mark.parametrize("call", [7, AFTER_THE_RECIPES])
 def test_an_interrupted_search_resumes_to_the_same_end(
-    call: int, pipe: Any, pictures: FakePictures, arguments: dict[str, Any], tmp_path: Path
+    call: int, pipe: Any, pictures: FakePictures, arguments: dict[str, Any], whole: TuneResult
 ) -> None:
     def interrupt(count: int, policy: Policy) -> None:
         if count == call:
             raise KeyboardInterrupt
 
-    whole = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "whole"})
-    pictures.made.clear()
     pictures.before = interrupt
     with pytest.raises(Interrupted, match="repeat the same command") as stopped:
         tune(pipe, "40%", **arguments)
@@ -143,22 +139,27 @@ def test_an_interrupted_search_resumes_to_the_same_end(
     resumed = tune(pipe, "40%", **arguments)
     assert len(evaluated(resumed.study)) == arguments["trials"]
     assert not states(resumed.study) & {TrialState.RUNNING, TrialState.WAITING}
-    assert sorted(keys(resumed.study)) == sorted(keys(whole.study))
-    assert resumed.policy.key == whole.policy.key
+    recipes = [
+        {t.user_attrs["recipe"] for t in study.trials if "recipe" in t.user_attrs}
+        for study in (resumed.study, whole.study)
+    ]
+    assert recipes[0] == recipes[1]
+    if call == AFTER_THE_RECIPES:
+        assert sorted(keys(resumed.study)) == sorted(keys(whole.study))
+        assert resumed.policy.key == whole.policy.key
     # The full run's pictures and those of finished candidates are not made again.
-    assert full_policy(pipe, 10).key not in pictures.made[: arguments["trials"] - (call - 5)]
+    remaining = arguments["trials"] - (call - BEFORE_THE_SEARCH)
+    assert sorted(pictures.made[:remaining]) == sorted(keys(resumed.study)[-remaining:])
 
 
 def test_a_trial_left_running_by_a_killed_process_is_run_again(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any]
 ) -> None:
-    first = tune(pipe, "40%", **arguments)
     values = {"scale": 1, "switch": 7, "depth": 2, "interval": 5, "warm_up": 3, "guidance": 13}
-    first.study.enqueue_trial(values)
-    lost = first.study.ask()
-    for name in values:
-        lost.suggest_int(name, 0, 20)
-    resumed = tune(pipe, "40%", **arguments | {"trials": 14})
+    killed = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
+    killed.enqueue_trial(values)
+    space_for(pipe).values_of(killed.ask())
+    resumed = tune(pipe, "40%", **continued | {"trials": 14})
     assert TrialState.RUNNING not in states(resumed.study)
     again = [trial for trial in resumed.study.trials if trial.params == values]
     assert [trial.state for trial in again] == [TrialState.FAIL, TrialState.COMPLETE]
@@ -166,13 +167,11 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
 
 
 def test_a_finished_search_is_not_searched_again(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], whole: TuneResult
 ) -> None:
-    first = tune(pipe, "40%", **arguments)
-    pictures.made.clear()
-    again = tune(pipe, "40%", **arguments)
-    assert len(again.study.trials) == len(first.study.trials)
-    assert again.policy.key == first.policy.key
+    again = tune(pipe, "40%", **continued)
+    assert len(again.study.trials) == len(whole.study.trials)
+    assert again.policy.key == whole.policy.key
     # Only the clock makes pictures: three runs, once to warm up and three times timed.
     assert len(pictures.made) == 12
 
@@ -183,26 +182,27 @@ def test_a_finished_search_is_not_searched_again(
         ({"seed": 1}, "its seed was 0, now it is 1"),
         ({"images": 10}, "its images was 12, now it is 10"),
         ({"guidance_scale": 3.0}, "its guidance scale was 7.5, now it is 3.0"),
-        ({"prompts": ["one", "two"]}, "its prompts was"),
+        ({"prompts": HELD_OUT}, "its prompts was"),
     ],
 )
 def test_another_configuration_is_refused(
-    change: dict[str, Any], named: str, pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+    change: dict[str, Any], named: str, pipe: Any, pictures: FakePictures, continued: dict[str, Any]
 ) -> None:
-    tune(pipe, "40%", **arguments | {"trials": 1})
-    before = (arguments["run_dir"] / "policy.json").read_bytes()
-    pictures.made.clear()
+    before = (continued["run_dir"] / "policy.json").read_bytes()
     with pytest.raises(InputError, match=named):
-        tune(pipe, "40%", **arguments | change)
-    assert (arguments["run_dir"] / "policy.json").read_bytes() == before and not pictures.made
+        tune(pipe, "40%", **continued | change)
+    assert (continued["run_dir"] / "policy.json").read_bytes() == before and not pictures.made
 
 
-def test_another_set_of_weights_is_refused(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    tune(pipe, "40%", **arguments | {"trials": 1})
+def test_another_set_of_weights_is_refused(
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrained = copy.deepcopy(pipe.unet)
     with torch.no_grad():
-        pipe.unet.conv_in.weight += 1e-3
+        retrained.conv_in.weight += 1e-3
+    monkeypatch.setattr(pipe, "unet", retrained)
     with pytest.raises(InputError, match="its weights was"):
-        tune(pipe, "40%", **arguments)
+        tune(pipe, "40%", **continued)
 
 
 def test_a_failing_candidate_does_not_stop_the_search(
@@ -222,16 +222,16 @@ def test_a_failing_candidate_does_not_stop_the_search(
 
 
 def test_pictures_that_score_nan_fail_their_trial(
-    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], whole: TuneResult
 ) -> None:
+    doomed = keys(whole.study)[2]
+
     class Blind(ReadingScorer):
         def image_features(self, images: torch.Tensor) -> torch.Tensor:
             features = super().image_features(images)
             return features * float("nan") if pictures.made[-1] == doomed else features
 
-    doomed = tune(pipe, "40%", **arguments | {"trials": 1}).finalists.candidates[0].policy.key
-    arguments |= {"scorer": Blind(), "run_dir": arguments["run_dir"].with_name("blind")}
-    result = tune(pipe, "40%", **arguments)
+    result = tune(pipe, "40%", **arguments | {"scorer": Blind(), "timeout": 0.0})
     (failed,) = (trial for trial in result.study.trials if trial.state is TrialState.FAIL)
     assert failed.user_attrs["policy_key"] == doomed
     assert "not finite" in failed.user_attrs["failure"]
@@ -244,16 +244,19 @@ def test_recipes_run_even_without_time(pipe: Any, pictures: FakePictures, argume
 
 
 def test_a_reader_does_not_stop_the_search(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    """A dashboard holds read transactions open; here one lasts across a few trials."""
+    """Holds a read lock for longer than SQLite waits by default, as a dashboard on a slow disk may."""
     database = arguments["run_dir"] / "study.db"
 
     def read(count: int, policy: Policy) -> None:
-        if database.exists():
-            with sqlite3.connect(database) as connection:
-                connection.execute("SELECT count(*) FROM trials").fetchall()
+        if count != BEFORE_THE_SEARCH:
+            return
+        connection = sqlite3.connect(database, check_same_thread=False)
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM trials").fetchall()
+        threading.Timer(6, connection.close).start()
 
     pictures.before = read
-    result: TuneResult = tune(pipe, "40%", **arguments)
+    result = tune(pipe, "40%", **arguments | {"timeout": 0.0})
     assert states(result.study) == {TrialState.COMPLETE}
 
 

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from autotune.errors import InputError
+from autotune.policy import Policy
+from autotune.search.timing import time_policies
+
+FULL, HALF = Policy(steps=10), Policy(steps=5)
+
+
+def test_runs_take_turns_and_the_ratio_is_theirs() -> None:
+    called: list[int] = []
+
+    def run(policy: Policy) -> None:
+        called.append(policy.steps)
+        time.sleep(policy.steps * 0.004)
+
+    full, half = time_policies(run, FULL, [HALF], rounds=3)
+    assert called == [10, 5] * 4
+    assert full.relative == 1
+    assert half.relative == pytest.approx(0.5, abs=0.2)
+    assert half.seconds < full.seconds
+
+
+def test_one_disturbed_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10, 10, 15, 20, 30, 30, 99, 100, 110, 110, 115])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    _, half = time_policies(lambda policy: None, FULL, [HALF], rounds=3)
+    assert (half.seconds, half.relative) == (5, 0.5)
+
+
+def test_no_round_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one round"):
+        time_policies(lambda policy: None, FULL, [HALF], rounds=0)
