@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from autotune.errors import PolicyError, did_you_mean
 
-FORMAT = "postdiff-policy"
-VERSION = 1
+FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
+VERSION: Literal[1] = 1
 MAX_BYTES = 8 * 1024
 MAX_STEPS = 1000
 
@@ -258,7 +258,9 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
     if document.get("format") != FORMAT:
         raise PolicyError(f"{source}: not a policy file, its 'format' is not {FORMAT!r}")
     if document.get("version") != VERSION:
-        raise PolicyError(f"{source}: policy version {document.get('version')!r} is unknown, this release reads {VERSION}")
+        raise PolicyError(
+            f"{source}: policy version {document.get('version')!r} is unknown, this release reads {VERSION}"
+        )
     try:
         # By way of JSON: lists become tuples under strict validation, everything else stays strict.
         policy = Policy.model_validate_json(json.dumps(document, allow_nan=False))

@@ -20,7 +20,7 @@ from PIL import Image
 import autotune
 
 SOURCE = Path(autotune.__file__).parents[1]
-STUDY = "emoji-unet-40"
+STUDY = "emoji-unet-40pct"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--headless",

@@ -25,8 +25,10 @@ def test_the_readme_shows_how_to_deploy() -> None:
 def test_the_deployment_snippets_are_short_and_run_as_printed(tmp_path: Path) -> None:
     pipe = autotune.demo_pipeline()
     full = autotune.full_policy(pipe)
-    Policy(steps=8, guidance=Guidance(stop_step=6), model=full.model).save(tmp_path / "policy.json")
+    policy = Policy(steps=8, guidance=Guidance(stop_step=6), model=full.model)
     for snippet in SNIPPETS:
+        for path in re.findall(r"""load_policy\(["'](.+?)["']\)""", snippet):
+            policy.save(tmp_path / path)
         assert len(snippet.splitlines()) < 15
         (tmp_path / "deploy.py").write_text(snippet, encoding="utf-8")
         process = subprocess.run(

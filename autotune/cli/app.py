@@ -88,7 +88,7 @@ def tune(
     source = ModelSource.find(model)
     if prompts is None and not source.shipped:
         raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
-    name = study_name or slug(f"{Path(model).name}-{budget.replace('%', '')}")
+    name = study_name or slug(f"{Path(model).resolve().name}-{budget.replace('%', 'pct')}")
     checked = TuneOptions(
         source=source,
         budget=budget,
@@ -167,7 +167,7 @@ def price(
 
 @app.command()
 def dashboard(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/emoji-unet-40.")],
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/emoji-unet-40pct.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine's alone.")] = "127.0.0.1",
     storage: Annotated[

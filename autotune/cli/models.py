@@ -124,8 +124,8 @@ class ModelSource:
 
 
 def slug(text: str) -> str:
-    """``text`` in lower case with everything but letters, digits, dots and underscores as hyphens."""
-    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")
+    """``text`` fit for study and folder names: everything but letters, digits and dots becomes hyphens."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
 def _silence_libraries() -> None:

@@ -62,5 +62,7 @@ def parse_budget(text: str) -> Budget:
             raise InputError(f"budget {written!r} leaves nothing to compute: {_EXAMPLES}")
         return Budget(written, flops=flops)
     if _LATENCY.fullmatch(written):
-        raise InputError(f"budget {written!r} is a time, which needs a hardware profile and is not supported yet: {_EXAMPLES}")
+        raise InputError(
+            f"budget {written!r} is a time, which needs a hardware profile and is not supported yet: {_EXAMPLES}"
+        )
     raise InputError(f"budget {written!r} is not understood: {_EXAMPLES}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from autotune.cost.flops import WorkTable, count_work
 from autotune.plan import Action, Plan, compile_plan
 from autotune.policy import Policy
@@ -60,7 +58,7 @@ class Pricer:
         self.width = (width or native[1]) // pipe.vae_scale_factor
         self.full_steps = full_steps or default_steps(pipe)
         self._guided = guided
-        self._itemsize = torch.empty((), dtype=self._denoiser.dtype).element_size()  # type: ignore[arg-type]
+        self._itemsize = next(self._denoiser.parameters()).element_size()
         self._tables: dict[tuple[int, int], WorkTable] = {}
 
     def price(self, policy: Policy, batch_size: int = 1) -> Cost:
@@ -94,9 +92,7 @@ class Pricer:
 
     def _table(self, height: int, width: int) -> WorkTable:
         if (height, width) not in self._tables:
-            self._tables[height, width] = count_work(
-                self._denoiser, self.structure, height, width, self._text_tokens
-            )
+            self._tables[height, width] = count_work(self._denoiser, self.structure, height, width, self._text_tokens)
         return self._tables[height, width]
 
     def _cache_bytes(self, plan: Plan) -> int:

@@ -74,7 +74,7 @@ def remove_policy(pipe: P) -> P:
 
 @contextmanager
 def applied(pipe: P, policy: Policy, *, strict: bool = True) -> Iterator[P]:
-    """``with applied(pipe, policy): ...`` runs under the policy inside the block only."""
+    """Run under the policy inside a ``with`` block only; see :func:`apply_policy`."""
     apply_policy(pipe, policy, strict=strict)
     try:
         yield pipe
@@ -185,7 +185,13 @@ class Runtime:
         return latents
 
     def _step(
-        self, original: Callable[..., Any], model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any
+        self,
+        original: Callable[..., Any],
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Advance the clock, and hand over to the next resolution where the plan says so."""
         result = original(model_output, timestep, sample, *args, **kwargs)

@@ -41,7 +41,8 @@ def denoiser_of(pipe: Any) -> nn.Module:
 
 def native_size(pipe: Any) -> tuple[int, int]:
     """Height and width in pixels that the pipeline makes when none are given."""
-    size = denoiser_of(pipe).config.sample_size  # type: ignore[union-attr]
+    config: Any = denoiser_of(pipe).config
+    size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
 

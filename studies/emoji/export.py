@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from autotune.generate import generate
 from autotune.quality import Scorer, fit
 from autotune.quality.alignment import prompt_alignment
+from autotune.runtime import describe_model
 from studies.emoji.data import EMOJI_SETS, WORK_DIR, load, load_iconic
 from studies.emoji.tokenizer import train_tokenizer
 from studies.emoji.train_denoiser import ARCHITECTURES, TextToLatents, build_text_encoder, scheduler
@@ -66,8 +67,9 @@ def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     config = json.loads(path.read_text())
     config.pop("block_out_channels", None)
     path.write_text(json.dumps(config, indent=2) + "\n")
-    settings = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE}
-    (folder / "postdiff.json").write_text(json.dumps(settings) + "\n")
+    model = describe_model(pipe, FULL_STEPS).model_dump()
+    settings = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE, "model": model}
+    (folder / "postdiff.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
@@ -183,6 +185,9 @@ Full run, {FULL_STEPS} DDIM steps, guidance scale {GUIDANCE_SCALE}, scored by `.
 four rows are training captions, the last four were held out."""
     (folder / "README.md").write_text(card(args.work_dir, args.arch, figures))
     print(figures)
+    for path in MODELS.rglob("*"):
+        # Some writers keep weights from other users; installed, everyone reads them.
+        path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(f.stat().st_size for f in MODELS.rglob("*") if f.is_file())
     print(f"{size / 1e6:.1f} MB in {MODELS}; grid in {folder / 'grid.png'}")
 

@@ -145,7 +145,9 @@ def main() -> None:
         return (error * weights[t]).mean() / weights.mean()
 
     module = TextToLatents(build_text_encoder(tokenizer), ARCHITECTURES[args.arch]())
-    average = train(module, loss_of, args, name=f"denoiser-{args.arch}", ema_decay=0.9993, weight_decay=0.01, save_every=250)
+    average = train(
+        module, loss_of, args, name=f"denoiser-{args.arch}", ema_decay=0.9993, weight_decay=0.01, save_every=250
+    )
     folder = args.work_dir / args.arch
     assert isinstance(average, TextToLatents)
     average.denoiser.save_pretrained(folder / "denoiser")  # type: ignore[operator]

@@ -133,7 +133,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
     assert run(["tune", "--budget", "37.5%", "--timeout", "1.5m", "--out", str(tmp_path)]) == code
 
     assert asked["budget"] == "37.5%"
-    assert asked["study_name"] == "emoji-unet-37.5"
+    assert asked["study_name"] == "emoji-unet-37.5pct"
     assert asked["timeout"] == 90
     output = capsys.readouterr().out
     assert all(name in output for name in ("full run", "fewer steps", "policy", words, "policy.json"))

@@ -12,7 +12,14 @@ from autotune.errors import InputError
 
 @pytest.mark.parametrize(
     ("text", "limit"),
-    [("40%", 400), (" 40 % ", 400), ("12.5%", 125), ("100%", 1000), ("1.2TFLOPs", 12 * 10**11), ("500gflop", 5 * 10**11)],
+    [
+        ("40%", 400),
+        (" 40 % ", 400),
+        ("12.5%", 125),
+        ("100%", 1000),
+        ("1.2TFLOPs", 12 * 10**11),
+        ("500gflop", 5 * 10**11),
+    ],
 )
 def test_budgets_are_understood(text: str, limit: int) -> None:
     assert parse_budget(text).limit(1000) == limit
