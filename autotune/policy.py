@@ -134,12 +134,14 @@ class PolicyQuality(_Record):
     """Held-out quality of the policy, of the full run and of fewer steps at the same cost.
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
-    with confidence when its whole interval lies below zero.
+    with confidence when its whole interval lies below zero. ``guidance_scale`` is the one the
+    pictures were made with; None is the pipeline's default.
     """
 
     prompts: Annotated[int, Field(ge=1)]
     images: Annotated[int, Field(ge=1)]
     scorer: Text
+    guidance_scale: float | None = None
     policy: ContenderQuality
     full: ContenderQuality
     fewer_steps: ContenderQuality

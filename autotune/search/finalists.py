@@ -83,12 +83,13 @@ class Finalists:
         full, fewer_steps, *best = (replace(run, time=time) for run, time in zip(self.podium, times, strict=True))
         return replace(self, full=full, fewer_steps=fewer_steps, candidates=(*best, *self.candidates[1:]))
 
-    def quality(self, scorer: str) -> PolicyQuality:
+    def quality(self, scorer: str, guidance_scale: float | None) -> PolicyQuality:
         """The record that goes into the exported policy."""
         return PolicyQuality(
             prompts=self.prompts,
             images=self.images,
             scorer=scorer,
+            guidance_scale=guidance_scale,
             policy=self.winner.quality,
             full=self.full.quality,
             fewer_steps=self.fewer_steps.quality,

@@ -359,7 +359,7 @@ def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
     records = {
         "budget": str(setup.budget),
         "cost": cost,
-        "quality": finalists.quality(setup.scorer_name[:200]),
+        "quality": finalists.quality(setup.scorer_name[:200], setup.configuration.guidance_scale),
         "provenance": provenance,
     }
     return Policy(**{**dict(winner.policy), **records})
