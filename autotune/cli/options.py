@@ -23,6 +23,7 @@ class TuneOptions:
     trials: int
     timeout: float
     images: int
+    held_out_images: int
     seed: int
     device: str
     dtype: DType

@@ -43,6 +43,7 @@ def run_tune(options: TuneOptions) -> int:
             trials=options.trials,
             timeout=options.timeout,
             images=options.images,
+            held_out_images=options.held_out_images,
             seed=options.seed,
             study_name=options.study_name,
             storage=options.storage,

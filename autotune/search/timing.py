@@ -21,12 +21,13 @@ class Timing:
 
 
 def time_policies(
-    run: Callable[[Policy], object], full: Policy, others: Sequence[Policy], *, rounds: int = 3
+    run: Callable[[Policy], object], full: Policy, others: Sequence[Policy], *, rounds: int = 4
 ) -> tuple[Timing, ...]:
     """Time ``run`` under the full run and under each other policy.
 
-    Each is called once without the clock, then ``rounds`` times in turn. The median of the rounds'
-    ratios shrugs off calls that something else on the machine disturbed.
+    Each is called once without the clock, then ``rounds`` times in turn. Every other round goes
+    backwards, so that a machine that slows down meanwhile favours nobody, and the median of the
+    rounds' ratios shrugs off calls that something else on the machine disturbed.
 
     Args:
         run: A complete call that returns when its pictures are there.
@@ -45,7 +46,7 @@ def time_policies(
     policies = (full, *others)
     for policy in policies:
         run(policy)
-    taken = [[_seconds(run, policy) for policy in policies] for _ in range(rounds)]
+    taken = [_round(run, policies, backwards=bool(number % 2)) for number in range(rounds)]
     return tuple(
         Timing(
             seconds=statistics.median(times[index] for times in taken),
@@ -62,6 +63,12 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _round(run: Callable[[Policy], object], policies: Sequence[Policy], *, backwards: bool) -> list[float]:
+    """Seconds of each policy, in the order of ``policies`` whichever way they ran."""
+    step = -1 if backwards else 1
+    return [_seconds(run, policy) for policy in policies[::step]][::step]
 
 
 def _seconds(run: Callable[[Policy], object], policy: Policy) -> float:

@@ -176,7 +176,7 @@ def tune(
     )
     name = study_name or setup.default_name
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
-    with _quiet_optuna():
+    with _quiet_optuna(), _without_bars(setup.pipe):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -363,6 +363,17 @@ def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
         "provenance": provenance,
     }
     return Policy(**{**dict(winner.policy), **records})
+
+
+@contextmanager
+def _without_bars(pipe: Any) -> Iterator[None]:
+    """Pipelines draw a bar for every call, across the search's own progress."""
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
 
 
 @contextmanager

@@ -237,6 +237,16 @@ def test_pictures_that_score_nan_fail_their_trial(
     assert "not finite" in failed.user_attrs["failure"]
 
 
+def test_the_pipeline_is_left_as_it_was(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    shown: list[bool] = []
+    pictures.before = lambda count, policy: shown.append(not pipe._progress_bar_config["disable"])
+    pipe.set_progress_bar_config(disable=False)
+    tune(pipe, "40%", **arguments | {"timeout": 0.0})
+    assert not any(shown)
+    assert pipe._progress_bar_config == {"disable": False}
+    pipe.set_progress_bar_config(disable=True)
+
+
 def test_recipes_run_even_without_time(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
     result = tune(pipe, "40%", **arguments | {"timeout": 0.0})
     assert all("recipe" in trial.user_attrs for trial in result.study.trials)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autotune.cost import Cost
+from autotune.policy import Guidance, MeasuredTime, Policy
+from autotune.quality import Evaluation, Interval, Intervals
+from autotune.search.bench import Outcome
+from autotune.search.finalists import Finalists, judge
+
+FULL, FEWER = Policy(steps=20), Policy(steps=8)
+FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
+LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
+
+
+class GivenScores:
+    """A bench and its objective in one: losses from a table, and one interval for every comparison."""
+
+    prompts = ("noto apple", "noto dog", "noto apple")
+
+    def __init__(self, difference: Interval) -> None:
+        self.difference = difference
+        self.compared: list[float] = []
+        self.objective = self
+
+    def outcome(self, policy: Policy) -> Outcome:
+        loss = torch.full((3,), LOSSES[policy.key])
+        return Outcome(Evaluation(loss[:, None], loss), torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
+
+    def interval(self, evaluation: Evaluation) -> Intervals:
+        loss = float(evaluation.alignment[0])
+        return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(3)))
+
+    def compare(self, one: Evaluation, other: Evaluation) -> Interval:
+        self.compared = [round(float(each.alignment[0]), 6) for each in (one, other)]
+        return self.difference
+
+
+def judged(
+    low: float, high: float, candidates: list[tuple[int, Policy]] | None = None
+) -> tuple[Finalists, list[float]]:
+    bench: Any = GivenScores(Interval((low + high) / 2, low, high))
+    found = [(5, FIRST), (7, SECOND)] if candidates is None else candidates
+    cost = Cost(1, 1, 0.4, None, 0)
+    return judge(bench, FULL, FEWER, found, lambda policy: cost, fewer_steps_trial=0), bench.compared
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better"),
+    [(-0.3, -0.1, True), (-0.3, 0.0, False), (-0.3, 0.1, False), (0.1, 0.3, False)],
+)
+def test_only_an_interval_wholly_below_zero_beats_fewer_steps(low: float, high: float, better: bool) -> None:
+    finalists, compared = judged(low, high)
+    assert finalists.better is better
+    assert compared == [0.20, 0.30], "the best candidate, against fewer steps"
+    assert finalists.winner.policy == (SECOND if better else FEWER)
+    assert finalists.winner.trial == (7 if better else 0)
+
+
+def test_the_record_tells_of_what_is_exported() -> None:
+    better, _ = judged(-0.3, -0.1)
+    worse, _ = judged(-0.3, 0.1)
+    assert better.quality("clip", 7.5).difference.high == -0.1
+    assert better.quality("clip", 7.5).policy.loss.value == pytest.approx(0.20)
+    # Fewer steps, compared with itself.
+    assert worse.quality("clip", 7.5).difference.high == 0
+    assert worse.quality("clip", 7.5).policy == worse.fewer_steps.quality
+    assert (better.prompts, better.images) == (2, 3)
+
+
+def test_candidates_are_ranked_on_held_out_prompts() -> None:
+    finalists, _ = judged(-0.3, -0.1)
+    assert [candidate.trial for candidate in finalists.candidates] == [7, 5]
+    assert [run.name for run in finalists.podium] == ["full run", "fewer steps", "trial 7"]
+
+
+def test_without_any_candidate_fewer_steps_is_exported() -> None:
+    finalists, _ = judged(-0.3, -0.1, candidates=[])
+    assert not finalists.better and finalists.winner.policy == FEWER
+    assert len(finalists.podium) == 2
+
+
+def test_times_reach_their_runs_and_the_file(tmp_path: Path) -> None:
+    times = [MeasuredTime(device="cpu", batch_size=1, ms_per_image=ms, relative=ms / 10) for ms in (10.0, 4.0, 5.0)]
+    finalists = judged(-0.3, -0.1)[0].with_times(times)
+    assert finalists.winner.time == times[2] and finalists.fewer_steps.time == times[1]
+    finalists.save(tmp_path / "finalists.json")
+    contenders = json.loads((tmp_path / "finalists.json").read_text())["contenders"]
+    assert [each["time"] and each["time"]["ms_per_image"] for each in contenders] == [10, 4, 5, None]
+    assert [each["trial"] for each in contenders] == [None, 0, 7, 5]
