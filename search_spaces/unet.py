@@ -1,4 +1,4 @@
-"""The space of U-Nets: low resolution first, reuse of one up-block output, guidance that stops early."""
+"""The space of U-Nets: low resolution first, reuse of one up-block output, guidance in some steps only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PARTS = 20
 _MIN_SCALE = Fraction(1, 4)
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
+_LATEST_START = PARTS // 2
 
 
 class UNetSpace(SearchSpace):
@@ -52,15 +53,19 @@ class UNetSpace(SearchSpace):
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
             Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed"),
             Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
-            Knob(
-                "guidance",
-                1 if guided else PARTS,
-                PARTS,
-                "guided steps, in twentieths of all steps, from the first one on",
-            ),
+            Knob("guidance_start", 0, _LATEST_START if guided else 0, "twentieths of the steps before guidance begins"),
+            Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
         )
-        self.costlier = (("guidance", 1), ("interval", -1), ("depth", -1), ("switch", -1), ("scale", 1))
-        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0, "guidance": PARTS}
+        self.costlier = (
+            ("guidance_start", -1),
+            ("guidance_stop", 1),
+            ("interval", -1),
+            ("depth", -1),
+            ("switch", -1),
+            ("scale", 1),
+        )
+        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0}
+        plain |= {"guidance_start": 0, "guidance_stop": PARTS}
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
         branch_0 = {"depth": depth}
@@ -72,8 +77,10 @@ class UNetSpace(SearchSpace):
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
             "half the steps at half size": mix,
-            "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance": 3 * PARTS // 4},
-            "guidance cut": {"guidance": PARTS // 2},
+            "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
+            "guidance cut": {"guidance_stop": PARTS // 2},
+            # Kynkaanniemi et al. 2024: guidance does harm at high noise and nothing at low noise.
+            "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
         }
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
 
@@ -106,20 +113,23 @@ class UNetSpace(SearchSpace):
         self.check(values)
         scale = self.scales[values["scale"]]
         switch = min(_part(values["switch"], steps), steps - 1) if scale < 1 else 0
-        stop = max(_part(values["guidance"], steps), 1)
+        stop = max(_part(values["guidance_stop"], steps), 1)
+        start = min(_part(values["guidance_start"], steps), stop - 1)
         return Policy(
             steps=steps,
             resolution=(ResolutionStage(scale=float(scale), until_step=switch),) if switch else (),
-            guidance=Guidance(stop_step=stop) if stop < steps else None,
-            cache=self._cache(values, steps, switch),
+            guidance=Guidance(start_step=start, stop_step=stop) if start or stop < steps else None,
+            cache=self._cache(values, steps, switch, start),
         )
 
-    def _cache(self, values: Mapping[str, int], steps: int, switch: int) -> tuple[CacheRule, ...]:
+    def _cache(self, values: Mapping[str, int], steps: int, switch: int, start: int) -> tuple[CacheRule, ...]:
         warm_up = min(values["warm_up"], switch or steps)
         compute = {*range(warm_up), *range(warm_up, switch or steps, values["interval"])}
         if switch:
             # Features of the other size cannot serve, so the intervals start again with the new size.
             compute |= set(range(switch, steps, values["interval"]))
+        # Nor has the branch that guidance adds any features yet.
+        compute |= {start}
         if values["depth"] == 0 or len(compute) == steps:
             return ()
         return (CacheRule(units=(self.reusable[values["depth"] - 1],), compute_steps=tuple(sorted(compute))),)

@@ -170,7 +170,9 @@ def judge(
 
 
 def _interval(interval: quality.Interval) -> Interval:
-    return Interval(value=interval.estimate, low=interval.low, high=interval.high)
+    # Six digits are more than the interval's own width warrants, and keep the policy file readable.
+    value, low, high = (round(number, 6) for number in (interval.estimate, interval.low, interval.high))
+    return Interval(value=value, low=low, high=high)
 
 
 def _document(contender: Contender) -> dict[str, Any]:

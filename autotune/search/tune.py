@@ -328,8 +328,8 @@ def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progr
             MeasuredTime(
                 device=device,
                 batch_size=batch_size,
-                ms_per_image=timing.seconds * 1000 / timed,
-                relative=timing.relative,
+                ms_per_image=round(timing.seconds * 1000 / timed, 3),
+                relative=round(timing.relative, 4),
             )
             for timing in time_policies(run, full, others)
         ]

@@ -10,11 +10,12 @@ import argparse
 import json
 import random
 import shutil
+import textwrap
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -24,12 +25,13 @@ from autotune.quality.alignment import prompt_alignment
 from autotune.runtime import describe_model
 from studies.emoji.data import EMOJI_SETS, WORK_DIR, load, load_iconic
 from studies.emoji.tokenizer import train_tokenizer
-from studies.emoji.train_denoiser import ARCHITECTURES, TextToLatents, build_text_encoder, scheduler
+from studies.emoji.train_denoiser import ARCHITECTURES, BROAD_STEPS, TextToLatents, build_text_encoder, scheduler
 
 MODELS = Path("autotune/models")
 FULL_STEPS = 20
-GUIDANCE_SCALE = 7.5
+GUIDANCE_SCALE = 3.5
 GRID = 8
+_CELL, _CAPTION = 128, 30
 
 
 def assemble(work_dir: Path, arch: str, from_checkpoint: bool) -> StableDiffusionPipeline:
@@ -82,10 +84,19 @@ def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
     return scorer
 
 
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """Pictures (N, 3, H, W) uint8 in rows of ``columns``, row by row."""
-    rows = [torch.cat(list(part), dim=2) for part in images.split(columns)]
-    return Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+def grid(images: Tensor, captions: list[str], columns: int) -> Image.Image:
+    """Pictures (N, 3, H, W) uint8 in rows of ``columns``, each above its caption."""
+    rows = -(-len(images) // columns)
+    canvas = Image.new("RGB", (columns * _CELL, rows * (_CELL + _CAPTION)), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=11)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = index % columns * _CELL, index // columns * (_CELL + _CAPTION)
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        canvas.paste(picture.resize((_CELL - 8, _CELL - 8), Image.Resampling.LANCZOS), (x + 4, y + 4))
+        lines = "\n".join(textwrap.wrap(caption, 22)[:2])
+        draw.multiline_text((x + _CELL // 2, y + _CELL - 3), lines, "black", font, "ma", spacing=1, align="center")
+    return canvas
 
 
 def card(work_dir: Path, arch: str, figures: str) -> str:
@@ -112,10 +123,12 @@ real to tune offline. Captions are a style (`noto`, `twemoji`, `fluent`) and a n
 ## Data and licences
 {sets}
 
-Flags, people, clocks and lettering are left out. Captions are the style and the lower-cased Unicode
-name. 5 % of the captions (by hash) were kept out of training: `held_out` in `../emoji-captions.json`.
-The pictures themselves are not redistributed here. Attribution for Twemoji: copyright Twitter, Inc.
-and other contributors, graphics under CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/).
+Flags, people, clocks and lettering are left out; after {BROAD_STEPS} steps on everything the denoiser
+settles on the iconic concepts (animals, plants, food, drink, faces, hearts, vehicles, sport, weather,
+shapes). Captions are the style and the lower-cased Unicode name. 5 % of them (by hash) were kept out
+of training: `held_out` in `../emoji-captions.json`. The pictures themselves are not redistributed here.
+Attribution for Twemoji: copyright Twitter, Inc. and other contributors, graphics under CC-BY 4.0
+(https://creativecommons.org/licenses/by/4.0/).
 
 ## Recipe
 `python -m studies.emoji.data`, `.train_autoencoder` ({autoencoder["step"]} steps, batch 32),
@@ -173,7 +186,7 @@ def main() -> None:
     chosen = random.Random(0).sample(split["training"], GRID * GRID // 2)
     chosen += random.Random(1).sample(split["held_out"], GRID * GRID // 2)
     pictures, _, _ = cosines(chosen, 0)
-    grid(pictures, GRID).resize((1024, 1024), Image.Resampling.LANCZOS).save(folder / "grid.png", optimize=True)
+    grid(pictures, chosen, GRID).save(folder / "grid.png", optimize=True)
     _, held_matched, held_shuffled = cosines(split["held_out"], 1000)
     _, train_matched, train_shuffled = cosines(random.Random(2).sample(split["training"], 160), 2000)
     figures = f"""| captions | image-text cosine | with captions shuffled |

@@ -23,6 +23,7 @@ SMALLER_SIZES = (8, 12)
 TEXT_WIDTH = 128
 MIN_SNR_GAMMA = 5.0
 CAPTION_DROPOUT = 0.1
+BROAD_STEPS = 3000
 
 
 def scheduler() -> DDIMScheduler:
@@ -102,9 +103,11 @@ def encode_all(vae: AutoencoderTiny, images: Tensor, batch_size: int = 64) -> Te
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=9000, batch_size=64, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=11000, batch_size=64, learning_rate=1e-3)
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="unet")
-    parser.add_argument("--broad-steps", type=int, default=3000, help="steps on all captions before the iconic ones")
+    parser.add_argument(
+        "--broad-steps", type=int, default=BROAD_STEPS, help="steps on all captions before the iconic ones"
+    )
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 

@@ -63,13 +63,13 @@ def test_candidates_spend_what_they_are_given(space: SearchSpace, pricer: Pricer
 
 def test_a_setting_too_cheap_is_repaired_in_the_documented_order(space: SearchSpace, pricer: Pricer) -> None:
     plain = space.recipes[0].values
-    cheap: Mapping[str, int] = {**plain, "depth": 4, "interval": 6, "guidance": 5}
+    cheap: Mapping[str, int] = {**plain, "depth": 4, "interval": 6, "guidance_stop": 5}
     proposing = proposer(space, pricer, "90%")
     proposal = proposing.propose(cheap)
     assert proposal is not None
     assert 100 * proposal.cost.flops >= LEAST_USED_PERCENT * proposing.limit
     # Guidance comes first and was moved all the way; depth comes after the interval and was not needed.
-    assert proposal.values["guidance"] == 20
+    assert proposal.values["guidance_stop"] == 20
     assert proposal.values["interval"] < 6
     assert proposal.values["depth"] == 4
 

@@ -155,7 +155,15 @@ def test_an_interrupted_search_resumes_to_the_same_end(
 def test_a_trial_left_running_by_a_killed_process_is_run_again(
     pipe: Any, pictures: FakePictures, continued: dict[str, Any]
 ) -> None:
-    values = {"scale": 1, "switch": 7, "depth": 2, "interval": 5, "warm_up": 3, "guidance": 13}
+    values = {
+        "scale": 1,
+        "switch": 7,
+        "depth": 2,
+        "interval": 5,
+        "warm_up": 3,
+        "guidance_start": 2,
+        "guidance_stop": 13,
+    }
     killed = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     killed.enqueue_trial(values)
     space_for(pipe).values_of(killed.ask())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from autotune.errors import InputError
 from autotune.plan import Action, compile_plan
+from autotune.policy import Guidance
 from autotune.structure import Structure, StructureBuilder
 from search_spaces import Knob, SearchSpace, UNetSpace
 from search_spaces.unet import accepted_scales, reusable_outputs
@@ -112,12 +113,27 @@ def test_knobs_without_effect_leave_the_plain_policy(same: dict[str, int]) -> No
 
 
 def test_knobs_do_what_they_say() -> None:
-    policy = SPACE.policy(values(scale=1, switch=9, depth=2, interval=3, warm_up=2, guidance=15), 20)
+    knobs = values(scale=1, switch=9, depth=2, interval=3, warm_up=2, guidance_start=3, guidance_stop=15)
+    policy = SPACE.policy(knobs, 20)
     assert policy.resolution[0].scale == 0.5
     assert policy.resolution[0].until_step == 9
-    assert policy.guidance is not None and policy.guidance.stop_step == 15
+    assert policy.guidance == Guidance(start_step=3, stop_step=15)
     assert policy.cache[0].units == ("up_blocks.1.attentions.0",)
-    assert policy.cache[0].compute_steps == (0, 1, 2, 5, 8, 9, 12, 15, 18)
+    assert policy.cache[0].compute_steps == (0, 1, 2, 3, 5, 8, 9, 12, 15, 18)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "steps", "guidance"),
+    [
+        (0, 20, 20, None),
+        (4, 15, 20, Guidance(start_step=4, stop_step=15)),
+        (10, 5, 20, Guidance(start_step=4, stop_step=5)),
+        (10, 1, 20, Guidance(start_step=0, stop_step=1)),
+        (10, 20, 1, None),
+    ],
+)
+def test_guidance_always_runs_somewhere(start: int, stop: int, steps: int, guidance: Guidance | None) -> None:
+    assert SPACE.policy(values(guidance_start=start, guidance_stop=stop), steps).guidance == guidance
 
 
 @given(VALUES, STEPS)
