@@ -5,6 +5,8 @@ Pricing and running read the same plan; that is why a price is exact.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
@@ -19,7 +21,8 @@ class Action(IntEnum):
 
     COMPUTE = 0
     REUSE = 1
-    NOT_NEEDED = 2
+    FORECAST = 2
+    NOT_NEEDED = 3
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,11 @@ class Step:
     """One denoising step.
 
     ``branches`` is 2 where the conditional and the unconditional branch are computed, else 1.
-    ``actions`` has one entry per unit. ``keep`` are the units whose output some later step
-    reuses before they compute again; ``drop`` those whose kept output is not read after this
-    step. ``handoff`` names how the latents reach the next stage's size after this step.
+    ``actions`` has one entry per unit. ``sources`` says for every unit that reuses or forecasts
+    which of its earlier outputs it takes: pairs of the step they were computed in and their
+    weight, summing to 1. ``keep`` are the units whose output of this step is taken later;
+    ``drop`` the kept outputs (unit, step) that nobody takes after this step. ``handoff`` names
+    how the latents reach the next stage's size after this step.
     """
 
     index: int
@@ -37,8 +42,9 @@ class Step:
     width: int
     branches: int
     actions: tuple[Action, ...]
+    sources: Mapping[int, tuple[tuple[int, float], ...]]
     keep: frozenset[int]
-    drop: frozenset[int]
+    drop: frozenset[tuple[int, int]]
     handoff: str | None
 
 
@@ -77,26 +83,41 @@ def compile_plan(policy: Policy, structure: Structure, height: int, width: int, 
     """
     sizes = _sizes(policy, structure, height, width)
     branches = [_branches(policy, index) if guided else 1 for index in range(policy.steps)]
-    rules = [(structure.resolve(rule.units), frozenset(rule.compute_steps)) for rule in policy.cache]
+    rules = [(structure.resolve(rule.units), frozenset(rule.compute_steps), rule.order or 0) for rule in policy.cache]
 
     actions: list[tuple[Action, ...]] = []
+    sources: list[dict[int, tuple[tuple[int, float], ...]]] = []
+    computed: dict[int, list[int]] = {}
     for index in range(policy.steps):
-        fresh = index == 0 or sizes[index] != sizes[index - 1] or branches[index] > branches[index - 1]
-        reused = frozenset() if fresh else frozenset().union(*(u for u, steps in rules if index not in steps))
-        needed = structure.needed(reused)
-        actions.append(
-            tuple(
-                Action.NOT_NEEDED if unit not in needed else Action.REUSE if unit in reused else Action.COMPUTE
-                for unit in range(len(structure.units))
-            )
-        )
+        if index == 0 or sizes[index] != sizes[index - 1] or branches[index] > branches[index - 1]:
+            computed = {unit: [] for unit in range(len(structure.units))}
+            orders: dict[int, int] = {}
+        else:
+            orders = {unit: order for units, steps, order in rules if index not in steps for unit in units}
+        needed = structure.needed(frozenset(orders))
+        taken = {
+            unit: _weights(computed[unit][-1 - order :], index) for unit, order in orders.items() if unit in needed
+        }
+        for unit in needed - set(orders):
+            computed[unit].append(index)
+        actions.append(tuple(_action(unit, needed, taken) for unit in range(len(structure.units))))
+        sources.append(taken)
 
-    keep, drop = _lifetimes(actions)
+    keep, drop = _lifetimes(sources)
     stage_ends = {stage.until_step - 1: stage.handoff for stage in policy.resolution}
     return Plan(
         structure,
         tuple(
-            Step(index, *sizes[index], branches[index], actions[index], keep[index], drop[index], stage_ends.get(index))
+            Step(
+                index,
+                *sizes[index],
+                branches[index],
+                actions[index],
+                sources[index],
+                keep[index],
+                drop[index],
+                stage_ends.get(index),
+            )
             for index in range(policy.steps)
         ),
     )
@@ -115,19 +136,29 @@ def _branches(policy: Policy, index: int) -> int:
     return 2 if guidance is None or guidance.start_step <= index < guidance.stop_step else 1
 
 
-def _lifetimes(actions: list[tuple[Action, ...]]) -> tuple[list[frozenset[int]], list[frozenset[int]]]:
-    """For each step, which outputs to keep and which kept ones nobody reads any more."""
-    keep: list[set[int]] = [set() for _ in actions]
-    drop: list[set[int]] = [set() for _ in actions]
-    for unit in range(len(actions[0])):
-        computed = last_read = -1
-        for index, step in enumerate(actions):
-            if step[unit] is Action.REUSE:
-                keep[computed].add(unit)
-                last_read = index
-            if step[unit] is Action.COMPUTE or index == len(actions) - 1:
-                # The kept output, if there is one, has just been superseded or outlived its use.
-                if last_read > computed:
-                    drop[last_read].add(unit)
-                computed = index
-    return [frozenset(units) for units in keep], [frozenset(units) for units in drop]
+def _action(unit: int, needed: frozenset[int], taken: Mapping[int, tuple[tuple[int, float], ...]]) -> Action:
+    if unit not in needed:
+        return Action.NOT_NEEDED
+    if unit not in taken:
+        return Action.COMPUTE
+    return Action.REUSE if len(taken[unit]) == 1 else Action.FORECAST
+
+
+def _weights(steps: Sequence[int], at: int) -> tuple[tuple[int, float], ...]:
+    """Lagrange's weights of values at ``steps`` for the polynomial through them, taken at step ``at``."""
+    return tuple((step, math.prod((at - other) / (step - other) for other in steps if other != step)) for step in steps)
+
+
+def _lifetimes(
+    sources: Sequence[Mapping[int, tuple[tuple[int, float], ...]]],
+) -> tuple[list[frozenset[int]], list[frozenset[tuple[int, int]]]]:
+    """For each step, whose output to keep, and which kept outputs (unit, step) nobody takes any more."""
+    last_taken = {
+        (unit, step): index for index, taken in enumerate(sources) for unit, terms in taken.items() for step, _ in terms
+    }
+    keep: list[set[int]] = [set() for _ in sources]
+    drop: list[set[tuple[int, int]]] = [set() for _ in sources]
+    for (unit, step), index in last_taken.items():
+        keep[step].add(unit)
+        drop[index].add((unit, step))
+    return [frozenset(units) for units in keep], [frozenset(outputs) for outputs in drop]

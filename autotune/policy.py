@@ -76,14 +76,20 @@ class Guidance(_Record):
 
 
 class CacheRule(_Record):
-    """Units that compute at ``compute_steps`` and reuse their last output at every other step.
+    """Units that compute at ``compute_steps`` and at every other step take what they computed before.
 
     A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``).
     What then feeds nothing is not computed either; nobody needs to list it.
+
+    ``mode="reuse"`` takes the last computed output as it is. ``mode="forecast"`` extrapolates the
+    last ``order + 1`` computed outputs to the present step by the polynomial through them, as
+    TaylorSeer does with finite differences (Liu et al. 2025, section 3.2); while there are fewer,
+    those.
     """
 
     units: Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_length=64)]
-    mode: Literal["reuse"] = "reuse"
+    mode: Literal["reuse", "forecast"] = "reuse"
+    order: Annotated[int, Field(ge=1, le=2)] | None = None
     compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)]
 
     @model_validator(mode="after")
@@ -92,6 +98,8 @@ class CacheRule(_Record):
             raise ValueError("compute_steps must be increasing, each step once")
         if self.compute_steps[0] != 0:
             raise ValueError("compute_steps must begin with 0: there is nothing to reuse at the first step")
+        if (self.mode == "forecast") != (self.order is not None):
+            raise ValueError("order is 1 or 2 in mode 'forecast' and null in mode 'reuse'")
         return self
 
 
@@ -212,14 +220,15 @@ class Policy(_Record):
         """Short and readable, for tables and file names: ``s20-r0.50@10-up_blocks.1i3-g15``.
 
         Steps; scale@until per stage; per rule the units and ``i`` interval, or ``n`` number of
-        computing steps when they are not evenly spaced; last guided step.
+        computing steps when they are not evenly spaced, and ``f`` order of a forecast; last guided step.
         """
         parts = [f"s{self.steps}"]
         parts += [f"r{stage.scale:.2f}@{stage.until_step}" for stage in self.resolution]
         for rule in self.cache:
             gaps = {b - a for a, b in zip(rule.compute_steps, rule.compute_steps[1:], strict=False)}
             spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
-            parts.append("+".join(rule.units) + spacing)
+            forecast = f"f{rule.order}" if rule.order else ""
+            parts.append("+".join(rule.units) + spacing + forecast)
         if self.guidance is not None:
             start = f"{self.guidance.start_step}:" if self.guidance.start_step else ""
             parts.append(f"g{start}{self.guidance.stop_step}")

@@ -17,6 +17,7 @@ PARTS = 20
 _MIN_SCALE = Fraction(1, 4)
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
+_MAX_ORDER = 2
 _LATEST_START = PARTS // 2
 
 
@@ -53,6 +54,7 @@ class UNetSpace(SearchSpace):
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
             Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed"),
             Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
+            Knob("forecast", 0, _MAX_ORDER, "order of the extrapolation between computed steps; 0 reuses as it is"),
             Knob("guidance_start", 0, _LATEST_START if guided else 0, "twentieths of the steps before guidance begins"),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
         )
@@ -64,7 +66,7 @@ class UNetSpace(SearchSpace):
             ("switch", -1),
             ("scale", 1),
         )
-        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0}
+        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
         plain |= {"guidance_start": 0, "guidance_stop": PARTS}
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
@@ -76,6 +78,7 @@ class UNetSpace(SearchSpace):
             "DeepCache, interval 2": branch_0 | {"interval": 2},
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
+            "TaylorSeer, interval 3": branch_0 | {"interval": 3, "forecast": 1},
             "half the steps at half size": mix,
             "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
             "guidance cut": {"guidance_stop": PARTS // 2},
@@ -132,7 +135,21 @@ class UNetSpace(SearchSpace):
         compute |= {start}
         if values["depth"] == 0 or len(compute) == steps:
             return ()
-        return (CacheRule(units=(self.reusable[values["depth"] - 1],), compute_steps=tuple(sorted(compute))),)
+        # An order that never finds enough computed steps behind it means a lower one.
+        behind = [
+            sum(max(at for at in (0, switch, start) if at <= step) <= each < step for each in compute)
+            for step in range(steps)
+            if step not in compute
+        ]
+        order = min(values["forecast"], max(behind) - 1)
+        return (
+            CacheRule(
+                units=(self.reusable[values["depth"] - 1],),
+                mode="forecast" if order else "reuse",
+                order=order or None,
+                compute_steps=tuple(sorted(compute)),
+            ),
+        )
 
 
 def accepted_scales(height: int, width: int, multiple: int) -> tuple[Fraction, ...]:

@@ -84,7 +84,30 @@ def test_outputs_are_kept_from_their_last_computation_to_their_last_reading() ->
     plan = compile_plan(policy, STRUCTURE, 8, 8)
     unit = NAMES.index("up_blocks.0.resnets.0")
     assert [unit in s.keep for s in plan.steps] == [True, False, False, True, False, False]
-    assert [unit in s.drop for s in plan.steps] == [False, False, True, False, True, False]
+    assert [sorted(s.drop) for s in plan.steps] == [[], [], [(unit, 0)], [], [(unit, 3)], []]
+
+
+@pytest.mark.parametrize(
+    ("order", "weights"),
+    [
+        (1, {1: {0: 1.0}, 3: {0: -0.5, 2: 1.5}, 5: {2: -0.5, 4: 1.5}, 6: {2: -1.0, 4: 2.0}}),
+        (2, {1: {0: 1.0}, 3: {0: -0.5, 2: 1.5}, 5: {0: 0.375, 2: -1.25, 4: 1.875}, 6: {0: 1.0, 2: -3.0, 4: 3.0}}),
+    ],
+)
+def test_forecasts_extrapolate_what_was_computed(order: int, weights: dict[int, dict[int, float]]) -> None:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", order=order, compute_steps=(0, 2, 4))
+    plan = compile_plan(Policy(steps=7, cache=(rule,)), STRUCTURE, 8, 8)
+    unit = NAMES.index("up_blocks.0.resnets.0")
+    for step, expected in weights.items():
+        assert dict(plan.steps[step].sources[unit]) == pytest.approx(expected)
+        assert plan.steps[step].actions[unit] is (Action.REUSE if len(expected) == 1 else Action.FORECAST)
+
+
+def test_forecasts_begin_anew_at_another_resolution() -> None:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", order=1, compute_steps=(0, 1))
+    policy = Policy(steps=4, resolution=(ResolutionStage(scale=0.5, until_step=2),), cache=(rule,))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert plan.steps[3].sources == {NAMES.index("up_blocks.0.resnets.0"): ((2, 1.0),)}
 
 
 def test_unknown_units_are_refused_with_the_nearest() -> None:
@@ -108,18 +131,20 @@ def test_scales_the_denoiser_cannot_take_are_refused_with_those_it_can(scale: fl
 def test_every_plan_is_executable(policy: Policy, guided: bool) -> None:
     """What a step reads exists: computed in it, or kept since, from the same size and enough branches."""
     plan = compile_plan(policy, STRUCTURE, 16, 16, guided=guided)
-    kept: dict[int, tuple[int, int, int]] = {}
+    kept: dict[tuple[int, int], tuple[int, int, int]] = {}
     for step in plan.steps:
         for index, action in enumerate(step.actions):
             if action is Action.COMPUTE:
                 for source in STRUCTURE.units[index].reads:
                     assert step.actions[source] is not Action.NOT_NEEDED
                 if index in step.keep:
-                    kept[index] = (step.height, step.width, step.branches)
-            if action is Action.REUSE:
-                height, width, branches = kept[index]
-                assert (height, width) == (step.height, step.width)
-                assert branches >= step.branches
-        for index in step.drop:
-            del kept[index]
+                    kept[index, step.index] = (step.height, step.width, step.branches)
+            if action in (Action.REUSE, Action.FORECAST):
+                assert sum(weight for _, weight in step.sources[index]) == pytest.approx(1)
+                for source, _ in step.sources[index]:
+                    height, width, branches = kept[index, source]
+                    assert (height, width) == (step.height, step.width)
+                    assert branches >= step.branches
+        for output in step.drop:
+            del kept[output]
     assert not kept, "something is kept that nobody reads"

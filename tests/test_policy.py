@@ -38,7 +38,13 @@ def policies(draw: st.DrawFn) -> Policy:
     scales = sorted(draw(st.sets(st.sampled_from([0.25, 0.5, 0.75]), min_size=len(until), max_size=len(until))))
     stop = draw(st.none() | st.integers(1, steps))
     rules = [
-        CacheRule(units=(name,), compute_steps=tuple(sorted({0, *draw(st.sets(st.integers(0, steps - 1)))})))
+        CacheRule(
+            units=(name,),
+            mode="forecast" if order else "reuse",
+            order=order,
+            compute_steps=tuple(sorted({0, *draw(st.sets(st.integers(0, steps - 1)))})),
+        )
+        for order in [draw(st.none() | st.integers(1, 2))]
         for name in draw(st.sets(st.sampled_from(["up_blocks.0", "up_blocks.1", "mid_block"])))
     ]
     return Policy(
@@ -95,6 +101,9 @@ def edited(**changes: Any) -> dict[str, Any]:
         (edited(cache=[{"units": ["a"], "compute_steps": [0, 20]}]), "step 20 does not exist"),
         (edited(cache=[{"units": [], "compute_steps": [0]}]), "cache.0.units"),
         (edited(cache=[{"units": ["a"], "compute_steps": [0], "mode": "resue"}]), "'reuse'"),
+        (edited(cache=[{"units": ["a"], "compute_steps": [0], "mode": "forecast"}]), "order is 1 or 2"),
+        (edited(cache=[{"units": ["a"], "compute_steps": [0], "mode": "forecast", "order": 3}]), "cache.0.order is 3"),
+        (edited(cache=[{"units": ["a"], "compute_steps": [0], "order": 1}]), "null in mode 'reuse'"),
         ({k: v for k, v in RICH.to_dict().items() if k != "steps"}, "key 'steps' is missing"),
     ],
 )

@@ -96,15 +96,15 @@ class Pricer:
         return self._tables[height, width]
 
     def _cache_bytes(self, plan: Plan) -> int:
-        kept: dict[int, int] = {}
+        kept: dict[tuple[int, int], int] = {}
         peak = 0
         for step in plan.steps:
             elements = self._table(step.height, step.width).elements
             for unit in step.keep:
-                kept[unit] = elements[unit] * step.branches * self._itemsize
+                kept[unit, step.index] = elements[unit] * step.branches * self._itemsize
             peak = max(peak, sum(kept.values()))
-            for unit in step.drop:
-                kept.pop(unit, None)
+            for output in step.drop:
+                del kept[output]
         return peak
 
 

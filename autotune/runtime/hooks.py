@@ -9,7 +9,7 @@ from diffusers.hooks import ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from autotune.plan import Action
+from autotune.plan import Action, Step
 from autotune.runtime.session import Session
 from autotune.structure import Block
 
@@ -26,9 +26,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         step = self.session.step
         if step is None:
             return self.fn_ref.original_forward(*args, **kwargs)
-        action = step.actions[self.unit]
-        if action is not Action.COMPUTE:
-            return self.session.recall(self.unit, action)
+        if step.actions[self.unit] is not Action.COMPUTE:
+            return self.session.recall(self.unit, step)
         output = self.fn_ref.original_forward(*args, **kwargs)
         self.session.record(self.unit, output, step)
         return output
@@ -46,13 +45,13 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         step = self.session.step
         if step is None or any(step.actions[unit] is Action.COMPUTE for unit in self.block.units):
             return self.fn_ref.original_forward(*args, **kwargs)
-        last = self._output(self.block.last, step.actions)
+        last = self._output(self.block.last, step)
         if self.block.outputs is None:
             return last
-        return last, tuple(self._output(unit, step.actions) for unit in self.block.outputs)
+        return last, tuple(self._output(unit, step) for unit in self.block.outputs)
 
-    def _output(self, unit: int, actions: tuple[Action, ...]) -> Tensor:
-        output = self.session.recall(unit, actions[unit])
+    def _output(self, unit: int, step: Step) -> Tensor:
+        output = self.session.recall(unit, step)
         # Attention layers return a tuple, of which blocks pass on the first entry.
         tensor: Tensor = output[0] if isinstance(output, tuple) else output
         return tensor

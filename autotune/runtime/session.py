@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from autotune.plan import Action, Plan, Step
 
@@ -34,7 +35,7 @@ class Session:
         self.generator: Any = None
         self._position = 0
         self._batch = 0
-        self._kept: dict[int, Any] = {}
+        self._kept: dict[tuple[int, int], Any] = {}
         self._shapes: dict[int, Any] = {}
 
     def begin(self, plan: Plan, generator: Any) -> None:
@@ -57,8 +58,8 @@ class Session:
     def advance(self) -> None:
         """After a scheduler step: forget what no later step reads, move the clock, end with the last step."""
         assert self.plan is not None
-        for unit in self.plan.steps[self._position].drop:
-            self._kept.pop(unit, None)
+        for output in self.plan.steps[self._position].drop:
+            del self._kept[output]
         self._position += 1
         if self._position == len(self.plan.steps):
             self.reset()
@@ -71,13 +72,23 @@ class Session:
         """Remember a computed output: its shape always, the tensors where a later step reuses them."""
         self._shapes[unit] = tree_map_only(Tensor, lambda t: _Shape(tuple(t.shape), t.dtype, t.device), output)
         if unit in step.keep:
-            self._kept[unit] = output
+            self._kept[unit, step.index] = output
 
-    def recall(self, unit: int, action: Action) -> Any:
-        """The kept output of a reused unit, or a stand-in of the right shape for one that nobody reads."""
-        if action is Action.REUSE:
-            return tree_map_only(Tensor, self._conditional, self._kept[unit])
-        return tree_map_only(_Shape, self._stand_in, self._shapes[unit])
+    def recall(self, unit: int, step: Step) -> Any:
+        """What a unit that does not compute puts out.
+
+        Its last output, or several of them extrapolated, or, where nobody reads it, a stand-in of
+        the right shape.
+        """
+        if step.actions[unit] is Action.NOT_NEEDED:
+            return tree_map_only(_Shape, self._stand_in, self._shapes[unit])
+        steps, weights = zip(*step.sources[unit], strict=True)
+
+        def combine(*kept: Any) -> Any:
+            tensors = [self._conditional(tensor) for tensor in kept]
+            return tensors[0] if len(tensors) == 1 else _weighted_sum(tensors, weights)
+
+        return tree_map(combine, *(self._kept[unit, at] for at in steps))
 
     def kept_bytes(self) -> int:
         """Memory held by kept features now."""
@@ -91,3 +102,10 @@ class Session:
 
     def _stand_in(self, shape: _Shape) -> Tensor:
         return torch.zeros((), dtype=shape.dtype, device=shape.device).expand(self._batch, *shape.size[1:])
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total = total + tensor * weight
+    return total

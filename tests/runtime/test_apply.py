@@ -22,6 +22,7 @@ from tests.tiny import tiny_sd
 
 PROMPTS, SEEDS = ["a cat", "a dog", "a hat"], [1, 2, 3]
 DEEP = CacheRule(units=("up_blocks.1",), compute_steps=(0, 2, 4))
+FORECAST = CacheRule(units=("up_blocks.1",), mode="forecast", order=2, compute_steps=(0, 1, 2, 4))
 MIXED = Policy(
     steps=6,
     resolution=(ResolutionStage(scale=0.5, until_step=2),),
@@ -132,8 +133,9 @@ def test_exactly_the_planned_units_run(pipe: Any) -> None:
         assert set(calls) == planned, f"step {index}"
 
 
-def test_kept_features_take_the_predicted_bytes(pipe: Any) -> None:
-    policy = Policy(steps=6, guidance=Guidance(stop_step=4), cache=(DEEP,))
+@pytest.mark.parametrize("rule", [DEEP, FORECAST])
+def test_kept_features_take_the_predicted_bytes(pipe: Any, rule: CacheRule) -> None:
+    policy = Policy(steps=6, guidance=Guidance(stop_step=4), cache=(rule,))
     peak = 0
 
     def watch(*_: Any) -> None:
@@ -147,6 +149,29 @@ def test_kept_features_take_the_predicted_bytes(pipe: Any) -> None:
         pictures(pipe)
         handle.remove()
     assert peak == Pricer(pipe).price(policy, batch_size=len(PROMPTS)).cache_bytes > 0
+
+
+def test_a_forecast_is_the_line_through_the_last_two_computed_outputs(pipe: Any) -> None:
+    outputs: list[Tensor] = []
+    block = pipe.unet.up_blocks[1]
+    rule = CacheRule(units=("up_blocks.1",), mode="forecast", order=1, compute_steps=(0, 1, 3))
+    with applied(pipe, Policy(steps=5, cache=(rule,))):
+        # Hooks of a module see what its replaced forward returns.
+        handle = block.register_forward_hook(lambda module, args, output: outputs.append(output))
+        pictures(pipe)
+        handle.remove()
+    computed_0, computed_1, forecast_2, computed_3, forecast_4 = outputs
+    torch.testing.assert_close(forecast_2, 2 * computed_1 - computed_0)
+    torch.testing.assert_close(forecast_4, 1.5 * computed_3 - 0.5 * computed_1)
+
+
+@pytest.mark.parametrize("rule", [DEEP, FORECAST])
+def test_kept_features_are_gone_after_the_call(pipe: Any, rule: CacheRule) -> None:
+    with applied(pipe, Policy(steps=6, cache=(rule,))):
+        pictures(pipe)
+        session = session_of(pipe)
+        assert session is not None
+        assert session.kept_bytes() == 0
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, DDPMScheduler])

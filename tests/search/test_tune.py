@@ -161,6 +161,7 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
         "depth": 2,
         "interval": 5,
         "warm_up": 3,
+        "forecast": 1,
         "guidance_start": 2,
         "guidance_stop": 13,
     }

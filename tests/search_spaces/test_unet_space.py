@@ -123,6 +123,18 @@ def test_knobs_do_what_they_say() -> None:
 
 
 @pytest.mark.parametrize(
+    ("interval", "asked", "steps", "order"),
+    [(3, 0, 12, None), (3, 1, 12, 1), (3, 2, 12, 2), (3, 2, 6, 1), (6, 2, 6, None)],
+)
+def test_a_forecast_has_the_order_its_computed_steps_allow(
+    interval: int, asked: int, steps: int, order: int | None
+) -> None:
+    (rule,) = SPACE.policy(values(depth=3, interval=interval, forecast=asked), steps).cache
+    assert rule.order == order
+    assert rule.mode == ("forecast" if order else "reuse")
+
+
+@pytest.mark.parametrize(
     ("start", "stop", "steps", "guidance"),
     [
         (0, 20, 20, None),
