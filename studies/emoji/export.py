@@ -29,7 +29,7 @@ from studies.emoji.train_denoiser import ARCHITECTURES, BROAD_STEPS, TextToLaten
 
 MODELS = Path("autotune/models")
 FULL_STEPS = 20
-GUIDANCE_SCALE = 3.5
+GUIDANCE_SCALE = 2.5
 GRID = 8
 _CELL, _CAPTION = 128, 30
 

@@ -48,7 +48,7 @@ def picture_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def main() -> None:
-    args = arguments(__doc__, steps=3000, batch_size=32, learning_rate=2e-3).parse_args()
+    args = arguments(__doc__, steps=1500, batch_size=32, learning_rate=2e-3).parse_args()
     torch.manual_seed(args.seed)
     images, _, held_out = load(args.work_dir)
     images = images[~held_out]
