@@ -129,6 +129,7 @@ class Objective:
         self._reference = reference.project(self._basis)
         self._weight_fd, self._weight_clip = weight_fd, weight_clip
         self._full = full
+        self._rows_of_prompt = _rows_of_prompt(text_features)
         self._full_features = self._project(full)
         self._full_alignment = full.alignment.cpu().double()
         self._chance = shuffled_alignment(full.features.cpu().double(), text_features.cpu().double())
@@ -189,11 +190,12 @@ class Objective:
         return projected
 
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
-        """Row numbers (at most _CHUNK, N), drawn with replacement."""
+        """Row numbers (at most _CHUNK, N): prompts drawn with replacement, each with all of its rows."""
         generator = torch.Generator().manual_seed(seed)
-        n = len(self._chance)
+        prompts = len(self._rows_of_prompt)
         for start in range(0, resamples, _CHUNK):
-            yield torch.randint(n, (min(_CHUNK, resamples - start), n), generator=generator)
+            drawn = torch.randint(prompts, (min(_CHUNK, resamples - start), prompts), generator=generator)
+            yield self._rows_of_prompt[drawn].flatten(1)
 
     def _measure(self, evaluation: Evaluation, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, distance and alignment (B,) on each of B selections ``rows`` (B, N) of the prompts."""
@@ -212,6 +214,17 @@ class Objective:
     def _distance(self, features: Tensor) -> Tensor:
         """Distances (B,) to the reference of projected features (B, N, K)."""
         return distances(*moments(features), self._reference)
+
+
+def _rows_of_prompt(text_features: Tensor) -> Tensor:
+    """Row numbers (P, N / P) of each of P prompts; (N, 1) where prompts have different numbers of rows.
+
+    Pictures of one prompt are alike: a bootstrap that took them for independent would be too sure.
+    """
+    _, prompt_of_row, counts = torch.unique(text_features.cpu(), dim=0, return_inverse=True, return_counts=True)
+    if len(counts.unique()) > 1:
+        return torch.arange(len(text_features))[:, None]
+    return prompt_of_row.argsort(stable=True).reshape(len(counts), -1)
 
 
 def _interval(estimate: float, replicates: Tensor, level: float) -> Interval:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import random
 import re
@@ -219,15 +220,16 @@ def prepare(
 
 
 def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:
-    """``count`` prompts with seeds from ``seed`` on: a random choice, or all in turn where there are fewer.
+    """``count`` prompts with seeds from ``seed`` on: a random choice, or all equally often where there are fewer.
 
+    Equally often, so that intervals can be taken over prompts; that may make it more than ``count``.
     A choice and not the first ones, because lists are often sorted by subject or style.
     """
     if len(prompts) >= count:
         chosen = random.Random(seed).sample(list(prompts), count)
     else:
-        chosen = [prompts[index % len(prompts)] for index in range(count)]
-    return Examples(tuple(chosen), tuple(range(seed, seed + count)))
+        chosen = list(prompts) * math.ceil(count / len(prompts))
+    return Examples(tuple(chosen), tuple(range(seed, seed + len(chosen))))
 
 
 def _read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:

@@ -99,7 +99,7 @@ def tune(
     trials: int = 48,
     timeout: float = 240.0,
     images: int = 64,
-    held_out_images: int = 128,
+    held_out_images: int = 264,
     batch_size: int = 16,
     seed: int = 0,
     weight_fd: float = 1.0,
@@ -133,7 +133,7 @@ def tune(
         trials: Candidates to evaluate; repetitions are not counted, recipes are.
         timeout: Seconds after which no further candidate begins. The recipes always run.
         images: Pictures per candidate.
-        held_out_images: Pictures per run of the last round.
+        held_out_images: Pictures per run of the last round; prompts are used equally often.
         batch_size: Pictures per pipeline call.
         seed: Decides the candidates, the choice of prompts and the pictures' seeds.
         weight_fd: Weight of the Frechet distance in the loss.

@@ -164,3 +164,19 @@ def test_values_that_are_not_finite_name_the_picture() -> None:
     features[7, 3] = float("nan")
     with pytest.raises(ValueError, match="features of picture 7"):
         Evaluation(features, FULL.alignment)
+
+
+def test_pictures_of_one_prompt_are_resampled_together() -> None:
+    """Copies of a prompt's row add no certainty: the interval of the alignment stays as wide as without them."""
+    generator = torch.Generator().manual_seed(0)
+    text = torch.nn.functional.normalize(torch.randn(40, 16, generator=generator), dim=1)
+    image = torch.nn.functional.normalize(text + 0.2 * torch.randn(40, 16, generator=generator), dim=1)
+    reference = fit(image)
+
+    def width(copies: int) -> float:
+        rows = text.repeat(copies, 1)
+        evaluation = Evaluation.of(image.repeat(copies, 1), rows)
+        interval = Objective(reference, evaluation, rows, components=8).interval(evaluation).alignment
+        return interval.high - interval.low
+
+    assert width(4) == pytest.approx(width(1), rel=0.15)

@@ -64,4 +64,4 @@ def test_chosen_prompts_are_spread_and_repeatable() -> None:
     assert chosen == choose(prompts, 20, seed=5)
     assert len(set(chosen.prompts)) == 20 and max(map(int, chosen.prompts)) > 50
     assert chosen.seeds == tuple(range(5, 25))
-    assert choose(["a", "b"], 5, seed=0).prompts == ("a", "b", "a", "b", "a")
+    assert choose(["a", "b"], 5, seed=0).prompts == ("a", "b", "a", "b", "a", "b")
