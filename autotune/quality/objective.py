@@ -224,7 +224,8 @@ def _rows_of_prompt(text_features: Tensor) -> Tensor:
     _, prompt_of_row, counts = torch.unique(text_features.cpu(), dim=0, return_inverse=True, return_counts=True)
     if len(counts.unique()) > 1:
         return torch.arange(len(text_features))[:, None]
-    return prompt_of_row.argsort(stable=True).reshape(len(counts), -1)
+    rows: Tensor = prompt_of_row.argsort(stable=True).reshape(len(counts), -1)
+    return rows
 
 
 def _interval(estimate: float, replicates: Tensor, level: float) -> Interval:
