@@ -109,6 +109,31 @@ def test_stopped_guidance_equals_the_conditional_branch_alone(pipe: Any) -> None
     assert (stopped.float() - plain.float()).abs().mean() < (full.float() - plain.float()).abs().mean()
 
 
+def test_the_branch_that_goes_on_is_the_conditional_one(pipe: Any) -> None:
+    texts: list[Tensor] = []
+    handle = pipe.unet.down_blocks[1].register_forward_pre_hook(
+        lambda module, args, kwargs: texts.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+    )
+    with applied(pipe, Policy(steps=3, guidance=Guidance(stop_step=1))):
+        pictures(pipe)
+    handle.remove()
+    both, *conditional = texts
+    for text in conditional:
+        assert torch.equal(text, both[len(PROMPTS) :])
+    assert not torch.equal(both[: len(PROMPTS)], both[len(PROMPTS) :])
+
+
+def test_features_kept_under_guidance_serve_the_conditional_branch_after_it(pipe: Any) -> None:
+    outputs: list[Tensor] = []
+    rule = CacheRule(units=("up_blocks.1",), compute_steps=(0, 1))
+    with applied(pipe, Policy(steps=3, guidance=Guidance(stop_step=2), cache=(rule,))):
+        handle = pipe.unet.up_blocks[1].register_forward_hook(lambda module, args, output: outputs.append(output))
+        pictures(pipe)
+        handle.remove()
+    _, computed, reused = outputs
+    assert torch.equal(reused, computed[len(PROMPTS) :])
+
+
 def counted_calls(pipe: Any, policy: Policy) -> Iterator[tuple[int, Counter[str]]]:
     """Per step, the units that really ran: counted by the first leaf module inside each."""
     calls: list[Counter[str]] = []
