@@ -24,6 +24,7 @@ from autotune.runtime.apply import session_of
 from autotune.runtime.models import native_size, recommended
 from autotune.search.bench import Features
 from autotune.search.identity import identity, weights_digest
+from autotune.search.interrupts import checkpoint
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.references import read_reference
@@ -83,6 +84,12 @@ class Setup:
     ) -> Tensor:
         """Pictures (N, 3, H, W) uint8 under ``policy``, as every part of the search makes them."""
         settings = self.configuration
+
+        def after_batch(made: int) -> None:
+            checkpoint()
+            if on_batch is not None:
+                on_batch(made)
+
         with applied(self.pipe, policy):
             return generate(
                 self.pipe,
@@ -92,7 +99,7 @@ class Setup:
                 width=settings.width,
                 guidance_scale=settings.guidance_scale,
                 batch_size=settings.batch_size,
-                on_batch=on_batch,
+                on_batch=after_batch,
             )
 
 

@@ -24,6 +24,7 @@ from autotune.search.bench import Bench
 from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
 from autotune.search.finalists import Contender, Finalists, best_trials, judge
 from autotune.search.grid import save_grid
+from autotune.search.interrupts import checkpoint, deferred
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
 from autotune.search.setup import AnyScorer, Examples, Prompts, Reference, Setup, prepare
@@ -183,7 +184,7 @@ def tune(
             raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
         study = open_study(name, storage or sqlite_url(folder / "study.db"), setup.configuration)
         try:
-            with Progress(quiet=quiet) as progress:
+            with deferred(), Progress(quiet=quiet) as progress:
                 return _run(setup, study, folder, trials, timeout, progress)
         except KeyboardInterrupt:
             release_interrupted(study)
@@ -218,6 +219,7 @@ def search(
     progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     deadline = time.monotonic() + timeout
     while True:
+        checkpoint()
         ended = finished(study)
         repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
         enough = len(evaluated(study)) >= trials or repeats >= _REPEATS_UNTIL_EXHAUSTED
