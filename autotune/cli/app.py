@@ -9,9 +9,10 @@ import typer
 
 from autotune import __version__
 from autotune.cli import checks
-from autotune.cli.models import DType, ModelSource, slug
+from autotune.cli.models import DType, ModelSource
 from autotune.cli.options import TuneOptions
 from autotune.errors import InputError
+from autotune.naming import default_study_name
 
 app = typer.Typer(
     name="postdiff",
@@ -89,7 +90,7 @@ def tune(
     source = ModelSource.find(model)
     if prompts is None and not source.shipped:
         raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
-    name = study_name or slug(f"{Path(model).resolve().name}-{budget.replace('%', 'pct')}")
+    name = study_name or default_study_name(Path(model).resolve().name, budget)
     checked = TuneOptions(
         source=source,
         budget=budget,

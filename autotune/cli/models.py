@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +120,6 @@ class ModelSource:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise InputError(f"--model {self.name}: cannot be loaded ({reason}); check name and files") from error
-
-
-def slug(text: str) -> str:
-    """``text`` fit for study and folder names: everything but letters, digits and dots becomes hyphens."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
 def _silence_libraries() -> None:

@@ -6,7 +6,6 @@ import inspect
 import math
 import os
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from autotune.cost import Budget, Pricer, parse_budget
 from autotune.errors import InputError
 from autotune.generate import generate
+from autotune.naming import default_study_name
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Gaussian, Scorer, load_prompts, split
 from autotune.runtime import applied, full_policy
@@ -73,7 +73,7 @@ class Setup:
     @property
     def default_name(self) -> str:
         """A study name that the same command gives again."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.model_name}-{str(self.budget).replace('%', 'pct')}").strip("-")
+        return default_study_name(self.model_name, str(self.budget))
 
     def pictures(
         self,
