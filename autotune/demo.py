@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ class DemoAssets:
         held_out_prompts: captions it has never seen.
         full_steps: denoising steps of its full run.
         guidance_scale: the classifier-free guidance scale it is meant to run with.
+        call: further arguments that calls of the pipeline need.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class DemoAssets:
     held_out_prompts: list[str]
     full_steps: int
     guidance_scale: float
+    call: Mapping[str, Any]
 
 
 def demo_assets(name: str = "emoji-unet") -> DemoAssets:
@@ -58,6 +60,7 @@ def demo_assets(name: str = "emoji-unet") -> DemoAssets:
         held_out_prompts=captions["held_out"],
         full_steps=settings["full_steps"],
         guidance_scale=settings["guidance_scale"],
+        call=settings.get("call", {}),
     )
 
 
@@ -81,7 +84,11 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def demo_pipeline(name: str = "emoji-unet") -> Any:
-    """A shipped, trained pipeline in fp32 on the CPU: a stock ``StableDiffusionPipeline``.
+    """A shipped, trained pipeline in fp32 on the CPU.
+
+    ``emoji-unet`` is a stock ``StableDiffusionPipeline``, ``emoji-dit`` a stock ``PixArtAlphaPipeline``,
+    whose calls need the arguments in ``demo_assets(name).call``: PixArt bins picture sizes to those
+    of its published models unless told not to.
 
     Raises:
         InputError: no model of that name is shipped.
@@ -92,11 +99,11 @@ def demo_pipeline(name: str = "emoji-unet") -> Any:
         (64, 64)
     """
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
     folder = demo_assets(name).folder
     with _quiet_loading():
-        pipe = StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+        pipe = DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
     # Stored in half precision; only transformers' part keeps that when loading.
     pipe.text_encoder.to(torch.float32)
     pipe.set_progress_bar_config(leave=False)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autotune.runtime.models import recommended
+
 
 def generate(
     pipe: Any,
@@ -37,7 +39,7 @@ def generate(
     Raises:
         FloatingPointError: a picture holds NaN or infinity.
     """
-    options: dict[str, Any] = {"height": height, "width": width, "output_type": "pt"}
+    options: dict[str, Any] = {"height": height, "width": width, "output_type": "pt"} | recommended(pipe).get("call", {})
     if guidance_scale is not None:
         options["guidance_scale"] = guidance_scale
     if steps is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from autotune.errors import PolicyError
@@ -13,6 +12,9 @@ from autotune.policy import Policy, policy_from_dict, read_policy
 
 _HUB_ID = re.compile(r"[\w-]+(?:\.[\w-]+)*/[\w-]+(?:\.[\w-]+)*")
 _FILE = "policy.json"
+# A Hub id has at most 96 characters.
+_LONGEST_NAME = 96
+_LONGEST_REASON = 90
 
 
 def load_policy(source: str | os.PathLike[str] | Mapping[str, Any]) -> Policy:
@@ -31,7 +33,12 @@ def load_policy(source: str | os.PathLike[str] | Mapping[str, Any]) -> Policy:
     """
     if isinstance(source, Mapping):
         return policy_from_dict(source)
-    if not Path(source).exists() and isinstance(source, str) and is_hub_id(source):
+    if not isinstance(source, str | os.PathLike):
+        raise PolicyError(
+            f"a policy comes from a path, a dict or a Hub id, not from an object of type {type(source).__name__}"
+        )
+    # os.path.exists, for Path.exists raises on names that are too long.
+    if isinstance(source, str) and is_hub_id(source) and not os.path.exists(source):
         return read_policy(_download(source))
     return read_policy(source)
 
@@ -49,7 +56,10 @@ def _download(repository: str) -> str:
         return str(hf_hub_download(repository, _FILE))
     except Exception as error:  # Everything from bad ids to lost connections, of several libraries.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[: _LONGEST_REASON - 3]}..."
+        name = repository if len(repository) <= _LONGEST_NAME else f"{repository[: _LONGEST_NAME - 3]}..."
         raise PolicyError(
-            f"{repository}: neither a file nor a policy that the Hugging Face Hub gives out ({reason.rstrip('.')});"
+            f"{name}: neither a file nor a policy that the Hugging Face Hub gives out ({reason.removesuffix('.')});"
             f" check the path, or that the repository holds {_FILE}"
         ) from None

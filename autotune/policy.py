@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
+import reprlib
 import tempfile
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from autotune.errors import PolicyError, did_you_mean
 
@@ -23,9 +38,105 @@ VERSION: Literal[1] = 1
 MAX_BYTES = 8 * 1024
 MAX_STEPS = 1000
 
+MAX_TEXT = 200
+MAX_ID = 120
+MAX_MESSAGE = 300
+MAX_TIMESTEP = 100_000
+MAX_CONFIG_LIST = 16
+# Larger whole numbers are not exact in every JSON reader.
+MAX_CONFIG_NUMBER = 2**53
+
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_COMPONENT = re.compile(r"\*{1,2}|[A-Za-z0-9_-]+")
+_CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_CONFIG_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+_NAMED, _LISTED = "<name>", "<list>"
+# pydantic speaks of Python types, the author of a policy file knows those of JSON.
+_IN_JSON = {
+    "tuple_type": "should be a list",
+    "dict_type": "should be an object in braces",
+    "model_type": "should be an object in braces",
+}
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise ValueError(f"{_shown(text)} holds a line break or another control character, give plain text on one line")
+    return text
+
+
+def _unit_form(name: str) -> str:
+    """Only the form: which names a denoiser has is for its structure to say."""
+    for component in name.split("."):
+        if not _COMPONENT.fullmatch(component):
+            raise ValueError(
+                f"{_shown(name)} is no unit, give module names joined by dots, such as 'up_blocks.1', a range"
+                " 'transformer_blocks.3-10', or a pattern '**.attn2' ('*' is one name, '**' any number)"
+            )
+        ends = _RANGE.fullmatch(component)
+        if ends and int(ends[2]) < int(ends[1]):
+            raise ValueError(f"{_shown(name)} is a range that ends before it starts, write {ends[2]}-{ends[1]}")
+    return name
+
+
+def _class_name(name: str) -> str:
+    if not _CLASS_NAME.fullmatch(name):
+        raise ValueError(f"{_shown(name)} is not the name of a class, such as 'DPMSolverMultistepScheduler'")
+    return name
+
+
+def _config_key(key: str) -> str:
+    if not _CONFIG_KEY.fullmatch(key):
+        raise ValueError("not the name of a scheduler setting, such as 'use_karras_sigmas'")
+    return key
+
+
+def _config_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        if len(value) > MAX_CONFIG_LIST or not all(_is_config_number(item) for item in value):
+            raise ValueError(f"{_shown(value)} is not a list of at most {MAX_CONFIG_LIST} finite numbers")
+        return tuple(value)
+    if isinstance(value, str) and len(value) <= MAX_TEXT:
+        return _one_line(value)
+    if value is None or isinstance(value, bool) or _is_config_number(value):
+        return value
+    raise ValueError(
+        f"{_shown(value)} is not a short text, true, false, null, a finite number (integers up to"
+        f" {MAX_CONFIG_NUMBER}) or a list of at most {MAX_CONFIG_LIST} such numbers"
+    )
+
+
+def _is_config_number(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= MAX_CONFIG_NUMBER if isinstance(value, int) else math.isfinite(value)
+
+
+def _kind_of_timesteps(value: Any) -> str | None:
+    if isinstance(value, str):
+        return _NAMED
+    return _LISTED if isinstance(value, list | tuple) else None
+
+
 StepIndex = Annotated[int, Field(ge=0, le=MAX_STEPS)]
-Text = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Integer = Annotated[int, Field(gt=-(2**64), lt=2**64)]
+UnitName = Annotated[Text, AfterValidator(_unit_form)]
+ConfigValue = Annotated[bool | int | float | str | tuple[int | float, ...] | None, BeforeValidator(_config_value)]
+Spacing = Literal["default", "leading", "linspace", "trailing", "karras", "exponential", "beta"]
+Timestep = Annotated[int, Field(ge=0, le=MAX_TIMESTEP)]
+Sigma = Annotated[float, Field(gt=0)]
+Timesteps = Annotated[
+    Annotated[Spacing, Tag(_NAMED)]
+    | Annotated[tuple[Timestep, ...], Field(strict=False, max_length=MAX_STEPS), Tag(_LISTED)],
+    Discriminator(
+        _kind_of_timesteps,
+        custom_error_type="timesteps",
+        custom_error_message="should be " + ", ".join(map(repr, get_args(Spacing))) + " or a list of timesteps",
+    ),
+]
 
 
 class _Record(BaseModel):
@@ -57,50 +168,75 @@ class ResolutionStage(_Record):
 
     ``handoff="renoise"`` is PostDiff's (section 3.1): predict x0 from the last step of the
     stage, resize it bilinearly in latent space and add fresh noise for the next timestep.
+    ``handoff="noise_matched"`` keeps the low-frequency content of the noisy latents, fills only
+    the new high frequencies with the call's initial noise, at the next timestep's own noise
+    level (after SPEED, arXiv 2605.18736).
     """
 
     scale: Annotated[float, Field(gt=0, lt=1)]
     until_step: Annotated[int, Field(ge=1, le=MAX_STEPS)]
-    handoff: Literal["renoise"] = "renoise"
+    handoff: Literal["renoise", "noise_matched"] = "renoise"
 
 
 class Guidance(_Record):
     """Classifier-free guidance runs for steps in ``[start_step, stop_step)`` only.
 
     Outside of it the conditional branch alone is computed, as if the guidance scale were 1.
+    ``after="cross_attention"`` also lets the cross-attention units reuse, from ``stop_step`` on,
+    their last output of the conditional branch ("Cond" in PostDiff, section 3.2).
     """
 
     start_step: StepIndex = 0
     stop_step: StepIndex
-    after: Literal["nothing"] = "nothing"
+    after: Literal["nothing", "cross_attention"] = "nothing"
 
 
 class CacheRule(_Record):
     """Units that compute at ``compute_steps`` and at every other step take what they computed before.
 
-    A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``).
-    What then feeds nothing is not computed either; nobody needs to list it.
+    A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``). An entry
+    of ``units`` may also be a range of blocks (``"transformer_blocks.3-10"``, both ends included)
+    or a pattern in which ``*`` stands for one path component and ``**`` for any number
+    (``"**.attn2"``). What then feeds nothing is not computed either; nobody needs to list it.
 
-    ``mode="reuse"`` takes the last computed output as it is. ``mode="forecast"`` extrapolates the
-    last ``order + 1`` computed outputs to the present step by the polynomial through them, as
-    TaylorSeer does with finite differences (Liu et al. 2025, section 3.2); while there are fewer,
-    those.
+    ``mode="reuse"`` takes the last computed output as it is. ``mode="residual"`` takes the last
+    computed output minus its input, added to the present input (Delta-DiT, arXiv 2406.01125).
+    ``mode="forecast"`` extrapolates the last ``order + 1`` computed outputs to the present step
+    by the polynomial through them, as TaylorSeer does with finite differences (Liu et al. 2025,
+    section 3.2); while there are fewer, those.
     """
 
-    units: Annotated[tuple[Text, ...], Field(strict=False, min_length=1, max_length=64)]
-    mode: Literal["reuse", "forecast"] = "reuse"
+    units: Annotated[tuple[UnitName, ...], Field(strict=False, min_length=1, max_length=64)]
+    mode: Literal["reuse", "residual", "forecast"] = "reuse"
     order: Annotated[int, Field(ge=1, le=2)] | None = None
     compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)]
 
     @model_validator(mode="after")
     def _ordered(self) -> CacheRule:
-        if list(self.compute_steps) != sorted(set(self.compute_steps)):
-            raise ValueError("compute_steps must be increasing, each step once")
+        for before, step in pairwise(self.compute_steps):
+            if step <= before:
+                raise ValueError(f"compute_steps must be increasing, each step once: {step} follows {before}")
         if self.compute_steps[0] != 0:
-            raise ValueError("compute_steps must begin with 0: there is nothing to reuse at the first step")
+            raise ValueError(
+                f"compute_steps must begin with 0, not with {self.compute_steps[0]}:"
+                " there is nothing to reuse at the first step"
+            )
         if (self.mode == "forecast") != (self.order is not None):
-            raise ValueError("order is 1 or 2 in mode 'forecast' and null in mode 'reuse'")
+            raise ValueError(
+                f"order {_shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast'"
+                " and null in mode 'reuse' or 'residual'"
+            )
         return self
+
+
+class SchedulerChoice(_Record):
+    """Another solver to run under, by class name, of the same prediction type as the pipeline's own.
+
+    ``config`` holds what is set besides the pipeline's own scheduler config.
+    """
+
+    name: Annotated[Text, AfterValidator(_class_name)]
+    config: Annotated[dict[Annotated[str, AfterValidator(_config_key)], ConfigValue], Field(max_length=32)] = {}
 
 
 class Interval(_Record):
@@ -115,7 +251,7 @@ class MeasuredTime(_Record):
     """Pipeline time against the full run, both taken alternately in one session."""
 
     device: Text
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[Count, Field(ge=1)]
     ms_per_image: Annotated[float, Field(gt=0)]
     relative: Annotated[float, Field(gt=0)]
 
@@ -123,11 +259,11 @@ class MeasuredTime(_Record):
 class PolicyCost(_Record):
     """FLOPs of the denoising loop for one image (two per multiply-add) and what was measured."""
 
-    flops: Annotated[int, Field(ge=0)]
-    macs_conv_linear: Annotated[int, Field(ge=0)]
+    flops: Count
+    macs_conv_linear: Count
     relative: Annotated[float, Field(ge=0)]
-    cache_bytes: Annotated[int, Field(ge=0)]
-    measured: tuple[MeasuredTime, ...] = ()
+    cache_bytes: Count
+    measured: Annotated[tuple[MeasuredTime, ...], Field(strict=False)] = ()
 
 
 class ContenderQuality(_Record):
@@ -146,8 +282,8 @@ class PolicyQuality(_Record):
     pictures were made with; None is the pipeline's default.
     """
 
-    prompts: Annotated[int, Field(ge=1)]
-    images: Annotated[int, Field(ge=1)]
+    prompts: Annotated[Count, Field(ge=1)]
+    images: Annotated[Count, Field(ge=1)]
     scorer: Text
     guidance_scale: float | None = None
     policy: ContenderQuality
@@ -161,8 +297,8 @@ class Provenance(_Record):
     """Where the policy comes from. ``checksum`` covers the whole file except itself."""
 
     study: Text | None = None
-    trial: int | None = None
-    seed: int | None = None
+    trial: Integer | None = None
+    seed: Integer | None = None
     date: Text | None = None
     versions: dict[Text, Text] = {}
     checksum: Text | None = None
@@ -170,6 +306,9 @@ class Provenance(_Record):
 
 class Policy(_Record):
     """What each denoising step computes, for one model. See the module docstring.
+
+    ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
+    per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
 
     Example:
         >>> from autotune import Policy
@@ -181,7 +320,9 @@ class Policy(_Record):
     version: Literal[1] = VERSION
     model: ModelInfo | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
-    timesteps: Literal["default"] = "default"
+    scheduler: SchedulerChoice | None = None
+    timesteps: Timesteps = "default"
+    sigmas: Annotated[tuple[Sigma, ...], Field(strict=False, max_length=MAX_STEPS)] | None = None
     resolution: Annotated[tuple[ResolutionStage, ...], Field(strict=False, max_length=8)] = ()
     guidance: Guidance | None = None
     cache: Annotated[tuple[CacheRule, ...], Field(strict=False, max_length=64)] = ()
@@ -192,6 +333,29 @@ class Policy(_Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Policy:
+        self._check_schedule()
+        self._check_resolution()
+        self._check_guidance()
+        for index, rule in enumerate(self.cache):
+            if rule.compute_steps[-1] >= self.steps:
+                raise ValueError(
+                    f"cache.{index}.compute_steps: step {rule.compute_steps[-1]} does not exist,"
+                    f" the last of {self.steps} steps is {self.steps - 1}"
+                )
+        return self
+
+    def _check_schedule(self) -> None:
+        if not isinstance(self.timesteps, str):
+            _check_decreasing("timesteps", self.timesteps, self.steps)
+        if self.sigmas is not None:
+            if self.timesteps != "default":
+                raise ValueError(
+                    f"sigmas: given together with timesteps {_shown(self.timesteps)}, either alone fixes the noise"
+                    " levels: leave one out"
+                )
+            _check_decreasing("sigmas", self.sigmas, self.steps)
+
+    def _check_resolution(self) -> None:
         scale, until = 0.0, 0
         for stage in self.resolution:
             if stage.until_step <= until or stage.until_step >= self.steps:
@@ -202,42 +366,50 @@ class Policy(_Record):
             if stage.scale <= scale:
                 raise ValueError(f"resolution: scales must grow, {stage.scale:g} follows {scale:g}")
             scale, until = stage.scale, stage.until_step
-        if self.guidance is not None and not self.guidance.start_step < self.guidance.stop_step <= self.steps:
+
+    def _check_guidance(self) -> None:
+        if self.guidance is None:
+            return
+        start, stop = self.guidance.start_step, self.guidance.stop_step
+        if not start < stop <= self.steps:
+            raise ValueError(f"guidance: [{start}, {stop}) is not an interval within the {self.steps} steps")
+        if self.guidance.after != "nothing" and stop == self.steps:
             raise ValueError(
-                f"guidance: [{self.guidance.start_step}, {self.guidance.stop_step}) is not an interval"
-                f" within the {self.steps} steps"
+                f"guidance.after is {self.guidance.after!r}: no step follows stop_step {stop}, use 'nothing', or a"
+                f" stop_step of at most {self.steps - 1}"
             )
-        for index, rule in enumerate(self.cache):
-            if rule.compute_steps[-1] >= self.steps:
-                raise ValueError(
-                    f"cache.{index}.compute_steps: step {rule.compute_steps[-1]} does not exist,"
-                    f" the last of {self.steps} steps is {self.steps - 1}"
-                )
-        return self
 
     @property
     def id(self) -> str:
         """Short and readable, for tables and file names: ``s20-r0.50@10-up_blocks.1i3-g15``.
 
-        Steps; scale@until per stage; per rule the units and ``i`` interval, or ``n`` number of
-        computing steps when they are not evenly spaced, and ``f`` order of a forecast; last guided step.
+        Steps, ``@`` another solver, ``ts-`` timesteps or ``sigmas``; scale@until per stage, with
+        ``~`` when noise-matched; per rule the units (``each`` and ``all`` for ``*`` and ``**``) and
+        ``i`` interval, or ``n`` number of computing steps when they are not evenly spaced, then
+        ``x`` for residual, ``f`` order of a forecast; guided steps, with ``+ca`` when
+        cross-attention is reused after them. At most 120 characters: a longer one ends in a hash.
         """
-        parts = [f"s{self.steps}"]
-        parts += [f"r{stage.scale:.2f}@{stage.until_step}" for stage in self.resolution]
-        for rule in self.cache:
-            gaps = {b - a for a, b in zip(rule.compute_steps, rule.compute_steps[1:], strict=False)}
-            spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
-            forecast = f"f{rule.order}" if rule.order else ""
-            parts.append("+".join(rule.units) + spacing + forecast)
+        solver = f"@{self.scheduler.name.removesuffix('Scheduler')}" if self.scheduler else ""
+        parts = [f"s{self.steps}{solver}"]
+        if self.timesteps != "default":
+            parts.append(f"ts-{self.timesteps if isinstance(self.timesteps, str) else 'list'}")
+        if self.sigmas is not None:
+            parts.append("sigmas")
+        for stage in self.resolution:
+            matched = "~" if stage.handoff == "noise_matched" else ""
+            parts.append(f"r{stage.scale:.2f}@{stage.until_step}{matched}")
+        parts += [_rule_id(rule) for rule in self.cache]
         if self.guidance is not None:
-            start = f"{self.guidance.start_step}:" if self.guidance.start_step else ""
-            parts.append(f"g{start}{self.guidance.stop_step}")
-        return "-".join(parts)
+            start = f"{self.guidance.start_step}_" if self.guidance.start_step else ""
+            after = "+ca" if self.guidance.after == "cross_attention" else ""
+            parts.append(f"g{start}{self.guidance.stop_step}{after}")
+        text = "-".join(parts)
+        return text if len(text) <= MAX_ID else f"{text[: MAX_ID - 9]}-{self.key[:8]}"
 
     @property
     def key(self) -> str:
         """A hash of what is executed: equal for policies that differ only in their records."""
-        fields = {"steps", "timesteps", "resolution", "guidance", "cache"}
+        fields = {"steps", "scheduler", "timesteps", "sigmas", "resolution", "guidance", "cache"}
         return _digest(self.model_dump(mode="json", include=fields))
 
     def to_dict(self) -> dict[str, Any]:
@@ -266,27 +438,26 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
     Raises:
         PolicyError: one sentence naming the key, the value and the nearest valid choice.
     """
-    if document.get("format") != FORMAT:
-        raise PolicyError(f"{source}: not a policy file, its 'format' is not {FORMAT!r}")
-    if document.get("version") != VERSION:
-        raise PolicyError(
-            f"{source}: policy version {document.get('version')!r} is unknown, this release reads {VERSION}"
-        )
+    named, version = document.get("format"), document.get("version")
+    if not isinstance(named, str) or named != FORMAT:
+        raise _refusal(source, f"not a policy file, its 'format' is not {FORMAT!r}")
+    if type(version) is not int or version != VERSION:
+        raise _refusal(source, f"policy version {_shown(version)} is unknown, this release reads {VERSION}")
     try:
-        # By way of JSON: lists become tuples under strict validation, everything else stays strict.
-        policy = Policy.model_validate_json(json.dumps(document, allow_nan=False))
+        policy = Policy.model_validate(dict(document))
     except ValidationError as error:
-        raise PolicyError(f"{source}: {_first_problem(error)}") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PolicyError(f"{source}: not a JSON document: {error}") from None
+        raise _refusal(source, _first_problem(error)) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _refusal(source, f"not a JSON document: {error}") from None
     checksum = policy.provenance.checksum if policy.provenance else None
     if checksum is not None:
         content = policy.to_dict()
         content["provenance"]["checksum"] = None
         if checksum != _digest(content):
-            raise PolicyError(
-                f"{source}: changed after it was exported (its checksum does not match), so its cost and quality no"
-                " longer describe it; export it again, or remove 'cost', 'quality' and 'provenance' to use it as new"
+            raise _refusal(
+                source,
+                "changed after it was exported (its checksum does not match), so its cost and quality no longer"
+                " describe it; export it again, or remove 'cost', 'quality' and 'provenance' to use it as new",
             )
     return policy
 
@@ -302,16 +473,12 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PolicyError(f"{source}: cannot be read ({error.strerror or error})") from None
+        raise _refusal(source, f"cannot be read ({error.strerror or error})") from None
+    except ValueError:
+        raise _refusal(source, "cannot be read (this is no path)") from None
     if len(data) > MAX_BYTES:
-        raise PolicyError(f"{source}: larger than the {MAX_BYTES} bytes a policy file may have")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        raise PolicyError(f"{source}: not a JSON file") from None
-    if not isinstance(document, dict):
-        raise PolicyError(f"{source}: not a policy file, it holds no JSON object")
-    return policy_from_dict(document, source)
+        raise _refusal(source, f"larger than the {MAX_BYTES} bytes a policy file may have")
+    return policy_from_dict(_parse(data, source), source)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -330,8 +497,74 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+class _Unusable:
+    """A number that JSON text can spell and a policy cannot hold; validation then names its key."""
+
+    def __init__(self, spelled: str) -> None:
+        self.spelled = spelled
+
+    def __repr__(self) -> str:
+        return self.spelled if len(self.spelled) <= 24 else f"{self.spelled[:12]}... ({len(self.spelled)} digits)"
+
+
+def _parse(data: bytes, source: str) -> dict[str, Any]:
+    def integer(text: str) -> int | _Unusable:
+        # Python refuses to read integers of more than 4,300 digits.
+        return int(text) if len(text) <= 100 else _Unusable(text)
+
+    def number(text: str) -> float | _Unusable:
+        value = float(text)
+        return value if math.isfinite(value) else _Unusable(text)
+
+    def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise _refusal(source, f"key {_shown(key)} is there twice, keep one of the two")
+            found[key] = value
+        return found
+
+    try:
+        document = json.loads(
+            data.decode("utf-8-sig"),
+            parse_int=integer,
+            parse_float=number,
+            parse_constant=_Unusable,
+            object_pairs_hook=record,
+        )
+    except UnicodeDecodeError:
+        raise _refusal(source, "not a JSON file, it is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _refusal(source, f"not a JSON file ({error.msg.lower().removesuffix(' at')} at {place})") from None
+    except RecursionError:
+        raise _refusal(source, "not a policy file, its brackets are nested too deeply") from None
+    if not isinstance(document, dict):
+        raise _refusal(source, "not a policy file, it holds no JSON object")
+    return document
+
+
+def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:
+    if len(values) != steps:
+        raise ValueError(f"{key}: {len(values)} values for {steps} steps, give one per step")
+    for index, (before, value) in enumerate(pairwise(values), start=1):
+        if value >= before:
+            raise ValueError(f"{key}.{index} is {value:.6g}: must be below the {before:.6g} before it")
+
+
+def _rule_id(rule: CacheRule) -> str:
+    gaps = {b - a for a, b in pairwise(rule.compute_steps)}
+    spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
+    how = {"reuse": "", "residual": "x", "forecast": f"f{rule.order}"}[rule.mode]
+    # No file name on Windows holds a star.
+    units = "+".join(rule.units).replace("**", "all").replace("*", "each")
+    return units + spacing + how
+
+
 def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    # Keys that came later count only where they are used: files and studies from before stay as they are.
+    counted = {key: value for key, value in document.items() if value is not None or key not in ("scheduler", "sigmas")}
+    text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -341,20 +574,46 @@ def _to_json(document: Mapping[str, Any]) -> str:
     return f"{{\n{lines}\n}}\n"
 
 
+def _refusal(source: str, problem: str) -> PolicyError:
+    """One line of bounded length, whatever the file or its name holds."""
+    name = source if len(source) <= 120 else f"...{source[-117:]}"
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"{name}: {problem}")
+    return PolicyError(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 3]}...")
+
+
+def _shown(value: object) -> str:
+    """The value as its file spells it where that is short."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 40
+    short.maxlevel = 2
+    try:
+        text = short.repr(value)
+    except ValueError:  # An integer too long to be written, or something that holds one.
+        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    location = [part for part in problem["loc"] if part not in (_NAMED, _LISTED, "[key]")]
+    where = _path(location)
     if problem["type"] == "extra_forbidden":
-        *parents, key = problem["loc"]
-        return f"unknown key {where!r}{did_you_mean(str(key), _keys_at(parents))}"
+        *parents, key = location
+        return f"unknown key {where!r}{did_you_mean(str(key)[:60], _keys_at(parents))}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    value = repr(problem["input"])
-    shown = value if len(value) <= 40 else value[:37] + "..."
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message
-    return f"{where} is {shown}: {message[0].lower()}{message[1:]}"
+    message = _IN_JSON.get(problem["type"], message)
+    return f"{where or 'a key'} is {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _path(location: Iterable[int | str]) -> str:
+    path = ".".join(str(part)[:60] for part in location)
+    return path if len(path) <= 80 else f"{path[:77]}..."
 
 
 def _keys_at(location: list[int | str]) -> list[str]:

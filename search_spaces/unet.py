@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from autotune.errors import InputError, PolicyError
+from autotune.errors import InputError
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure
 from search_spaces.space import Knob, Recipe, SearchSpace
@@ -29,7 +29,6 @@ class UNetSpace(SearchSpace):
         height: Height of the latents at full size.
         width: Width of the latents at full size.
         default_steps: Steps of sampled policies.
-        lower_sizes: Whether the scheduler can change the size while denoising.
         guided: Whether pictures are made with classifier-free guidance.
     """
 
@@ -40,12 +39,10 @@ class UNetSpace(SearchSpace):
         width: int,
         default_steps: int,
         *,
-        lower_sizes: bool = True,
         guided: bool = True,
     ) -> None:
         self.default_steps = default_steps
-        scales = accepted_scales(height, width, structure.size_multiple)
-        self.scales = scales if lower_sizes else scales[-1:]
+        self.scales = accepted_scales(height, width, structure.size_multiple)
         self.reusable = reusable_outputs(structure)
         full, depth = len(self.scales) - 1, len(self.reusable)
         self.knobs = (
@@ -98,18 +95,12 @@ class UNetSpace(SearchSpace):
         guided: bool = True,
     ) -> UNetSpace:
         """The space of a pipeline around a ``UNet2DConditionModel``; see :func:`search_spaces.space_for`."""
-        from autotune.runtime import denoiser_of, describe_model
+        from autotune.runtime.models import default_steps, denoiser_of, latents_of
         from autotune.units import find_units
 
-        native = describe_model(pipe, steps)
-        pixels = pipe.vae_scale_factor
+        latents = latents_of(pipe, height, width)
         return cls(
-            find_units(denoiser_of(pipe)),
-            (height or native.height) // pixels,
-            (width or native.width) // pixels,
-            native.full_steps,
-            lower_sizes=_can_change_size(pipe),
-            guided=guided,
+            find_units(denoiser_of(pipe)), latents.height, latents.width, steps or default_steps(pipe), guided=guided
         )
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
@@ -183,16 +174,6 @@ def reusable_outputs(structure: Structure) -> tuple[str, ...]:
             names += [unit.name for unit, after in zip(layers, layers[1:], strict=False) if after.kind == "resnet"]
         names.append(block.name)
     return tuple(names[:-1])
-
-
-def _can_change_size(pipe: Any) -> bool:
-    from autotune.runtime.models import check_compatible
-
-    try:
-        check_compatible(pipe, Policy(steps=2, resolution=(ResolutionStage(scale=0.5, until_step=1),)))
-    except PolicyError:
-        return False
-    return True
 
 
 def _part(twentieths: int, steps: int) -> int:

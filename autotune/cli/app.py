@@ -169,6 +169,35 @@ def price(
 
 
 @app.command()
+def models(json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False) -> None:
+    """List the supported pipelines and schedulers, and the shipped models."""
+    from autotune.cli.supported import print_supported
+
+    print_supported(as_json=json)
+
+
+@app.command()
+def describe(
+    model: Annotated[
+        str, typer.Argument(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")
+    ] = "emoji-unet",
+    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Levels of units to show.", show_default="all")] = None,
+    unfold: Annotated[bool, typer.Option("--all", help="Show alike units one by one.")] = False,
+    dtype: DTypeOption = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON document that lists every unit.")] = False,
+) -> None:
+    """Show what a model consists of: its denoiser's units, what each costs and what keeping it takes."""
+    source = ModelSource.find(model)
+    height, width = checks.side("height", height), checks.side("width", width)
+
+    from autotune.cli.describe import print_description
+
+    print_description(source, height=height, width=width, dtype=dtype, depth=depth, unfold=unfold, as_json=json)
+
+
+@app.command()
 def dashboard(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/emoji-unet-40pct.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,

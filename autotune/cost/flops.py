@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,30 +32,43 @@ class Work:
         return Work(self.flops - other.flops, self.macs_conv_linear - other.macs_conv_linear)
 
 
+    def __mul__(self, times: int) -> Work:
+        return Work(self.flops * times, self.macs_conv_linear * times)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.macs_conv_linear + other.macs_conv_linear)
+
+
 @dataclass(frozen=True)
 class WorkTable:
     """Work and output size of every unit at one latent size, and the work no unit contains.
 
-    ``units`` and ``elements`` follow the structure's units; ``elements`` is the number of
-    values in a unit's output for one sample. ``always`` (timestep embedding and the like) is
-    computed in every step.
+    ``units`` and ``elements`` follow the structure's units; a unit's work is its own, without that
+    of units inside it; ``elements`` is the number of values in its output for one sample. ``always``
+    (embeddings, the last projection and the like) is computed in every call.
     """
 
     units: tuple[Work, ...]
     elements: tuple[int, ...]
     always: Work
 
+    @property
+    def total(self) -> Work:
+        return sum(self.units, self.always)
 
-def count_work(denoiser: nn.Module, structure: Structure, height: int, width: int, text_tokens: int) -> WorkTable:
-    """Count one forward pass of a weightless copy of ``denoiser`` at latents of ``height`` x ``width``."""
+
+def count_work(
+    denoiser: nn.Module, structure: Structure, make_inputs: Callable[[Any], Mapping[str, Any]]
+) -> WorkTable:
+    """Count one forward pass of a weightless copy of ``denoiser``.
+
+    ``make_inputs`` gets the denoiser's config and returns the arguments of its forward for one
+    sample; it is called with ``meta`` as the default device.
+    """
     config: Any = denoiser.config
     with torch.device("meta"):
         skeleton: nn.Module = type(denoiser).from_config(config).eval()  # type: ignore[attr-defined]
-        inputs = (
-            torch.empty(1, config.in_channels, height, width),
-            torch.empty(1),
-            torch.empty(1, text_tokens, config.cross_attention_dim),
-        )
+        inputs = make_inputs(config)
     modules = dict(skeleton.named_modules())
     elements: dict[str, int] = {}
 
@@ -69,14 +82,17 @@ def count_work(denoiser: nn.Module, structure: Structure, height: int, width: in
         modules[unit.name].register_forward_hook(note_size(unit.name))
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        skeleton(*inputs)
+        skeleton(**inputs)
     counts = counter.get_flop_counts()
     prefix = type(skeleton).__name__
-    units = tuple(_work(counts.get(f"{prefix}.{unit.name}", {})) for unit in structure.units)
-    always = _work(counts["Global"])
-    for work in units:
-        always = always - work
-    return WorkTable(units, tuple(elements[unit.name] for unit in structure.units), always)
+    with_parts = [_work(counts.get(f"{prefix}.{unit.name}", {})) for unit in structure.units]
+    own, always = list(with_parts), _work(counts["Global"])
+    for work, parent in zip(with_parts, structure.parents, strict=True):
+        if parent is None:
+            always = always - work
+        else:
+            own[parent] = own[parent] - work
+    return WorkTable(tuple(own), tuple(elements[unit.name] for unit in structure.units), always)
 
 
 def _work(counts: Mapping[Any, int]) -> Work:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.cost.flops import WorkTable, count_work
+from autotune.cost.flops import Work, WorkTable, count_work
+from autotune.families import LatentSize, family_of
 from autotune.plan import Action, Plan, compile_plan
 from autotune.policy import Policy
-from autotune.runtime.models import default_steps, denoiser_of, native_size, text_length
+from autotune.runtime.apply import plain_scheduler
+from autotune.runtime.models import default_steps, latents_of, root_of, text_length
+from autotune.runtime.timesteps import count_calls
 from autotune.units import find_units
 
 
@@ -37,8 +40,10 @@ class Pricer:
     Args:
         pipe: the pipeline; only its configs and dtype are read.
         height, width: of the pictures, in pixels; the model's native size by default.
+        frames: of videos; the pipeline's default by default.
         full_steps: steps of the full run that costs are relative to, unless a policy names its own.
-        guided: whether calls use classifier-free guidance.
+        guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
+        text_tokens: tokens the denoiser gets for a prompt; by default the length that the pipeline pads to.
     """
 
     def __init__(
@@ -47,59 +52,85 @@ class Pricer:
         height: int | None = None,
         width: int | None = None,
         *,
+        frames: int | None = None,
         full_steps: int | None = None,
-        guided: bool = True,
+        guided: bool | None = None,
+        text_tokens: int | None = None,
     ) -> None:
-        self._denoiser = denoiser_of(pipe)
-        self._text_tokens = text_length(pipe)
+        self._pipe = pipe
+        self._family = family_of(pipe)
+        self._denoiser = root_of(self._family.denoiser(pipe))
+        self._text_tokens = text_length(pipe) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
-        native = native_size(pipe)
-        self.height = (height or native[0]) // pipe.vae_scale_factor
-        self.width = (width or native[1]) // pipe.vae_scale_factor
+        self._full = latents_of(pipe, height, width, frames)
+        self.height, self.width = self._full.height, self._full.width
         self.full_steps = full_steps or default_steps(pipe)
-        self._guided = guided
+        self._guided = self._family.guided if guided is None else guided
         self._itemsize = next(self._denoiser.parameters()).element_size()
         self._tables: dict[tuple[int, int], WorkTable] = {}
+        self._calls: dict[int, int] = {}
 
-    def price(self, policy: Policy, batch_size: int = 1) -> Cost:
+    def plan(self, policy: Policy, *, skipped_calls: int = 0) -> Plan:
+        """The policy made explicit for this pipeline and size; see :func:`autotune.plan.compile_plan`."""
+        return compile_plan(
+            policy,
+            self.structure,
+            self.height,
+            self.width,
+            guided=self._guided,
+            calls=count_calls(self._scheduler, policy, self._pipe),
+            start=skipped_calls,
+        )
+
+    def price(self, policy: Policy, batch_size: int = 1, *, skipped_calls: int = 0) -> Cost:
         """Price ``policy`` for ``batch_size`` pictures.
+
+        Args:
+            skipped_calls: denoiser calls at the beginning that image-to-image leaves out (strength below 1).
 
         Raises:
             PolicyError: the policy does not fit the pipeline at this size.
         """
-        plan = compile_plan(policy, self.structure, self.height, self.width, guided=self._guided)
-        flops = macs = 0
+        plan = self.plan(policy, skipped_calls=skipped_calls)
+        total = Work(0, 0)
         for step in plan.steps:
-            table = self._table(step.height, step.width)
+            table = self.table(step.height, step.width)
             computed = [table.units[i] for i, action in enumerate(step.actions) if action is Action.COMPUTE]
-            computed.append(table.always)
-            flops += step.branches * sum(work.flops for work in computed)
-            macs += step.branches * sum(work.macs_conv_linear for work in computed)
+            total += sum(computed, table.always) * step.branches
         full_steps = policy.model.full_steps if policy.model else self.full_steps
         return Cost(
-            flops=flops * batch_size,
-            macs_conv_linear=macs * batch_size,
-            relative=flops / self.full_flops(full_steps),
+            flops=total.flops * batch_size,
+            macs_conv_linear=total.macs_conv_linear * batch_size,
+            relative=total.flops / self.full_flops(full_steps),
             latency_ms=None,
             cache_bytes=self._cache_bytes(plan) * batch_size,
         )
 
     def full_flops(self, steps: int | None = None) -> int:
         """FLOPs of the full run for one picture."""
-        table = self._table(self.height, self.width)
-        per_step = table.always.flops + sum(work.flops for work in table.units)
-        return (steps or self.full_steps) * per_step * (2 if self._guided else 1)
+        steps = steps or self.full_steps
+        if steps not in self._calls:
+            self._calls[steps] = sum(count_calls(self._scheduler, Policy(steps=steps), self._pipe))
+        return self._calls[steps] * self.table(self.height, self.width).total.flops * (2 if self._guided else 1)
 
-    def _table(self, height: int, width: int) -> WorkTable:
+    def table(self, height: int, width: int) -> WorkTable:
+        """Work of every unit in one denoiser call for one sample with latents of ``height`` x ``width``."""
         if (height, width) not in self._tables:
-            self._tables[height, width] = count_work(self._denoiser, self.structure, height, width, self._text_tokens)
+            size = LatentSize(height, width, self._full.frames)
+            self._tables[height, width] = count_work(
+                self._denoiser, self.structure, lambda config: self._family.inputs(config, size, self._text_tokens)
+            )
         return self._tables[height, width]
+
+    @property
+    def _scheduler(self) -> Any:
+        return plain_scheduler(self._pipe)
 
     def _cache_bytes(self, plan: Plan) -> int:
         kept: dict[tuple[int, int], int] = {}
         peak = 0
         for step in plan.steps:
-            elements = self._table(step.height, step.width).elements
+            elements = self.table(step.height, step.width).elements
             for unit in step.keep:
                 kept[unit, step.index] = elements[unit] * step.branches * self._itemsize
             peak = max(peak, sum(kept.values()))

@@ -1,89 +1,137 @@
-"""Hooks on the denoiser, its units and its blocks. They only follow the plan; they decide nothing."""
+"""Hooks on the denoiser, its units and its blocks. They do what the session tells them; they decide nothing.
+
+A hook's state is a handful of plain attributes that the session sets before each call, so that
+``torch.compile`` traces one graph per combination of actions and not one per step.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from diffusers.hooks import ModelHook
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
-from autotune.plan import Action, Step
-from autotune.runtime.session import Session
-from autotune.structure import Block
+from autotune.plan import Action
+from autotune.structure import Unit
+
+COMPUTE, RESIDUAL, NOT_NEEDED = int(Action.COMPUTE), int(Action.RESIDUAL), int(Action.NOT_NEEDED)
 
 
 class UnitHook(ModelHook):  # type: ignore[misc]
-    """Compute, reuse or skip one unit, as the plan says for this step."""
+    """Compute one unit, or put out what is given in its place.
 
-    def __init__(self, session: Session, unit: int) -> None:
+    Attributes:
+        action: an :class:`~autotune.plan.Action` as a plain int.
+        keep: whether the session wants this call's result, left in ``computed``.
+        given, weights: earlier results and their weights; their sum is the output.
+        first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
+        shape: sizes of the output's tensors, noted where ``note_shape`` is set.
+    """
+
+    def __init__(self, unit: Unit, module: nn.Module) -> None:
         super().__init__()
-        self.session = session
-        self.unit = unit
+        self.name = unit.name
+        self.passes = unit.kind == "block" and bool(unit.streams)
+        names = list(inspect.signature(module.forward).parameters)
+        self.streams = tuple((name, names.index(name)) for name in unit.streams)
+        self.first = self
+        self.residual = False
+        self.notes_entry = False
+        self.shape: Any = None
+        self.rest()
+
+    def rest(self) -> None:
+        """Compute as if there were no hook, and hold nothing."""
+        self.action = COMPUTE
+        self.keep = False
+        self.note_shape = False
+        self.given: tuple[Any, ...] = ()
+        self.weights: tuple[Tensor, ...] = ()
+        self.computed: Any = None
+        self.entry: tuple[Any, ...] = ()
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        step = self.session.step
-        if step is None:
-            return self.fn_ref.original_forward(*args, **kwargs)
-        if step.actions[self.unit] is not Action.COMPUTE:
-            return self.session.recall(self.unit, step)
-        output = self.fn_ref.original_forward(*args, **kwargs)
-        self.session.record(self.unit, output, step)
-        return output
+        if self.notes_entry:
+            self.entry = self._streams(args, kwargs)
+        if self.action == COMPUTE:
+            output = self.fn_ref.original_forward(*args, **kwargs)
+            if self.keep:
+                self.computed = _minus(output, self.first.entry) if self.residual else output
+            if self.note_shape:
+                self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
+            return output
+        if self.action == RESIDUAL:
+            return _plus(self.given[0], self.first.entry)
+        if self.action == NOT_NEEDED and self.passes:
+            # Residual streams go by; nobody reads what this block would have added.
+            streams = self._streams(args, kwargs)
+            return streams[0] if len(streams) == 1 else streams
+        return self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+
+    def _streams(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(kwargs[name] if name in kwargs else args[position] for name, position in self.streams)
 
 
 class BlockHook(ModelHook):  # type: ignore[misc]
-    """Step over a whole block when none of its units computes, sparing the glue between them."""
+    """Step over a whole U-Net block when none of its units computes, sparing the glue between them."""
 
-    def __init__(self, session: Session, block: Block) -> None:
+    def __init__(self, units: Sequence[int], last: UnitHook, outputs: Sequence[UnitHook] | None) -> None:
         super().__init__()
-        self.session = session
-        self.block = block
+        self.units = tuple(units)
+        self.last = last
+        self.outputs = None if outputs is None else tuple(outputs)
+        self.skip = False
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        step = self.session.step
-        if step is None or any(step.actions[unit] is Action.COMPUTE for unit in self.block.units):
+        if not self.skip:
             return self.fn_ref.original_forward(*args, **kwargs)
-        last = self._output(self.block.last, step)
-        if self.block.outputs is None:
+        last = _tensor_given(self.last)
+        if self.outputs is None:
             return last
-        return last, tuple(self._output(unit, step) for unit in self.block.outputs)
-
-    def _output(self, unit: int, step: Step) -> Tensor:
-        output = self.session.recall(unit, step)
-        # Attention layers return a tuple, of which blocks pass on the first entry.
-        tensor: Tensor = output[0] if isinstance(output, tuple) else output
-        return tensor
+        return last, tuple(_tensor_given(hook) for hook in self.outputs)
 
 
 class DenoiserHook(ModelHook):  # type: ignore[misc]
-    """Run the conditional branch alone where the plan has one branch and the pipeline stacked two."""
+    """Hand the call to ``evaluate(forward, args, kwargs)``."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, evaluate: Callable[..., Any]) -> None:
         super().__init__()
-        self.session = session
-        self.guided = False
+        self.evaluate = evaluate
 
-    def new_forward(self, module: nn.Module, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        step = self.session.step
-        if step is None:
-            return self.fn_ref.original_forward(sample, *args, **kwargs)
-        batch = sample.shape[0]
-        halved = self.guided and step.branches == 1
-        if halved:
-            sample, args, kwargs = tree_map_only(
-                Tensor,
-                lambda t: t[batch // 2 :] if t.ndim and t.shape[0] == batch else t,
-                (sample, args, kwargs),
-            )
-        self.session.enter_denoiser(sample.shape[0])
-        try:
-            output = self.fn_ref.original_forward(sample, *args, **kwargs)
-        except BaseException:
-            self.session.reset()
-            raise
-        if halved:
-            # Twice the same branch: unconditional + scale * (conditional - unconditional) is then exactly it.
-            output = tree_map_only(Tensor, lambda t: torch.cat([t, t]), output)
-        return output
+    # The clock is read eagerly; what is inside is compiled as ever.
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator, no-untyped-call]
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.evaluate(self.fn_ref.original_forward, args, kwargs)
+
+
+def _tensor_given(hook: UnitHook) -> Tensor:
+    """What a hook is given to put out; attention layers return a tuple, of which blocks pass on the first entry."""
+    output = hook.given[0] if len(hook.given) == 1 else _weighted_sum(hook.given, hook.weights)
+    tensor: Tensor = output[0] if isinstance(output, tuple) else output
+    return tensor
+
+
+def _weighted_sum(outputs: Sequence[Any], weights: Sequence[Tensor]) -> Any:
+    def combine(*tensors: Tensor) -> Tensor:
+        total = tensors[0] * weights[0]
+        for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+            total = total + tensor * weight
+        return total
+
+    return tree_map(combine, *outputs)
+
+
+def _minus(output: Any, entry: tuple[Any, ...]) -> Any:
+    if isinstance(output, Tensor):
+        return output - entry[0]
+    return tuple(None if out is None else out - into for out, into in zip(output, entry, strict=True))
+
+
+def _plus(residual: Any, entry: tuple[Any, ...]) -> Any:
+    if isinstance(residual, Tensor):
+        return residual + entry[0]
+    return tuple(None if part is None else part + into for part, into in zip(residual, entry, strict=True))

@@ -9,15 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from autotune.errors import InputError, PolicyError
+from autotune.errors import PolicyError
+from autotune.families import LatentSize, family_of
 from autotune.fingerprint import fingerprint
 from autotune.policy import ModelInfo, Policy
+from autotune.runtime.schedulers import check_scheduler
 
 # Written beside a shipped model's weights: settings its authors recommend.
 RECOMMENDED = "postdiff.json"
-
-_PIPELINES = {"StableDiffusionPipeline"}
-_SCHEDULERS_WITH_HANDOFF = {"DDIMScheduler", "DDPMScheduler"}
 
 
 def fingerprint_of(part: Any) -> str:
@@ -30,26 +29,40 @@ def denoiser_of(pipe: Any) -> nn.Module:
     """The module a pipeline calls once or twice a step: its ``unet`` or ``transformer``.
 
     Raises:
-        InputError: the pipeline has neither, or is of a class that is not supported.
+        InputError: the pipeline has neither.
     """
-    name = type(pipe).__name__
-    if name not in _PIPELINES:
-        raise InputError(f"{name} is not supported yet; supported pipelines: {', '.join(sorted(_PIPELINES))}")
-    denoiser: nn.Module = pipe.unet
-    return denoiser
+    return family_of(pipe).denoiser(pipe)
+
+
+def root_of(denoiser: nn.Module) -> nn.Module:
+    """The module itself, where ``torch.compile`` has wrapped it."""
+    root: nn.Module = getattr(denoiser, "_orig_mod", denoiser)
+    return root
 
 
 def native_size(pipe: Any) -> tuple[int, int]:
     """Height and width in pixels that the pipeline makes when none are given."""
-    config: Any = denoiser_of(pipe).config
-    size = config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+    return family_of(pipe).native_size(pipe)
+
+
+def latents_of(
+    pipe: Any, height: int | None = None, width: int | None = None, frames: int | None = None
+) -> LatentSize:
+    """Size of the latents for pictures of ``height`` x ``width`` pixels (and ``frames``), by default the native ones."""
+    family = family_of(pipe)
+    native = family.native_size(pipe)
+    return family.latent_size(
+        pipe,
+        height or native[0],
+        width or native[1],
+        frames or family.default_frames(pipe),
+        recommended(pipe).get("call", {}),
+    )
 
 
 def text_length(pipe: Any) -> int:
-    """Number of text tokens the denoiser attends to; the pipeline pads every prompt to it."""
-    return int(pipe.tokenizer.model_max_length)
+    """Number of text tokens the denoiser attends to when the pipeline pads every prompt."""
+    return family_of(pipe).text_tokens(pipe, recommended(pipe).get("call", {}))
 
 
 def recommended(pipe: Any) -> dict[str, Any]:
@@ -70,7 +83,7 @@ def default_steps(pipe: Any) -> int:
 
 def describe_model(pipe: Any, full_steps: int | None = None) -> ModelInfo:
     """Names, fingerprints and native size of a pipeline, as a policy records them."""
-    denoiser = denoiser_of(pipe)
+    denoiser = root_of(denoiser_of(pipe))
     height, width = native_size(pipe)
     return ModelInfo(
         pipeline=type(pipe).__name__,
@@ -99,14 +112,10 @@ def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
     ``strict=False`` accepts other fingerprints of the same classes (a fine-tune with an edited config).
 
     Raises:
-        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for, or
-            the scheduler cannot change resolution.
+        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for.
+        InputError: the scheduler is of a class that is not supported.
     """
-    if policy.resolution and type(pipe.scheduler).__name__ not in _SCHEDULERS_WITH_HANDOFF:
-        raise PolicyError(
-            f"{type(pipe.scheduler).__name__} cannot change resolution while denoising yet; schedulers that can:"
-            f" {', '.join(sorted(_SCHEDULERS_WITH_HANDOFF))}"
-        )
+    check_scheduler(pipe.scheduler)
     if policy.model is None:
         return
     here = describe_model(pipe, policy.model.full_steps)

@@ -1,111 +1,148 @@
-"""The state of one pipeline under a policy: where denoising stands and what has been kept."""
+"""The state of one pipeline call under a policy: where denoising stands and which features are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from autotune.plan import Action, Plan, Step
+from autotune.runtime.hooks import BlockHook, UnitHook
 
-
-@dataclass
-class _Shape:
-    """Enough to stand in for a tensor nobody reads."""
-
-    size: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+_FROM_MEMORY = {Action.REUSE, Action.FORECAST, Action.RESIDUAL}
 
 
 class Session:
-    """Clock and kept features of the call in progress.
+    """Clock and kept features.
 
     The clock counts ``scheduler.step`` calls; it never looks a timestep up, because some
     schedulers repeat timesteps and reading one back would stall a GPU. Between calls, and
-    after an exception, there is no plan and every hook steps aside.
+    after an exception, there is no plan and every hook rests.
+
+    Args:
+        hooks: the hook of every unit that some step does not compute.
+        blocks: the hooks of blocks that can be stepped over.
+        conditional_first: whether batched rows are [conditional, unconditional].
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, hooks: Mapping[int, UnitHook], blocks: Sequence[BlockHook], *, conditional_first: bool = False
+    ) -> None:
         self.plan: Plan | None = None
-        self.generator: Any = None
+        self._hooks = hooks
+        self._blocks = blocks
+        self._conditional_first = conditional_first
         self._position = 0
-        self._batch = 0
-        self._kept: dict[tuple[int, int], Any] = {}
-        self._shapes: dict[int, Any] = {}
+        # Kept results by (branch, unit, call), with the rows they were computed for.
+        self._kept: dict[tuple[int, int, int], tuple[int, Any]] = {}
 
-    def begin(self, plan: Plan, generator: Any) -> None:
+    def begin(self, plan: Plan) -> None:
         self.reset()
         self.plan = plan
-        self.generator = generator
+
+    def revise(self, plan: Plan) -> None:
+        """Go on under another plan of the same first call, keeping only what it takes later."""
+        self.plan = plan
+        keep = plan.steps[self._position].keep
+        self._kept = {key: kept for key, kept in self._kept.items() if key[1] in keep}
 
     def reset(self) -> None:
         self.plan = None
-        self.generator = None
         self._position = 0
         self._kept.clear()
-        self._shapes.clear()
+        self._rest()
+        for hook in self._hooks.values():
+            hook.shape = None
 
     @property
     def step(self) -> Step | None:
         """The step being computed, or None outside of a call under the policy."""
         return None if self.plan is None else self.plan.steps[self._position]
 
+    @property
+    def following(self) -> Step:
+        """The step after the one being computed."""
+        assert self.plan is not None
+        return self.plan.steps[self._position + 1]
+
+    def enter(self, branch: int, rows: int, keep: frozenset[int] | None = None) -> None:
+        """Tell every hook what to do in the denoiser call that is about to compute ``rows`` rows.
+
+        ``branch`` is 1 in a second call of the same step; ``keep`` overrides the plan's.
+        """
+        step = self.step
+        assert step is not None
+        kept = step.keep if keep is None else keep
+        for unit, hook in self._hooks.items():
+            action = step.actions[unit]
+            hook.action = int(action)
+            hook.keep = unit in kept
+            hook.note_shape = step.fresh and not hook.passes
+            if action in _FROM_MEMORY:
+                terms = step.sources[unit]
+                hook.given = tuple(self._recall((branch, unit, call), rows) for call, _ in terms)
+                if len(terms) > 1:
+                    hook.weights = tuple(torch.tensor(weight, dtype=torch.float32) for _, weight in terms)
+            elif action is Action.NOT_NEEDED and hook.shape is not None:
+                hook.given = (self._stand_in(hook.shape, rows),)
+        for block in self._blocks:
+            block.skip = all(
+                step.actions[unit] is not Action.COMPUTE and step.actions[unit] is not Action.RESIDUAL
+                for unit in block.units
+            )
+
+    def leave(self, branch: int, rows: int) -> None:
+        """After the denoiser call: take over what the hooks were asked to keep."""
+        step = self.step
+        assert step is not None
+        for unit, hook in self._hooks.items():
+            if hook.keep:
+                self._kept[branch, unit, step.index] = (rows, hook.computed)
+        self._rest()
+
     def advance(self) -> None:
         """After a scheduler step: forget what no later step reads, move the clock, end with the last step."""
         assert self.plan is not None
-        for output in self.plan.steps[self._position].drop:
-            del self._kept[output]
+        drop = self.plan.steps[self._position].drop
+        self._kept = {key: kept for key, kept in self._kept.items() if key[1:] not in drop}
         self._position += 1
         if self._position == len(self.plan.steps):
             self.reset()
 
-    def enter_denoiser(self, batch: int) -> None:
-        """Note the batch the denoiser is about to compute: kept features may hold more branches."""
-        self._batch = batch
-
-    def record(self, unit: int, output: Any, step: Step) -> None:
-        """Remember a computed output: its shape always, the tensors where a later step reuses them."""
-        self._shapes[unit] = tree_map_only(Tensor, lambda t: _Shape(tuple(t.shape), t.dtype, t.device), output)
-        if unit in step.keep:
-            self._kept[unit, step.index] = output
-
-    def recall(self, unit: int, step: Step) -> Any:
-        """What a unit that does not compute puts out.
-
-        Its last output, or several of them extrapolated, or, where nobody reads it, a stand-in of
-        the right shape.
-        """
-        if step.actions[unit] is Action.NOT_NEEDED:
-            return tree_map_only(_Shape, self._stand_in, self._shapes[unit])
-        steps, weights = zip(*step.sources[unit], strict=True)
-
-        def combine(*kept: Any) -> Any:
-            tensors = [self._conditional(tensor) for tensor in kept]
-            return tensors[0] if len(tensors) == 1 else _weighted_sum(tensors, weights)
-
-        return tree_map(combine, *(self._kept[unit, at] for at in steps))
-
     def kept_bytes(self) -> int:
         """Memory held by kept features now."""
-        sizes: list[int] = []
-        tree_map_only(Tensor, lambda t: sizes.append(t.numel() * t.element_size()), list(self._kept.values()))
-        return sum(sizes)
+        leaves = tree_leaves([output for _, output in self._kept.values()])
+        return sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
 
-    def _conditional(self, kept: Tensor) -> Tensor:
-        # Pipelines stack [unconditional, conditional]; when guidance has stopped, only the latter goes on.
-        return kept if kept.shape[0] == self._batch else kept[-self._batch :]
+    def _rest(self) -> None:
+        for hook in self._hooks.values():
+            hook.rest()
+        for block in self._blocks:
+            block.skip = False
 
-    def _stand_in(self, shape: _Shape) -> Tensor:
-        return torch.zeros((), dtype=shape.dtype, device=shape.device).expand(self._batch, *shape.size[1:])
+    def _recall(self, key: tuple[int, int, int], rows: int) -> Any:
+        """A kept result; where guidance has stopped since, its conditional half."""
+        rows_then, output = self._kept[key]
+        if rows == rows_then:
+            return output
+
+        def conditional(tensor: Tensor) -> Tensor:
+            count = tensor.shape[0] * rows // rows_then
+            return tensor[:count] if self._conditional_first else tensor[-count:]
+
+        return tree_map_only(Tensor, conditional, output)
+
+    def _stand_in(self, shape: Any, rows: int) -> Any:
+        """Something of the right shape that nobody reads and that takes no memory."""
+
+        def zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+            return torch.zeros((), dtype=dtype, device=device).expand(rows, *size[1:])
+
+        return tree_map(lambda leaf: zeros(*leaf), shape, is_leaf=_is_shape)
 
 
-def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    total = tensors[0] * weights[0]
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total = total + tensor * weight
-    return total
+def _is_shape(node: Any) -> bool:
+    return isinstance(node, tuple) and len(node) == 3 and isinstance(node[1], torch.dtype)

@@ -1,30 +1,33 @@
-"""Finding the units of a denoiser: one module per architecture, looked up by class name."""
+"""Finding the units of a denoiser: U-Nets by their blocks, transformers by a table of their chains of blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from autotune.errors import InputError
+from torch import nn
+
 from autotune.structure import Structure
+from autotune.units.transformer import ARCHITECTURES, generic_structure, transformer_structure
 from autotune.units.unet import unet_structure
 
-if TYPE_CHECKING:
-    from torch import nn
-
-_BUILDERS: dict[str, Callable[[nn.Module], Structure]] = {"UNet2DConditionModel": unet_structure}
+_BUILDERS: dict[str, Callable[[nn.Module], Structure]] = {
+    "UNet2DConditionModel": unet_structure,
+    "UNet2DModel": unet_structure,
+    **dict.fromkeys(ARCHITECTURES, transformer_structure),
+}
 
 
 def find_units(denoiser: nn.Module) -> Structure:
-    """The structure of ``denoiser``.
+    """The structure of ``denoiser``, compiled by ``torch.compile`` or not; names are those of the plain module.
+
+    A transformer of a class that no table lists is read off its lists of blocks.
 
     Raises:
-        InputError: no builder knows its class.
+        InputError: the denoiser holds nothing that looks like a chain of blocks, or a U-Net block
+            whose data flow is not known.
     """
-    name = type(denoiser).__name__
-    if name not in _BUILDERS:
-        raise InputError(f"{name} is not supported yet; supported denoisers: {', '.join(sorted(_BUILDERS))}")
-    return _BUILDERS[name](denoiser)
+    plain: nn.Module = getattr(denoiser, "_orig_mod", denoiser)
+    return _BUILDERS.get(type(plain).__name__, generic_structure)(plain)
 
 
 __all__ = ["find_units"]

@@ -12,55 +12,62 @@ import random
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from autotune.generate import generate
 from autotune.quality import Scorer, fit
 from autotune.quality.alignment import prompt_alignment
 from autotune.runtime import describe_model
 from studies.emoji.data import EMOJI_SETS, WORK_DIR, load, load_iconic
-from studies.emoji.tokenizer import train_tokenizer
-from studies.emoji.train_denoiser import ARCHITECTURES, BROAD_STEPS, TextToLatents, build_text_encoder, scheduler
+from studies.emoji.tokenizer import CONTEXT_LENGTH
+from studies.emoji.train_denoiser import ARCHITECTURES, scheduler, shared_parts, untrained
 
 MODELS = Path("autotune/models")
 FULL_STEPS = 20
 GUIDANCE_SCALE = 2.5
+# What calls of the stock pipeline need besides: PixArt's defaults are those of its published models.
+CALLS: dict[str, dict[str, Any]] = {
+    "unet": {},
+    "dit": {"use_resolution_binning": False, "max_sequence_length": CONTEXT_LENGTH, "clean_caption": False},
+}
 GRID = 8
+BROAD = {"unet": 3000, "dit": 1000}
+RECIPES = {
+    "unet": "`python -m studies.emoji.data`, `.train_autoencoder` (1500 steps, batch 32), `.train_clip`,"
+    " `.train_denoiser` ({step} steps, batch 64, bf16), `.export`.",
+    "dit": "Eight PixArt blocks of width 192 on the autoencoder, tokenizer and text encoder of `emoji-unet`, which"
+    " stay as they are: `python -m studies.emoji.data`, `.train_denoiser --arch dit --steps {step} --batch-size 32"
+    " --no-bf16 --broad-steps 1000`, `.export --arch dit`.",
+}
 _CELL, _CAPTION = 128, 30
 
 
-def assemble(work_dir: Path, arch: str, from_checkpoint: bool) -> StableDiffusionPipeline:
+def assemble(work_dir: Path, arch: str, from_checkpoint: bool) -> Any:
     """The trained parts as a stock pipeline."""
     folder = work_dir / arch
+    vae, tokenizer = shared_parts(arch, work_dir)
     if from_checkpoint:
-        _, captions, held_out = load(work_dir)
-        tokenizer = train_tokenizer(c for c, h in zip(captions, held_out.tolist(), strict=True) if not h)
-        module = TextToLatents(build_text_encoder(tokenizer), ARCHITECTURES[arch]())
+        module = untrained(arch, tokenizer)
         state = torch.load(work_dir / f"denoiser-{arch}.pt", map_location="cpu", weights_only=True)
         module.load_state_dict(state["average"])
         text_encoder, denoiser = module.text_encoder, module.denoiser
     else:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         denoiser = type(ARCHITECTURES[arch]()).from_pretrained(folder / "denoiser", low_cpu_mem_usage=False)
-    return StableDiffusionPipeline(
-        vae=AutoencoderTiny.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False),
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=denoiser.eval(),
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "scheduler": scheduler()}
+    if arch == "dit":
+        return PixArtAlphaPipeline(transformer=denoiser.eval(), **parts)
+    no_checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(unet=denoiser.eval(), **parts, **no_checker)
 
 
-def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
+def write_pipeline(pipe: Any, folder: Path, call: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(folder)
     pipe.to(torch.float32)
@@ -70,7 +77,8 @@ def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     config.pop("block_out_channels", None)
     path.write_text(json.dumps(config, indent=2) + "\n")
     model = describe_model(pipe, FULL_STEPS).model_dump()
-    settings = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE, "model": model}
+    settings: dict[str, Any] = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE}
+    settings |= ({"call": call} if call else {}) | {"model": model}
     (folder / "postdiff.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -103,7 +111,6 @@ def card(work_dir: Path, arch: str, figures: str) -> str:
     """The model card."""
     state = torch.load(work_dir / f"denoiser-{arch}.pt", map_location="cpu", weights_only=True)
     denoiser_losses = state["losses"]
-    autoencoder = torch.load(work_dir / "autoencoder.pt", map_location="cpu", weights_only=True)
     sets = "\n".join(f"- `{s.style}`: npm package `{s.package}`, {s.licence}" for s in EMOJI_SETS)
     table = "\n".join(
         f"| {int(step)} | {loss:.4f} |" for step, loss in denoiser_losses[9 :: max(1, len(denoiser_losses) // 12)]
@@ -123,7 +130,7 @@ real to tune offline. Captions are a style (`noto`, `twemoji`, `fluent`) and a n
 ## Data and licences
 {sets}
 
-Flags, people, clocks and lettering are left out; after {BROAD_STEPS} steps on everything the denoiser
+Flags, people, clocks and lettering are left out; after {BROAD[arch]} steps on everything the denoiser
 settles on the iconic concepts (animals, plants, food, drink, faces, hearts, vehicles, sport, weather,
 shapes). Captions are the style and the lower-cased Unicode name. 5 % of them (by hash) were kept out
 of training: `held_out` in `../emoji-captions.json`. The pictures themselves are not redistributed here.
@@ -131,10 +138,9 @@ Attribution for Twemoji: copyright Twitter, Inc. and other contributors, graphic
 (https://creativecommons.org/licenses/by/4.0/).
 
 ## Recipe
-`python -m studies.emoji.data`, `.train_autoencoder` ({autoencoder["step"]} steps, batch 32),
-`.train_clip`, `.train_denoiser --arch {arch}` ({state["step"]} steps, batch 64), `.export`; seed 0.
+{RECIPES[arch].format(step=state["step"])}
 v-prediction, min-SNR weighting (gamma 5), 10 % captions dropped, 20 % of the steps at a smaller latent size,
-AdamW 1e-3 with warm-up and a linear decay over the last quarter, EMA 0.9993, bf16 autocast, two CPU cores.
+AdamW 1e-3 with warm-up and a linear decay over the last quarter, EMA 0.9993, seed 0, on CPU cores.
 
 ## Figures
 {figures}
@@ -144,8 +150,6 @@ Loss of the denoiser (weighted, averaged over 100 steps):
 | step | loss |
 |---|---|
 {table}
-
-Loss of the autoencoder at the end: {autoencoder["losses"][-1][1]:.4f}.
 
 ## Limits
 It knows the words of emoji names and nothing else. It memorises its training pictures, on purpose:
@@ -167,8 +171,11 @@ def main() -> None:
     pipe = assemble(args.work_dir, args.arch, args.checkpoint)
     pipe.set_progress_bar_config(disable=True)
     folder = MODELS / f"emoji-{args.arch}"
-    write_pipeline(pipe, folder)
-    scorer = write_scorer(args.work_dir, MODELS / "emoji-clip", images)
+    write_pipeline(pipe, folder, CALLS[args.arch])
+    pipe.register_to_config(_name_or_path=str(folder))  # where its settings are
+    # The scorer belongs to the autoencoder's and the U-Net's training run; the Transformer is measured with it.
+    clip = MODELS / "emoji-clip"
+    scorer = write_scorer(args.work_dir, clip, images) if args.arch == "unet" else Scorer(str(clip))
     split = {
         "training": [c for c, h in zip(captions, held_out.tolist(), strict=True) if not h],
         "held_out": [c for c, h in zip(captions, held_out.tolist(), strict=True) if h],

@@ -1,4 +1,5 @@
-"""Train the denoiser and its text encoder on the autoencoder's latents.
+"""Train a denoiser on the autoencoder's latents: the U-Net together with its text encoder, or the
+Transformer (``--arch dit``) on the autoencoder, tokenizer and text encoder that ``emoji-unet`` ships.
 
 v-prediction with min-SNR weighting (Hang et al. 2023, gamma 5), captions dropped one time in
 ten for classifier-free guidance. One step in five sees the latents at a smaller size, as
@@ -7,9 +8,12 @@ SDXL's training sees several sizes, so that a change of resolution means somethi
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -56,7 +60,36 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-ARCHITECTURES = {"unet": build_unet}
+def build_dit() -> PixArtTransformer2DModel:
+    """Eight PixArt blocks of width 192 over 8x8 patches, 5.1 million parameters."""
+    heads, head_width = 6, 32
+    dit = PixArtTransformer2DModel(
+        sample_size=LATENT_SIZE,
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=8,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
+        cross_attention_dim=heads * head_width,
+        caption_channels=TEXT_WIDTH,
+        use_additional_conditions=False,
+    )
+    # The initialisation of the PixArt authors, which diffusers leaves out: it only loads their weights.
+    for layer in dit.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    for name, weight in dit.named_parameters():
+        if name.startswith(("adaln_single", "caption_projection")) and name.endswith("weight"):
+            nn.init.normal_(weight, std=0.02)
+        elif name.endswith("attn2.to_out.0.weight") or name == "proj_out.weight":
+            nn.init.zeros_(weight)
+    return dit
+
+
+ARCHITECTURES = {"unet": build_unet, "dit": build_dit}
+SHARED = Path("autotune/models/emoji-unet")
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -76,7 +109,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 class TextToLatents(nn.Module):
-    """Text encoder and denoiser, trained together."""
+    """Text encoder and denoiser, called as the stock pipeline of the denoiser calls them."""
 
     def __init__(self, text_encoder: CLIPTextModel, denoiser: nn.Module) -> None:
         super().__init__()
@@ -85,8 +118,38 @@ class TextToLatents(nn.Module):
 
     def forward(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         text = self.text_encoder(tokens).last_hidden_state
-        output: Tensor = self.denoiser(latents, timesteps, encoder_hidden_states=text).sample
+        extra = {}
+        if isinstance(self.denoiser, PixArtTransformer2DModel):
+            extra = {
+                "encoder_attention_mask": text_mask(tokens, self.text_encoder.config.eos_token_id),
+                "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+            }
+        output: Tensor = self.denoiser(latents, timestep=timesteps, encoder_hidden_states=text, **extra).sample
         return output
+
+
+def text_mask(tokens: Tensor, end: int) -> Tensor:
+    """1 up to and including the first end token, 0 on the padding after it, as the tokenizer says to PixArt."""
+    ends = (tokens == end).long()
+    return (ends.cumsum(1) - ends == 0).long()
+
+
+def untrained(arch: str, tokenizer: CLIPTokenizer) -> TextToLatents:
+    """What training starts from; the Transformer's text encoder is the shipped one and stays as it is."""
+    if arch == "unet":
+        return TextToLatents(build_text_encoder(tokenizer), ARCHITECTURES[arch]())
+    text_encoder = CLIPTextModel.from_pretrained(SHARED / "text_encoder", dtype=torch.float32).requires_grad_(False)
+    return TextToLatents(text_encoder, ARCHITECTURES[arch]())
+
+
+def shared_parts(arch: str, work_dir: Path) -> tuple[AutoencoderTiny, CLIPTokenizer]:
+    """The autoencoder and the tokenizer to train on."""
+    if arch == "unet":
+        _, captions, held_out = load(work_dir)
+        tokenizer = train_tokenizer(c for c, h in zip(captions, held_out.tolist(), strict=True) if not h)
+        return AutoencoderTiny.from_pretrained(work_dir / "vae", low_cpu_mem_usage=False), tokenizer
+    vae = AutoencoderTiny.from_pretrained(SHARED / "vae", low_cpu_mem_usage=False).float()
+    return vae, CLIPTokenizer.from_pretrained(SHARED / "tokenizer")
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -108,12 +171,17 @@ def main() -> None:
     parser.add_argument(
         "--broad-steps", type=int, default=BROAD_STEPS, help="steps on all captions before the iconic ones"
     )
+    parser.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="autocast to bfloat16; processors without instructions for it are faster without",
+    )
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
     images, captions, held_out = load(args.work_dir)
-    tokenizer = train_tokenizer(c for c, h in zip(captions, held_out.tolist(), strict=True) if not h)
-    vae = AutoencoderTiny.from_pretrained(args.work_dir / "vae")
+    vae, tokenizer = shared_parts(args.arch, args.work_dir)
     latents = encode_all(vae, images[~held_out]).to(args.device)
     tokens = tokenize(tokenizer, captions)[~held_out].to(args.device)
     everything = torch.arange(len(latents), device=args.device)
@@ -142,12 +210,12 @@ def main() -> None:
         noise = torch.randn(x.shape, generator=generator, device=args.device)
         noisy = noise_schedule.add_noise(x, noise, t).contiguous(memory_format=torch.channels_last)
         target = noise_schedule.get_velocity(x, noise, t)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=args.bf16):
             output = module(noisy, t, text)
         error = (output.float() - target).square().mean((1, 2, 3))
         return (error * weights[t]).mean() / weights.mean()
 
-    module = TextToLatents(build_text_encoder(tokenizer), ARCHITECTURES[args.arch]())
+    module = untrained(args.arch, tokenizer)
     average = train(
         module, loss_of, args, name=f"denoiser-{args.arch}", ema_decay=0.9993, weight_decay=0.01, save_every=250
     )

@@ -68,7 +68,7 @@ def train(
     module.to(device, memory_format=torch.channels_last).train()
     average = MovingAverage(module, ema_decay)
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=args.learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
+        [p for p in module.parameters() if p.requires_grad], lr=args.learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
     )
     path: Path = args.work_dir / f"{name}.pt"
     start = 0

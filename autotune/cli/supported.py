@@ -1,0 +1,134 @@
+"""``postdiff models``: which pipelines and schedulers policies support, and which models are shipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autotune.demo import DEMO_NAMES, demo_assets
+
+if TYPE_CHECKING:
+    from autotune.families import Family
+
+# Columns where the output is no terminal.
+_WIDTH = 120
+# They take no guidance scale, or embed it in the timestep: there is one branch.
+_UNGUIDED = {"DDPMPipeline", "DDIMPipeline", "LatentConsistencyModelPipeline"}
+
+
+@dataclass(frozen=True)
+class SupportedPipeline:
+    """A class of pipelines, its denoiser's class, how guidance's branches are computed, and what a user should know."""
+
+    pipeline: str
+    denoiser: str
+    guidance: str
+    notes: str
+
+
+@dataclass(frozen=True)
+class SupportedScheduler:
+    """A class of schedulers and the kinds of predictions it takes from a denoiser."""
+
+    scheduler: str
+    predictions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A trained model inside this package."""
+
+    name: str
+    pipeline: str
+    denoiser: str
+    scheduler: str
+    full_steps: int
+    guidance_scale: float
+
+
+def guidance_of(pipeline: str, family: type[Family]) -> str:
+    """``batched``, ``separate`` or ``none``: how a class of pipelines computes the branches of guidance."""
+    return "none" if pipeline in _UNGUIDED else family.branches
+
+
+def supported_pipelines() -> list[SupportedPipeline]:
+    """Every pipeline class that is listed, and what is taken beyond those."""
+    from autotune.families import Family, GenericFamily, supported
+
+    families = {name: family for family in _descendants(Family) for name in family.pipelines}
+    return [
+        SupportedPipeline(name, denoiser, guidance_of(name, families.get(name, GenericFamily)), notes)
+        for name, denoiser, notes in supported()
+    ]
+
+
+def supported_schedulers() -> list[SupportedScheduler]:
+    from autotune.runtime.schedulers import _SOLVERS
+
+    return [SupportedScheduler(name, tuple(_SOLVERS[name].predictions)) for name in sorted(_SOLVERS)]
+
+
+def shipped_models() -> list[ShippedModel]:
+    models = []
+    for name in DEMO_NAMES:
+        assets = demo_assets(name)
+        index = json.loads((assets.folder / "model_index.json").read_text())
+        denoiser = index.get("unet") or index["transformer"]
+        models.append(
+            ShippedModel(
+                name=name,
+                pipeline=index["_class_name"],
+                denoiser=denoiser[1],
+                scheduler=index["scheduler"][1],
+                full_steps=assets.full_steps,
+                guidance_scale=assets.guidance_scale,
+            )
+        )
+    return models
+
+
+def print_supported(*, as_json: bool, file: TextIO | None = None) -> None:
+    """Print what is supported on ``file``, by default stdout, as tables or as a JSON document."""
+    pipelines, schedulers, models = supported_pipelines(), supported_schedulers(), shipped_models()
+    if as_json:
+        document = {
+            "pipelines": [asdict(pipeline) for pipeline in pipelines],
+            "schedulers": [asdict(scheduler) for scheduler in schedulers],
+            "models": [asdict(model) for model in models],
+        }
+        print(json.dumps(document), file=file)
+        return
+    console = Console(highlight=False, file=file)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = _table("Pipelines", "pipeline", "denoiser", "guidance", "notes")
+    table.caption = "Guidance: both branches batched in one call of the denoiser, or each in a separate call."
+    for pipeline in pipelines:
+        table.add_row(pipeline.pipeline, pipeline.denoiser, pipeline.guidance, pipeline.notes)
+    console.print(table, markup=False)
+    table = _table("Schedulers", "scheduler", "predictions")
+    for scheduler in schedulers:
+        table.add_row(scheduler.scheduler, ", ".join(scheduler.predictions))
+    console.print(table)
+    table = _table("Shipped models", "model", "pipeline", "denoiser", "scheduler", "steps", "guidance scale")
+    for model in models:
+        figures = str(model.full_steps), f"{model.guidance_scale:g}"
+        table.add_row(model.name, model.pipeline, model.denoiser, model.scheduler, *figures)
+    console.print(table)
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading != "notes")
+    return table
+
+
+def _descendants(family: type[Family]) -> list[type[Family]]:
+    children = family.__subclasses__()
+    return [*children, *(deeper for child in children for deeper in _descendants(child))]

@@ -1,0 +1,409 @@
+"""What the runtime knows of diffusers' schedulers: noise levels, calls a step, predicted x0 and history.
+
+A *call* is one evaluation of the denoiser followed by one ``scheduler.step``; it is the index into
+``scheduler.timesteps``. Everything that differs between classes stands in one table, ``_SOLVERS``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+import diffusers
+from torch import Tensor
+
+from autotune.errors import InputError, PolicyError, did_you_mean
+
+Level = tuple[float, float]
+Resample = Callable[[Tensor], Tensor]
+
+FLOW = "flow_prediction"
+_SPACINGS = ("leading", "linspace", "trailing")
+_SIGMA_KEYS = {name: f"use_{name}_sigmas" for name in ("karras", "exponential", "beta")}
+# Settings that shape the noise schedule itself: a solver that lacks one would denoise along another schedule.
+_SCHEDULE_KEYS = ("rescale_betas_zero_snr", "use_dynamic_shifting", "shift_terminal")
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuse a scheduler whose steps the runtime does not know exactly.
+
+    Raises:
+        InputError: the class, or its prediction type, is not supported.
+    """
+    solver = _solver(scheduler)
+    name, kind = type(scheduler).__name__, prediction_type(scheduler)
+    if kind not in solver.predictions:
+        raise InputError(
+            f"{name} with prediction_type {kind!r} is not supported; {name} supports {', '.join(solver.predictions)}"
+        )
+    if "use_flow_sigmas" in _parameters(type(scheduler)) and _setting(scheduler, "use_flow_sigmas") != (kind == FLOW):
+        raise InputError(
+            f"{name} with prediction_type {kind!r} and use_flow_sigmas={_setting(scheduler, 'use_flow_sigmas')} is"
+            f" not supported: use_flow_sigmas=True goes with prediction_type {FLOW!r}, False with the others"
+        )
+    if _setting(scheduler, "invert_sigmas"):
+        raise InputError(f"{name} with invert_sigmas=True is not supported: set it to False")
+
+
+def calls_per_step(scheduler: Any, steps: int, timesteps: int) -> tuple[int, ...]:
+    """How many calls each of ``steps`` steps takes, given ``len(scheduler.timesteps)`` after ``set_timesteps``.
+
+    Raises:
+        InputError: the scheduler made another number of timesteps than its class makes for so many steps.
+    """
+    calls = _solver(scheduler).calls(scheduler, steps)
+    if sum(calls) != timesteps:
+        raise InputError(
+            f"{type(scheduler).__name__} makes {timesteps} timesteps for {steps} steps where {sum(calls)} are expected:"
+            " use another number of steps or another scheduler"
+        )
+    return calls
+
+
+def prediction_type(scheduler: Any) -> str:
+    """What the denoiser predicts: ``epsilon``, ``v_prediction``, ``sample`` or ``flow_prediction``."""
+    return str(_setting(scheduler, "prediction_type", FLOW))
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether the denoiser predicts the velocity of a flow, which no diffusion solver understands."""
+    return prediction_type(scheduler) == FLOW
+
+
+def level(scheduler: Any, call: int) -> Level:
+    """``(signal, noise)``: the sample entering ``call`` is ``signal * x0 + noise * n`` with unit noise ``n``.
+
+    ``call == len(scheduler.timesteps)`` is the end. Where a solver lands beside the next timestep (DDIM
+    with ``linspace`` or ``trailing`` spacing), the level is the one the denoiser is told.
+    """
+    return _solver(scheduler).level(scheduler, call)
+
+
+def predict_x0(scheduler: Any, call: int, output: Tensor, sample: Tensor) -> Tensor:
+    """The clean latents that the denoiser's output at ``call`` implies, as the scheduler sees them.
+
+    Ho et al. 2020, eq. 15; Salimans & Ho 2022, appendix D. Clipped or thresholded where the scheduler
+    does so. Of an output with learned variance the first half of the channels counts.
+
+    Args:
+        output: the denoiser's output after guidance.
+        sample: the latents that ``scheduler.step`` is given with it, in the pipeline's form.
+    """
+    if output.shape[1] == 2 * sample.shape[1]:
+        output = output[:, : sample.shape[1]]
+    x0 = _X0[prediction_type(scheduler)](*level(scheduler, call), output.float(), sample.float())
+    if _setting(scheduler, "thresholding"):
+        x0 = scheduler._threshold_sample(x0)
+    elif _setting(scheduler, "clip_sample"):
+        bound = scheduler.config.clip_sample_range
+        x0 = x0.clamp(-bound, bound)
+    return x0.to(sample.dtype)
+
+
+def restart_history(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    """Bring what the scheduler keeps of earlier calls to the new size, after ``call``, the last of its step.
+
+    Kept predictions of x0 are resampled, which preserves how they changed. Kept noise or raw outputs
+    are filled as if the trajectory had been the straight line through ``x0`` and ``noise``.
+
+    Args:
+        upsample: takes clean latents of the old size, in the pipeline's form, to the new size.
+        x0: predicted clean latents of the new size, in the pipeline's form.
+        noise: the unit noise in the new latents.
+    """
+    _solver(scheduler).restart(scheduler, call, upsample, x0, noise)
+
+
+def make_scheduler(current: Any, name: str, config: Mapping[str, Any]) -> Any:
+    """Another scheduler class for the same denoiser: ``current``'s config with ``config`` on top.
+
+    A flow solver keeps the shift of ``current``, whatever its class calls it.
+
+    Raises:
+        InputError: ``current`` is not supported.
+        PolicyError: the class or a key is unknown, or the class cannot follow the denoiser's noise schedule.
+    """
+    check_scheduler(current)
+    if name not in _SOLVERS:
+        raise PolicyError(f"the scheduler {name!r} is not supported{did_you_mean(name, _SOLVERS)}")
+    cls = getattr(diffusers, name)
+    known = _parameters(cls)
+    for key in config:
+        if key not in known:
+            raise PolicyError(f"{name} has no setting {key!r}{did_you_mean(key, known)}")
+    for key in _SCHEDULE_KEYS:
+        if _setting(current, key) and key not in known:
+            raise PolicyError(f"{name} cannot follow this model's noise schedule: it has no setting {key!r}")
+    kind = FLOW if is_flow(current) else "epsilon"
+    if kind not in _SOLVERS[name].predictions:
+        solves, needs = ("diffusion", "flow") if is_flow(current) else ("flow", "diffusion")
+        raise PolicyError(f"{name} solves {solves} models, this model's {type(current).__name__} is for {needs}")
+    inherited: dict[str, Any] = {}
+    if is_flow(current):
+        shift = _setting(current, "shift", _setting(current, "flow_shift", 1.0))
+        flow = {"use_flow_sigmas": True, "prediction_type": FLOW, "flow_shift": shift, "shift": shift}
+        inherited = {key: value for key, value in flow.items() if key in known}
+    made = _construct(cls, current, inherited | dict(config))
+    if prediction_type(made) != prediction_type(current):
+        raise PolicyError(
+            f"{name} is set to prediction_type {prediction_type(made)!r}, this model predicts"
+            f" {prediction_type(current)!r}: leave prediction_type out"
+        )
+    return made
+
+
+def with_spacing(scheduler: Any, name: str) -> Any:
+    """The same scheduler with timesteps spaced otherwise.
+
+    Args:
+        name: ``leading``, ``linspace`` or ``trailing`` (timesteps), ``karras``, ``exponential`` or ``beta`` (sigmas).
+
+    Raises:
+        InputError: the scheduler is not supported.
+        PolicyError: the name is unknown, or the scheduler has no such spacing.
+    """
+    check_scheduler(scheduler)
+    if name not in _SPACINGS and name not in _SIGMA_KEYS:
+        raise PolicyError(f"the spacing {name!r} is unknown{did_you_mean(name, (*_SPACINGS, *_SIGMA_KEYS))}")
+    known = _parameters(type(scheduler))
+    has_timesteps, has_sigmas = "timestep_spacing" in known, [n for n, key in _SIGMA_KEYS.items() if key in known]
+    # With flow sigmas these classes ignore timestep_spacing and take the others' sigmas in another unit.
+    valid = [] if _setting(scheduler, "use_flow_sigmas") else [*(_SPACINGS if has_timesteps else ()), *has_sigmas]
+    if name not in valid:
+        raise PolicyError(
+            f"{type(scheduler).__name__} has no {name!r} spacing here; it has {', '.join(valid) or 'only its own'}"
+        )
+    # Sigmas take precedence over timesteps, and only one kind may be chosen.
+    changes: dict[str, Any] = {_SIGMA_KEYS[n]: n == name for n in has_sigmas}
+    if name in _SPACINGS:
+        changes["timestep_spacing"] = name
+    return _construct(type(scheduler), scheduler, changes)
+
+
+def explicit(scheduler: Any, argument: Literal["timesteps", "sigmas"]) -> bool:
+    """Whether ``set_timesteps`` takes an explicit list of ``timesteps`` or ``sigmas``."""
+    if argument == "sigmas" and _setting(scheduler, "use_flow_sigmas", True) is False:
+        return False  # UniPC names the argument but takes it for flows only
+    if any(_setting(scheduler, key) for key in _SIGMA_KEYS.values()):
+        return False  # refused, or replaced by the scheduler's own sigmas
+    # Of the class: the instance's method may have been replaced.
+    return argument in inspect.signature(type(scheduler).set_timesteps).parameters
+
+
+def sigma_argument(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
+    """``sigmas``, one a step, as ``set_timesteps`` wants them: some classes want the final zero too."""
+    return [*sigmas, 0.0] if _solver(scheduler).lists_last_sigma else list(sigmas)
+
+
+def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
+    try:
+        made = cls.from_config(current.config, **changes)
+        check_scheduler(made)
+    # What diffusers raises for settings that exclude each other, or are not implemented.
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise PolicyError(f"{cls.__name__} refuses these settings: {error}") from None
+    return made
+
+
+def _solver(scheduler: Any) -> _Solver:
+    name = type(scheduler).__name__
+    if name not in _SOLVERS:
+        raise InputError(f"{name} is not supported; supported schedulers: {', '.join(sorted(_SOLVERS))}")
+    return _SOLVERS[name]
+
+
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    return {key: p for key, p in inspect.signature(cls.__init__).parameters.items() if key != "self"}
+
+
+def _setting(scheduler: Any, key: str, default: Any = None) -> Any:
+    """A setting the class knows, else ``default``.
+
+    Configs carry the keys of classes they once belonged to: a PNDM made from a DDIM config lists
+    ``clip_sample`` but never clips.
+    """
+    return scheduler.config[key] if key in _parameters(type(scheduler)) else default
+
+
+# --- noise levels -----------------------------------------------------------------------------------
+
+
+def _of_alpha(alpha: float) -> Level:
+    return math.sqrt(alpha), math.sqrt(1 - alpha)
+
+
+def _alphas(scheduler: Any, call: int) -> Level:
+    """By ``alphas_cumprod`` at the timesteps; the end is clean (DDPM, LCM)."""
+    if call == len(scheduler.timesteps):
+        return 1.0, 0.0
+    return _of_alpha(float(scheduler.alphas_cumprod[int(scheduler.timesteps[call])]))
+
+
+def _alphas_by_stride(scheduler: Any, call: int) -> Level:
+    """As :func:`_alphas`, but the last step goes one stride back, perhaps not to zero (DDIM, PNDM)."""
+    if call < len(scheduler.timesteps):
+        return _alphas(scheduler, call)
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    end = int(scheduler.timesteps[-1]) - stride
+    return _of_alpha(float(scheduler.alphas_cumprod[end] if end >= 0 else scheduler.final_alpha_cumprod))
+
+
+def _sigmas(scheduler: Any, call: int) -> Level:
+    """Variance exploding: sample = x0 + sigma * n (Karras et al. 2022)."""
+    return 1.0, float(scheduler.sigmas[call])
+
+
+def _sigmas_and_midpoints(offset: int) -> Callable[[Any, int], Level]:
+    """As :func:`_sigmas`, with a call between every two sigmas; ``offset`` is where its own sigma is listed."""
+
+    def find(scheduler: Any, call: int) -> Level:
+        return (1.0, float(scheduler.sigmas_interpol[call + offset])) if call % 2 else _sigmas(scheduler, call)
+
+    return find
+
+
+def _scaled_sigmas(scheduler: Any, call: int) -> Level:
+    """Sigmas turned into a variance-preserving level, or a flow's, by the scheduler itself."""
+    signal, noise = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[call])
+    return float(signal), float(noise)
+
+
+def _flow(scheduler: Any, call: int) -> Level:
+    """The straight line between data and noise (Lipman et al. 2023)."""
+    sigma = float(scheduler.sigmas[call])
+    return 1 - sigma, sigma
+
+
+# --- what outputs mean, by prediction type ------------------------------------------------------------
+
+
+def _x0_from_velocity(signal: float, noise: float, output: Tensor, sample: Tensor) -> Tensor:
+    # The velocity is defined for latents of unit variance; norm is 1 except where sample = x0 + sigma * n.
+    norm = math.hypot(signal, noise)
+    return (signal / norm) * (sample / norm) - (noise / norm) * output
+
+
+_X0: Mapping[str, Callable[[float, float, Tensor, Tensor], Tensor]] = {
+    "epsilon": lambda signal, noise, output, sample: (sample - noise * output) / signal,
+    "v_prediction": _x0_from_velocity,
+    "sample": lambda signal, noise, output, sample: output,
+    FLOW: lambda signal, noise, output, sample: sample - noise * output,
+}
+
+# The output that x0 and noise imply, at a variance-preserving level: for schedulers that keep raw outputs.
+_OUTPUT: Mapping[str, Callable[[float, float, Tensor, Tensor], Tensor]] = {
+    "epsilon": lambda signal, noise_level, x0, noise: noise,
+    "v_prediction": lambda signal, noise_level, x0, noise: signal * noise - noise_level * x0,
+}
+
+
+# --- calls a step -------------------------------------------------------------------------------------
+
+
+def _one_call(scheduler: Any, steps: int) -> tuple[int, ...]:
+    return (1,) * steps
+
+
+def _two_calls(scheduler: Any, steps: int) -> tuple[int, ...]:
+    """A second-order solver ends with a step of first order."""
+    return (2,) * (steps - 1) + (1,)
+
+
+def _pndm_calls(scheduler: Any, steps: int) -> tuple[int, ...]:
+    """Three steps of Runge-Kutta at first, or the first step twice instead (Liu et al. 2022)."""
+    if not scheduler.config.skip_prk_steps:
+        return (4, 4, 4) + (1,) * (steps - 3)
+    return (2,) * min(steps - 1, 1) + (1,) * max(steps - 1, 1)
+
+
+# --- history ------------------------------------------------------------------------------------------
+
+
+def _no_history(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    """Nothing outlives a step."""
+
+
+def _restart_lms(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    # d(x0 + sigma * n) / d(sigma) is the noise, whatever the denoiser predicts.
+    scheduler.derivatives = [noise.to(kept.dtype) for kept in scheduler.derivatives]
+
+
+def _restart_pndm(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    calls = calls_per_step(scheduler, scheduler.num_inference_steps, len(scheduler.timesteps))
+    # Image-to-image begins in the middle of the timesteps; the scheduler counts from there.
+    begin = call + 1 - scheduler.counter
+    # The first output of every step is kept, the last few of them.
+    first = [begin + start for start in accumulate((0, *calls[:-1])) if begin + start <= call]
+    output = _OUTPUT[prediction_type(scheduler)]
+    kept = zip(scheduler.ets, first[len(first) - len(scheduler.ets) :], strict=True)
+    scheduler.ets = [output(*level(scheduler, at), x0, noise).to(old.dtype) for old, at in kept]
+    scheduler.cur_sample = None  # read within a step only
+
+
+def _restart_outputs(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    def renew(kept: Tensor) -> Tensor:
+        return (upsample(kept) if _keeps_x0(scheduler) else noise).to(kept.dtype)
+
+    scheduler.model_outputs = [None if kept is None else renew(kept) for kept in scheduler.model_outputs]
+
+
+def _restart_unipc(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    _restart_outputs(scheduler, call, upsample, x0, noise)
+    scheduler.last_sample = None  # the next step is not corrected: its predictor never ran at the new size
+
+
+def _restart_singlestep(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noise: Tensor) -> None:
+    _restart_outputs(scheduler, call, upsample, x0, noise)
+    # Steps of higher order set out from where the last one of first order did.
+    begin = scheduler.begin_index or 0
+    start = max((at for at in range(begin, call + 1) if scheduler.order_list[at] == 1), default=begin)
+    signal, noise_level = level(scheduler, start)
+    scheduler.sample = (signal * x0 + noise_level * noise).to(scheduler.sample.dtype)
+
+
+def _keeps_x0(scheduler: Any) -> bool:
+    """Whether ``model_outputs`` holds predictions of x0, or else of the noise."""
+    if _setting(scheduler, "predict_x0", False):
+        return True
+    return str(_setting(scheduler, "algorithm_type", "")).endswith("++")
+
+
+# --- the table ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """How one class of schedulers works. See the functions of the same names above."""
+
+    level: Callable[[Any, int], Level]
+    calls: Callable[[Any, int], tuple[int, ...]] = _one_call
+    restart: Callable[[Any, int, Resample, Tensor, Tensor], None] = _no_history
+    predictions: Sequence[str] = ("epsilon", "v_prediction", "sample")
+    lists_last_sigma: bool = False
+
+
+_NO_SAMPLE = ("epsilon", "v_prediction")
+_ANY = ("epsilon", "v_prediction", "sample", FLOW)
+
+_SOLVERS: Mapping[str, _Solver] = {
+    "DDIMScheduler": _Solver(_alphas_by_stride),
+    "DDPMScheduler": _Solver(_alphas),
+    "DEISMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverSinglestepScheduler": _Solver(_scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
+    "EulerAncestralDiscreteScheduler": _Solver(_sigmas, predictions=_NO_SAMPLE),
+    "EulerDiscreteScheduler": _Solver(_sigmas, lists_last_sigma=True),
+    "FlowMatchEulerDiscreteScheduler": _Solver(_flow, predictions=(FLOW,)),
+    "FlowMatchHeunDiscreteScheduler": _Solver(_flow, calls=_two_calls, predictions=(FLOW,)),
+    "HeunDiscreteScheduler": _Solver(_sigmas, calls=_two_calls),
+    "KDPM2AncestralDiscreteScheduler": _Solver(_sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
+    "KDPM2DiscreteScheduler": _Solver(_sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
+    "LCMScheduler": _Solver(_alphas),
+    "LMSDiscreteScheduler": _Solver(_sigmas, restart=_restart_lms),
+    "PNDMScheduler": _Solver(_alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
+    "UniPCMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_unipc, predictions=_ANY),
+}
