@@ -39,7 +39,9 @@ def generate(
     Raises:
         FloatingPointError: a picture holds NaN or infinity.
     """
-    options: dict[str, Any] = {"height": height, "width": width, "output_type": "pt"} | recommended(pipe).get("call", {})
+    options: dict[str, Any] = {"height": height, "width": width, "output_type": "pt"} | recommended(pipe).get(
+        "call", {}
+    )
     if guidance_scale is not None:
         options["guidance_scale"] = guidance_scale
     if steps is not None:

@@ -17,6 +17,8 @@ from autotune.structure import Structure
 
 Sources = tuple[tuple[int, float], ...]
 
+_MOST_SCALES = 8
+
 
 class Action(IntEnum):
     """What a unit does in a call.
@@ -89,8 +91,8 @@ def latent_size(full: int, scale: float, multiple: int) -> int:
     """
     size = Fraction(scale).limit_denominator(1000) * full
     if size.denominator != 1 or size % multiple or size == 0:
-        valid = [n for n in range(multiple, full, multiple)]
-        scales = ", ".join(f"{n / full:.4g}" for n in valid)
+        nearest = sorted(range(multiple, full, multiple), key=lambda n: abs(n - size))[:_MOST_SCALES]
+        scales = ", ".join(f"{n / full:.4g}" for n in sorted(nearest))
         raise PolicyError(
             f"resolution scale {scale:g} gives latents of {float(size):g} a side, this denoiser takes multiples of"
             f" {multiple}: use one of {scales or 'no other scale at this size'}"
@@ -179,9 +181,7 @@ def compile_plan(
             computed = {unit: [] for unit in range(len(structure.units))}
         reads = {} if fresh[-1] else taken_at(step, rules, structure)
         needed = structure.needed(reads)
-        taken = {
-            unit: _weights(computed[unit][-1 - rule_of[unit].order :], call) for unit in reads if unit in needed
-        }
+        taken = {unit: _weights(computed[unit][-1 - rule_of[unit].order :], call) for unit in reads if unit in needed}
         for unit in needed - set(reads):
             computed[unit].append(call)
         actions.append(tuple(_action(unit, needed, taken, rule_of) for unit in range(len(structure.units))))
@@ -224,9 +224,7 @@ def _branches(policy: Policy, step: int) -> int:
     return 2 if guidance is None or guidance.start_step <= step < guidance.stop_step else 1
 
 
-def _action(
-    unit: int, needed: frozenset[int], taken: Mapping[int, Sources], rule_of: Mapping[int, Rule]
-) -> Action:
+def _action(unit: int, needed: frozenset[int], taken: Mapping[int, Sources], rule_of: Mapping[int, Rule]) -> Action:
     if unit not in needed:
         return Action.NOT_NEEDED
     if unit not in taken:
@@ -246,7 +244,10 @@ def _lifetimes(
 ) -> tuple[list[frozenset[int]], list[frozenset[tuple[int, int]]]]:
     """For each call, whose result to keep, and which kept results (unit, call) nobody takes any more."""
     last_taken = {
-        (unit, call): position for position, taken in enumerate(sources) for unit, terms in taken.items() for call, _ in terms
+        (unit, call): position
+        for position, taken in enumerate(sources)
+        for unit, terms in taken.items()
+        for call, _ in terms
     }
     keep: list[set[int]] = [set() for _ in sources]
     drop: list[set[tuple[int, int]]] = [set() for _ in sources]
@@ -254,4 +255,3 @@ def _lifetimes(
         keep[call - start].add(unit)
         drop[position].add((unit, call))
     return [frozenset(units) for units in keep], [frozenset(outputs) for outputs in drop]
-

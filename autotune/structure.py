@@ -126,7 +126,11 @@ class Structure:
 
     def _index(self, name: str) -> int:
         if name not in self.index_of:
-            raise PolicyError(f"the denoiser has no unit {name!r}{did_you_mean(name, self.index_of)}")
+            close = did_you_mean(name, self.index_of)
+            # Without a close one it would list hundreds.
+            raise PolicyError(
+                f"the denoiser has no unit {name!r}{close if '?' in close else f'; it has {self._examples()}'}"
+            )
         return self.index_of[name]
 
     def _examples(self) -> str:

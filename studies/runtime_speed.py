@@ -68,7 +68,7 @@ def policies(structure: Structure, steps: int, guided: bool) -> Iterator[Policy]
     """A spread of what a search proposes: fewer steps, reuse at several depths and intervals, sizes, guidance."""
     names = [block.name for block in structure.blocks] or [u.name for u in structure.units if u.kind == "block"]
 
-    def reuse(share: float, interval: int, mode: str = "reuse") -> dict[str, Any]:
+    def reuse(share: float, interval: int, mode: Any = "reuse") -> dict[str, Any]:
         unit = names[min(round(share * len(names)), len(names) - 1)]
         order = 1 if mode == "forecast" else None
         rule = CacheRule(units=(unit,), mode=mode, order=order, compute_steps=tuple(range(0, steps, interval)))
@@ -77,7 +77,7 @@ def policies(structure: Structure, steps: int, guided: bool) -> Iterator[Policy]
     def lower(scale: float, until: int) -> dict[str, Any]:
         return {"resolution": (ResolutionStage(scale=scale, until_step=until, handoff="noise_matched"),)}
 
-    cut = {"guidance": Guidance(stop_step=steps // 2)} if guided else {}
+    cut: dict[str, Any] = {"guidance": Guidance(stop_step=steps // 2)} if guided else {}
     yield Policy(steps=steps // 2)
     yield Policy(steps=3 * steps // 4)
     for share, interval in ((0.5, 2), (0.75, 2), (0.75, 3), (0.9, 3), (0.9, 5)):
@@ -144,7 +144,9 @@ def main() -> None:
     console = Console()
     if args.gpu:
         if not torch.cuda.is_available():
-            raise SystemExit("--gpu needs a CUDA device, and torch finds none: leave it out to measure the shipped models")
+            raise SystemExit(
+                "--gpu needs a CUDA device and torch finds none: leave it out to measure the shipped models"
+            )
         from studies.full_size import workloads
 
         console.print(f"{torch.cuda.get_device_name()}, bfloat16, torch {torch.__version__}")

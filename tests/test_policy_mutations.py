@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotune import load_policy
-from autotune.errors import PolicyError
-from autotune.policy import MAX_ID, MAX_MESSAGE, Policy
+from autotune.errors import InputError, PolicyError
+from autotune.policy import (
+    MAX_ID,
+    MAX_MESSAGE,
+    CacheRule,
+    Guidance,
+    Policy,
+    ResolutionStage,
+    SchedulerChoice,
+)
+from autotune.runtime import apply_policy, describe_model, remove_policy
+from autotune.runtime.runtime import ATTRIBUTE
 
+from .conformance.builders import FAMILIES
+from .conformance.watch import traces
 from .strategies import EXAMPLES, JUNK, mutated_documents, mutated_texts, policies
 
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.large_base_example]
@@ -78,3 +92,116 @@ def _loads_or_is_refused(source: Any) -> Policy | None:
     assert again.key == policy.key
     assert re.fullmatch(r"[A-Za-z0-9_.@+~-]+", policy.id) and len(policy.id) <= MAX_ID
     return policy
+
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULERS = {
+    "DDIMScheduler": DDIMScheduler(**BETAS, steps_offset=1, clip_sample=False),
+    # Takes explicit timesteps and sigmas.
+    "EulerDiscreteScheduler": EulerDiscreteScheduler(**BETAS),
+}
+
+
+@cache
+def _pipeline() -> Any:
+    return FAMILIES["sd"].make()
+
+
+def _every(interval: int, *units: str, **fields: Any) -> CacheRule:
+    return CacheRule(units=units, compute_steps=tuple(range(0, 6, interval)), **fields)
+
+
+def _applicable(name: str) -> tuple[Policy, ...]:
+    """Policies that fit the tiny pipeline under the scheduler ``name``; what is refused then is the mutation."""
+    pipe = _pipeline()
+    pipe.scheduler = SCHEDULERS[name]
+    stages = (
+        ResolutionStage(scale=0.25, until_step=1),
+        ResolutionStage(scale=0.5, until_step=3, handoff="noise_matched"),
+    )
+    solver = SchedulerChoice(
+        name="DPMSolverMultistepScheduler",
+        config={
+            "use_karras_sigmas": False,
+            "solver_order": 3,
+            "lambda_min_clipped": -5.1,
+            "final_sigmas_type": "zero",
+            "algorithm_type": "dpmsolver++",
+            "thresholding": False,
+        },
+    )
+    layer = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    policies = [
+        Policy(steps=6, model=describe_model(pipe, 50), cache=(_every(2, "up_blocks.1"),)),
+        Policy(
+            steps=6,
+            resolution=stages,
+            timesteps="trailing" if name == "DDIMScheduler" else "exponential",
+            guidance=Guidance(start_step=1, stop_step=5, after="cross_attention"),
+            cache=(_every(3, "down_blocks.1.resnets.1", "mid_block.attentions.*", mode="residual"),),
+        ),
+        Policy(
+            steps=6,
+            scheduler=solver,
+            timesteps="karras",
+            resolution=stages[1:],
+            guidance=Guidance(stop_step=4),
+            cache=(_every(2, "up_blocks.0", layer, mode="forecast", order=2), _every(3, "**.attn1")),
+        ),
+        Policy(
+            steps=6, scheduler=SchedulerChoice(name="HeunDiscreteScheduler"), timesteps=(999, 800, 600, 400, 200, 1)
+        ),
+    ]
+    if name == "EulerDiscreteScheduler":
+        policies += [
+            Policy(steps=6, timesteps=(999, 800, 600, 400, 200, 0), cache=(_every(2, "up_blocks.1"),)),
+            Policy(steps=6, sigmas=(14.6, 7.0, 3.0, 1.5, 0.5, 0.03), resolution=stages),
+        ]
+    return tuple(policies)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_unmutated_policies_apply(name: str) -> None:
+    for policy in _applicable(name):
+        assert _applies_whole_or_not_at_all(name, policy)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_mutated_policies_apply_whole_or_not_at_all(name: str) -> None:
+    results: list[bool] = []
+
+    @settings(max_examples=1000, deadline=None, suppress_health_check=SUPPRESSED, database=None)
+    @given(document=mutated_documents(_applicable(name)))
+    def check(document: dict[str, Any]) -> None:
+        try:
+            policy = load_policy(document)
+        except PolicyError:
+            return
+        results.append(_applies_whole_or_not_at_all(name, policy))
+
+    check()
+    # Otherwise one of the two would hardly be tested.
+    assert sum(results) >= 50 and len(results) - sum(results) >= 50
+
+
+def _applies_whole_or_not_at_all(name: str, policy: Policy) -> bool:
+    """Whether ``policy`` could be applied; either way the pipeline's instances end as they were."""
+    pipe, scheduler = _pipeline(), SCHEDULERS[name]
+    pipe.scheduler = scheduler
+    before, settings_before = traces(pipe), dict(scheduler.config)
+    assert not before["hooks"] and not before["pipe"] and not before["scheduler"][1]
+    try:
+        apply_policy(pipe, policy)
+    except InputError as error:
+        message = str(error)
+        assert message.isprintable() and len(message) < MAX_MESSAGE + 200
+        assert not hasattr(pipe, ATTRIBUTE)
+        applied = False
+    else:
+        assert traces(pipe) != before
+        remove_policy(pipe)
+        applied = True
+    assert traces(pipe) == before
+    assert pipe.scheduler is scheduler
+    assert dict(scheduler.config) == settings_before
+    return applied

@@ -31,7 +31,6 @@ class Work:
     def __sub__(self, other: Work) -> Work:
         return Work(self.flops - other.flops, self.macs_conv_linear - other.macs_conv_linear)
 
-
     def __mul__(self, times: int) -> Work:
         return Work(self.flops * times, self.macs_conv_linear * times)
 
@@ -57,9 +56,7 @@ class WorkTable:
         return sum(self.units, self.always)
 
 
-def count_work(
-    denoiser: nn.Module, structure: Structure, make_inputs: Callable[[Any], Mapping[str, Any]]
-) -> WorkTable:
+def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[[Any], Mapping[str, Any]]) -> WorkTable:
     """Count one forward pass of a weightless copy of ``denoiser``.
 
     ``make_inputs`` gets the denoiser's config and returns the arguments of its forward for one

@@ -10,7 +10,7 @@ from autotune.families import LatentSize, family_of
 from autotune.plan import Action, Plan, compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import plain_scheduler
-from autotune.runtime.models import default_steps, latents_of, root_of, text_length
+from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
 from autotune.runtime.timesteps import count_calls
 from autotune.units import find_units
 
@@ -34,8 +34,12 @@ class Cost:
     cache_bytes: int
 
 
+# Counting takes a second, and the same few models and sizes come up again and again.
+_COUNTED: dict[Any, WorkTable] = {}
+
+
 class Pricer:
-    """Prices policies for one pipeline and one picture size; counts each latent size once.
+    """Prices policies for one pipeline and one picture size; each latent size of a model is counted once.
 
     Args:
         pipe: the pipeline; only its configs and dtype are read.
@@ -67,7 +71,7 @@ class Pricer:
         self.full_steps = full_steps or default_steps(pipe)
         self._guided = self._family.guided if guided is None else guided
         self._itemsize = next(self._denoiser.parameters()).element_size()
-        self._tables: dict[tuple[int, int], WorkTable] = {}
+        self._model = (type(self._family), type(self._denoiser), fingerprint_of(self._denoiser))
         self._calls: dict[int, int] = {}
 
     def plan(self, policy: Policy, *, skipped_calls: int = 0) -> Plan:
@@ -115,12 +119,13 @@ class Pricer:
 
     def table(self, height: int, width: int) -> WorkTable:
         """Work of every unit in one denoiser call for one sample with latents of ``height`` x ``width``."""
-        if (height, width) not in self._tables:
-            size = LatentSize(height, width, self._full.frames)
-            self._tables[height, width] = count_work(
+        size = LatentSize(height, width, self._full.frames)
+        key = (*self._model, size, self._text_tokens)
+        if key not in _COUNTED:
+            _COUNTED[key] = count_work(
                 self._denoiser, self.structure, lambda config: self._family.inputs(config, size, self._text_tokens)
             )
-        return self._tables[height, width]
+        return _COUNTED[key]
 
     @property
     def _scheduler(self) -> Any:

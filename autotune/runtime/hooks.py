@@ -1,7 +1,9 @@
 """Hooks on the denoiser, its units and its blocks. They do what the session tells them; they decide nothing.
 
 A hook's state is a handful of plain attributes that the session sets before each call, so that
-``torch.compile`` traces one graph per combination of actions and not one per step.
+``torch.compile`` traces one graph per combination of actions and not one per step. Modules that are
+compiled on their own (the denoiser, or its blocks by ``compile_repeated_blocks``) are taken hold of
+outside of their compiled code, which then is the plain model's.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from diffusers.hooks import ModelHook
+from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from autotune.plan import Action
 from autotune.structure import Unit
 
+_NAME = "postdiff"
+# What a module's call runs in place of its forward and the hooks around that: nn.Module.compile puts it there.
+_CALL = "_compiled_call_impl"
 COMPUTE, RESIDUAL, NOT_NEEDED = int(Action.COMPUTE), int(Action.RESIDUAL), int(Action.NOT_NEEDED)
 
 
@@ -29,11 +33,13 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         keep: whether the session wants this call's result, left in ``computed``.
         given, weights: earlier results and their weights; their sum is the output.
         first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
-        shape: sizes of the output's tensors, noted where ``note_shape`` is set.
+        shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
     """
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
         super().__init__()
+        self.module: Any = None
+        self.wrapper: Any = None
         self.name = unit.name
         self.passes = unit.kind == "block" and bool(unit.streams)
         names = list(inspect.signature(module.forward).parameters)
@@ -42,26 +48,55 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.residual = False
         self.notes_entry = False
         self.shape: Any = None
+        self._compiled: Callable[..., Any] | None = None
+        self._inside = False
         self.rest()
 
     def rest(self) -> None:
         """Compute as if there were no hook, and hold nothing."""
         self.action = COMPUTE
         self.keep = False
-        self.note_shape = False
         self.given: tuple[Any, ...] = ()
         self.weights: tuple[Tensor, ...] = ()
         self.computed: Any = None
         self.entry: tuple[Any, ...] = ()
+        if self._compiled is not None:
+            vars(self.module)[_CALL] = self._compiled
+            self._compiled = None
+
+    def ready(self) -> None:
+        """Once told what to do: where the module is compiled on its own, do it outside of the compiled code.
+
+        Blocks that are alike then share the plain model's graphs, whatever each of them does.
+        """
+        self._compiled = vars(self.module).get(_CALL)
+        if self._compiled is not None:
+            vars(self.module)[_CALL] = self._around
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self._inside:
+            return self.fn_ref.original_forward(*args, **kwargs)
+        return self._act(self.fn_ref.original_forward, args, kwargs)
+
+    def _around(self, *args: Any, **kwargs: Any) -> Any:
+        return self._act(self._enter_compiled, args, kwargs)
+
+    def _enter_compiled(self, *args: Any, **kwargs: Any) -> Any:
+        assert self._compiled is not None
+        self._inside = True
+        try:
+            return self._compiled(*args, **kwargs)
+        finally:
+            self._inside = False
+
+    def _act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.notes_entry:
             self.entry = self._streams(args, kwargs)
         if self.action == COMPUTE:
-            output = self.fn_ref.original_forward(*args, **kwargs)
+            output = compute(*args, **kwargs)
             if self.keep:
                 self.computed = _minus(output, self.first.entry) if self.residual else output
-            if self.note_shape:
+            if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
         if self.action == RESIDUAL:
@@ -81,6 +116,8 @@ class BlockHook(ModelHook):  # type: ignore[misc]
 
     def __init__(self, units: Sequence[int], last: UnitHook, outputs: Sequence[UnitHook] | None) -> None:
         super().__init__()
+        self.module: Any = None
+        self.wrapper: Any = None
         self.units = tuple(units)
         self.last = last
         self.outputs = None if outputs is None else tuple(outputs)
@@ -95,17 +132,83 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         return last, tuple(_tensor_given(hook) for hook in self.outputs)
 
 
-class DenoiserHook(ModelHook):  # type: ignore[misc]
-    """Hand the call to ``evaluate(forward, args, kwargs)``."""
+class DenoiserHook:
+    """Hand a module's calls to ``evaluate(call, args, kwargs)``, outside of whatever wraps or compiles its forward."""
 
     def __init__(self, evaluate: Callable[..., Any]) -> None:
-        super().__init__()
-        self.evaluate = evaluate
+        self._evaluate = evaluate
+        self._module: nn.Module | None = None
 
-    # The clock is read eagerly; what is inside is compiled as ever.
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator, no-untyped-call]
-    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return self.evaluate(self.fn_ref.original_forward, args, kwargs)
+    def attach(self, module: nn.Module) -> None:
+        """Take hold of ``module``, again where it has been compiled since, and of nothing else."""
+        # Not by getattr: what torch.compile returns hands attributes on to the module inside.
+        if module is self._module and vars(module).get(_CALL) == self._call:
+            return
+        self.detach()
+        self._module, self._inner = module, vars(module).get(_CALL)
+        vars(module)[_CALL] = self._call
+
+    def detach(self) -> None:
+        if self._module is None:
+            return
+        own = vars(self._module)
+        # Where the module has been compiled since, the hook is gone already.
+        if own.get(_CALL) == self._call:
+            if self._inner is None:
+                del own[_CALL]
+            else:
+                own[_CALL] = self._inner
+        self._module = None
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        assert self._module is not None
+        inner: Any = self._module._call_impl if self._inner is None else self._inner
+        return self._evaluate(inner, args, kwargs)
+
+
+def attach(hook: UnitHook | BlockHook, module: nn.Module) -> None:
+    """Put ``hook`` on ``module``; again, if another library took it off with a hook of its own."""
+    before = hook.module
+    if before is module and _holds(module, hook):
+        return
+    if before is not None:
+        detach(hook)
+    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, _NAME)
+    hook.module, hook.wrapper = module, module.forward
+
+
+def detach(hook: UnitHook | BlockHook) -> None:
+    """Take ``hook`` off, and nobody else's hooks with it."""
+    module, reference = hook.module, hook.fn_ref
+    own, registry = vars(module), module._diffusers_hook
+    top, last = own.get("forward"), registry._hook_order[-1] == _NAME
+    if not _acts(hook):
+        reference.original_forward = reference.forward
+    registry.remove_hook(_NAME, recurse=False)
+    if last and top is not hook.wrapper:
+        # Another library put its own around the hook, or took the hook away; diffusers has overwritten that.
+        inner = own.pop("forward")
+        if top is not None:
+            own["forward"] = top
+        if own.get("_old_forward") is hook.wrapper:  # accelerate
+            own["_old_forward"] = inner
+    if not registry.hooks:
+        del module._diffusers_hook
+    if getattr(own.get("forward"), "__func__", None) is type(module).forward:
+        del own["forward"]
+    hook.module = hook.wrapper = None
+
+
+def _holds(module: nn.Module, hook: UnitHook | BlockHook) -> bool:
+    """Whether calls of ``module`` still pass through ``hook``, with or without other hooks around it."""
+    own = vars(module)
+    around = own["_diffusers_hook"]._hook_order[-1] != _NAME
+    return _acts(hook) and (around or hook.wrapper in (own.get("forward"), own.get("_old_forward")))
+
+
+def _acts(hook: UnitHook | BlockHook) -> bool:
+    """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
+    return bool(getattr(hook.fn_ref.forward, "func", None) == hook.new_forward)
 
 
 def _tensor_given(hook: UnitHook) -> Tensor:
@@ -116,7 +219,9 @@ def _tensor_given(hook: UnitHook) -> Tensor:
 
 
 def _weighted_sum(outputs: Sequence[Any], weights: Sequence[Tensor]) -> Any:
-    def combine(*tensors: Tensor) -> Tensor:
+    def combine(*tensors: Any) -> Any:
+        if tensors[0] is None:  # a last block hands no text on
+            return None
         total = tensors[0] * weights[0]
         for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
             total = total + tensor * weight

@@ -74,7 +74,10 @@ class LowResolution:
         if scaled:
             latents = self._unhooked["scale_model_input"](latents, timestep)
         if isinstance(sample, list):
-            return [row.reshape(*like.shape[:-2], *row.shape[-2:]).to(like) for row, like in zip(latents, sample)]
+            return [
+                row.reshape(*like.shape[:-2], *row.shape[-2:]).to(like)
+                for row, like in zip(latents, sample, strict=True)
+            ]
         latents = latents.to(sample.dtype)
         extra = sample.shape[1] - latents.shape[1] if sample.ndim == 4 else 0
         if extra:

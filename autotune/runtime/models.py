@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from autotune.errors import PolicyError
+from autotune.errors import InputError, PolicyError
 from autotune.families import LatentSize, family_of
 from autotune.fingerprint import fingerprint
 from autotune.policy import ModelInfo, Policy
@@ -45,10 +45,8 @@ def native_size(pipe: Any) -> tuple[int, int]:
     return family_of(pipe).native_size(pipe)
 
 
-def latents_of(
-    pipe: Any, height: int | None = None, width: int | None = None, frames: int | None = None
-) -> LatentSize:
-    """Size of the latents for pictures of ``height`` x ``width`` pixels (and ``frames``), by default the native ones."""
+def latents_of(pipe: Any, height: int | None = None, width: int | None = None, frames: int | None = None) -> LatentSize:
+    """Size of the latents for pictures of ``height`` x ``width`` pixels and ``frames``, by default the native ones."""
     family = family_of(pipe)
     native = family.native_size(pipe)
     return family.latent_size(
@@ -106,6 +104,20 @@ def full_policy(pipe: Any, steps: int | None = None) -> Policy:
     return Policy(steps=info.full_steps, model=info)
 
 
+def check_no_other_cache(denoiser: nn.Module) -> None:
+    """Refuse to run under a policy and a cache of diffusers (``enable_cache``) at once: neither would do what it says.
+
+    Raises:
+        InputError: such a cache is enabled.
+    """
+    plain: Any = root_of(denoiser)
+    if getattr(plain, "is_cache_enabled", False):
+        raise InputError(
+            f"this pipeline's {type(plain).__name__} already has a cache of diffusers enabled, and no policy plans"
+            " what that computes: call its disable_cache() first"
+        )
+
+
 def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
     """Refuse a policy made for another model or scheduler, naming the difference.
 
@@ -113,9 +125,10 @@ def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
 
     Raises:
         PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for.
-        InputError: the scheduler is of a class that is not supported.
+        InputError: the scheduler is of a class that is not supported, or another cache is enabled.
     """
     check_scheduler(pipe.scheduler)
+    check_no_other_cache(denoiser_of(pipe))
     if policy.model is None:
         return
     here = describe_model(pipe, policy.model.full_steps)
@@ -127,6 +140,6 @@ def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
         if expected != found:
             hint = "; strict=False accepts a fine-tune with another config" if field.endswith("fingerprint") else ""
             raise PolicyError(
-                f"the policy was made for another model: its {field.replace('_', ' ')} is {expected},"
-                f" this pipeline's is {found}{hint}"
+                f"the policy was made for another model: its {field.replace('_', ' ')} is {expected!r},"
+                f" this pipeline's is {found!r}{hint}"
             )

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
 from autotune.errors import InputError
@@ -24,17 +23,17 @@ from autotune.families import LatentSize, family_of
 from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
-from autotune.runtime.hooks import BlockHook, DenoiserHook, UnitHook
+from autotune.runtime.hooks import BlockHook, DenoiserHook, UnitHook, attach, detach
 from autotune.runtime.lowres import LowResolution, Noised
-from autotune.runtime.models import check_compatible, latents_of, root_of
+from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
-from autotune.runtime.timesteps import arguments_for, scheduler_for
+from autotune.runtime.timesteps import arguments_for, count_calls, scheduler_for
 from autotune.structure import Structure
 from autotune.units import find_units
 
 ATTRIBUTE = "_postdiff_runtime"
-_HOOK = "postdiff"
+_NOTHING: Any = object()
 
 
 class Runtime:
@@ -49,12 +48,16 @@ class Runtime:
         check_compatible(pipe, policy, strict=strict)
         self.plain_scheduler = pipe.scheduler
         self.scheduler = scheduler_for(pipe.scheduler, policy)
-        full = latents_of(pipe)
-        compile_plan(policy, self.structure, full.height, full.width)
+        count_calls(pipe.scheduler, policy, pipe)
+        if policy.model is not None:
+            # Whether another size fits shows when it is asked for, before the first denoising step.
+            full = latents_of(pipe, policy.model.height, policy.model.width)
+            compile_plan(policy, self.structure, full.height, full.width)
         self._make_hooks()
         self._unhooked: dict[str, Any] = {}
-        self._replaced: list[tuple[Any, str]] = []
-        self._hooked: list[nn.Module] = []
+        # With what the instance itself had by that name, as other tools leave it.
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self._denoiser_hook = DenoiserHook(self._evaluate)
         self._forget()
 
     def install(self) -> None:
@@ -66,7 +69,11 @@ class Runtime:
             if hasattr(self.scheduler, name):
                 self._unhooked[name] = getattr(self.scheduler, name)
         if self.policy.resolution:
-            for name, method in (("scale_model_input", self._scale), ("add_noise", self._noise), ("scale_noise", self._noise)):
+            for name, method in (
+                ("scale_model_input", self._scale),
+                ("add_noise", self._noise),
+                ("scale_noise", self._noise),
+            ):
                 if name in self._unhooked:
                     self._replace(self.scheduler, name, method)
             if hasattr(self.pipe, "prepare_mask_latents"):
@@ -79,26 +86,26 @@ class Runtime:
         ):
             if hasattr(self.pipe, name):
                 self._replace(self.pipe, name, method)
-        self._hook(self.denoiser, DenoiserHook(self._evaluate))
-        modules = dict(root_of(self.denoiser).named_modules())
-        for unit, hook in self.hooks.items():
-            self._hook(modules[self.structure.units[unit].name], hook)
-        for name, block in self.block_hooks.items():
-            self._hook(modules[name], block)
+        self._attach_hooks()
         self.pipe.__deepcopy__ = self._deepcopy
 
     def uninstall(self) -> None:
         self._forget()
-        for owner, name in reversed(self._replaced):
-            delattr(owner, name)
-        for module in reversed(self._hooked):
-            _unhook(module)
+        for owner, name, own in reversed(self._replaced):
+            if own is _NOTHING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+        self._denoiser_hook.detach()
+        for hook in self.hooks.values():
+            detach(hook)
+        for block in self.block_hooks.values():
+            detach(block)
         if "__deepcopy__" in vars(self.pipe):
             del self.pipe.__deepcopy__
         if self.pipe.scheduler is self.scheduler and self.scheduler is not self.plain_scheduler:
             self.pipe.scheduler = self.plain_scheduler
         self._replaced.clear()
-        self._hooked.clear()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -150,12 +157,24 @@ class Runtime:
             ]
             named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
             replacement.__signature__ = signature.replace(parameters=[*named, *more])
+        self._replaced.append((owner, name, vars(owner).get(name, _NOTHING)))
         setattr(owner, name, replacement)
-        self._replaced.append((owner, name))
 
-    def _hook(self, module: nn.Module, hook: ModelHook) -> None:
-        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, _HOOK)
-        self._hooked.append(module)
+    def _attach_hooks(self) -> None:
+        """Put every hook where it belongs, also after the denoiser was compiled, offloaded or given LoRA layers."""
+        denoiser = self.family.denoiser(self.pipe)
+        if root_of(denoiser) is not root_of(self.denoiser):
+            raise InputError(
+                f"the pipeline's {type(root_of(denoiser)).__name__} was replaced after apply_policy: call"
+                " remove_policy(pipe), then apply a policy made for it"
+            )
+        self.denoiser = denoiser
+        self._denoiser_hook.attach(denoiser)
+        modules = dict(root_of(denoiser).named_modules())
+        for unit, hook in self.hooks.items():
+            attach(hook, modules[self.structure.units[unit].name])
+        for name, block in self.block_hooks.items():
+            attach(block, modules[name])
 
     # State of the pipeline call in progress
 
@@ -188,6 +207,7 @@ class Runtime:
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """The policy's steps instead of the caller's, who may only leave the default or ask for the same."""
         self._forget_denoising()
+        self._attach_hooks()
         bound, extra = _bind(original, args, kwargs)
         arguments = arguments_for(self.policy, self.pipe, self.scheduler, bound, extra)
         original(**arguments)
@@ -300,12 +320,13 @@ class Runtime:
 
     def _evaluate(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of the denoiser."""
+        if self.pipe.scheduler is not self.scheduler:
+            self._forget()
+            raise InputError(
+                f"the scheduler was replaced by a {type(self.pipe.scheduler).__name__} after apply_policy: call"
+                " remove_policy(pipe), then apply a policy made for it"
+            )
         if self.session.plan is None and self._calls is None:
-            if self.pipe.scheduler is not self.scheduler:
-                raise InputError(
-                    f"the scheduler was replaced by a {type(self.pipe.scheduler).__name__} after apply_policy: call"
-                    " remove_policy(pipe), then apply a policy made for it"
-                )
             return forward(*args, **kwargs)
         try:
             return self._evaluate_step(forward, args, kwargs)
@@ -356,6 +377,7 @@ class Runtime:
     def _begin(self, sample: Any, kwargs: dict[str, Any]) -> None:
         """At the first denoiser call everything about the pipeline call is known: compile its plan."""
         assert self._calls is not None
+        check_no_other_cache(self.denoiser)
         raw = sample if self._raw is None else self._raw
         rows = row_count(raw)
         batch = self._batch or self.family.pictures(self.denoiser, rows, kwargs)
@@ -401,7 +423,9 @@ def units_ever_not_computed(policy: Policy, structure: Structure) -> frozenset[i
     return frozenset(units)
 
 
-def _bind(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bind(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments by name: those ``method`` takes, and those it does not."""
     parameters = inspect.signature(method).parameters
     known = {key: value for key, value in kwargs.items() if key in parameters}
@@ -418,14 +442,3 @@ def _with_sample(result: Any, latents: Tensor) -> Any:
         return (latents, *result[1:])
     result.prev_sample = latents
     return result
-
-
-def _unhook(module: nn.Module) -> None:
-    """Remove our hook, and diffusers' registry and forward with it where nobody else uses them."""
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    registry.remove_hook(_HOOK, recurse=False)
-    if not registry.hooks:
-        del module._diffusers_hook
-        forward = vars(module).get("forward")
-        if getattr(forward, "__func__", None) is type(module).forward:
-            del module.forward

@@ -25,6 +25,7 @@ FLOW = "flow_prediction"
 _SPACINGS = ("leading", "linspace", "trailing")
 _SIGMA_KEYS = {name: f"use_{name}_sigmas" for name in ("karras", "exponential", "beta")}
 # Settings that shape the noise schedule itself: a solver that lacks one would denoise along another schedule.
+_MAX_REASON = 200
 _SCHEDULE_KEYS = ("rescale_betas_zero_snr", "use_dynamic_shifting", "shift_terminal")
 
 
@@ -205,8 +206,14 @@ def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
         check_scheduler(made)
     # What diffusers raises for settings that exclude each other, or are not implemented.
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise PolicyError(f"{cls.__name__} refuses these settings: {error}") from None
+        raise PolicyError(f"{cls.__name__} refuses these settings: {reason_of(error)}") from None
     return made
+
+
+def reason_of(error: Exception) -> str:
+    """What diffusers raised, as part of a sentence: on one line, short and printable."""
+    text = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+    return text if text.isprintable() else ascii(text)
 
 
 def _solver(scheduler: Any) -> _Solver:

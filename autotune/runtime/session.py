@@ -80,7 +80,6 @@ class Session:
             action = step.actions[unit]
             hook.action = int(action)
             hook.keep = unit in kept
-            hook.note_shape = step.fresh and not hook.passes
             if action in _FROM_MEMORY:
                 terms = step.sources[unit]
                 hook.given = tuple(self._recall((branch, unit, call), rows) for call, _ in terms)
@@ -88,6 +87,7 @@ class Session:
                     hook.weights = tuple(torch.tensor(weight, dtype=torch.float32) for _, weight in terms)
             elif action is Action.NOT_NEEDED and hook.shape is not None:
                 hook.given = (self._stand_in(hook.shape, rows),)
+            hook.ready()
         for block in self._blocks:
             block.skip = all(
                 step.actions[unit] is not Action.COMPUTE and step.actions[unit] is not Action.RESIDUAL

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
 from autotune.errors import InputError, PolicyError
 from autotune.policy import Policy
-from autotune.runtime.schedulers import calls_per_step, explicit, make_scheduler, sigma_argument, with_spacing
+from autotune.runtime.schedulers import (
+    calls_per_step,
+    explicit,
+    is_flow,
+    level,
+    make_scheduler,
+    reason_of,
+    sigma_argument,
+    with_spacing,
+)
 
 _SPACINGS = {"leading", "linspace", "trailing", "karras", "exponential", "beta"}
 
@@ -22,7 +33,9 @@ def scheduler_for(scheduler: Any, policy: Policy) -> Any:
         PolicyError: the solver cannot stand in, or takes no such timesteps.
     """
     if policy.scheduler is not None:
-        scheduler = make_scheduler(scheduler, policy.scheduler.name, policy.scheduler.config)
+        _check_same_training(scheduler, policy.scheduler.config)
+        with _refused_settings(policy.scheduler.name):
+            scheduler = make_scheduler(scheduler, policy.scheduler.name, policy.scheduler.config)
     if isinstance(policy.timesteps, str) and policy.timesteps in _SPACINGS:
         scheduler = with_spacing(scheduler, policy.timesteps)
     wanted: Literal["sigmas", "timesteps", None]
@@ -54,7 +67,7 @@ def arguments_for(
         asked = None if chosen is None else len(chosen)
     default = inspect.signature(type(pipe).__call__).parameters["num_inference_steps"].default
     # Flow pipelines spell their default out as sigmas.
-    plain = sigmas is None or np.allclose(sigmas, np.linspace(1.0, 1 / len(sigmas), len(sigmas)))
+    plain = sigmas is None or (len(sigmas) > 0 and np.allclose(sigmas, np.linspace(1.0, 1 / len(sigmas), len(sigmas))))
     if asked not in (None, default, policy.steps) or timesteps is not None or not plain:
         what = f"{asked} steps" if timesteps is None and plain else "timesteps of its own"
         raise InputError(
@@ -74,11 +87,82 @@ def arguments_for(
 
 
 def count_calls(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
-    """How often the denoiser is called in each step, found on a scheduler of the same config."""
+    """How often the denoiser is called in each step, found on a scheduler of the same config.
+
+    Raises:
+        PolicyError: the scheduler cannot make such steps.
+    """
     # Made anew and not copied: a scheduler under a policy has methods that lead back to its pipeline.
     trial = scheduler_for(type(scheduler).from_config(scheduler.config), policy)
     given: dict[str, Any] = {}
     if getattr(trial.config, "use_dynamic_shifting", False):
         given["mu"] = 1.0
-    trial.set_timesteps(**arguments_for(policy, pipe, trial, given, {}))
-    return calls_per_step(trial, policy.steps, len(trial.timesteps))
+    _check_listed(trial, policy)
+    with _refused_settings(type(trial).__name__):
+        trial.set_timesteps(**arguments_for(policy, pipe, trial, given, {}))
+    calls = calls_per_step(trial, policy.steps, len(trial.timesteps))
+    _check_levels(trial, policy)
+    return calls
+
+
+# Keys that say which noise levels a denoiser was trained at, which no policy changes.
+_TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+
+
+def _check_same_training(scheduler: Any, config: Mapping[str, Any]) -> None:
+    for key in _TRAINING:
+        if key in config and config[key] != scheduler.config.get(key):
+            raise PolicyError(
+                f"scheduler.config.{key}: {config[key]!r} is not what the model was trained with: leave it out"
+            )
+
+
+def _check_listed(scheduler: Any, policy: Policy) -> None:
+    """Refuse explicit noise levels that the denoiser was never trained at."""
+    if isinstance(policy.timesteps, tuple):
+        # A flow's timesteps end at 1000, where its sigma is 1; a diffusion's begin at 0.
+        last = scheduler.config.num_train_timesteps - (0 if is_flow(scheduler) else 1)
+        if policy.timesteps[0] > last:
+            raise PolicyError(
+                f"timesteps: {policy.timesteps[0]} lies beyond {last}, the last that {type(scheduler).__name__} has:"
+                " begin with that or less"
+            )
+    elif policy.sigmas is not None and is_flow(scheduler) and policy.sigmas[0] > 1:
+        raise PolicyError(f"sigmas: {policy.sigmas[0]:g} lies beyond 1, pure noise in a flow: begin with that or less")
+
+
+def _check_levels(scheduler: Any, policy: Policy) -> None:
+    """Refuse steps that the scheduler makes but cannot take."""
+    name = type(scheduler).__name__
+    first = scheduler.timesteps[0]
+    # Pipelines without a flow have the scheduler look up where it begins; of equal timesteps it takes the second.
+    if not is_flow(scheduler) and hasattr(scheduler, "index_for_timestep") and scheduler.index_for_timestep(first) != 0:
+        raise PolicyError(
+            f"{name} begins with timestep {float(first):g} twice under this policy: use fewer steps, or noise levels"
+            " further apart"
+        )
+    try:
+        levels = [level(scheduler, call) for call in range(len(scheduler.timesteps))]
+    except IndexError:
+        raise PolicyError(
+            f"{name} has no noise level for some of its {policy.steps} steps: use fewer steps or another spacing"
+        ) from None
+    if not all(math.isfinite(part) for pair in levels for part in pair):
+        raise PolicyError(
+            f"{name} makes noise levels that are not finite under this policy: use other timesteps or sigmas, or other"
+            " scheduler settings"
+        )
+
+
+@contextmanager
+def _refused_settings(name: str) -> Iterator[None]:
+    """Schedulers refuse what they are given with exceptions of any class and length."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"{name} cannot run the policy's steps or settings ({reason_of(error)}): change them or"
+            " use another scheduler"
+        ) from None

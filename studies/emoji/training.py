@@ -68,7 +68,10 @@ def train(
     module.to(device, memory_format=torch.channels_last).train()
     average = MovingAverage(module, ema_decay)
     optimizer = torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad], lr=args.learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
+        [p for p in module.parameters() if p.requires_grad],
+        lr=args.learning_rate,
+        weight_decay=weight_decay,
+        betas=(0.9, 0.99),
     )
     path: Path = args.work_dir / f"{name}.pt"
     start = 0
@@ -100,7 +103,7 @@ def train(
     )
     with Progress(*columns) as progress:
         task = progress.add_task(name, total=args.steps, completed=start)
-        running = 0.0
+        running, summed = 0.0, 0
         for step in range(start, args.steps):
             generator = torch.Generator(device).manual_seed(args.seed * 1_000_003 + step)
             for group in optimizer.param_groups:
@@ -111,12 +114,12 @@ def train(
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             average.update(module, step)
-            running += float(loss.detach())
+            running, summed = running + float(loss.detach()), summed + 1
             done = step + 1
             if done % log_every == 0:
-                losses.append([float(done), running / log_every])
-                progress.console.print(f"{name} step {done} loss {running / log_every:.5f}")
-                running = 0.0
+                losses.append([float(done), running / summed])
+                progress.console.print(f"{name} step {done} loss {running / summed:.5f}")
+                running, summed = 0.0, 0
             if done % save_every == 0 or done == args.steps:
                 save(done)
             progress.update(task, completed=done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure, Unit
 from autotune.units import find_units
@@ -11,7 +13,7 @@ STEPS = 5
 # Computed in steps 0, 2, 3: what is kept is taken in 1 and 4, then with two points for a forecast.
 COMPUTE = (0, 2, 3)
 EVERY = tuple(range(STEPS))
-HANDOFFS = ("renoise", "noise_matched")
+HANDOFFS: tuple[Literal["renoise", "noise_matched"], ...] = ("renoise", "noise_matched")
 
 
 RESIDUAL_RANGE, CROSS_ATTENTION = "residual of a range", "guidance stops, cross-attention stays"
@@ -86,7 +88,7 @@ def structure_of(family: TinyFamily, pipe: object) -> Structure:
     return find_units(getattr(pipe, family.denoiser))
 
 
-def _rule(units: list[str], mode: str = "reuse", **fields: object) -> CacheRule:
+def _rule(units: list[str], mode: Any = "reuse", **fields: Any) -> CacheRule:
     return CacheRule(units=tuple(units), mode=mode, **({"compute_steps": COMPUTE} | fields))
 
 

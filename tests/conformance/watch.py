@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,7 @@ class Watch:
             leave(*args)
             self.kept.append(session.kept_bytes())
 
-        session.enter, session.leave = entering, leaving  # type: ignore[method-assign]
+        session.enter, session.leave = entering, leaving  # type: ignore[method-assign, assignment]
 
     @staticmethod
     def _wrap(module: torch.nn.Module, forward: Any) -> None:
@@ -94,3 +95,24 @@ class Watch:
             return forward(*args, **kwargs)
 
         return noting
+
+
+def shadowing(instance: Any) -> set[str]:
+    """What an instance has in place of its class's, and what this package leaves in it."""
+    return {name for name in vars(instance) if hasattr(type(instance), name) or "postdiff" in name or "__" in name}
+
+
+def traces(pipe: Any) -> Mapping[str, Any]:
+    """Everything by which a policy could be seen in the instances of a pipeline."""
+    modules = [
+        (f"{part}.{path}", module)
+        for part, component in pipe.components.items()
+        if isinstance(component, torch.nn.Module)
+        for path, module in component.named_modules()
+    ]
+    names = {path: sorted(set(vars(module)) & {"forward", "_diffusers_hook"}) for path, module in modules}
+    return {
+        "hooks": {path: found for path, found in names.items() if found},
+        "pipe": shadowing(pipe),
+        "scheduler": (id(pipe.scheduler), shadowing(pipe.scheduler)),
+    }

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-
-class _FlopCount(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func.overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=output)
-        return output
+from tests.conformance.watch import FlopCount
 
 
 @dataclass
@@ -31,61 +18,60 @@ class Work:
     """What the calls of a denoiser computed.
 
     Attributes:
-        flops: of all calls together.
-        calls: for every call the names of those watched modules that computed, in order.
+        flops: of all calls together, 0 where they were not counted.
+        calls: for every call the linear layers and convolutions that were called, by name. One whose
+            own output is taken from a cache counts too; one inside of something that is does not.
         outputs: for every call the outputs of all recorded modules by name, computed or not.
     """
 
     flops: int = 0
-    calls: list[list[str]] = field(default_factory=list)
+    calls: list[set[str]] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
-    def computed(self, name: str) -> list[int]:
-        """The calls in which a watched module computed."""
-        return [index for index, names in enumerate(self.calls) if name in names]
+    def computed(self, layer: str) -> list[int]:
+        """The calls of the denoiser in which a layer was called."""
+        return [index for index, names in enumerate(self.calls) if layer in names]
 
 
 @contextmanager
-def watched(denoiser: nn.Module, computes: str = "", outputs: tuple[str, ...] = ()) -> Iterator[Work]:
-    """Count in every call of ``denoiser``.
+def watched(denoiser: nn.Module, *, flops: bool = False, outputs: tuple[str, ...] = ()) -> Iterator[Work]:
+    """Watch every call of ``denoiser``.
 
-    PyTorch's own module hooks run around a forward, whoever has replaced it. Attention runs in the
-    plain implementation: the fused one of the CPU is not counted.
+    PyTorch's own module hooks run around a forward, whoever has replaced it.
 
     Args:
-        computes: how the names of the modules end that are watched: layers deep inside, which
-            run only when what they are part of is computed.
+        flops: count them, which takes most of the time. Attention then runs in its plain
+            implementation: the fused one of the CPU is not counted.
         outputs: names of modules whose outputs are recorded.
     """
-    work, counter = Work(), _FlopCount()
-    entered = ExitStack()
+    work, counter = Work(), FlopCount()
+    counting = ExitStack()
     modules = dict(denoiser.named_modules())
 
-    def before(_module: nn.Module, _args: Any) -> None:
-        work.calls.append([])
+    def before(*_: Any) -> None:
+        work.calls.append(set())
         work.outputs.append({})
-        entered.enter_context(counter)
+        if flops:
+            counting.enter_context(sdpa_kernel(SDPBackend.MATH))
+            counting.enter_context(counter)
 
     def after(*_: Any) -> None:
-        entered.close()
+        counting.close()
         work.flops = counter.total
 
-    def compute(name: str) -> Any:
-        return lambda *_: work.calls[-1].append(name)
+    def called(name: str) -> Callable[..., None]:
+        return lambda *_: work.calls[-1].add(name)
 
-    def record(name: str) -> Any:
-        return lambda _module, _args, output: work.outputs[-1].__setitem__(name, output)
+    def record(name: str) -> Callable[..., None]:
+        return lambda _module, _args, output: work.outputs[-1].update({name: output})
 
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        handles = [denoiser.register_forward_pre_hook(before), denoiser.register_forward_hook(after, always_call=True)]
-        if computes:
-            handles += [
-                module.register_forward_hook(compute(name))
-                for name, module in modules.items()
-                if f".{name}".endswith(f".{computes}")
-            ]
-        handles += [modules[name].register_forward_hook(record(name)) for name in outputs]
-        for handle in handles:
-            stack.callback(handle.remove)
+    handles = [denoiser.register_forward_pre_hook(before), denoiser.register_forward_hook(after, always_call=True)]
+    for name, module in modules.items():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            handles.append(module.register_forward_hook(called(name)))
+    handles += [modules[name].register_forward_hook(record(name)) for name in outputs]
+    try:
         yield work
+    finally:
+        for handle in handles:
+            handle.remove()
