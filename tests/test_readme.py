@@ -14,7 +14,9 @@ from autotune.policy import Guidance, Policy
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(autotune.__file__).parents[1]
 SNIPPETS = re.findall(
-    r"^```python\n(# deploy\.py\n.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    r"^```python\n(# (?:deploy|policy)\.py\n.*?)^```",
+    (ROOT / "README.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -28,7 +28,7 @@ from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
-from autotune.runtime.timesteps import arguments_for, count_calls, scheduler_for
+from autotune.runtime.timesteps import arguments_for, scheduler_for, try_steps
 from autotune.structure import Structure
 from autotune.units import find_units
 
@@ -48,7 +48,7 @@ class Runtime:
         check_compatible(pipe, policy, strict=strict)
         self.plain_scheduler = pipe.scheduler
         self.scheduler = scheduler_for(pipe.scheduler, policy)
-        count_calls(pipe.scheduler, policy, pipe)
+        try_steps(self.scheduler, policy, pipe)
         if policy.model is not None:
             # Whether another size fits shows when it is asked for, before the first denoising step.
             full = latents_of(pipe, policy.model.height, policy.model.width)
@@ -82,6 +82,7 @@ class Runtime:
             ("prepare_latents", self._prepare_latents),
             ("get_timesteps", self._get_timesteps),
             ("progress_bar", self._progress_bar),
+            ("maybe_free_model_hooks", self._end_call),
             ("save_pretrained", self._save_pretrained),
         ):
             if hasattr(self.pipe, name):
@@ -239,6 +240,11 @@ class Runtime:
         if total is not None:
             total = self.policy.steps if self._start == 0 else min(total, self.policy.steps)
         return original(iterable=iterable, total=total)
+
+    def _end_call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """What pipelines do last: a call that was interrupted leaves nothing behind either."""
+        self._forget()
+        original(*args, **kwargs)
 
     def _save_pretrained(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The plain pipeline is saved: its own scheduler, no trace of the policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,8 @@ def arguments_for(
     arguments = {key: value for key, value in given.items() if key not in ("sigmas", "timesteps")}
     arguments["num_inference_steps"] = policy.steps
     if policy.sigmas is not None:
-        arguments |= {"sigmas": sigma_argument(scheduler, policy.sigmas), "num_inference_steps": None}
+        # As an array: some classes compute with it as it is.
+        arguments |= {"sigmas": np.array(sigma_argument(scheduler, policy.sigmas)), "num_inference_steps": None}
     elif isinstance(policy.timesteps, tuple):
         arguments |= {"timesteps": list(policy.timesteps), "num_inference_steps": None}
     elif "sigmas" in given and sigmas is not None:
@@ -87,19 +89,25 @@ def arguments_for(
 
 
 def count_calls(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
-    """How often the denoiser is called in each step, found on a scheduler of the same config.
+    """How often the denoiser is called in each step, found on a copy of the scheduler.
 
     Raises:
         PolicyError: the scheduler cannot make such steps.
     """
-    # Made anew and not copied: a scheduler under a policy has methods that lead back to its pipeline.
-    trial = scheduler_for(type(scheduler).from_config(scheduler.config), policy)
+    return try_steps(scheduler_for(scheduler, policy), policy, pipe)
+
+
+def try_steps(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
+    """As :func:`count_calls`, for the scheduler the policy runs under; it is left as it is."""
+    # Copied and not made anew: some classes take a second for that. Setting timesteps rebinds attributes.
+    trial = copy.copy(scheduler)
     given: dict[str, Any] = {}
     if getattr(trial.config, "use_dynamic_shifting", False):
         given["mu"] = 1.0
     _check_listed(trial, policy)
     with _refused_settings(type(trial).__name__):
-        trial.set_timesteps(**arguments_for(policy, pipe, trial, given, {}))
+        # Of the class: the instance's method may have been replaced by one that leads back to a pipeline.
+        type(trial).set_timesteps(trial, **arguments_for(policy, pipe, trial, given, {}))
     calls = calls_per_step(trial, policy.steps, len(trial.timesteps))
     _check_levels(trial, policy)
     return calls

@@ -94,6 +94,7 @@ def test_depends_on_all_that_it_is_told(family: TinyFamily) -> None:
         assert (_run(family, **change) - first).std() > 1e-3 * first.std(), name
 
 
+@pytest.mark.exhaustive
 def test_depends_on_every_block(family: TinyFamily) -> None:
     first = _run(family, guidance=False)
     blocks = dict(_blocks(getattr(_pipe(family.name), family.denoiser)))
@@ -154,6 +155,7 @@ def test_the_conditional_branch_is_where_declared(family: TinyFamily) -> None:
     assert same == ([False, True] if family.conditional_first else [True, False])
 
 
+@pytest.mark.exhaustive
 def test_takes_another_scheduler(family: TinyFamily) -> None:
     scheduler = DDIMScheduler() if family.scheduler == "diffusion" else FlowMatchEulerDiscreteScheduler()
     assert family.make(scheduler).scheduler is scheduler

@@ -47,6 +47,7 @@ def _size(call: Call) -> LatentSize:
     return call.family.size_of(call.sample, call.kwargs)
 
 
+@pytest.mark.exhaustive  # the conformance suite counts under policies, the one that does nothing among them
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_inputs_cost_what_the_pipeline_executes(name: str) -> None:
     tiny = FAMILIES[name]

@@ -40,7 +40,10 @@ def test_units_are_the_modules_that_run_in_the_order_they_end(name: str) -> None
     assert completed_order(call, set(names)) == names
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+# SDXL's units are those of Stable Diffusion, only more of them.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.exhaustive] if name == "sdxl" else []) for name in DENOISERS]
+)
 def test_reads_and_streams_are_what_a_disturbed_output_changes(name: str) -> None:
     call = Call(FAMILIES[name], guidance=False)
     structure = find_units(call.denoiser)
