@@ -69,22 +69,23 @@ class Runtime:
             if hasattr(self.scheduler, name):
                 self._unhooked[name] = getattr(self.scheduler, name)
         if self.policy.resolution:
-            for name, method in (
-                ("scale_model_input", self._scale),
-                ("add_noise", self._noise),
-                ("scale_noise", self._noise),
-            ):
-                if name in self._unhooked:
-                    self._replace(self.scheduler, name, method)
+            methods: dict[str, Callable[..., Any]] = {
+                "scale_model_input": self._scale,
+                "add_noise": self._noise,
+                "scale_noise": self._noise,
+            }
+            for name in self._unhooked:
+                self._replace(self.scheduler, name, methods[name])
             if hasattr(self.pipe, "prepare_mask_latents"):
                 self._replace(self.pipe, "prepare_mask_latents", self._prepare_mask)
-        for name, method in (
-            ("prepare_latents", self._prepare_latents),
-            ("get_timesteps", self._get_timesteps),
-            ("progress_bar", self._progress_bar),
-            ("maybe_free_model_hooks", self._end_call),
-            ("save_pretrained", self._save_pretrained),
-        ):
+        methods = {
+            "prepare_latents": self._prepare_latents,
+            "get_timesteps": self._get_timesteps,
+            "progress_bar": self._progress_bar,
+            "maybe_free_model_hooks": self._end_call,
+            "save_pretrained": self._save_pretrained,
+        }
+        for name, method in methods.items():
             if hasattr(self.pipe, name):
                 self._replace(self.pipe, name, method)
         self._attach_hooks()
