@@ -13,7 +13,7 @@ from autotune.errors import InputError, did_you_mean
 
 _MODELS = Path(__file__).parent / "models"
 
-DEMO_NAMES = ("emoji-unet",)
+DEMO_NAMES = ("emoji-unet", "emoji-dit")
 
 
 @dataclass(frozen=True)
