@@ -38,8 +38,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
         super().__init__()
-        self.module: Any = None
-        self.wrapper: Any = None
+        self.place = Place(self)
         self.name = unit.name
         self.passes = unit.kind == "block" and bool(unit.streams)
         names = list(inspect.signature(module.forward).parameters)
@@ -48,8 +47,6 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.residual = False
         self.notes_entry = False
         self.shape: Any = None
-        self._compiled: Callable[..., Any] | None = None
-        self._inside = False
         self.rest()
 
     def rest(self) -> None:
@@ -60,36 +57,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.weights: tuple[Tensor, ...] = ()
         self.computed: Any = None
         self.entry: tuple[Any, ...] = ()
-        if self._compiled is not None:
-            vars(self.module)[_CALL] = self._compiled
-            self._compiled = None
-
-    def ready(self) -> None:
-        """Once told what to do: where the module is compiled on its own, do it outside of the compiled code.
-
-        Blocks that are alike then share the plain model's graphs, whatever each of them does.
-        """
-        self._compiled = vars(self.module).get(_CALL)
-        if self._compiled is not None:
-            vars(self.module)[_CALL] = self._around
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self._inside:
-            return self.fn_ref.original_forward(*args, **kwargs)
-        return self._act(self.fn_ref.original_forward, args, kwargs)
+        return self.act(self.fn_ref.original_forward, args, kwargs)
 
-    def _around(self, *args: Any, **kwargs: Any) -> Any:
-        return self._act(self._enter_compiled, args, kwargs)
-
-    def _enter_compiled(self, *args: Any, **kwargs: Any) -> Any:
-        assert self._compiled is not None
-        self._inside = True
-        try:
-            return self._compiled(*args, **kwargs)
-        finally:
-            self._inside = False
-
-    def _act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.notes_entry:
             self.entry = self._streams(args, kwargs)
         if self.action == COMPUTE:
@@ -116,28 +88,31 @@ class BlockHook(ModelHook):  # type: ignore[misc]
 
     def __init__(self, units: Sequence[int], last: UnitHook, outputs: Sequence[UnitHook] | None) -> None:
         super().__init__()
-        self.module: Any = None
-        self.wrapper: Any = None
+        self.place = Place(self)
         self.units = tuple(units)
         self.last = last
         self.outputs = None if outputs is None else tuple(outputs)
         self.skip = False
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.act(self.fn_ref.original_forward, args, kwargs)
+
+    def act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.skip:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return compute(*args, **kwargs)
         last = _tensor_given(self.last)
         if self.outputs is None:
             return last
         return last, tuple(_tensor_given(hook) for hook in self.outputs)
 
 
-class DenoiserHook:
-    """Hand a module's calls to ``evaluate(call, args, kwargs)``, outside of whatever wraps or compiles its forward."""
+class CallHook:
+    """Hand a module's calls to ``act(call, args, kwargs)``, outside of whatever wraps or compiles its forward."""
 
-    def __init__(self, evaluate: Callable[..., Any]) -> None:
-        self._evaluate = evaluate
+    def __init__(self, act: Callable[..., Any]) -> None:
+        self._act = act
         self._module: nn.Module | None = None
+        self.inner: Callable[..., Any] | None = None
 
     def attach(self, module: nn.Module) -> None:
         """Take hold of ``module``, again where it has been compiled since, and of nothing else."""
@@ -145,7 +120,7 @@ class DenoiserHook:
         if module is self._module and vars(module).get(_CALL) == self._call:
             return
         self.detach()
-        self._module, self._inner = module, vars(module).get(_CALL)
+        self._module, self.inner = module, vars(module).get(_CALL)
         vars(module)[_CALL] = self._call
 
     def detach(self) -> None:
@@ -154,61 +129,87 @@ class DenoiserHook:
         own = vars(self._module)
         # Where the module has been compiled since, the hook is gone already.
         if own.get(_CALL) == self._call:
-            if self._inner is None:
+            if self.inner is None:
                 del own[_CALL]
             else:
-                own[_CALL] = self._inner
-        self._module = None
+                own[_CALL] = self.inner
+        self._module = self.inner = None
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         assert self._module is not None
-        inner: Any = self._module._call_impl if self._inner is None else self._inner
-        return self._evaluate(inner, args, kwargs)
+        inner: Any = self._module._call_impl if self.inner is None else self.inner
+        return self._act(inner, args, kwargs)
 
 
-def attach(hook: UnitHook | BlockHook, module: nn.Module) -> None:
-    """Put ``hook`` on ``module``; again, if another library took it off with a hook of its own."""
-    before = hook.module
-    if before is module and _holds(module, hook):
-        return
-    if before is not None:
-        detach(hook)
-    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, _NAME)
-    hook.module, hook.wrapper = module, module.forward
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of ``module`` enter compiled code of its own, with or without a hook before it."""
+    call = vars(module).get(_CALL)
+    hook = getattr(call, "__self__", None)
+    return hasattr(module, "_orig_mod") or (hook.inner if isinstance(hook, CallHook) else call) is not None
 
 
-def detach(hook: UnitHook | BlockHook) -> None:
-    """Take ``hook`` off, and nobody else's hooks with it."""
-    module, reference = hook.module, hook.fn_ref
-    own, registry = vars(module), module._diffusers_hook
-    top, last = own.get("forward"), registry._hook_order[-1] == _NAME
-    if not _acts(hook):
-        reference.original_forward = reference.forward
-    registry.remove_hook(_NAME, recurse=False)
-    if last and top is not hook.wrapper:
-        # Another library put its own around the hook, or took the hook away; diffusers has overwritten that.
-        inner = own.pop("forward")
-        if top is not None:
-            own["forward"] = top
-        if own.get("_old_forward") is hook.wrapper:  # accelerate
-            own["_old_forward"] = inner
-    if not registry.hooks:
-        del module._diffusers_hook
-    if getattr(own.get("forward"), "__func__", None) is type(module).forward:
-        del own["forward"]
-    hook.module = hook.wrapper = None
+class Place:
+    """Where a hook is: on a module's forward, among the hooks of other libraries, or on its calls."""
 
+    def __init__(self, hook: UnitHook | BlockHook) -> None:
+        self._hook = hook
+        self._on_call = CallHook(hook.act)
+        self._module: Any = None
+        self._wrapper: Any = None
 
-def _holds(module: nn.Module, hook: UnitHook | BlockHook) -> bool:
-    """Whether calls of ``module`` still pass through ``hook``, with or without other hooks around it."""
-    own = vars(module)
-    around = own["_diffusers_hook"]._hook_order[-1] != _NAME
-    return _acts(hook) and (around or hook.wrapper in (own.get("forward"), own.get("_old_forward")))
+    def move(self, module: nn.Module, *, outside: bool) -> None:
+        """Put the hook on ``module``; again, if another library has taken it off with a hook of its own.
 
+        Args:
+            outside: before compiled code of the module's own, which then is the plain model's.
+        """
+        if outside:
+            self._leave_forward()
+            self._on_call.attach(module)
+            return
+        self._on_call.detach()
+        if self._module is module and self._holds():
+            return
+        self._leave_forward()
+        HookRegistry.check_if_exists_or_initialize(module).register_hook(self._hook, _NAME)
+        self._module, self._wrapper = module, module.forward
 
-def _acts(hook: UnitHook | BlockHook) -> bool:
-    """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
-    return bool(getattr(hook.fn_ref.forward, "func", None) == hook.new_forward)
+    def leave(self) -> None:
+        """Take the hook off, and nobody else's with it."""
+        self._on_call.detach()
+        self._leave_forward()
+
+    def _leave_forward(self) -> None:
+        module, reference = self._module, self._hook.fn_ref
+        if module is None:
+            return
+        own, registry = vars(module), module._diffusers_hook
+        top, last = own.get("forward"), registry._hook_order[-1] == _NAME
+        if not self._acts():
+            reference.original_forward = reference.forward
+        registry.remove_hook(_NAME, recurse=False)
+        if last and top is not self._wrapper:
+            # Another library put its own around the hook, or took the hook away; diffusers has overwritten that.
+            inner = own.pop("forward")
+            if top is not None:
+                own["forward"] = top
+            if own.get("_old_forward") is self._wrapper:  # accelerate
+                own["_old_forward"] = inner
+        if not registry.hooks:
+            del module._diffusers_hook
+        if getattr(own.get("forward"), "__func__", None) is type(module).forward:
+            del own["forward"]
+        self._module = self._wrapper = None
+
+    def _holds(self) -> bool:
+        """Whether the module's forward still passes through the hook, with or without other hooks around it."""
+        own = vars(self._module)
+        around = own["_diffusers_hook"]._hook_order[-1] != _NAME
+        return self._acts() and (around or self._wrapper in (own.get("forward"), own.get("_old_forward")))
+
+    def _acts(self) -> bool:
+        """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
+        return bool(getattr(self._hook.fn_ref.forward, "func", None) == self._hook.new_forward)
 
 
 def _tensor_given(hook: UnitHook) -> Tensor:

@@ -23,7 +23,7 @@ from autotune.families import LatentSize, family_of
 from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
-from autotune.runtime.hooks import BlockHook, DenoiserHook, UnitHook, attach, detach
+from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
@@ -57,7 +57,7 @@ class Runtime:
         self._unhooked: dict[str, Any] = {}
         # With what the instance itself had by that name, as other tools leave it.
         self._replaced: list[tuple[Any, str, Any]] = []
-        self._denoiser_hook = DenoiserHook(self._evaluate)
+        self._denoiser_hook = CallHook(self._evaluate)
         self._forget()
 
     def install(self) -> None:
@@ -99,10 +99,8 @@ class Runtime:
             else:
                 setattr(owner, name, own)
         self._denoiser_hook.detach()
-        for hook in self.hooks.values():
-            detach(hook)
-        for block in self.block_hooks.values():
-            detach(block)
+        for hook in self._hooks_by_module().values():
+            hook.place.leave()
         if "__deepcopy__" in vars(self.pipe):
             del self.pipe.__deepcopy__
         if self.pipe.scheduler is self.scheduler and self.scheduler is not self.plain_scheduler:
@@ -173,10 +171,16 @@ class Runtime:
         self.denoiser = denoiser
         self._denoiser_hook.attach(denoiser)
         modules = dict(root_of(denoiser).named_modules())
-        for unit, hook in self.hooks.items():
-            attach(hook, modules[self.structure.units[unit].name])
-        for name, block in self.block_hooks.items():
-            attach(block, modules[name])
+        compiled = {name for name, module in modules.items() if name and is_compiled(module)}
+        whole = is_compiled(denoiser)
+        for name, hook in self._hooks_by_module().items():
+            parts = name.split(".")
+            enclosed = whole or any(".".join(parts[:count]) in compiled for count in range(1, len(parts)))
+            hook.place.move(modules[name], outside=name in compiled and not enclosed)
+
+    def _hooks_by_module(self) -> dict[str, UnitHook | BlockHook]:
+        units = {self.structure.units[unit].name: hook for unit, hook in self.hooks.items()}
+        return {**units, **self.block_hooks}
 
     # State of the pipeline call in progress
 

@@ -87,7 +87,6 @@ class Session:
                     hook.weights = tuple(torch.tensor(weight, dtype=torch.float32) for _, weight in terms)
             elif action is Action.NOT_NEEDED and hook.shape is not None:
                 hook.given = (self._stand_in(hook.shape, rows),)
-            hook.ready()
         for block in self._blocks:
             block.skip = all(
                 step.actions[unit] is not Action.COMPUTE and step.actions[unit] is not Action.RESIDUAL

@@ -62,7 +62,7 @@ def shallow(name: str) -> Any:
     else:
         del pipe.transformer.transformer_blocks[2:]
         if name == "flux-dev":
-            del pipe.transformer.single_transformer_blocks[3:]
+            del pipe.transformer.single_transformer_blocks[2:]
     return pipe
 
 
@@ -121,10 +121,6 @@ def kinds(plan: Plan) -> int:
     )
 
 
-each_order = pytest.mark.parametrize("order", ["compiled first", "policy first"])
-each_pipeline = pytest.mark.parametrize("name", SIZES)
-
-
 def compiled_under(name: str, compile: Callable[..., None], order: str, policy: Policy, **options: Any) -> Any:
     pipe = shallow(name)
     if order == "compiled first":
@@ -135,8 +131,10 @@ def compiled_under(name: str, compile: Callable[..., None], order: str, policy: 
     return pipe
 
 
-@each_order
-@each_pipeline
+@pytest.mark.parametrize(
+    "name, order",
+    [("sd", "compiled first"), ("pixart-alpha", "policy first"), ("flux-dev", "compiled first")],
+)
 def test_compiled_blocks_have_the_plain_models_graphs(name: str, order: str) -> None:
     plain = Counting()
     pipe = shallow(name)
@@ -163,11 +161,10 @@ def test_compiled_blocks_at_several_sizes_and_batches() -> None:
     name, backend = "flux-dev", Counting()
     policy = cached(name, shallow(name), resolution=(ResolutionStage(scale=0.5, until_step=2),))
     pipe = compiled_under(name, compile_blocks, "compiled first", policy, backend=backend, fullgraph=True)
-    for batch in (1, 2, 3):
+    for batch in (1, 2):
         torch.testing.assert_close(result(name, pipe, batch=batch), under(name, policy, batch=batch))
     settled = backend.graphs
-    assert settled <= 8
-    for batch in (4, 1, 2):
+    for batch in (3, 1):
         result(name, pipe, batch=batch)
     assert backend.graphs == settled
 
@@ -181,6 +178,7 @@ def test_compiled_blocks_that_are_forecast_or_whose_residual_is_added(mode: str)
     policy = cached(name, shallow(name), rule=rule)
     pipe = compiled_under(name, compile_blocks, "policy first", policy, backend=backend, fullgraph=True)
     torch.testing.assert_close(result(name, pipe), under(name, policy))
+    # Two kinds of blocks, whose inputs lie in memory as what is computed does or as what is put out in its place.
     assert backend.graphs <= 4
     before = backend.graphs
     result(name, pipe)
@@ -201,10 +199,17 @@ def test_layers_inside_of_compiled_blocks() -> None:
     assert backend.graphs == before
 
 
-@each_order
-@each_pipeline
-@pytest.mark.parametrize("compile", [compile_assigned, compile_in_place], ids=["assigned", "in place"])
-def test_a_compiled_denoiser_has_a_graph_per_kind_of_step(name: str, order: str, compile: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    "name, compile, order",
+    [
+        ("pixart-alpha", compile_assigned, "compiled first"),
+        ("pixart-alpha", compile_in_place, "policy first"),
+        pytest.param("flux-dev", compile_in_place, "compiled first", marks=pytest.mark.slow),
+        pytest.param("sd", compile_assigned, "compiled first", marks=pytest.mark.slow),
+        ("pixart-alpha", compile_assigned, "policy first"),
+    ],
+)
+def test_a_compiled_denoiser_has_a_graph_per_kind_of_step(name: str, compile: Callable[..., None], order: str) -> None:
     backend = Counting()
     policy = cached(name, shallow(name))
     pipe = compiled_under(name, compile, order, policy, backend=backend, fullgraph=name != "sd")
@@ -217,6 +222,7 @@ def test_a_compiled_denoiser_has_a_graph_per_kind_of_step(name: str, order: str,
     torch.testing.assert_close(result(name, pipe), result(name, shallow(name)))
 
 
+@pytest.mark.slow
 def test_a_compiled_denoiser_under_everything_at_once() -> None:
     name, backend = "pixart-alpha", Counting()
     stages = (ResolutionStage(scale=0.5, until_step=2, handoff="noise_matched"),)
@@ -227,6 +233,18 @@ def test_a_compiled_denoiser_under_everything_at_once() -> None:
     before = backend.graphs
     result(name, pipe)
     assert backend.graphs == before
+
+
+def test_blocks_compiled_inside_of_a_compiled_denoiser() -> None:
+    """Dynamo traces through compiled blocks into their forwards; the policy is followed there."""
+    name, backend = "pixart-alpha", Counting()
+    policy = cached(name, shallow(name))
+    pipe = compiled_under(name, compile_blocks, "compiled first", policy, backend=backend)
+    torch.testing.assert_close(result(name, pipe), under(name, policy))
+    compile_in_place(name, pipe, backend=backend)
+    torch.testing.assert_close(result(name, pipe), under(name, policy))
+    remove_policy(pipe)
+    torch.testing.assert_close(result(name, pipe), result(name, shallow(name)))
 
 
 def test_beyond_dynamos_limit_steps_run_uncompiled() -> None:
