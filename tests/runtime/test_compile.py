@@ -204,8 +204,8 @@ def test_layers_inside_of_compiled_blocks() -> None:
     [
         ("pixart-alpha", compile_assigned, "compiled first"),
         ("pixart-alpha", compile_in_place, "policy first"),
-        pytest.param("flux-dev", compile_in_place, "compiled first", marks=pytest.mark.slow),
-        pytest.param("sd", compile_assigned, "compiled first", marks=pytest.mark.slow),
+        pytest.param("flux-dev", compile_in_place, "compiled first", marks=pytest.mark.exhaustive),
+        pytest.param("sd", compile_assigned, "compiled first", marks=pytest.mark.exhaustive),
         ("pixart-alpha", compile_assigned, "policy first"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_compiled_denoiser_has_a_graph_per_kind_of_step(name: str, compile: Ca
     torch.testing.assert_close(result(name, pipe), result(name, shallow(name)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_denoiser_under_everything_at_once() -> None:
     name, backend = "pixart-alpha", Counting()
     stages = (ResolutionStage(scale=0.5, until_step=2, handoff="noise_matched"),)
@@ -265,7 +265,7 @@ def test_through_the_ahead_of_time_tracer() -> None:
     torch.testing.assert_close(result(name, pipe), under(name, policy), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("compile", [compile_blocks, compile_in_place], ids=["blocks", "in place"])
 def test_through_inductor(compile: Callable[..., None]) -> None:
     name = "flux-dev"
