@@ -10,14 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from functools import cached_property, lru_cache
+from typing import Any
 
 from autotune.errors import PolicyError
 from autotune.policy import Policy
 from autotune.structure import Structure
 
+Group = tuple[int, ...]
 Sources = tuple[tuple[int, float], ...]
 
 _MOST_SCALES = 8
+# What guidance lets be reused after it has stopped; no unit has this name.
+_CROSS_ATTENTION = ("cross attention",)
+# Searches price thousands of policies that differ in few ways.
+_REMEMBERED = 1024
 
 
 class Action(IntEnum):
@@ -35,28 +42,54 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One cache rule against one denoiser: units with the first block of their range, and when they compute."""
+    """One cache rule against one denoiser: units with the first block of their range, and when they compute.
 
+    ``names`` are the policy's words for the units.
+    """
+
+    names: tuple[str, ...]
     units: Mapping[int, int]
     mode: str
     order: int
     compute_steps: frozenset[int]
 
 
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """What the units do in one call of the denoiser, but for how many results a reuse takes.
+
+    Calls that do the same share one pattern, compared by identity.
+    """
+
+    actions: tuple[Action, ...]
+
+    @cached_property
+    def computed(self) -> tuple[int, ...]:
+        """The units that compute."""
+        return tuple(unit for unit, action in enumerate(self.actions) if action is Action.COMPUTE)
+
+    @cached_property
+    def taken(self) -> frozenset[int]:
+        """The units that take from memory."""
+        return frozenset(unit for unit, action in enumerate(self.actions) if action in (Action.REUSE, Action.RESIDUAL))
+
+
 @dataclass(frozen=True)
 class Step:
     """One evaluation of the denoiser and the scheduler's step after it.
+
+    Units that do the same as one another throughout a plan are planned together, as a group.
 
     Attributes:
         index: which call of the denoiser, counted over the whole schedule.
         step: which of the policy's steps it belongs to; second-order solvers call twice a step.
         height, width: of the latents.
         branches: 2 where the conditional and the unconditional branch are computed, else 1.
-        actions: one entry per unit.
-        sources: for every unit that takes from memory, which of its earlier results: pairs of the
+        pattern: what the units do.
+        taken: groups that take from memory, each with which of its earlier results: pairs of the
             call they were computed in and their weight, summing to 1.
-        keep: units whose result of this call is taken later.
-        drop: kept results (unit, call) that nobody takes after this call.
+        kept: groups whose result of this call is taken later.
+        dropped: kept results (group, call) that nobody takes after this call.
         fresh: nothing computed before can serve (first call, another resolution, a branch that did not run before).
         handoff: how the latents reach the next stage's size after this call.
     """
@@ -66,12 +99,35 @@ class Step:
     height: int
     width: int
     branches: int
-    actions: tuple[Action, ...]
-    sources: Mapping[int, Sources]
-    keep: frozenset[int]
-    drop: frozenset[tuple[int, int]]
+    pattern: Pattern
+    taken: tuple[tuple[Group, Sources], ...]
+    kept: tuple[Group, ...]
+    dropped: tuple[tuple[Group, int], ...]
     fresh: bool
     handoff: str | None
+
+    @cached_property
+    def actions(self) -> tuple[Action, ...]:
+        """One entry per unit."""
+        forecast = {unit for group, terms in self.taken if len(terms) > 1 for unit in group}
+        return tuple(
+            Action.FORECAST if unit in forecast else action for unit, action in enumerate(self.pattern.actions)
+        )
+
+    @cached_property
+    def sources(self) -> Mapping[int, Sources]:
+        """What every unit that takes from memory takes."""
+        return {unit: terms for group, terms in self.taken for unit in group}
+
+    @cached_property
+    def keep(self) -> frozenset[int]:
+        """Units whose result of this call is taken later."""
+        return frozenset(unit for group in self.kept for unit in group)
+
+    @cached_property
+    def drop(self) -> frozenset[tuple[int, int]]:
+        """Kept results (unit, call) that nobody takes after this call."""
+        return frozenset((unit, call) for group, call in self.dropped for unit in group)
 
 
 @dataclass(frozen=True)
@@ -108,26 +164,26 @@ def resolve_rules(policy: Policy, structure: Structure) -> list[Rule]:
             or cross-attention to keep in a denoiser without.
     """
     rules = [
-        Rule(structure.resolve(rule.units), rule.mode, rule.order or 0, frozenset(rule.compute_steps))
+        Rule(rule.units, _units(structure, rule.units), rule.mode, rule.order or 0, frozenset(rule.compute_steps))
         for rule in policy.cache
     ]
     guidance = policy.guidance
     if guidance is not None and guidance.after == "cross_attention":
-        units = structure.of_kind("cross-attention")
+        units = _units(structure, _CROSS_ATTENTION)
         if not units:
             raise PolicyError("guidance.after is 'cross_attention' and this denoiser has no such units: use 'nothing'")
-        rules.append(Rule({unit: unit for unit in units}, "reuse", 0, frozenset(range(guidance.stop_step))))
-    owner: dict[int, Rule] = {}
+        rules.append(Rule(_CROSS_ATTENTION, units, "reuse", 0, frozenset(range(guidance.stop_step))))
+    owned: set[int] = set()
     for rule in rules:
         for unit, first in rule.units.items():
             name = structure.units[unit].name
-            if unit in owner:
+            if unit in owned:
                 raise PolicyError(f"two cache rules name {name!r}: leave it in one of them")
-            owner[unit] = rule
             if rule.mode == "residual" and not (structure.units[unit].streams and structure.units[first].streams):
                 raise PolicyError(
                     f"{name!r} has no residual, its output does not continue its input: use mode 'reuse' or 'forecast'"
                 )
+        owned |= rule.units.keys()
     return rules
 
 
@@ -168,26 +224,16 @@ def compile_plan(
     sizes = _sizes(policy, structure, height, width)
     branches = [_branches(policy, step) if guided else 1 for step in range(policy.steps)]
     rules = resolve_rules(policy, structure)
-    rule_of = {unit: rule for rule in rules for unit in rule.units}
 
-    actions: list[tuple[Action, ...]] = []
-    sources: list[dict[int, Sources]] = []
     fresh: list[bool] = []
-    computed: dict[int, list[int]] = {}
+    patterns: list[Pattern] = []
     for call in range(start, len(steps)):
         step, before = steps[call], steps[call - 1]
         fresh.append(call == start or sizes[step] != sizes[before] or branches[step] > branches[before])
-        if fresh[-1]:
-            computed = {unit: [] for unit in range(len(structure.units))}
-        reads = {} if fresh[-1] else taken_at(step, rules, structure)
-        needed = structure.needed(reads)
-        taken = {unit: _weights(computed[unit][-1 - rule_of[unit].order :], call) for unit in reads if unit in needed}
-        for unit in needed - set(reads):
-            computed[unit].append(call)
-        actions.append(tuple(_action(unit, needed, taken, rule_of) for unit in range(len(structure.units))))
-        sources.append(taken)
-
-    keep, drop = _lifetimes(sources, start)
+        reading = [] if fresh[-1] else [(rule.names, rule.mode) for rule in rules if step not in rule.compute_steps]
+        patterns.append(_pattern(structure, tuple(reading)))
+    taken = _sources(rules, patterns, fresh, start)
+    kept, dropped = _lifetimes(taken, start)
     stage_ends = {stage.until_step - 1: stage.handoff for stage in policy.resolution}
     last_call = {step: call for call, step in enumerate(steps)}
     return Plan(
@@ -195,20 +241,74 @@ def compile_plan(
         tuple(
             Step(
                 call,
-                steps[call],
-                *sizes[steps[call]],
-                branches[steps[call]],
-                actions[call - start],
-                sources[call - start],
-                keep[call - start],
-                drop[call - start],
+                step := steps[call],
+                *sizes[step],
+                branches[step],
+                patterns[call - start],
+                tuple(taken[call - start].items()),
+                tuple(kept[call - start]),
+                tuple(dropped[call - start]),
                 fresh[call - start],
-                stage_ends.get(steps[call]) if last_call[steps[call]] == call else None,
+                stage_ends.get(step) if last_call[step] == call else None,
             )
             for call in range(start, len(steps))
         ),
         {unit: first for rule in rules if rule.mode == "residual" for unit, first in rule.units.items()},
     )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _units(structure: Structure, names: tuple[str, ...]) -> Mapping[int, int]:
+    if names == _CROSS_ATTENTION:
+        return {unit: unit for unit in structure.of_kind("cross-attention")}
+    return structure.resolve(names)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _pattern(structure: Structure, reading: tuple[tuple[tuple[str, ...], str], ...]) -> Pattern:
+    """What the units do when those that ``reading`` names, each with its mode, do not compute."""
+    modes = {unit: (mode, first) for names, mode in reading for unit, first in _units(structure, names).items()}
+    needed = structure.needed(
+        {unit: structure.units[first].inputs if mode == "residual" else () for unit, (mode, first) in modes.items()}
+    )
+
+    def action(unit: int) -> Action:
+        if unit not in needed:
+            return Action.NOT_NEEDED
+        if unit not in modes:
+            return Action.COMPUTE
+        return Action.RESIDUAL if modes[unit][0] == "residual" else Action.REUSE
+
+    return Pattern(tuple(action(unit) for unit in range(len(structure.units))))
+
+
+def _groups(rules: Sequence[Rule], patterns: Sequence[Pattern]) -> list[tuple[Group, int]]:
+    """The units of ``rules`` that do the same in each of ``patterns``, with the order of their rule."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for number, rule in enumerate(rules):
+        for unit in rule.units:
+            found.setdefault((number, *(pattern.actions[unit] for pattern in patterns)), []).append(unit)
+    return [(tuple(units), rules[key[0]].order) for key, units in found.items()]
+
+
+def _sources(
+    rules: Sequence[Rule], patterns: Sequence[Pattern], fresh: Sequence[bool], start: int
+) -> list[dict[Group, Sources]]:
+    """For each call the groups that take from memory, and what they take."""
+    groups = _groups(rules, list(dict.fromkeys(patterns)))
+    taken: list[dict[Group, Sources]] = []
+    computed: dict[Group, list[int]] = {}
+    for call, (pattern, anew) in enumerate(zip(patterns, fresh, strict=True), start):
+        if anew:
+            computed = {group: [] for group, _ in groups}
+        taken.append({})
+        for group, order in groups:
+            action = pattern.actions[group[0]]
+            if action is Action.COMPUTE:
+                computed[group].append(call)
+            elif action is not Action.NOT_NEEDED:
+                taken[-1][group] = _weights(computed[group][-1 - order :], call)
+    return taken
 
 
 def _sizes(policy: Policy, structure: Structure, height: int, width: int) -> list[tuple[int, int]]:
@@ -224,34 +324,24 @@ def _branches(policy: Policy, step: int) -> int:
     return 2 if guidance is None or guidance.start_step <= step < guidance.stop_step else 1
 
 
-def _action(unit: int, needed: frozenset[int], taken: Mapping[int, Sources], rule_of: Mapping[int, Rule]) -> Action:
-    if unit not in needed:
-        return Action.NOT_NEEDED
-    if unit not in taken:
-        return Action.COMPUTE
-    if rule_of[unit].mode == "residual":
-        return Action.RESIDUAL
-    return Action.REUSE if len(taken[unit]) == 1 else Action.FORECAST
-
-
 def _weights(calls: Sequence[int], at: int) -> Sources:
     """Lagrange's weights of values at ``calls`` for the polynomial through them, taken at call ``at``."""
     return tuple((call, math.prod((at - other) / (call - other) for other in calls if other != call)) for call in calls)
 
 
 def _lifetimes(
-    sources: Sequence[Mapping[int, Sources]], start: int
-) -> tuple[list[frozenset[int]], list[frozenset[tuple[int, int]]]]:
-    """For each call, whose result to keep, and which kept results (unit, call) nobody takes any more."""
+    taken: Sequence[Mapping[Group, Sources]], start: int
+) -> tuple[list[list[Group]], list[list[tuple[Group, int]]]]:
+    """For each call, whose result to keep, and which kept results (group, call) nobody takes any more."""
     last_taken = {
-        (unit, call): position
-        for position, taken in enumerate(sources)
-        for unit, terms in taken.items()
+        (group, call): position
+        for position, groups in enumerate(taken)
+        for group, terms in groups.items()
         for call, _ in terms
     }
-    keep: list[set[int]] = [set() for _ in sources]
-    drop: list[set[tuple[int, int]]] = [set() for _ in sources]
-    for (unit, call), position in last_taken.items():
-        keep[call - start].add(unit)
-        drop[position].add((unit, call))
-    return [frozenset(units) for units in keep], [frozenset(outputs) for outputs in drop]
+    kept: list[list[Group]] = [[] for _ in taken]
+    dropped: list[list[tuple[Group, int]]] = [[] for _ in taken]
+    for (group, call), position in last_taken.items():
+        kept[call - start].append(group)
+        dropped[position].append((group, call))
+    return kept, dropped

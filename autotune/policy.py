@@ -11,36 +11,36 @@ import json
 import math
 import os
 import re
-import reprlib
-import tempfile
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from autotune.errors import PolicyError, did_you_mean
+from autotune.errors import PolicyError
+from autotune.records import (
+    LISTED,
+    MAX_TEXT,
+    NAMED,
+    Count,
+    Record,
+    Text,
+    one_line,
+    read_document,
+    refusal,
+    shown,
+    to_json,
+    validated,
+    write_atomically,
+)
 
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
 VERSION: Literal[1] = 1
 MAX_BYTES = 8 * 1024
 MAX_STEPS = 1000
 
-MAX_TEXT = 200
 MAX_ID = 120
-MAX_MESSAGE = 300
 MAX_TIMESTEP = 100_000
 MAX_CONFIG_LIST = 16
 # Larger whole numbers are not exact in every JSON reader.
@@ -50,19 +50,6 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 _COMPONENT = re.compile(r"\*{1,2}|[A-Za-z0-9_-]+")
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _CONFIG_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-_NAMED, _LISTED = "<name>", "<list>"
-# pydantic speaks of Python types, the author of a policy file knows those of JSON.
-_IN_JSON = {
-    "tuple_type": "should be a list",
-    "dict_type": "should be an object in braces",
-    "model_type": "should be an object in braces",
-}
-
-
-def _one_line(text: str) -> str:
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
-        raise ValueError(f"{_shown(text)} holds a line break or another control character, give plain text on one line")
-    return text
 
 
 def _unit_form(name: str) -> str:
@@ -70,18 +57,18 @@ def _unit_form(name: str) -> str:
     for component in name.split("."):
         if not _COMPONENT.fullmatch(component):
             raise ValueError(
-                f"{_shown(name)} is no unit, give module names joined by dots, such as 'up_blocks.1', a range"
+                f"{shown(name)} is no unit, give module names joined by dots, such as 'up_blocks.1', a range"
                 " 'transformer_blocks.3-10', or a pattern '**.attn2' ('*' is one name, '**' any number)"
             )
         ends = _RANGE.fullmatch(component)
         if ends and int(ends[2]) < int(ends[1]):
-            raise ValueError(f"{_shown(name)} is a range that ends before it starts, write {ends[2]}-{ends[1]}")
+            raise ValueError(f"{shown(name)} is a range that ends before it starts, write {ends[2]}-{ends[1]}")
     return name
 
 
 def _class_name(name: str) -> str:
     if not _CLASS_NAME.fullmatch(name):
-        raise ValueError(f"{_shown(name)} is not the name of a class, such as 'DPMSolverMultistepScheduler'")
+        raise ValueError(f"{shown(name)} is not the name of a class, such as 'DPMSolverMultistepScheduler'")
     return name
 
 
@@ -94,14 +81,14 @@ def _config_key(key: str) -> str:
 def _config_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if len(value) > MAX_CONFIG_LIST or not all(_is_config_number(item) for item in value):
-            raise ValueError(f"{_shown(value)} is not a list of at most {MAX_CONFIG_LIST} finite numbers")
+            raise ValueError(f"{shown(value)} is not a list of at most {MAX_CONFIG_LIST} finite numbers")
         return tuple(value)
     if isinstance(value, str) and len(value) <= MAX_TEXT:
-        return _one_line(value)
+        return one_line(value)
     if value is None or isinstance(value, bool) or _is_config_number(value):
         return value
     raise ValueError(
-        f"{_shown(value)} is not a short text, true, false, null, a finite number (integers up to"
+        f"{shown(value)} is not a short text, true, false, null, a finite number (integers up to"
         f" {MAX_CONFIG_NUMBER}) or a list of at most {MAX_CONFIG_LIST} such numbers"
     )
 
@@ -114,14 +101,12 @@ def _is_config_number(value: Any) -> bool:
 
 def _kind_of_timesteps(value: Any) -> str | None:
     if isinstance(value, str):
-        return _NAMED
-    return _LISTED if isinstance(value, list | tuple) else None
+        return NAMED
+    return LISTED if isinstance(value, list | tuple) else None
 
 
 StepIndex = Annotated[int, Field(ge=0, le=MAX_STEPS)]
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
 Integer = Annotated[int, Field(gt=-(2**64), lt=2**64)]
 UnitName = Annotated[Text, AfterValidator(_unit_form)]
 ConfigValue = Annotated[bool | int | float | str | tuple[int | float, ...] | None, BeforeValidator(_config_value)]
@@ -129,8 +114,8 @@ Spacing = Literal["default", "leading", "linspace", "trailing", "karras", "expon
 Timestep = Annotated[int, Field(ge=0, le=MAX_TIMESTEP)]
 Sigma = Annotated[float, Field(gt=0)]
 Timesteps = Annotated[
-    Annotated[Spacing, Tag(_NAMED)]
-    | Annotated[tuple[Timestep, ...], Field(strict=False, max_length=MAX_STEPS), Tag(_LISTED)],
+    Annotated[Spacing, Tag(NAMED)]
+    | Annotated[tuple[Timestep, ...], Field(strict=False, max_length=MAX_STEPS), Tag(LISTED)],
     Discriminator(
         _kind_of_timesteps,
         custom_error_type="timesteps",
@@ -139,13 +124,7 @@ Timesteps = Annotated[
 ]
 
 
-class _Record(BaseModel):
-    """Frozen, no unknown keys, no silent conversions, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelInfo(_Record):
+class ModelInfo(Record):
     """What the policy was made for, and what its costs are relative to.
 
     Fingerprints are hashes of the configs that shape the computation, not of weights.
@@ -163,7 +142,7 @@ class ModelInfo(_Record):
     full_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
 
 
-class ResolutionStage(_Record):
+class ResolutionStage(Record):
     """Steps before ``until_step`` (and after the previous stage) run at ``scale`` per side.
 
     ``handoff="renoise"`` is PostDiff's (section 3.1): predict x0 from the last step of the
@@ -178,7 +157,7 @@ class ResolutionStage(_Record):
     handoff: Literal["renoise", "noise_matched"] = "renoise"
 
 
-class Guidance(_Record):
+class Guidance(Record):
     """Classifier-free guidance runs for steps in ``[start_step, stop_step)`` only.
 
     Outside of it the conditional branch alone is computed, as if the guidance scale were 1.
@@ -191,7 +170,7 @@ class Guidance(_Record):
     after: Literal["nothing", "cross_attention"] = "nothing"
 
 
-class CacheRule(_Record):
+class CacheRule(Record):
     """Units that compute at ``compute_steps`` and at every other step take what they computed before.
 
     A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``). An entry
@@ -223,13 +202,13 @@ class CacheRule(_Record):
             )
         if (self.mode == "forecast") != (self.order is not None):
             raise ValueError(
-                f"order {_shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast'"
+                f"order {shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast'"
                 " and null in mode 'reuse' or 'residual'"
             )
         return self
 
 
-class SchedulerChoice(_Record):
+class SchedulerChoice(Record):
     """Another solver to run under, by class name, of the same prediction type as the pipeline's own.
 
     ``config`` holds what is set besides the pipeline's own scheduler config.
@@ -239,7 +218,7 @@ class SchedulerChoice(_Record):
     config: Annotated[dict[Annotated[str, AfterValidator(_config_key)], ConfigValue], Field(max_length=32)] = {}
 
 
-class Interval(_Record):
+class Interval(Record):
     """A measured value with its 95 % confidence interval."""
 
     value: float
@@ -247,7 +226,7 @@ class Interval(_Record):
     high: float
 
 
-class MeasuredTime(_Record):
+class MeasuredTime(Record):
     """Pipeline time against the full run, both taken alternately in one session."""
 
     device: Text
@@ -256,7 +235,7 @@ class MeasuredTime(_Record):
     relative: Annotated[float, Field(gt=0)]
 
 
-class PolicyCost(_Record):
+class PolicyCost(Record):
     """FLOPs of the denoising loop for one image (two per multiply-add) and what was measured."""
 
     flops: Count
@@ -266,7 +245,7 @@ class PolicyCost(_Record):
     measured: Annotated[tuple[MeasuredTime, ...], Field(strict=False)] = ()
 
 
-class ContenderQuality(_Record):
+class ContenderQuality(Record):
     """Held-out scores of one run: objective (lower is better), Frechet distance, image-text cosine."""
 
     loss: Interval
@@ -274,7 +253,7 @@ class ContenderQuality(_Record):
     alignment: Interval
 
 
-class PolicyQuality(_Record):
+class PolicyQuality(Record):
     """Held-out quality of the policy, of the full run and of fewer steps at the same cost.
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
@@ -293,7 +272,7 @@ class PolicyQuality(_Record):
     difference: Interval
 
 
-class Provenance(_Record):
+class Provenance(Record):
     """Where the policy comes from. ``checksum`` covers the whole file except itself."""
 
     study: Text | None = None
@@ -304,7 +283,7 @@ class Provenance(_Record):
     checksum: Text | None = None
 
 
-class Policy(_Record):
+class Policy(Record):
     """What each denoising step computes, for one model. See the module docstring.
 
     ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
@@ -350,7 +329,7 @@ class Policy(_Record):
         if self.sigmas is not None:
             if self.timesteps != "default":
                 raise ValueError(
-                    f"sigmas: given together with timesteps {_shown(self.timesteps)}, either alone fixes the noise"
+                    f"sigmas: given together with timesteps {shown(self.timesteps)}, either alone fixes the noise"
                     " levels: leave one out"
                 )
             _check_decreasing("sigmas", self.sigmas, self.steps)
@@ -426,7 +405,7 @@ class Policy(_Record):
         provenance = document["provenance"] or Provenance().model_dump(mode="json")
         document["provenance"] = provenance | {"checksum": None}
         document["provenance"]["checksum"] = _digest(document)
-        text = _to_json(document)
+        text = to_json(document)
         if len(text.encode()) > MAX_BYTES:
             raise PolicyError(f"the policy takes {len(text.encode())} bytes, a policy file holds at most {MAX_BYTES}")
         write_atomically(Path(path), text)
@@ -438,24 +417,19 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
     Raises:
         PolicyError: one sentence naming the key, the value and the nearest valid choice.
     """
+    refuse = refusal(source, PolicyError)
     named, version = document.get("format"), document.get("version")
     if not isinstance(named, str) or named != FORMAT:
-        raise _refusal(source, f"not a policy file, its 'format' is not {FORMAT!r}")
+        raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}")
     if type(version) is not int or version != VERSION:
-        raise _refusal(source, f"policy version {_shown(version)} is unknown, this release reads {VERSION}")
-    try:
-        policy = Policy.model_validate(dict(document))
-    except ValidationError as error:
-        raise _refusal(source, _first_problem(error)) from None
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _refusal(source, f"not a JSON document: {error}") from None
+        raise refuse(f"policy version {shown(version)} is unknown, this release reads {VERSION}")
+    policy = validated(Policy, document, refuse)
     checksum = policy.provenance.checksum if policy.provenance else None
     if checksum is not None:
         content = policy.to_dict()
         content["provenance"]["checksum"] = None
         if checksum != _digest(content):
-            raise _refusal(
-                source,
+            raise refuse(
                 "changed after it was exported (its checksum does not match), so its cost and quality no longer"
                 " describe it; export it again, or remove 'cost', 'quality' and 'provenance' to use it as new",
             )
@@ -468,80 +442,7 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
     Raises:
         PolicyError: the file is missing, unreadable, too large, not JSON, or not a valid policy.
     """
-    source = str(path)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _refusal(source, f"cannot be read ({error.strerror or error})") from None
-    except ValueError:
-        raise _refusal(source, "cannot be read (this is no path)") from None
-    if len(data) > MAX_BYTES:
-        raise _refusal(source, f"larger than the {MAX_BYTES} bytes a policy file may have")
-    return policy_from_dict(_parse(data, source), source)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds either its old content or all of the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-class _Unusable:
-    """A number that JSON text can spell and a policy cannot hold; validation then names its key."""
-
-    def __init__(self, spelled: str) -> None:
-        self.spelled = spelled
-
-    def __repr__(self) -> str:
-        return self.spelled if len(self.spelled) <= 24 else f"{self.spelled[:12]}... ({len(self.spelled)} digits)"
-
-
-def _parse(data: bytes, source: str) -> dict[str, Any]:
-    def integer(text: str) -> int | _Unusable:
-        # Python refuses to read integers of more than 4,300 digits.
-        return int(text) if len(text) <= 100 else _Unusable(text)
-
-    def number(text: str) -> float | _Unusable:
-        value = float(text)
-        return value if math.isfinite(value) else _Unusable(text)
-
-    def record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise _refusal(source, f"key {_shown(key)} is there twice, keep one of the two")
-            found[key] = value
-        return found
-
-    try:
-        document = json.loads(
-            data.decode("utf-8-sig"),
-            parse_int=integer,
-            parse_float=number,
-            parse_constant=_Unusable,
-            object_pairs_hook=record,
-        )
-    except UnicodeDecodeError:
-        raise _refusal(source, "not a JSON file, it is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _refusal(source, f"not a JSON file ({error.msg.lower().removesuffix(' at')} at {place})") from None
-    except RecursionError:
-        raise _refusal(source, "not a policy file, its brackets are nested too deeply") from None
-    if not isinstance(document, dict):
-        raise _refusal(source, "not a policy file, it holds no JSON object")
-    return document
+    return policy_from_dict(read_document(path, MAX_BYTES, "policy", PolicyError), str(path))
 
 
 def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:
@@ -566,73 +467,3 @@ def _digest(document: Mapping[str, Any]) -> str:
     counted = {key: value for key, value in document.items() if value is not None or key not in ("scheduler", "sigmas")}
     text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _to_json(document: Mapping[str, Any]) -> str:
-    """One top-level key a line, so that a policy stays readable and long step lists stay short."""
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
-    return f"{{\n{lines}\n}}\n"
-
-
-def _refusal(source: str, problem: str) -> PolicyError:
-    """One line of bounded length, whatever the file or its name holds."""
-    name = source if len(source) <= 120 else f"...{source[-117:]}"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"{name}: {problem}")
-    return PolicyError(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 3]}...")
-
-
-def _shown(value: object) -> str:
-    """The value as its file spells it where that is short."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 40
-    short.maxlevel = 2
-    try:
-        text = short.repr(value)
-    except ValueError:  # An integer too long to be written, or something that holds one.
-        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    location = [part for part in problem["loc"] if part not in (_NAMED, _LISTED, "[key]")]
-    where = _path(location)
-    if problem["type"] == "extra_forbidden":
-        *parents, key = location
-        return f"unknown key {where!r}{did_you_mean(str(key)[:60], _keys_at(parents))}"
-    if problem["type"] == "missing":
-        return f"key {where!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    message = _IN_JSON.get(problem["type"], message)
-    return f"{where or 'a key'} is {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
-
-
-def _path(location: Iterable[int | str]) -> str:
-    path = ".".join(str(part)[:60] for part in location)
-    return path if len(path) <= 80 else f"{path[:77]}..."
-
-
-def _keys_at(location: list[int | str]) -> list[str]:
-    """The valid keys of the record at ``location`` (indices in lists are skipped)."""
-    record: type[BaseModel] = Policy
-    for part in location:
-        if isinstance(part, str) and part in record.model_fields:
-            found = _record_in(record.model_fields[part].annotation)
-            if found is None:
-                return []
-            record = found
-    return list(record.model_fields)
-
-
-def _record_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _record_in(argument)
-        if found is not None:
-            return found
-    return None

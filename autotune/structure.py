@@ -49,9 +49,9 @@ class Block:
         return self.units[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Structure:
-    """Units in order of completion: a unit's parts come before it.
+    """Units in order of completion: a unit's parts come before it. Compared by identity.
 
     ``size_multiple`` is what height and width of the latents must be divisible by; ``root`` the
     unit that gives the denoiser's output.

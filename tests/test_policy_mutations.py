@@ -17,13 +17,13 @@ from autotune import load_policy
 from autotune.errors import InputError, PolicyError
 from autotune.policy import (
     MAX_ID,
-    MAX_MESSAGE,
     CacheRule,
     Guidance,
     Policy,
     ResolutionStage,
     SchedulerChoice,
 )
+from autotune.records import MAX_MESSAGE
 from autotune.runtime import apply_policy, describe_model, remove_policy
 from autotune.runtime.runtime import ATTRIBUTE
 

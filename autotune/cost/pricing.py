@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from autotune.cost.flops import Work, WorkTable, count_work
 from autotune.families import LatentSize, family_of
-from autotune.plan import Action, Plan, compile_plan
+from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import plain_scheduler
 from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
@@ -72,7 +73,8 @@ class Pricer:
         self._guided = self._family.guided if guided is None else guided
         self._itemsize = next(self._denoiser.parameters()).element_size()
         self._model = (type(self._family), type(self._denoiser), fingerprint_of(self._denoiser))
-        self._calls: dict[int, int] = {}
+        self._counted_calls: dict[Any, tuple[int, ...]] = {}
+        self._works: dict[tuple[Pattern, int, int], Work] = {}
 
     def plan(self, policy: Policy, *, skipped_calls: int = 0) -> Plan:
         """The policy made explicit for this pipeline and size; see :func:`autotune.plan.compile_plan`."""
@@ -82,7 +84,7 @@ class Pricer:
             self.height,
             self.width,
             guided=self._guided,
-            calls=count_calls(self._scheduler, policy, self._pipe),
+            calls=self._calls(policy),
             start=skipped_calls,
         )
 
@@ -96,11 +98,10 @@ class Pricer:
             PolicyError: the policy does not fit the pipeline at this size.
         """
         plan = self.plan(policy, skipped_calls=skipped_calls)
-        total = Work(0, 0)
-        for step in plan.steps:
-            table = self.table(step.height, step.width)
-            computed = [table.units[i] for i, action in enumerate(step.actions) if action is Action.COMPUTE]
-            total += sum(computed, table.always) * step.branches
+        total = sum(
+            (self._work(pattern, height, width) * rows for (pattern, height, width), rows in _rows(plan).items()),
+            Work(0, 0),
+        )
         full_steps = policy.model.full_steps if policy.model else self.full_steps
         return Cost(
             flops=total.flops * batch_size,
@@ -112,10 +113,8 @@ class Pricer:
 
     def full_flops(self, steps: int | None = None) -> int:
         """FLOPs of the full run for one picture."""
-        steps = steps or self.full_steps
-        if steps not in self._calls:
-            self._calls[steps] = sum(count_calls(self._scheduler, Policy(steps=steps), self._pipe))
-        return self._calls[steps] * self.table(self.height, self.width).total.flops * (2 if self._guided else 1)
+        calls = sum(self._calls(Policy(steps=steps or self.full_steps)))
+        return calls * self.table(self.height, self.width).total.flops * (2 if self._guided else 1)
 
     def table(self, height: int, width: int) -> WorkTable:
         """Work of every unit in one denoiser call for one sample with latents of ``height`` x ``width``."""
@@ -127,21 +126,47 @@ class Pricer:
             )
         return _COUNTED[key]
 
-    @property
-    def _scheduler(self) -> Any:
-        return plain_scheduler(self._pipe)
+    def _calls(self, policy: Policy) -> tuple[int, ...]:
+        """Denoiser calls in each step; trying a scheduler takes longer than all the rest of a price."""
+        scheduler = plain_scheduler(self._pipe)
+        choice = policy.scheduler.model_dump_json() if policy.scheduler else None
+        key = (scheduler, choice, policy.steps, policy.timesteps, policy.sigmas)
+        if key not in self._counted_calls:
+            self._counted_calls[key] = count_calls(scheduler, policy, self._pipe)
+        return self._counted_calls[key]
+
+    def _work(self, pattern: Pattern, height: int, width: int) -> Work:
+        """Work of one call for one sample."""
+        key = (pattern, height, width)
+        if key not in self._works:
+            table = self.table(height, width)
+            self._works[key] = sum((table.units[unit] for unit in pattern.computed), table.always)
+        return self._works[key]
 
     def _cache_bytes(self, plan: Plan) -> int:
-        kept: dict[tuple[int, int], int] = {}
-        peak = 0
+        kept: dict[tuple[Group, int], int] = {}
+        held = peak = 0
         for step in plan.steps:
-            elements = self.table(step.height, step.width).elements
-            for unit in step.keep:
-                kept[unit, step.index] = elements[unit] * step.branches * self._itemsize
-            peak = max(peak, sum(kept.values()))
-            for output in step.drop:
-                del kept[output]
+            for group in step.kept:
+                size = self._elements(group, step.height, step.width) * step.branches * self._itemsize
+                kept[group, step.index] = size
+                held += size
+            peak = max(peak, held)
+            for output in step.dropped:
+                held -= kept.pop(output)
         return peak
+
+    def _elements(self, group: Group, height: int, width: int) -> int:
+        elements = self.table(height, width).elements
+        return sum(elements[unit] for unit in group)
+
+
+def _rows(plan: Plan) -> Counter[tuple[Pattern, int, int]]:
+    """How many samples are computed in every way."""
+    rows: Counter[tuple[Pattern, int, int]] = Counter()
+    for step in plan.steps:
+        rows[step.pattern, step.height, step.width] += step.branches
+    return rows
 
 
 def price(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality, write_atomically
+from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality
+from autotune.records import write_atomically
 from autotune.search.bench import Bench
 from autotune.search.evaluate import policy_of
 from autotune.search.recipes import FEWER_STEPS

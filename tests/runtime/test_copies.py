@@ -87,13 +87,16 @@ def test_saving_saves_the_plain_pipeline(name: str, solver: str, tmp_path: Path)
     pipe = make(name)
     apply_policy(pipe, policy_of(name, pipe) if solver == "own" else other_solver(name))
     before = run(name, pipe)
-    pipe.save_pretrained(tmp_path)
+    pipe.save_pretrained(tmp_path / "policy")
     assert torch.equal(run(name, pipe), before)
+    make(name).save_pretrained(tmp_path / "plain")
 
-    again = type(pipe).from_pretrained(tmp_path)
-    again.set_progress_bar_config(disable=True)
-    assert type(again.scheduler) is type(make(name).scheduler)
-    assert torch.equal(run(name, again), plain(name))
+    # Loaded weights lie elsewhere in memory, which can move a last digit: both are loaded.
+    again, expected = (type(pipe).from_pretrained(tmp_path / kind) for kind in ("policy", "plain"))
+    for loaded in (again, expected):
+        loaded.set_progress_bar_config(disable=True)
+    assert type(again.scheduler) is type(expected.scheduler)
+    assert torch.equal(run(name, again), run(name, expected))
     assert not any("postdiff" in file.read_text() for file in tmp_path.rglob("*.json"))
 
 
