@@ -27,6 +27,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from studies.published import PIXART_XL, Published
 from studies.workload import Workload
 
 # The policies of the study halve, quarter and cut to a third: a multiple of twelve makes these exact.
@@ -35,29 +36,16 @@ PIXELS = 1024
 
 
 @dataclass(frozen=True)
-class FullSize:
-    """One published model.
+class FullSize(Published):
+    """A published model to be timed.
 
     Attributes:
-        source: the checkpoint on the Hugging Face Hub whose configs these are.
-        denoiser: its class and config.
-        parameters: of the published denoiser.
-        pipeline: makes the pipeline around a denoiser.
         prompts: makes the arguments that stand for so many prompts, given a function that makes random tensors.
-        text_tokens: tokens of one prompt as the pipeline pads it.
         batch: pictures in a call: enough for the GPU, not Python, to set the pace.
-        guided: whether the pipeline computes two branches.
     """
 
-    source: str
-    denoiser: Any
-    config: Mapping[str, Any]
-    parameters: int
-    pipeline: Callable[[nn.Module], Any]
     prompts: Callable[[Any, Callable[..., Tensor]], dict[str, Any]]
-    text_tokens: int
     batch: int
-    guided: bool
 
 
 def _sdxl(unet: nn.Module) -> Any:
@@ -163,19 +151,7 @@ SDXL = FullSize(
 PIXART = FullSize(
     source="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
     denoiser=PixArtTransformer2DModel,
-    config={
-        "sample_size": 128,
-        "in_channels": 4,
-        "out_channels": 8,
-        "patch_size": 2,
-        "num_layers": 28,
-        "num_attention_heads": 16,
-        "attention_head_dim": 72,
-        "cross_attention_dim": 1152,
-        "caption_channels": 4096,
-        "interpolation_scale": 2,
-        "use_additional_conditions": False,
-    },
+    config={**PIXART_XL, "interpolation_scale": 2, "use_additional_conditions": False},
     parameters=610_856_096,
     pipeline=_pixart,
     prompts=_pixart_prompts,
