@@ -18,6 +18,13 @@ class PolicyError(InputError):
     """A policy is malformed, or does not fit the pipeline it is applied to."""
 
 
+def reason_of(error: BaseException, longest: int = 160) -> str:
+    """The first line of what a library says went wrong, short enough for the middle of a sentence."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0].rstrip(". ") if lines else type(error).__name__
+    return reason if len(reason) <= longest else f"{reason[: longest - 3]}..."
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A trailing hint such as ``; did you mean 'steps'?``, or the list of choices when none is close."""
     names = sorted(set(choices))

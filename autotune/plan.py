@@ -13,12 +13,15 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any
 
-from autotune.errors import PolicyError
+from autotune.errors import InputError, PolicyError
 from autotune.policy import Policy
 from autotune.structure import Structure
 
 Group = tuple[int, ...]
 Sources = tuple[tuple[int, float], ...]
+
+MIN_SCALE = Fraction(1, 4)
+"""Of a side of the latents: below a quarter hardly any picture is left to speak of."""
 
 _MOST_SCALES = 8
 # What guidance lets be reused after it has stopped; no unit has this name.
@@ -154,6 +157,21 @@ def latent_size(full: int, scale: float, multiple: int) -> int:
             f" {multiple}: use one of {scales or 'no other scale at this size'}"
         )
     return int(size)
+
+
+def accepted_scales(height: int, width: int, multiple: int) -> tuple[Fraction, ...]:
+    """Scales from a quarter to 1, growing, at which both sides of the latents stay whole multiples of ``multiple``.
+
+    Raises:
+        InputError: the full size itself is no such multiple.
+    """
+    if height % multiple or width % multiple:
+        raise InputError(
+            f"latents of {height}x{width} do not fit this denoiser; choose a picture size whose latents are"
+            f" multiples of {multiple} a side"
+        )
+    scales = (Fraction(side, height) for side in range(multiple, height + 1, multiple))
+    return tuple(scale for scale in scales if scale >= MIN_SCALE and (scale * width) % multiple == 0)
 
 
 def resolve_rules(policy: Policy, structure: Structure) -> list[Rule]:

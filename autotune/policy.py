@@ -235,13 +235,29 @@ class MeasuredTime(Record):
     relative: Annotated[float, Field(gt=0)]
 
 
+class PredictedTime(Record):
+    """Milliseconds of a pipeline call by a hardware profile, and as a share of the full run's.
+
+    ``profile`` is the date of the profile, ``dtype`` and ``compile`` what it was taken with.
+    """
+
+    device: Text
+    dtype: Text
+    compile: Text
+    batch_size: Annotated[Count, Field(ge=1)]
+    ms: Annotated[float, Field(gt=0)]
+    relative: Annotated[float, Field(gt=0)]
+    profile: Text
+
+
 class PolicyCost(Record):
-    """FLOPs of the denoising loop for one image (two per multiply-add) and what was measured."""
+    """FLOPs of the denoising loop for one image (two per multiply-add), and times predicted and measured."""
 
     flops: Count
     macs_conv_linear: Count
     relative: Annotated[float, Field(ge=0)]
     cache_bytes: Count
+    predicted: Annotated[tuple[PredictedTime, ...], Field(strict=False)] = ()
     measured: Annotated[tuple[MeasuredTime, ...], Field(strict=False)] = ()
 
 

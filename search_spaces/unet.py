@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from autotune.errors import InputError
+from autotune.plan import accepted_scales
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure
 from search_spaces.space import Knob, Recipe, SearchSpace
@@ -14,7 +14,6 @@ from search_spaces.space import Knob, Recipe, SearchSpace
 PARTS = 20
 """Points in time are knobs in twentieths of the steps: the same value means the same at any step count."""
 
-_MIN_SCALE = Fraction(1, 4)
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
 _MAX_ORDER = 2
@@ -141,21 +140,6 @@ class UNetSpace(SearchSpace):
                 compute_steps=tuple(sorted(compute)),
             ),
         )
-
-
-def accepted_scales(height: int, width: int, multiple: int) -> tuple[Fraction, ...]:
-    """Scales from a quarter to 1, growing, at which both sides stay whole multiples of ``multiple``.
-
-    Raises:
-        InputError: the full size itself is no such multiple.
-    """
-    if height % multiple or width % multiple:
-        raise InputError(
-            f"latents of {height}x{width} do not fit this denoiser; choose a picture size whose latents are"
-            f" multiples of {multiple} a side"
-        )
-    scales = (Fraction(side, height) for side in range(multiple, height + 1, multiple))
-    return tuple(scale for scale in scales if scale >= _MIN_SCALE and (scale * width) % multiple == 0)
 
 
 def reusable_outputs(structure: Structure) -> tuple[str, ...]:

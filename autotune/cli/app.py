@@ -11,6 +11,7 @@ from autotune import __version__
 from autotune.cli import checks
 from autotune.cli.models import DType, ModelSource
 from autotune.cli.options import TuneOptions
+from autotune.cost.profile import CompileMode
 from autotune.errors import InputError
 from autotune.naming import default_study_name
 
@@ -46,8 +47,14 @@ def postdiff(
 def tune(
     model: Model = "emoji-unet",
     budget: Annotated[
-        str, typer.Option(help="Most the denoising may cost: a share of the full run (40%) or FLOPs (1.2TFLOPs).")
-    ] = "40%",
+        list[str],
+        typer.Option(
+            help="Most a policy may cost: a share of the full run's FLOPs (40%), FLOPs (1.2TFLOPs), time of a call on"
+            " the target (850ms, 1.5s, 40%ms), a speed-up there (2x); joined by commas all must hold. Repeat it for"
+            " a policy each.",
+            show_default="40%",
+        ),
+    ] = [],  # noqa: B006
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +78,18 @@ def tune(
     images: Annotated[int, typer.Option(min=8, help="Pictures per candidate.")] = 64,
     held_out_images: Annotated[int, typer.Option(min=8, help="Pictures per finalist, of held-out prompts.")] = 264,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Profile of the hardware that times are meant for.", show_default="this machine's"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures per call in deployment, for time and memory.", show_default="1"),
+    ] = None,
+    max_cache_memory: Annotated[
+        str | None,
+        typer.Option(help="Most memory a call may take for what it keeps: 500MB, 1.5GiB.", show_default="no bound"),
+    ] = None,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
     storage: Annotated[
@@ -83,35 +102,53 @@ def tune(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
-    from autotune.cost import parse_budget
+    from autotune.cost import load_profile, parse_budget, parse_bytes
     from autotune.quality import load_prompts
 
-    parse_budget(budget)
+    budgets = budget or ["40%"]
+    for each in budgets:
+        parse_budget(each)
+    if max_cache_memory is not None:
+        parse_bytes(max_cache_memory)
     source = ModelSource.find(model)
     if prompts is None and not source.shipped:
         raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
-    name = study_name or default_study_name(Path(model).resolve().name, budget)
-    checked = TuneOptions(
-        source=source,
-        budget=budget,
-        prompts=None if prompts is None else load_prompts(prompts),
-        reference=checks.picture_folder(reference),
-        height=checks.side("height", height),
-        width=checks.side("width", width),
-        steps=steps,
-        guidance_scale=guidance_scale,
-        trials=trials,
-        timeout=checks.duration(timeout),
-        images=images,
-        held_out_images=held_out_images,
-        seed=seed,
-        device=checks.device(device),
-        dtype=dtype,
-        storage=checks.storage(storage),
-        study_name=name,
-        out=checks.folder_to_write(out or Path("runs") / name),
-        quiet=quiet,
-    )
+    profile = None if target is None else load_profile(target)
+    if profile is not None:
+        source.check_profile(profile, batch)
+    names = [default_study_name(study_name or Path(model).resolve().name, each) for each in budgets]
+    if study_name and len(budgets) == 1:
+        names = [study_name]
+    folders = [Path("runs") / name for name in names]
+    if out is not None:
+        folders = [out] if len(budgets) == 1 else [out / name for name in names]
+    checked = [
+        TuneOptions(
+            source=source,
+            budget=each,
+            prompts=None if prompts is None else load_prompts(prompts),
+            reference=checks.picture_folder(reference),
+            height=checks.side("height", height),
+            width=checks.side("width", width),
+            steps=steps,
+            guidance_scale=guidance_scale,
+            trials=trials,
+            timeout=checks.duration(timeout),
+            images=images,
+            held_out_images=held_out_images,
+            seed=seed,
+            target=profile,
+            call_batch=batch,
+            max_cache_memory=max_cache_memory,
+            device=checks.device(device),
+            dtype=dtype,
+            storage=checks.storage(storage),
+            study_name=name,
+            out=checks.folder_to_write(folder),
+            quiet=quiet,
+        )
+        for each, name, folder in zip(budgets, names, folders, strict=True)
+    ]
 
     from autotune.cli.tune import run_tune
 
@@ -156,16 +193,78 @@ def generate(
 def price(
     policy: Annotated[str, typer.Argument(help="Policy file or hub id.")],
     model: Model = "emoji-unet",
+    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures in a call.", show_default="1, or the target's smallest")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Profile of the hardware to predict milliseconds on.", show_default="none")
+    ] = None,
+    dtype: DTypeOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Say what a policy costs, without running it."""
-    from autotune.cli.price import describe_price
+    """Say what a policy costs, by step and by kind of unit; neither weights nor the target are needed."""
+    from autotune.cost import load_profile
     from autotune.loading import load_policy
 
     source = ModelSource.find(model)
     loaded = load_policy(policy)
     source.check_policy(loaded.model)
-    typer.echo(describe_price(source, loaded, as_json=json))
+    profile = None if target is None else load_profile(target)
+    if profile is not None:
+        source.check_profile(profile, batch)
+    height, width = checks.side("height", height), checks.side("width", width)
+
+    from autotune.cli.price import print_price
+
+    if batch is None:
+        batch = 1 if profile is None else min(times.batch for times in profile.batches)
+    print_price(source, loaded, height=height, width=width, batch=batch, target=profile, dtype=dtype, as_json=json)
+
+
+@app.command()
+def profile(
+    model: Model = "emoji-unet",
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="MODEL-DEVICE-DTYPE.json")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    batch: Annotated[str, typer.Option(help="Pictures per call, several joined by commas.")] = "1",
+    scales: Annotated[
+        str | None,
+        typer.Option(help="Latent sizes per side, such as 0.5,0.75,1.", show_default="all a search may ask for"),
+    ] = None,
+    guidance: Annotated[
+        bool | None, typer.Option(help="Calls with classifier-free guidance.", show_default="the pipeline's own")
+    ] = None,
+    compile_mode: Annotated[
+        CompileMode, typer.Option("--compile", help="Compile the denoiser, in this mode of torch.compile.")
+    ] = "none",
+    config_only: Annotated[
+        bool, typer.Option("--config-only", help="Random weights: only the model's configs are read or downloaded.")
+    ] = False,
+    device: Device = "auto",
+    dtype: DTypeOption = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
+) -> int:
+    """Measure how long a model's parts take on this machine, for budgets in time (--target) here or elsewhere."""
+    from autotune.cli.profile import ProfileOptions, run_profile
+
+    checked = ProfileOptions(
+        source=ModelSource.find(model),
+        height=checks.side("height", height),
+        width=checks.side("width", width),
+        batches=checks.batches(batch),
+        scales=None if scales is None else checks.scales(scales),
+        guided=guidance,
+        compile_mode=compile_mode,
+        config_only=config_only,
+        device=checks.device(device),
+        dtype=dtype,
+        out=None if out is None else checks.file_to_write(out),
+        quiet=quiet,
+    )
+    return run_profile(checked)
 
 
 @app.command()

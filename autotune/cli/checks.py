@@ -49,6 +49,33 @@ def side(name: str, pixels: int | None) -> int | None:
     return pixels
 
 
+def batches(text: str) -> list[int]:
+    """Numbers of pictures in a call: ``1,4``.
+
+    Raises:
+        InputError: one of them is no number of pictures.
+    """
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in found):
+        raise InputError(f"--batch {text}: write how many pictures a call makes, such as 4, or several such as 1,4")
+    return [int(part) for part in found]
+
+
+def scales(text: str) -> list[float]:
+    """Latent sizes as shares of a side: ``0.5,0.75``.
+
+    Raises:
+        InputError: one of them is no such share.
+    """
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < scale <= 1 for scale in found):
+        raise InputError(f"--scales {text}: write shares of a side above 0 and up to 1, such as 0.5,0.75,1")
+    return found
+
+
 def picture_folder(path: Path | None) -> Path | None:
     """A folder of reference pictures, if any.
 
@@ -95,6 +122,18 @@ def folder_to_write(path: Path) -> Path:
             if not place.is_dir():
                 raise InputError(f"--out {path}: {place} is a file; give a folder")
             break
+    return path
+
+
+def file_to_write(path: Path) -> Path:
+    """A file that exists or can be made.
+
+    Raises:
+        InputError: it is a folder, or a file stands where one of its folders must.
+    """
+    if path.is_dir():
+        raise InputError(f"--out {path}: is a folder; give a file")
+    folder_to_write(path.parent)
     return path
 
 

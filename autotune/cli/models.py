@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from autotune.cost.profile import Profile, ProfileError
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.errors import InputError, PolicyError, did_you_mean
 from autotune.loading import is_hub_id
@@ -71,6 +72,24 @@ class ModelSource:
                     f" {self.name} is {found}; name its model with --model"
                 )
 
+    def check_profile(self, profile: Profile, batch: int | None) -> None:
+        """Refuse a hardware profile of another model or batch, as far as files tell without torch.
+
+        Raises:
+            ProfileError: one sentence that names the difference.
+        """
+        if batch is not None:
+            profile.of_batch(batch)
+        if self.folder is None:
+            return
+        for name, found in self._facts(self.folder).items():
+            profiled = getattr(profile.model, name, found)
+            if profiled != found:
+                raise ProfileError(
+                    f"the profile of {profile.device.name} is of another model: its {name.replace('_', ' ')} is"
+                    f" {profiled}, that of {self.name} is {found}; profile {self.name} with 'postdiff profile'"
+                )
+
     @staticmethod
     def _facts(folder: Path) -> dict[str, str | None]:
         """What a policy records of its model, by field, as far as the files in ``folder`` tell."""
@@ -86,10 +105,11 @@ class ModelSource:
             facts |= {name: value for name, value in record.items() if name.endswith("_fingerprint")}
         return facts
 
-    def load(self, device: str = "auto", dtype: DType = "auto") -> Any:
+    def load(self, device: str = "auto", dtype: DType = "auto", *, config_only: bool = False) -> Any:
         """The diffusers pipeline, silent, on its device.
 
         Args:
+            config_only: random weights; of the model only its configs are read, or downloaded.
             device: ``auto`` is the GPU if there is one, else the CPU.
             dtype: ``auto`` is float16 on a GPU and float32 on the CPU.
 
@@ -106,9 +126,32 @@ class ModelSource:
             raise InputError(f"--device {device}: this machine offers none to torch; use --device cpu")
         torch_dtype = getattr(torch, dtype if dtype != "auto" else "float32" if kind == "cpu" else "float16")
         _silence_libraries()
+        if config_only:
+            return self._from_configs(device, torch_dtype)
         pipe = self._load(torch_dtype)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device, torch_dtype)
+
+    def outline(self, dtype: DType = "auto") -> Any:
+        """The diffusers pipeline without weights, which takes no memory and can be priced but not run.
+
+        Args:
+            dtype: ``auto`` is float32.
+
+        Raises:
+            InputError: its configs cannot be read.
+        """
+        import torch
+
+        _silence_libraries()
+        return self._from_configs("meta", getattr(torch, "float32" if dtype == "auto" else dtype))
+
+    def _from_configs(self, device: str, dtype: Any) -> Any:
+        from autotune.cost.weightless import pipeline_from_configs
+
+        pipe = pipeline_from_configs(self.folder or self.name, device=device, dtype=dtype)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     def _load(self, dtype: Any) -> Any:
         if self.shipped:
@@ -126,7 +169,9 @@ def _silence_libraries() -> None:
     """No progress bars and no notes to programmers while models load: they would drown what the user asked for."""
     import diffusers
     import transformers
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.cli.models import DType, ModelSource
+
+if TYPE_CHECKING:
+    from autotune.cost import Profile
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class TuneOptions:
     images: int
     held_out_images: int
     seed: int
+    target: Profile | None
+    call_batch: int | None
+    max_cache_memory: str | None
     device: str
     dtype: DType
     storage: str | None

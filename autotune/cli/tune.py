@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,20 @@ _WIDTH = 100
 _COMPARED = 8
 
 
-def run_tune(options: TuneOptions) -> int:
-    """Search, export and report; returns the exit code."""
-    pipe = options.source.load(options.device, options.dtype)
+def run_tune(runs: Sequence[TuneOptions]) -> int:
+    """Search, export and report, one run for every budget; returns the exit code of the run that went least well."""
+    pipe = runs[0].source.load(runs[0].device, runs[0].dtype)
+    codes = []
+    for options in runs:
+        if len(runs) > 1 and not options.quiet:
+            print(f"Budget {options.budget}")
+        codes.append(_run(pipe, options))
+        if codes[-1] == INTERRUPTED:
+            break
+    return max(codes)
 
+
+def _run(pipe: Any, options: TuneOptions) -> int:
     from autotune.search.tune import Interrupted, tune
 
     try:
@@ -45,6 +56,9 @@ def run_tune(options: TuneOptions) -> int:
             images=options.images,
             held_out_images=options.held_out_images,
             seed=options.seed,
+            target=options.target,
+            call_batch=options.call_batch,
+            max_cache_memory=options.max_cache_memory,
             study_name=options.study_name,
             storage=options.storage,
             run_dir=options.out,
@@ -111,5 +125,6 @@ def _show(result: TuneResult, rows: list[Row], comparison: Path) -> None:
         f"Exported {exported} to {result.run_dir / 'policy.json'}",
         f"Compare the pictures in {comparison}",
         f"See every trial: postdiff dashboard {result.run_dir}",
+        *(f"Note: {note}" for note in result.notes),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from autotune.structure import Structure
+
+T = TypeVar("T")
 
 # The papers' "MACs" are those of convolutions and linear layers; attention products are left out.
 _CONV_LINEAR = {torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.addmm, torch.ops.aten.mm}
@@ -90,6 +92,14 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
         else:
             own[parent] = own[parent] - work
     return WorkTable(tuple(own), tuple(elements[unit.name] for unit in structure.units), always)
+
+
+def count_call(call: Callable[[], T]) -> tuple[T, Work]:
+    """What ``call`` returns, and the work it does; of ``meta`` tensors attention is counted too."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        output = call()
+    return output, _work(counter.get_flop_counts().get("Global", {}))
 
 
 def _work(counts: Mapping[Any, int]) -> Work:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import Any
 
 from autotune.cost.flops import Work, WorkTable, count_work
+from autotune.cost.latency import LatencyModel
+from autotune.cost.profile import Profile, ProfiledModel, ProfileError, load_profile
+from autotune.cost.tables import cached_table
 from autotune.families import LatentSize, family_of
 from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy
@@ -24,8 +30,11 @@ class Cost:
         flops: of the denoising loop, two per multiply-add, for the whole batch.
         macs_conv_linear: multiply-adds of convolutions and linear layers only, the papers' convention.
         relative: ``flops`` as a fraction of the full run's.
-        latency_ms: pipeline time on the target, None without a hardware profile.
+        latency_ms: of a pipeline call with the whole batch on the target, text encoder and decoder included;
+            None without a hardware profile.
         cache_bytes: most memory that kept features take at any step, for the whole batch.
+        latent_bytes: memory of the latents that the runtime holds beside the pipeline's own while these are
+            smaller than the pipeline believes, for the whole batch.
     """
 
     flops: int
@@ -33,10 +42,12 @@ class Cost:
     relative: float
     latency_ms: float | None
     cache_bytes: int
+    latent_bytes: int = 0
 
-
-# Counting takes a second, and the same few models and sizes come up again and again.
-_COUNTED: dict[Any, WorkTable] = {}
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that running under the policy takes besides the plain pipeline's."""
+        return self.cache_bytes + self.latent_bytes
 
 
 class Pricer:
@@ -49,6 +60,10 @@ class Pricer:
         full_steps: steps of the full run that costs are relative to, unless a policy names its own.
         guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
         text_tokens: tokens the denoiser gets for a prompt; by default the length that the pipeline pads to.
+        target: a hardware profile, or its file, to predict milliseconds with.
+
+    Raises:
+        ProfileError: the profile is unreadable, or of another model, size or use of guidance.
     """
 
     def __init__(
@@ -61,29 +76,60 @@ class Pricer:
         full_steps: int | None = None,
         guided: bool | None = None,
         text_tokens: int | None = None,
+        target: Profile | str | os.PathLike[str] | None = None,
     ) -> None:
         self._pipe = pipe
         self._family = family_of(pipe)
         self._denoiser = root_of(self._family.denoiser(pipe))
-        self._text_tokens = text_length(pipe) if text_tokens is None else text_tokens
+        self.text_tokens = text_length(pipe) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
         self._full = latents_of(pipe, height, width, frames)
-        self.height, self.width = self._full.height, self._full.width
+        self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
         self.full_steps = full_steps or default_steps(pipe)
-        self._guided = self._family.guided if guided is None else guided
+        self.guided = self._family.guided if guided is None else guided
         self._itemsize = next(self._denoiser.parameters()).element_size()
-        self._model = (type(self._family), type(self._denoiser), fingerprint_of(self._denoiser))
+        self._model = (type(self._family).__name__, type(self._denoiser).__name__, fingerprint_of(self._denoiser))
+        self._tables: dict[tuple[int, int], WorkTable] = {}
         self._counted_calls: dict[Any, tuple[int, ...]] = {}
+        native = self._family.native_size(pipe)
+        self.subject = ProfiledModel(
+            pipeline=type(pipe).__name__,
+            denoiser=type(self._denoiser).__name__,
+            denoiser_fingerprint=fingerprint_of(self._denoiser),
+            height=height or native[0],
+            width=width or native[1],
+            frames=self.frames,
+            text_tokens=self.text_tokens,
+            guided=self.guided,
+        )
+        self.target = load_profile(target) if isinstance(target, str | os.PathLike) else target
+        if self.target is not None:
+            self.target.check_subject(self.subject)
+        self._latencies: dict[int, LatencyModel] = {}
         self._works: dict[tuple[Pattern, int, int], Work] = {}
+
+    def on(self, target: Profile) -> Pricer:
+        """The same pricer with a hardware profile.
+
+        Raises:
+            ProfileError: the profile is of another model, size or use of guidance.
+        """
+        target.check_subject(self.subject)
+        pricer = copy.copy(self)
+        pricer.target, pricer._latencies = target, {}
+        return pricer
 
     def plan(self, policy: Policy, *, skipped_calls: int = 0) -> Plan:
         """The policy made explicit for this pipeline and size; see :func:`autotune.plan.compile_plan`."""
+        return self._plan(policy, skipped_calls, guided=self.guided)
+
+    def _plan(self, policy: Policy, skipped_calls: int, *, guided: bool) -> Plan:
         return compile_plan(
             policy,
             self.structure,
             self.height,
             self.width,
-            guided=self._guided,
+            guided=guided,
             calls=self._calls(policy),
             start=skipped_calls,
         )
@@ -96,6 +142,7 @@ class Pricer:
 
         Raises:
             PolicyError: the policy does not fit the pipeline at this size.
+            ProfileError: the profile has no times for this batch size, or for latents of the policy.
         """
         plan = self.plan(policy, skipped_calls=skipped_calls)
         total = sum(
@@ -107,24 +154,49 @@ class Pricer:
             flops=total.flops * batch_size,
             macs_conv_linear=total.macs_conv_linear * batch_size,
             relative=total.flops / self.full_flops(full_steps),
-            latency_ms=None,
-            cache_bytes=self._cache_bytes(plan) * batch_size,
+            latency_ms=None if self.target is None else self.latency(batch_size).predict(plan),
+            cache_bytes=max(self._cache_bytes(plan), self._first_bytes(plan, policy, skipped_calls)) * batch_size,
+            latent_bytes=self._latent_bytes(plan) * batch_size,
         )
+
+    def full_cost(self, batch_size: int = 1) -> Cost:
+        """What the full run costs."""
+        return self.price(Policy(steps=self.full_steps), batch_size)
+
+    def latency(self, batch_size: int = 1) -> LatencyModel:
+        """Predicts calls for ``batch_size`` pictures on the target.
+
+        Raises:
+            ProfileError: there is no target, or it has no times for this batch size.
+        """
+        if self.target is None:
+            raise ProfileError("milliseconds are predicted with a hardware profile: give a target")
+        if batch_size not in self._latencies:
+            separate = self._family.branches == "separate"
+            self._latencies[batch_size] = LatencyModel(
+                self.structure, self.target.of_batch(batch_size), separate=separate
+            )
+        return self._latencies[batch_size]
 
     def full_flops(self, steps: int | None = None) -> int:
         """FLOPs of the full run for one picture."""
         calls = sum(self._calls(Policy(steps=steps or self.full_steps)))
-        return calls * self.table(self.height, self.width).total.flops * (2 if self._guided else 1)
+        return calls * self.table(self.height, self.width).total.flops * (2 if self.guided else 1)
 
     def table(self, height: int, width: int) -> WorkTable:
         """Work of every unit in one denoiser call for one sample with latents of ``height`` x ``width``."""
-        size = LatentSize(height, width, self._full.frames)
-        key = (*self._model, size, self._text_tokens)
-        if key not in _COUNTED:
-            _COUNTED[key] = count_work(
-                self._denoiser, self.structure, lambda config: self._family.inputs(config, size, self._text_tokens)
+        if (height, width) not in self._tables:
+            size = LatentSize(height, width, self.frames)
+            self._tables[height, width] = cached_table(
+                lambda: count_work(
+                    self._denoiser, self.structure, lambda config: self._family.inputs(config, size, self.text_tokens)
+                ),
+                self.structure,
+                *self._model,
+                astuple(size),
+                self.text_tokens,
             )
-        return _COUNTED[key]
+        return self._tables[height, width]
 
     def _calls(self, policy: Policy) -> tuple[int, ...]:
         """Denoiser calls in each step; trying a scheduler takes longer than all the rest of a price."""
@@ -156,6 +228,32 @@ class Pricer:
                 held -= kept.pop(output)
         return peak
 
+    def _first_bytes(self, plan: Plan, policy: Policy, skipped_calls: int) -> int:
+        """Kept after the first step where a pipeline calls its denoiser once a branch.
+
+        Whether there is a second branch only shows then: until guidance begins, what a call without any would
+        take later is kept as well.
+        """
+        if self._family.branches != "separate" or policy.guidance is None or policy.guidance.start_step == 0:
+            return 0
+        first = plan.steps[0]
+        kept = first.keep | self._plan(policy, skipped_calls, guided=False).steps[0].keep
+        return self._elements(tuple(kept), first.height, first.width) * first.branches * self._itemsize
+
+    def _latent_bytes(self, plan: Plan) -> int:
+        """Below full size: the noise of the call at full size, and the real latents."""
+        full = self.height * self.width
+        below = [step.height * step.width for step in plan.steps if step.height * step.width < full]
+        if not below:
+            return 0
+        elements = self._latent_elements
+        rows = self._family.latent_rows if self.guided else 1
+        return (elements + elements * max(below) // full * rows) * self._itemsize
+
+    @cached_property
+    def _latent_elements(self) -> int:
+        return self._family.latent_elements(self._denoiser.config, self._full, self.text_tokens)
+
     def _elements(self, group: Group, height: int, width: int) -> int:
         elements = self.table(height, width).elements
         return sum(elements[unit] for unit in group)
@@ -176,21 +274,20 @@ def price(
     height: int | None = None,
     width: int | None = None,
     batch_size: int = 1,
-    target: str | None = None,
+    target: Profile | str | os.PathLike[str] | None = None,
 ) -> Cost:
     """Price one policy; see :class:`Pricer` for pricing many.
 
     Args:
-        target: a hardware profile to predict milliseconds with; not supported yet.
+        batch_size: pictures in one call of the pipeline.
+        target: a hardware profile (:func:`autotune.cost.measure_profile`), or its file, to predict milliseconds with.
 
     Raises:
         PolicyError: the policy does not fit the pipeline.
-        NotImplementedError: a target is given.
+        ProfileError: the profile cannot be read, is of something else, or has no times for this batch size.
 
     Example:
         >>> autotune.price(pipe, policy).relative
         0.398
     """
-    if target is not None:
-        raise NotImplementedError("hardware profiles are not supported yet: leave target out")
-    return Pricer(pipe, height, width).price(policy, batch_size)
+    return Pricer(pipe, height, width, target=target).price(policy, batch_size)

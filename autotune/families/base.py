@@ -37,6 +37,7 @@ class Family:
         conditional_first: batched rows are [conditional, unconditional] rather than the other way round.
         shared_arguments: names of the denoiser's arguments that have no row per picture.
         guided: whether a call that names no guidance scale uses classifier-free guidance.
+        latent_rows: rows of latents that a guided call holds for a picture.
         rounding: sides of the latents are rounded down to multiples of this.
     """
 
@@ -48,6 +49,7 @@ class Family:
     conditional_first: bool = False
     shared_arguments: frozenset[str] = frozenset()
     guided: bool = True
+    latent_rows: int = 1
     rounding: int = 1
 
     @classmethod
@@ -128,6 +130,12 @@ class Family:
     def packed(self, latents: Tensor, size: LatentSize) -> Tensor:
         """The inverse of :meth:`spatial`."""
         return latents
+
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        """Number of values in one picture's latents."""
+        with torch.device("meta"):
+            sample = next(iter(self.inputs(config, size, text_tokens).values()))
+        return sum(tensor.numel() for tensor in sample) if isinstance(sample, list) else int(sample.numel())
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
         """Size of the latents in a call of the denoiser."""

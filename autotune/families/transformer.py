@@ -64,6 +64,7 @@ class DiT(Family):
     denoisers = ("DiTTransformer2DModel",)
     notes = "class-conditional, square pictures"
     conditional_first = True
+    latent_rows = 2
 
     # ImageNet's classes; the pipeline itself counts on them.
     _null_class = 1000

@@ -42,6 +42,10 @@ class StableDiffusion(Family):
         height, width = ids[..., 4:5] * (size.height / full.height), ids[..., 5:] * (size.width / full.width)
         return kwargs | {"added_cond_kwargs": added | {"time_ids": torch.cat([ids[..., :4], height, width], dim=-1)}}
 
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        """Inpainting models read mask and masked picture besides."""
+        return int(config.out_channels) * size.height * size.width
+
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         features = getattr(config, "encoder_hid_dim", None) or config.cross_attention_dim
         given: dict[str, Any] = {

@@ -115,7 +115,10 @@ class TrialRunner:
             "values": dict(proposal.values),
             "relative_cost": cost.relative,
             "flops": cost.flops,
+            "memory_bytes": cost.memory_bytes,
         }
+        if cost.latency_ms is not None:
+            attributes["latency_ms"] = round(cost.latency_ms, 3)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
 

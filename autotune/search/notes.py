@@ -33,6 +33,7 @@ def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | N
     lines += ["| | |", "|---|---|"]
     lines += [
         f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",
+        *([] if cost.latency_ms is None else [f"| predicted time of a call | {cost.latency_ms:.4g} ms |"]),
         f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
         f"| Frechet distance | {results['fd']:.4g} |",
         f"| alignment with the prompt | {results['alignment']:.4f} |",

@@ -63,6 +63,12 @@ class Progress:
         else:
             self._bar.reset(self._stage, description=text, total=pictures or None)
 
+    def profiling(self, what: str, done: int, total: int) -> None:
+        """The machine is being measured."""
+        if done == 0:
+            self.stage(f"profiling this machine, {what}", total)
+        self.pictures(done)
+
     def pictures(self, made: int) -> None:
         """So many pictures of the current stage or candidate are made."""
         if self._bar is not None and self._stage is not None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from autotune.policy import ModelInfo, Policy
 
 if TYPE_CHECKING:
-    from autotune.cost import Cost
+    from autotune.cost import Cost, Limits
     from search_spaces import SearchSpace
 
-LEAST_USED_PERCENT = 85
+LEAST_USED = 0.85
 """A setting that leaves more of the budget unused even at the most steps is made costlier."""
 
 
@@ -36,7 +36,7 @@ class Proposer:
     Args:
         space: The knobs.
         price: The exact price of a policy.
-        limit: FLOPs that no proposal exceeds.
+        limits: What no proposal exceeds.
         max_steps: Most steps a proposal may have.
         model: What the proposals are for; recorded in their policies.
     """
@@ -45,12 +45,12 @@ class Proposer:
         self,
         space: SearchSpace,
         price: Callable[[Policy], Cost],
-        limit: int,
+        limits: Limits,
         max_steps: int,
         model: ModelInfo | None = None,
     ) -> None:
         self.space = space
-        self.limit = limit
+        self.limits = limits
         self.max_steps = max_steps
         self._price = price
         self._model = model
@@ -62,14 +62,13 @@ class Proposer:
         A setting so cheap that ``max_steps`` steps use less than 85 % of the budget is made
         costlier, one notch at a time and in the space's order (:attr:`SearchSpace.costlier`),
         until it no longer is. At small budgets a single step can be worth more than the other
-        15 %; those proposals stay below it.
+        15 %; those proposals stay below it. One that keeps more in memory than is allowed is first
+        made to keep less by the same notches.
         """
-        proposal = self._most_steps(values)
+        proposal = self._most_steps(self._within_memory(values))
         if proposal is None:
             return None
-        bounds = {knob.name: (knob.low, knob.high) for knob in self.space.knobs}
-        for name, direction in self.space.costlier:
-            end = bounds[name][direction > 0]
+        for name, direction, end in self._notches():
             while self._too_cheap(proposal) and proposal.values[name] != end:
                 costlier = self._most_steps({**proposal.values, name: proposal.values[name] + direction})
                 if costlier is None:
@@ -77,20 +76,42 @@ class Proposer:
                 proposal = costlier
         return proposal
 
+    def _notches(self) -> list[tuple[str, int, int]]:
+        """Knob, direction and end of what makes a setting costlier."""
+        bounds = {knob.name: (knob.low, knob.high) for knob in self.space.knobs}
+        return [(name, direction, bounds[name][direction > 0]) for name, direction in self.space.costlier]
+
     def _too_cheap(self, proposal: Proposal) -> bool:
-        used = 100 * proposal.cost.flops
-        return proposal.policy.steps == self.max_steps and used < LEAST_USED_PERCENT * self.limit
+        return proposal.policy.steps == self.max_steps and self.limits.used(proposal.cost) < LEAST_USED
+
+    def _within_memory(self, values: Mapping[str, int]) -> Mapping[str, int]:
+        """``values``, or a setting near it that fits into memory at the most steps.
+
+        Knobs are moved only as far and only where that takes less memory: first notch by notch, then to their ends.
+        """
+        if self.limits.memory_bytes is None:
+            return values
+        fitting = self._at(values, self.max_steps)
+        for jump in (False, True):
+            for name, direction, end in self._notches():
+                while not self.limits.allow_memory(fitting.cost) and fitting.values[name] != end:
+                    value = end if jump else fitting.values[name] + direction
+                    smaller = self._at({**fitting.values, name: value}, self.max_steps)
+                    if smaller.cost.memory_bytes >= fitting.cost.memory_bytes:
+                        break
+                    fitting = smaller
+        return fitting.values
 
     def _most_steps(self, values: Mapping[str, int]) -> Proposal | None:
         affordable, too_many = 0, self.max_steps + 1
         while too_many - affordable > 1:
             middle = (affordable + too_many) // 2
-            if self._at(values, middle).cost.flops <= self.limit:
+            if self.limits.allow(self._at(values, middle).cost):
                 affordable = middle
             else:
                 too_many = middle
         # Rounding of the knobs to whole steps makes prices dip here and there: look past the bisection's end.
-        while affordable < self.max_steps and self._at(values, affordable + 1).cost.flops <= self.limit:
+        while affordable < self.max_steps and self.limits.allow(self._at(values, affordable + 1).cost):
             affordable += 1
         return self._at(values, affordable) if affordable else None
 

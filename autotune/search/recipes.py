@@ -34,7 +34,5 @@ def recipes_at_budget(proposer: Proposer) -> tuple[PricedRecipe, ...]:
             found.setdefault(proposal.policy.key, PricedRecipe(recipe.name, proposal))
     recipes = tuple(found.values())
     if not recipes or recipes[0].name != FEWER_STEPS:
-        raise InputError(
-            f"the budget of {proposer.limit / 1e9:.4g} GFLOPs pays for no complete denoising step; give a larger one"
-        )
+        raise InputError(f"the budget of {proposer.limits} pays for no complete denoising step; give a larger one")
     return recipes

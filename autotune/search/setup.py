@@ -7,13 +7,15 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from autotune.cost import Budget, Pricer, parse_budget
+from autotune.cost import Budget, Cost, Pricer, Profile, load_profile, parse_budget, parse_bytes
+from autotune.cost.local import local_profile
+from autotune.cost.measure import OnProgress
 from autotune.errors import InputError
 from autotune.generate import generate
 from autotune.naming import default_study_name
@@ -53,13 +55,22 @@ class Examples:
 
 @dataclass(frozen=True)
 class Setup:
-    """A checked search, ready to run. ``reference`` is None where the full run's own pictures serve as one."""
+    """A checked search, ready to run.
+
+    Attributes:
+        pricer: prices one picture, in FLOPs.
+        deployed: prices a pipeline call in deployment, in time and memory.
+        call_batch: pictures in such a call.
+        reference: None where the full run's own pictures serve as one.
+    """
 
     pipe: Any
     model_name: str
     budget: Budget
     full: Policy
     pricer: Pricer
+    deployed: Pricer
+    call_batch: int
     proposer: Proposer
     recipes: tuple[PricedRecipe, ...]
     scorer: Features
@@ -122,6 +133,10 @@ def prepare(
     seed: int,
     weight_fd: float,
     weight_clip: float,
+    target: Profile | str | os.PathLike[str] | None = None,
+    call_batch: int | None = None,
+    max_cache_memory: str | int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Setup:
     """Resolve defaults and check everything; see :func:`autotune.search.tune.tune` for the arguments.
 
@@ -129,10 +144,17 @@ def prepare(
         InputError: something cannot be used.
     """
     parsed = parse_budget(budget)
+    memory = parse_bytes(max_cache_memory) if isinstance(max_cache_memory, str) else max_cache_memory
+    target = load_profile(target) if isinstance(target, str | os.PathLike) else target
     for name, value in (("images", images), ("held_out_images", held_out_images)):
         if value < _MIN_IMAGES:
             raise InputError(f"{name} is {value}; at least {_MIN_IMAGES} pictures are needed to tell policies apart")
-    for name, value in (("batch_size", batch_size), ("steps", steps or 1), ("max_steps", max_steps or 1)):
+    for name, value in (
+        ("batch_size", batch_size),
+        ("call_batch", call_batch or 1),
+        ("steps", steps or 1),
+        ("max_steps", max_steps or 1),
+    ):
         if not 1 <= value <= MAX_STEPS:
             raise InputError(f"{name} is {value}; give a number from 1 to {MAX_STEPS}")
     if not 0 <= seed < _SEEDS_APART:
@@ -173,10 +195,22 @@ def prepare(
     _check_runs(pipe, full)
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)
     space = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
-    limit = parsed.limit(pricer.full_flops())
+    deployed, call_batch = _deployed(pipe, pricer, parsed, target, call_batch, on_progress)
+
+    def price(policy: Policy) -> Cost:
+        """FLOPs of one picture; time and memory of a call in deployment."""
+        call = deployed.price(policy, call_batch)
+        return replace(
+            pricer.price(policy),
+            latency_ms=call.latency_ms,
+            cache_bytes=call.cache_bytes,
+            latent_bytes=call.latent_bytes,
+        )
+
+    limits = parsed.limits(price(full), memory)
     # Cheap steps can be worth more of them than the full run has, up to a point.
     most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
-    proposer = Proposer(space, pricer.price, limit, most_steps, full.model)
+    proposer = Proposer(space, price, limits, most_steps, full.model)
     recipes = recipes_at_budget(proposer)
     scorer = DEFAULT_SCORER if scorer is None else scorer
     scorer_identity, reference_identity = identity(scorer), identity(reference)
@@ -206,6 +240,9 @@ def prepare(
         scorer=scorer_identity,
         weight_fd=weight_fd,
         weight_clip=weight_clip,
+        target=None if deployed.target is None else deployed.target.digest,
+        call_batch=call_batch if deployed.target is not None or memory is not None else None,
+        max_memory=memory,
         knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in space.knobs),
     )
     return Setup(
@@ -214,6 +251,8 @@ def prepare(
         budget=parsed,
         full=full,
         pricer=pricer,
+        deployed=deployed,
+        call_batch=call_batch,
         proposer=proposer,
         recipes=recipes,
         scorer=scorer,
@@ -224,6 +263,27 @@ def prepare(
         reference_seed=seed + 2 * _SEEDS_APART,
         configuration=configuration,
     )
+
+
+def _deployed(
+    pipe: Any,
+    pricer: Pricer,
+    budget: Budget,
+    target: Profile | None,
+    call_batch: int | None,
+    on_progress: OnProgress | None,
+) -> tuple[Pricer, int]:
+    """What prices calls in deployment, and how many pictures such a call makes.
+
+    Without a target, a budget in time is meant for this machine, which is then measured.
+    """
+    if target is None and budget.needs_latency:
+        target, _ = local_profile(pipe, pricer, [call_batch or 1], on_progress=on_progress)
+    if target is None:
+        return pricer, call_batch or 1
+    call_batch = call_batch or min(times.batch for times in target.batches)
+    target.of_batch(call_batch)
+    return pricer.on(target), call_batch
 
 
 def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:

@@ -30,7 +30,8 @@ _START_UP_TRIALS = 10
 class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
-    ``weights``, ``prompts`` and ``held_out`` are digests, ``knobs`` is one line per knob.
+    ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``knobs`` is one
+    line per knob.
     """
 
     model: str
@@ -51,6 +52,9 @@ class Configuration:
     scorer: str
     weight_fd: float
     weight_clip: float
+    target: str | None
+    call_batch: int | None
+    max_memory: int | None
     knobs: tuple[str, ...]
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -54,15 +53,6 @@ def time_policies(
         )
         for index in range(len(policies))
     )
-
-
-def device_name(device: str) -> str:
-    """The hardware behind a torch device, for people."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{device}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _round(run: Callable[[Policy], object], policies: Sequence[Policy], *, backwards: bool) -> list[float]:

@@ -18,8 +18,10 @@ from optuna.artifacts import upload_artifact
 from torch import Tensor
 
 import autotune
+from autotune.cost import Profile
+from autotune.cost.environment import describe_device, versions
 from autotune.errors import InputError, PostDiffError
-from autotune.policy import MeasuredTime, Policy, PolicyCost, Provenance
+from autotune.policy import MeasuredTime, Policy, PolicyCost, PredictedTime, Provenance
 from autotune.search.bench import Bench
 from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
 from autotune.search.finalists import Contender, Finalists, best_trials, judge
@@ -39,12 +41,14 @@ from autotune.search.study import (
     sqlite_url,
     waiting_recipes,
 )
-from autotune.search.timing import device_name, time_policies
+from autotune.search.timing import time_policies
 
 FINALISTS = 3
 
 _FULL_RUN_GRID = "full_run_grid"
 _TIMED_IMAGES = 8
+# Predictions of time are meant to hold within five percent.
+_TOLERATED = 1.05
 # The model of what is good keeps proposing what it knows once it has converged: look elsewhere then,
 # and stop when chance, too, finds nothing new any more.
 _REPEATS_UNTIL_RANDOM = 3
@@ -73,6 +77,7 @@ class TuneResult:
             was given, ``study.db``.
         preview_prompts: The first n held-out prompts.
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
+        notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
     """
 
     policy: Policy
@@ -82,6 +87,7 @@ class TuneResult:
     run_dir: Path
     preview_prompts: tuple[str, ...]
     previews: tuple[Tensor, ...]
+    notes: tuple[str, ...] = ()
 
 
 def tune(
@@ -105,6 +111,9 @@ def tune(
     seed: int = 0,
     weight_fd: float = 1.0,
     weight_clip: float = 1.0,
+    target: Profile | str | Path | None = None,
+    call_batch: int | None = None,
+    max_cache_memory: str | int | None = None,
     study_name: str | None = None,
     storage: str | None = None,
     run_dir: str | Path | None = None,
@@ -120,7 +129,8 @@ def tune(
 
     Args:
         pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
-        budget: Share of the full run's FLOPs such as ``"40%"``, or FLOPs of one picture.
+        budget: Share of the full run's FLOPs (``"40%"``), FLOPs of one picture (``"1.2TFLOPs"``), time of a
+            pipeline call on the target (``"850ms"``, ``"40%ms"``, ``"2x"``), or several joined by commas.
         prompts: Prompts to tune on, as a list or a file; needed for any but the shipped model.
         held_out: Prompts for the last round; None sets a quarter of ``prompts`` aside.
         reference: Pictures to resemble: a folder, statistics in a file, or a ``Gaussian``; None
@@ -139,6 +149,12 @@ def tune(
         seed: Decides the candidates, the choice of prompts and the pictures' seeds.
         weight_fd: Weight of the Frechet distance in the loss.
         weight_clip: Weight of the alignment in the loss.
+        target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
+            is then profiled (once; the profile is kept).
+        call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
+            the smallest batch of the target.
+        max_cache_memory: Most bytes, as a number or as ``"500MB"``, that such a call may take for kept features
+            and latents besides the plain pipeline's.
         study_name: By default made of model and budget.
         storage: SQLAlchemy URL of the study, by default SQLite in ``run_dir``.
         run_dir: By default ``runs/<study name>``.
@@ -156,25 +172,30 @@ def tune(
         raise InputError(f"trials is {trials}; give at least 1")
     if not timeout >= 0:
         raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
-    setup = prepare(
-        pipe,
-        budget,
-        prompts=prompts,
-        held_out=held_out,
-        reference=reference,
-        scorer=scorer,
-        height=height,
-        width=width,
-        guidance_scale=guidance_scale,
-        steps=steps,
-        max_steps=max_steps,
-        images=images,
-        held_out_images=held_out_images,
-        batch_size=batch_size,
-        seed=seed,
-        weight_fd=weight_fd,
-        weight_clip=weight_clip,
-    )
+    with Progress(quiet=quiet) as progress:
+        setup = prepare(
+            pipe,
+            budget,
+            prompts=prompts,
+            held_out=held_out,
+            reference=reference,
+            scorer=scorer,
+            height=height,
+            width=width,
+            guidance_scale=guidance_scale,
+            steps=steps,
+            max_steps=max_steps,
+            images=images,
+            held_out_images=held_out_images,
+            batch_size=batch_size,
+            seed=seed,
+            weight_fd=weight_fd,
+            weight_clip=weight_clip,
+            target=target,
+            call_batch=call_batch,
+            max_cache_memory=max_cache_memory,
+            on_progress=progress.profiling,
+        )
     name = study_name or setup.default_name
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
     with _quiet_optuna(), _without_bars(setup.pipe):
@@ -262,6 +283,7 @@ def _run(
         run_dir=folder,
         preview_prompts=held_out.prompts[: len(previews[0])],
         previews=previews,
+        notes=_notes(setup, policy),
     )
 
 
@@ -316,14 +338,16 @@ def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progr
     progress.stage("the best candidates and fewer steps on held-out prompts", len(bench.prompts))
     trial = next((t.number for t in evaluated(study) if t.user_attrs.get(POLICY_KEY) == fewer_steps.key), None)
     finalists = judge(bench, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
-    timed = min(_TIMED_IMAGES, len(bench.prompts))
+    # Times under a bound on time are comparable with it.
+    wanted = _TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
+    timed = min(wanted, setup.configuration.batch_size, len(bench.prompts))
     progress.stage("measuring time", timed)
 
     def run(policy: Policy) -> Tensor:
         return setup.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed])
 
     full, *others = (run.policy for run in finalists.podium)
-    device = device_name(str(setup.pipe.device))[:200]
+    device = describe_device(setup.pipe.device).title[:200]
     batch_size = min(timed, setup.configuration.batch_size)
     return finalists.with_times(
         [
@@ -346,6 +370,7 @@ def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
         macs_conv_linear=winner.cost.macs_conv_linear,
         relative=winner.cost.relative,
         cache_bytes=winner.cost.cache_bytes,
+        predicted=_predicted(setup, winner.policy),
         measured=(winner.time,) if winner.time else (),
     )
     provenance = Provenance(
@@ -365,6 +390,44 @@ def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
         "provenance": provenance,
     }
     return Policy(**{**dict(winner.policy), **records})
+
+
+def _predicted(setup: Setup, policy: Policy) -> tuple[PredictedTime, ...]:
+    """The time of a call in deployment, where the search knew of a target."""
+    profile = setup.deployed.target
+    if profile is None:
+        return ()
+    times = [setup.deployed.price(each, setup.call_batch).latency_ms for each in (policy, setup.full)]
+    milliseconds, full = (ms for ms in times if ms is not None)
+    return (
+        PredictedTime(
+            device=profile.device.title[:200],
+            dtype=profile.dtype,
+            compile=profile.compile,
+            batch_size=setup.call_batch,
+            ms=round(milliseconds, 3),
+            relative=round(milliseconds / full, 4),
+            profile=profile.date,
+        ),
+    )
+
+
+def _notes(setup: Setup, policy: Policy) -> tuple[str, ...]:
+    """Why a bound on time may not be kept in deployment."""
+    profile, limit = setup.deployed.target, setup.proposer.limits.latency_ms
+    if profile is None or limit is None:
+        return ()
+    notes = profile.doubts(dtype=str(setup.pipe.dtype).removeprefix("torch."), versions=versions())
+    here = describe_device(setup.pipe.device)
+    for time_taken in policy.cost.measured if policy.cost else ():
+        taken = time_taken.ms_per_image * time_taken.batch_size
+        comparable = here.title == profile.device.title and time_taken.batch_size == setup.call_batch
+        if comparable and taken > _TOLERATED * limit:
+            notes.append(
+                f"calls of {time_taken.batch_size} took {taken:.0f} ms and the budget is {limit:.0f} ms: the machine is"
+                " slower now than when it was profiled; profile it again and give the file as --target"
+            )
+    return tuple(notes)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,19 @@ CASES = [
     (["tune", "--budget", "140%"], "140%"),
     (["tune", "--budget", "abc"], "abc"),
     (["tune", "--budget", "-40%"], "-40%"),
-    (["tune", "--budget", "40%ms"], "not supported yet"),
+    (["tune", "--budget", "140%ms"], "140%ms"),
+    (["tune", "--budget", "0ms"], "0ms"),
+    (["tune", "--budget", "0.5x"], "slower than the full run"),
+    (["tune", "--budget", "40%,fast"], "'fast'"),
+    (["tune", "--budget", "40%", "--budget", "2y"], "2y"),
+    (["tune", "--target", "missing.json"], "missing.json"),
+    (["tune", "--target", "other.json"], "not a profile"),
+    (["tune", "--target", "negative.json"], "launch_ms is -1.0"),
+    (["tune", "--target", "newer.json"], "profile version 2 is unknown"),
+    (["tune", "--target", "gpu.json"], "another model"),
+    (["tune", "--target", "gpu.json", "--batch", "3"], "none for 3"),
+    (["tune", "--batch", "0"], "--batch"),
+    (["tune", "--max-cache-memory", "lots"], "500MB"),
     (["tune", "--prompts", "missing.txt"], "missing.txt"),
     (["tune", "--prompts", "."], "."),
     (["tune", "--prompts", "empty.txt"], "no prompt"),
@@ -59,9 +72,47 @@ CASES = [
     (["price", "unknown_key.json"], "did you mean 'timesteps'"),
     (["price", "other.json"], "another model"),
     (["price", "other.json", "--model", "pipeline"], "another model"),
+    (["price", "plain.json", "--target", "missing.json"], "missing.json"),
+    (["price", "plain.json", "--target", "gpu.json"], "another model"),
+    (["price", "plain.json", "--batch", "0"], "--batch"),
+    (["price", "plain.json", "--height", "63"], "multiples of 8"),
+    (["profile", "--batch", "1,x"], "--batch 1,x"),
+    (["profile", "--scales", "0.5,2"], "--scales 0.5,2"),
+    (["profile", "--compile", "fast"], "--compile"),
+    (["profile", "--out", "folder"], "is a folder"),
+    (["profile", "--out", "empty.txt/gpu.json"], "is a file"),
+    (["profile", "--device", "gpu"], "--device gpu"),
+    (["profile", "--model", "folder"], "model_index.json"),
     (["dashboard", "."], "study.db"),
     (["dashboard", "missing"], "study.db"),
 ]
+
+
+def profile_document() -> dict[str, Any]:
+    """Of a model that is not shipped."""
+    call = {"height": 8, "width": 8, "branches": 1, "forward_ms": 1, "always_ms": 1, "units_ms": [], "blocks_ms": []}
+    corrections = {"call_ms": 0, "step_ms": 0, "denoiser": 1, "hook_ms": 0, "handoff_ms": 0}
+    times = {"batch": 1, "text_encoder_ms": 1, "decoder_ms": 1, "calls": [call], "corrections": corrections}
+    return {
+        "format": "postdiff-profile",
+        "version": 1,
+        "date": "2026-01-01",
+        "device": {"kind": "cuda", "name": "a GPU"},
+        "dtype": "float16",
+        "compile": "none",
+        "versions": {},
+        "model": {
+            "pipeline": "StableDiffusionPipeline",
+            "denoiser": "UNet2DConditionModel",
+            "denoiser_fingerprint": "0" * 16,
+            "height": 64,
+            "width": 64,
+            "text_tokens": 16,
+            "guided": True,
+        },
+        "launch_ms": 0.01,
+        "batches": [times | {"calibration": []}],
+    }
 
 
 @pytest.fixture
@@ -76,6 +127,10 @@ def files(tmp_path: Path, another_model: ModelInfo) -> Path:
     unknown = {"format": "postdiff-policy", "version": 1, "steps": 8, "timestep": "default"}
     (tmp_path / "unknown_key.json").write_text(json.dumps(unknown))
     Policy(steps=8, model=another_model).save(tmp_path / "other.json")
+    Policy(steps=8).save(tmp_path / "plain.json")
+    profile = profile_document()
+    for name, changes in {"gpu": {}, "negative": {"launch_ms": -1.0}, "newer": {"version": 2}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(profile | changes))
     pipeline = tmp_path / "pipeline"
     pipeline.mkdir()
     index = {

@@ -42,7 +42,7 @@ def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
 def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
     text = postdiff("tune", "--help").output
     blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet"))]
-    assert len(blocks) == 18
+    assert len(blocks) == 21
     for block in blocks:
         assert "[default:" in " ".join(block.split()), block
 
@@ -125,6 +125,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
             run_dir=tmp_path,
             preview_prompts=("red apple", "blue cat"),
             previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
+            notes=("the profile was taken with torch 1, here is 2",),
         )
 
     monkeypatch.setattr(tune_module, "tune", tune)

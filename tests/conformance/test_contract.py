@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from autotune.plan import Action
 from autotune.policy import Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
+from autotune.runtime.runtime import ATTRIBUTE
+from studies.sampling import random_policies
 from tests.conformance.builders import FAMILIES
 from tests.conformance.techniques import STEPS, every_step, names, structure_of, technique
 from tests.conformance.watch import Watch
@@ -170,6 +173,26 @@ each_family = pytest.mark.parametrize(
 
 
 @each_family
+def test_latents_below_full_size_take_the_predicted_bytes(name: str) -> None:
+    pipe, policy = pipeline(name), policy_of(name, "two stages")
+    held: list[int] = []
+
+    def look(*_: Any) -> None:
+        low = getattr(pipe, ATTRIBUTE)._low
+        if low is not None:
+            held.append(sum(tensor.numel() * tensor.element_size() for tensor in (low._initial, low.latents)))
+
+    with applied(pipe, policy):
+        handle = getattr(pipe, FAMILIES[name].denoiser).register_forward_hook(look)
+        try:
+            run(name, pipe, batch=2)
+        finally:
+            handle.remove()
+    predicted = pricer(name).price(policy, 2, skipped_calls=skipped_calls(name))
+    assert max(held) == predicted.latent_bytes
+
+
+@each_family
 def test_computing_every_step_changes_nothing(name: str) -> None:
     pipe = pipeline(name)
     with applied(pipe, every_step(structure_of(FAMILIES[name], pipe))):
@@ -233,3 +256,19 @@ def test_other_sizes_and_no_guidance_are_priced_exactly(name: str, change: str) 
         run(name, pipe, **options)
     predicted = pricer(name, size, guidance=change != "guidance").price(policy, skipped_calls=skipped_calls(name))
     assert watch.flops == predicted.flops
+
+
+@each_family
+def test_random_policies_are_priced_exactly(name: str) -> None:
+    """Twenty that combine every lever."""
+    family, pipe = FAMILIES[name], pipeline(name)
+    structure = structure_of(family, pipe)
+    # Some schedulers make no fewer steps than their order.
+    policies = islice(random_policies(pricer(name), range(3, STEPS + 1)), 20)
+    for policy in policies:
+        with Watch(pipe, getattr(pipe, family.denoiser), structure) as watch, applied(pipe, policy):
+            watch.follow_session()
+            options: dict[str, Any] = {} if family.strength is None else {"strength": 1.0}
+            run(name, pipe, **options)
+        predicted = pricer(name).price(policy)
+        assert (watch.flops, max(watch.kept)) == (predicted.flops, predicted.cache_bytes), policy.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autotune.cost import Pricer
-from autotune.demo import demo_assets, demo_pipeline
+from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.generate import generate
 from autotune.policy import Policy
-from autotune.runtime import applied, full_policy
+from autotune.runtime import applied, denoiser_of, full_policy
 from autotune.units import find_units
 from search_spaces import space_for
+from studies.sampling import random_policies
 from tests.conformance.watch import Watch
 from tests.tiny import tiny_sd
 
@@ -25,7 +27,8 @@ from tests.tiny import tiny_sd
 def counted(pipe: Any, policy: Policy, prompts: list[str], **options: Any) -> int:
     """FLOPs of the denoiser while ``pipe`` runs under ``policy``."""
     # The fused attention kernel of the CPU is not counted; the plain one is, and computes the same.
-    with Watch(pipe, pipe.unet, find_units(pipe.unet)) as watch, applied(pipe, policy), sdpa_kernel(SDPBackend.MATH):
+    denoiser = denoiser_of(pipe)
+    with Watch(pipe, denoiser, find_units(denoiser)) as watch, applied(pipe, policy), sdpa_kernel(SDPBackend.MATH):
         watch.follow_session()
         generate(pipe, prompts, range(len(prompts)), **options)
     return watch.flops
@@ -61,10 +64,23 @@ def test_counted_equals_predicted_on_a_tiny_model(tiny: Any, seed: int, batch: i
     assert counted(tiny, policy, ["a"] * batch) == Pricer(tiny).price(policy, batch).flops
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_counted_equals_predicted_on_the_shipped_model(shipped: Any, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_counted_equals_predicted_for_what_a_search_proposes(shipped: Any, seed: int) -> None:
     policy = space_for(shipped).sample(seed)
     assert counted(shipped, policy, ["fluent red apple"]) == Pricer(shipped).price(policy).flops
+
+
+@pytest.mark.parametrize("name", DEMO_NAMES)
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=[pytest.mark.exhaustive] if part else []) for part in range(5)]
+)
+def test_counted_equals_predicted_on_the_shipped_models(name: str, part: int) -> None:
+    """Two hundred policies of every lever, forty by default."""
+    pipe = demo_pipeline(name)
+    pipe.set_progress_bar_config(disable=True)
+    pricer = Pricer(pipe)
+    for policy in islice(random_policies(pricer, range(2, 7)), 40 * part, 40 * (part + 1)):
+        assert counted(pipe, policy, ["fluent red apple"]) == pricer.price(policy).flops, policy.id
 
 
 def test_counted_equals_predicted_at_another_size(tiny: Any) -> None:

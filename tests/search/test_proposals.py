@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autotune.cost import Pricer, parse_budget
+from autotune.cost import Limits, Pricer, parse_budget
 from autotune.errors import InputError
 from autotune.runtime import full_policy
-from autotune.search.proposals import LEAST_USED_PERCENT, Proposer
+from autotune.search.proposals import LEAST_USED, Proposer
 from autotune.search.recipes import FEWER_STEPS, recipes_at_budget
 from search_spaces import SearchSpace, space_for
+from tests.cost.profiles import synthetic_profile
 
 FULL_STEPS, MAX_STEPS = 20, 30
 
@@ -29,8 +30,8 @@ def space(pipe: Any) -> SearchSpace:
 
 
 def proposer(space: SearchSpace, pricer: Pricer, budget: str) -> Proposer:
-    limit = parse_budget(budget).limit(pricer.full_flops())
-    return Proposer(space, pricer.price, limit, MAX_STEPS)
+    limits = parse_budget(budget).limits(pricer.full_cost())
+    return Proposer(space, pricer.price, limits, MAX_STEPS)
 
 
 def random_values(space: SearchSpace, seed: int) -> dict[str, int]:
@@ -47,17 +48,17 @@ def test_nothing_over_budget_and_no_step_left_unspent(
     proposal = proposing.propose(random_values(space, seed))
     assert proposal is not None
     assert pricer.price(proposal.policy) == proposal.cost
-    assert proposal.cost.flops <= proposing.limit
+    assert proposing.limits.allow(proposal.cost)
     assert proposal.policy == space.policy(proposal.values, proposal.policy.steps)
     if proposal.policy.steps < MAX_STEPS:
         one_more = space.policy(proposal.values, proposal.policy.steps + 1)
-        assert pricer.price(one_more).flops > proposing.limit
+        assert not proposing.limits.allow(pricer.price(one_more))
 
 
 def test_candidates_spend_what_they_are_given(space: SearchSpace, pricer: Pricer) -> None:
     proposing = proposer(space, pricer, "40%")
     proposals = [proposing.propose(random_values(space, seed)) for seed in range(100)]
-    spent = [p is not None and 100 * p.cost.flops >= LEAST_USED_PERCENT * proposing.limit for p in proposals]
+    spent = [p is not None and proposing.limits.used(p.cost) >= LEAST_USED for p in proposals]
     assert sum(spent) >= 90
 
 
@@ -67,7 +68,7 @@ def test_a_setting_too_cheap_is_repaired_in_the_documented_order(space: SearchSp
     proposing = proposer(space, pricer, "90%")
     proposal = proposing.propose(cheap)
     assert proposal is not None
-    assert 100 * proposal.cost.flops >= LEAST_USED_PERCENT * proposing.limit
+    assert proposing.limits.used(proposal.cost) >= LEAST_USED
     # Guidance comes first and was moved all the way; depth comes after the interval and was not needed.
     assert proposal.values["guidance_stop"] == 20
     assert proposal.values["interval"] < 6
@@ -99,10 +100,52 @@ def test_recipes_fit_the_budget_and_come_once(space: SearchSpace, pricer: Pricer
     recipes = recipes_at_budget(proposing)
     assert recipes[0].name == FEWER_STEPS
     assert len({recipe.proposal.policy.key for recipe in recipes}) == len(recipes) == len(space.recipes)
-    assert all(recipe.proposal.cost.flops <= proposing.limit for recipe in recipes)
+    assert all(proposing.limits.allow(recipe.proposal.cost) for recipe in recipes)
 
 
 def test_proposals_record_their_model(pipe: Any, space: SearchSpace, pricer: Pricer) -> None:
     model = full_policy(pipe, FULL_STEPS).model
-    proposal = Proposer(space, pricer.price, pricer.full_flops(), MAX_STEPS, model).propose(space.recipes[1].values)
+    proposal = Proposer(space, pricer.price, Limits(flops=pricer.full_flops()), MAX_STEPS, model).propose(
+        space.recipes[1].values
+    )
     assert proposal is not None and proposal.policy.model == model
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), kilobytes=st.integers(0, 60))
+def test_no_proposal_keeps_more_than_memory_allows(
+    space: SearchSpace, pricer: Pricer, seed: int, kilobytes: int
+) -> None:
+    limits = parse_budget("50%").limits(pricer.full_cost(), kilobytes * 1000)
+    proposal = Proposer(space, pricer.price, limits, MAX_STEPS).propose(random_values(space, seed))
+    assert proposal is not None
+    assert proposal.cost.memory_bytes <= kilobytes * 1000
+    assert limits.allow(proposal.cost)
+
+
+def test_memory_to_spare_changes_nothing(space: SearchSpace, pricer: Pricer) -> None:
+    values = space.recipes[1].values
+    without = proposer(space, pricer, "40%").propose(values)
+    limits = parse_budget("40%").limits(pricer.full_cost(), 10**9)
+    assert Proposer(space, pricer.price, limits, MAX_STEPS).propose(values) == without
+
+
+def test_too_little_memory_moves_only_what_takes_memory(space: SearchSpace, pricer: Pricer) -> None:
+    values = {**space.recipes[1].values, "guidance_stop": 10}
+    limits = parse_budget("40%").limits(pricer.full_cost(), 0)
+    proposal = Proposer(space, pricer.price, limits, MAX_STEPS).propose(values)
+    assert proposal is not None
+    assert proposal.values["guidance_stop"] == 10 and not proposal.policy.cache
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), percent=st.integers(20, 100))
+def test_a_budget_in_time_is_kept_and_spent(space: SearchSpace, pricer: Pricer, seed: int, percent: int) -> None:
+    timed = pricer.on(synthetic_profile(pricer))
+    limits = parse_budget(f"{percent}%ms,90%").limits(timed.full_cost())
+    proposal = Proposer(space, timed.price, limits, MAX_STEPS).propose(random_values(space, seed))
+    assert proposal is not None and proposal.cost.latency_ms is not None
+    assert limits.latency_ms is not None and proposal.cost.latency_ms <= limits.latency_ms
+    if proposal.policy.steps < MAX_STEPS:
+        one_more = timed.price(space.policy(proposal.values, proposal.policy.steps + 1))
+        assert not limits.allow(one_more)

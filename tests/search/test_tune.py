@@ -14,6 +14,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 
+from autotune.cost import Pricer, Profile
 from autotune.errors import InputError
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
@@ -21,6 +22,7 @@ from autotune.search.evaluate import policy_of
 from autotune.search.study import evaluated, finished, sqlite_url
 from autotune.search.tune import Interrupted, TuneResult, tune
 from search_spaces import space_for
+from tests.cost.profiles import synthetic_profile
 
 from .conftest import HELD_OUT, FakePictures, ReadingScorer, harm_of_anything_else
 
@@ -312,3 +314,66 @@ def test_a_pipeline_under_a_policy_is_refused(pipe: Any, arguments: dict[str, An
 
     with applied(pipe, Policy(steps=3)), pytest.raises(InputError, match="already runs under a policy"):
         tune(pipe, "40%", **arguments)
+
+
+@pytest.fixture
+def target(pipe: Any) -> Profile:
+    return synthetic_profile(Pricer(pipe), (2, 4))
+
+
+def test_a_budget_in_time_and_memory_on_a_target_is_kept_by_every_candidate(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], target: Profile
+) -> None:
+    result = tune(pipe, "50%ms,60%", target=target, max_cache_memory="20kB", **arguments)
+    timed = Pricer(pipe, target=target)
+    full = timed.price(Policy(steps=10), 2).latency_ms
+    assert full is not None
+    for trial in evaluated(result.study):
+        cost = timed.price(policy_of(trial), 2)
+        assert cost.latency_ms is not None and cost.latency_ms <= 0.5 * full
+        assert cost.relative <= 0.6 and cost.memory_bytes <= 20_000
+        assert trial.user_attrs["latency_ms"] == pytest.approx(cost.latency_ms, abs=1e-3)
+        assert trial.user_attrs["memory_bytes"] == cost.memory_bytes
+
+    policy = read_policy(result.run_dir / "policy.json")
+    assert policy.budget == "50%ms,60%" and policy.cost is not None
+    (predicted,) = policy.cost.predicted
+    assert (predicted.device, predicted.batch_size) == ("a GPU", 2)
+    assert predicted.ms == pytest.approx(timed.price(policy, 2).latency_ms, abs=1e-3)
+    assert predicted.relative <= 0.5
+    # The profile was made up with another release of torch.
+    assert any("torch 2" in note for note in result.notes)
+
+
+def test_another_target_is_another_search(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], target: Profile
+) -> None:
+    tune(pipe, "50%ms", target=target, **arguments)
+    other = target.model_copy(update={"date": "2027-01-01"})
+    with pytest.raises(InputError, match="target"):
+        tune(pipe, "50%ms", target=other, **arguments)
+
+
+def test_without_a_target_this_machine_is_profiled_for_a_budget_in_time(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def local(pipe: Any, pricer: Pricer, batches: Any, on_progress: Any = None) -> tuple[Profile, Path]:
+        asked.append(batches)
+        return synthetic_profile(pricer, batches), tmp_path
+
+    monkeypatch.setattr("autotune.search.setup.local_profile", local)
+    assert tune(pipe, "40%", **arguments).policy.cost is not None and not asked
+    arguments |= {"study_name": "time", "run_dir": arguments["run_dir"] / "time"}
+    result = tune(pipe, "2x", call_batch=4, **arguments)
+    assert asked == [[4]]
+    assert result.policy.cost is not None and result.policy.cost.predicted[0].batch_size == 4
+
+
+def test_a_profile_without_the_batch_is_refused_before_anything_is_written(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], target: Profile
+) -> None:
+    with pytest.raises(InputError, match="for batch 2, 4 and none for 3"):
+        tune(pipe, "50%ms", target=target, call_batch=3, **arguments)
+    assert not pictures.made and not any(arguments["run_dir"].glob("*"))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import InputError
-from autotune.plan import Action, compile_plan
+from autotune.plan import Action, accepted_scales, compile_plan
 from autotune.policy import Guidance
 from autotune.structure import Structure, StructureBuilder
 from search_spaces import Knob, SearchSpace, UNetSpace
-from search_spaces.unet import accepted_scales, reusable_outputs
+from search_spaces.unet import reusable_outputs
 
 
 def three_level_unet() -> Structure:
