@@ -1,4 +1,4 @@
-"""SDXL, PixArt-Sigma and FLUX in their exact sizes with random weights, on which the time of a call does not depend.
+"""SD1.5, SDXL, PixArt-Sigma and FLUX in their exact sizes with random weights: a call takes the time of the real one.
 
 The configs are those of the published checkpoints' ``unet/config.json`` or ``transformer/config.json`` and
 ``scheduler/scheduler_config.json`` on the Hugging Face Hub; where a key has the default of diffusers' class
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import (
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -27,12 +28,12 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from studies.published import PIXART_XL, Published
+from studies import published
+from studies.published import PIXART_XL, Published, stable_diffusion
 from studies.workload import Workload
 
 # The policies of the study halve, quarter and cut to a third: a multiple of twelve makes these exact.
 STEPS = 12
-PIXELS = 1024
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,24 @@ class FullSize(Published):
     Attributes:
         prompts: makes the arguments that stand for so many prompts, given a function that makes random tensors.
         batch: pictures in a call: enough for the GPU, not Python, to set the pace.
+        pixels: height and width of the pictures.
     """
 
     prompts: Callable[[Any, Callable[..., Tensor]], dict[str, Any]]
     batch: int
+    pixels: int = 1024
+
+
+def _sd15(unet: nn.Module) -> Any:
+    # Its own PNDM calls the denoiser once more than it has steps.
+    return stable_diffusion(
+        unet, DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    )
+
+
+def _sd15_prompts(config: Any, random: Callable[..., Tensor]) -> dict[str, Any]:
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    return {"guidance_scale": 7.5} | {name: random(SD15.text_tokens, config.cross_attention_dim) for name in names}
 
 
 def _sdxl(unet: nn.Module) -> Any:
@@ -120,6 +135,19 @@ def _flux_prompts(config: Any, random: Callable[..., Tensor]) -> dict[str, Any]:
     }
 
 
+SD15 = FullSize(
+    source=published.SD15.source,
+    denoiser=published.SD15.denoiser,
+    config=published.SD15.config,
+    parameters=published.SD15.parameters,
+    pipeline=_sd15,
+    prompts=_sd15_prompts,
+    text_tokens=published.SD15.text_tokens,
+    batch=16,
+    pixels=512,
+    guided=True,
+)
+
 SDXL = FullSize(
     source="stabilityai/stable-diffusion-xl-base-1.0",
     denoiser=UNet2DConditionModel,
@@ -183,7 +211,7 @@ FLUX = FullSize(
     guided=False,
 )
 
-MODELS = (SDXL, PIXART, FLUX)
+MODELS = (SD15, SDXL, PIXART, FLUX)
 
 
 def workloads(device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[Workload, bool]]:
@@ -199,15 +227,16 @@ def build(
     device: str = "cuda",
     dtype: torch.dtype = torch.bfloat16,
     *,
-    pixels: int = PIXELS,
+    pixels: int | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Workload:
     """A workload of ``model`` with random weights and prompts, the same ones every time.
 
     Args:
-        pixels: height and width of the pictures.
+        pixels: height and width of the pictures, by default the model's own.
         changes: settings of the denoiser that differ from the published ones.
     """
+    pixels = pixels or model.pixels
     with torch.random.fork_rng():
         torch.manual_seed(0)
         with _default_dtype(dtype), torch.device(device):

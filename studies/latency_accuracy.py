@@ -3,8 +3,8 @@
 ``python -m studies.latency_accuracy`` profiles both shipped models on this machine and measures policies that
 took no part in the profile, between 25 % and 100 % of the full run's FLOPs, in turn and round by round. It
 prints predicted and measured milliseconds of each, and the median and 90th percentile of the relative error.
-Targets: at most 5 % and 10 % on a CPU at batch 8, 3 % and 6 % on a GPU (``--gpu``: SDXL-, PixArt- and
-FLUX-sized random weights in bfloat16).
+Targets: at most 5 % and 10 % on a CPU at batch 8, 3 % and 6 % on a GPU (``--gpu``: SD1.5-, SDXL-, PixArt-
+and FLUX-sized random weights in bfloat16).
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def weightless(model: Published) -> Any:
     return model.pipeline(denoiser)
 
 
-def _stable_diffusion(unet: nn.Module, scheduler: Any) -> Any:
+def stable_diffusion(unet: nn.Module, scheduler: Any) -> Any:
+    """The pipeline around a U-Net, without text encoder, autoencoder and safety checker."""
     return StableDiffusionPipeline(
         vae=None,
         text_encoder=None,
@@ -71,7 +72,7 @@ def _sd15(unet: nn.Module) -> Any:
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
-    return _stable_diffusion(unet, scheduler)
+    return stable_diffusion(unet, scheduler)
 
 
 def _sd21(unet: nn.Module) -> Any:
@@ -84,7 +85,7 @@ def _sd21(unet: nn.Module) -> Any:
         steps_offset=1,
         prediction_type="v_prediction",
     )
-    return _stable_diffusion(unet, scheduler)
+    return stable_diffusion(unet, scheduler)
 
 
 def _ldm(unet: nn.Module) -> Any:
@@ -92,7 +93,7 @@ def _ldm(unet: nn.Module) -> Any:
     scheduler = DDIMScheduler(
         beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    return _stable_diffusion(unet, scheduler)
+    return stable_diffusion(unet, scheduler)
 
 
 def _ddpm(unet: nn.Module) -> Any:

@@ -7,12 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from studies.full_size import FLUX, MODELS, PIXART, SDXL, STEPS, FullSize, build
+from studies.full_size import FLUX, MODELS, PIXART, SD15, SDXL, STEPS, FullSize, build
 
 _SOURCES = [model.source for model in MODELS]
 
 # As few and as narrow layers as the same classes allow.
 _SMALL: dict[str, dict[str, Any]] = {
+    SD15.source: {
+        "sample_size": 8,
+        "block_out_channels": (32, 32, 64, 64),
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 16,
+    },
     SDXL.source: {
         "sample_size": 8,
         "block_out_channels": (32, 32, 64),
