@@ -46,9 +46,18 @@ class LatencyModel:
     Args:
         structure: of the denoiser the times are of.
         separate: whether the pipeline calls its denoiser once for every guidance branch.
+
+    Raises:
+        ProfileError: the times are of other units.
     """
 
     def __init__(self, structure: Structure, times: BatchTimes, *, separate: bool) -> None:
+        first = times.calls[0]
+        if (len(first.units_ms), len(first.blocks_ms)) != (len(structure.units), len(structure.blocks)):
+            raise ProfileError(
+                f"the profile has times of {len(first.units_ms)} units and {len(first.blocks_ms)} blocks, the denoiser"
+                f" has {len(structure.units)} and {len(structure.blocks)}: profile it again with this release"
+            )
         self.times = times
         self._separate = separate
         self._by_size = {(call.height, call.width, call.branches): call for call in times.calls}

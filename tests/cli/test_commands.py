@@ -105,6 +105,37 @@ def test_price_says_what_python_says(postdiff: Callable[..., Finished], tmp_path
     assert "40.0% of the full run" in as_text.output
 
 
+def test_every_budget_has_a_run_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def tune(pipe: object, budget: str, **options: Any) -> SimpleNamespace:
+        asked.append({**options, "budget": budget})
+        finalists = _finalists("better" if len(asked) == 1 else "no better")
+        options["run_dir"].mkdir(parents=True)
+        return SimpleNamespace(
+            policy=finalists.winner.policy,
+            finalists=finalists,
+            run_dir=options["run_dir"],
+            preview_prompts=("red apple",),
+            previews=(torch.zeros(1, 3, 64, 64, dtype=torch.uint8),) * 3,
+            notes=(),
+        )
+
+    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(ModelSource, "load", lambda *_: object())
+    budgets = ("--budget", "40%,1.2s", "--budget", "2x")
+    more = ("--batch", "4", "--max-cache-memory", "500MB")
+    # One of them found nothing better than fewer steps.
+    assert run(["tune", *budgets, *more, "--out", str(tmp_path / "both")]) == 3
+    assert [each["budget"] for each in asked] == ["40%,1.2s", "2x"]
+    assert [each["run_dir"].name for each in asked] == ["emoji-unet-40pct-1.2s", "emoji-unet-2x"]
+    assert [each["study_name"] for each in asked] == ["emoji-unet-40pct-1.2s", "emoji-unet-2x"]
+    assert {(each["call_batch"], each["max_cache_memory"]) for each in asked} == {(4, "500MB")}
+    assert "Budget 2x" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("verdict", "code", "words"), [("better", 0, "beats"), ("no better", 3, "fewer steps,")])
 def test_tune_shows_the_result_and_tells_the_shell(
     monkeypatch: pytest.MonkeyPatch,

@@ -38,7 +38,7 @@ def test_a_profile_of_configs_alone_prices_a_policy(postdiff: Run, profiled: Pat
     assert one["device"] == profile.device.title
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_budget_in_time_is_tuned_for_a_target(postdiff: Run, tmp_path: Path) -> None:
     profile = postdiff("profile", "--batch", "2", "--out", "here.json")
     assert profile.code == 0, profile.errors

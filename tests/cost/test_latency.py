@@ -105,3 +105,10 @@ def test_latents_without_times_are_refused_by_size(pipe: Any, plain: Pricer) -> 
     half = plain.height // 2
     with pytest.raises(ProfileError, match=f"latents of {half}x{half} with 2 guidance branches; it has"):
         plain.on(few).price(policy)
+
+
+def test_times_of_other_units_are_refused(plain: Pricer) -> None:
+    other = Pricer(FAMILIES["pixart-alpha"].make(), *FAMILIES["pixart-alpha"].size)
+    times = synthetic_profile(other).batches[0]
+    with pytest.raises(ProfileError, match="profile it again with this release"):
+        LatencyModel(plain.structure, times, separate=False)
