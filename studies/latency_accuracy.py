@@ -1,8 +1,10 @@
 """How well a hardware profile predicts the time of pipeline calls.
 
 ``python -m studies.latency_accuracy`` profiles both shipped models on this machine and measures policies that
-took no part in the profile, between 25 % and 100 % of the full run's FLOPs, in turn and round by round. It
-prints predicted and measured milliseconds of each, and the median and 90th percentile of the relative error.
+took no part in the profile, between 25 % and 100 % of the full run's FLOPs, in turn and round by round. Profiling
+and measuring alternate too, for machines that others use as well change their speed by more than the error that is
+looked for. It prints predicted and measured milliseconds of each policy (medians over the blocks and over all
+rounds), and the median and 90th percentile of the relative error.
 Targets: at most 5 % and 10 % on a CPU at batch 8, 3 % and 6 % on a GPU (``--gpu``: SD1.5-, SDXL-, PixArt-
 and FLUX-sized random weights in bfloat16).
 """
@@ -35,6 +37,8 @@ from autotune.runtime import applied
 from studies.sampling import random_policies
 
 CHEAPEST = 0.25
+# In every block.
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -64,43 +68,54 @@ class Row:
         return self.predicted / self.measured - 1
 
 
-def study(subject: Subject, count: int, rounds: int, progress: Progress) -> tuple[Profile, list[Row]]:
-    """A profile, and the full run and ``count`` random policies against it."""
-    task = progress.add_task(f"profiling {subject.name}")
-    profile = measure_profile(
+def study(subject: Subject, count: int, blocks: int, progress: Progress) -> tuple[Profile, list[Row]]:
+    """The last profile, and the full run and ``count`` random policies against all of them."""
+    pricer = Pricer(subject.pipe, full_steps=subject.steps, text_tokens=subject.text_tokens)
+    choices = range(max(2, subject.steps // 3), subject.steps + 1)
+    chosen = islice(random_policies(pricer, choices, low=CHEAPEST), count)
+    policies = [Policy(steps=subject.steps), *chosen]
+    predicted: list[list[float]] = [[] for _ in policies]
+    measured: list[list[float]] = [[] for _ in policies]
+    for block in range(blocks):
+        profile = profiled(subject, f"profile {block + 1} of {blocks}", progress)
+        timed = pricer.on(profile)
+        for index, policy in enumerate(policies):
+            milliseconds = timed.price(policy, subject.batch).latency_ms
+            assert milliseconds is not None
+            predicted[index].append(milliseconds)
+        for index, times in enumerate(measure(subject, policies, ROUNDS, progress)):
+            measured[index] += times
+    rows = [
+        Row(policy.id, pricer.price(policy).relative, statistics.median(guesses), statistics.median(times))
+        for policy, guesses, times in zip(policies, predicted, measured, strict=True)
+    ]
+    return profile, rows
+
+
+def profiled(subject: Subject, what: str, progress: Progress) -> Profile:
+    task = progress.add_task(f"{subject.name}, {what}")
+    return measure_profile(
         subject.pipe,
         batches=[subject.batch],
         call=subject.call,
         text_tokens=subject.text_tokens,
         on_progress=lambda what, done, total: progress.update(task, completed=done, total=total),
     )
-    pricer = Pricer(subject.pipe, full_steps=subject.steps, text_tokens=subject.text_tokens)
-    choices = range(max(2, subject.steps // 3), subject.steps + 1)
-    chosen = islice(random_policies(pricer, choices, low=CHEAPEST), count)
-    policies = [Policy(steps=subject.steps), *chosen]
-    measured = measure(subject, policies, rounds, progress)
-    timed = pricer.on(profile)
-    rows = []
-    for policy, milliseconds in zip(policies, measured, strict=True):
-        cost = timed.price(policy, subject.batch)
-        assert cost.latency_ms is not None
-        rows.append(Row(policy.id, cost.relative, cost.latency_ms, milliseconds))
-    return profile, rows
 
 
-def measure(subject: Subject, policies: list[Policy], rounds: int, progress: Progress) -> list[float]:
-    """Milliseconds of a call under each policy, the median over rounds in each of which all take their turn."""
+def measure(subject: Subject, policies: list[Policy], rounds: int, progress: Progress) -> list[list[float]]:
+    """Milliseconds of calls under each policy, in rounds in each of which all take their turn."""
     clock = Clock(torch.device(subject.pipe.device))
-    taken: dict[str, list[float]] = {policy.key: [] for policy in policies}
+    taken: list[list[float]] = [[] for _ in policies]
     task = progress.add_task(f"measuring {subject.name}", total=rounds * len(policies))
     order = random.Random(0)
     for _ in range(rounds):
-        for policy in order.sample(policies, len(policies)):
+        for index in order.sample(range(len(policies)), len(policies)):
             arguments = {**subject.call(subject.batch), "generator": torch.Generator().manual_seed(0)}
-            with applied(subject.pipe, policy):
-                taken[policy.key].append(clock.milliseconds(functools.partial(subject.pipe, **arguments)))
+            with applied(subject.pipe, policies[index]):
+                taken[index].append(clock.milliseconds(functools.partial(subject.pipe, **arguments)))
             progress.advance(task)
-    return [statistics.median(taken[policy.key]) for policy in policies]
+    return taken
 
 
 def report(console: Console, subject: Subject, profile: Profile, rows: list[Row]) -> None:
@@ -147,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--policies", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of every policy")
+    parser.add_argument("--blocks", type=int, default=3, help="of a profile and three measurements of every policy")
     parser.add_argument("--profiles", type=Path, help="folder to keep the profiles in")
     parser.add_argument("--gpu", action="store_true", help="full-size random weights on the GPU")
     args = parser.parse_args()
@@ -156,7 +171,7 @@ def main() -> None:
         sys.exit("--gpu needs a CUDA device and torch finds none: leave it out to measure the shipped models")
     for subject in full_size() if args.gpu else shipped(args.batch):
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            profile, rows = study(subject, args.policies, args.rounds, progress)
+            profile, rows = study(subject, args.policies, args.blocks, progress)
         if args.profiles is not None:
             profile.save(args.profiles / f"{subject.name.replace(', ', '-').replace(' ', '-')}.json")
         report(console, subject, profile, rows)
