@@ -4,12 +4,18 @@ Importing this package loads neither torch nor open_clip; the first use of a nam
 
 Example::
 
-    from autotune.quality import Evaluation, Gaussian, Objective, Scorer
+    from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
 
     scorer = Scorer("runs/emoji/clip")
     text = scorer.text_features(prompts)
-    full = Evaluation.of(scorer.image_features(full_pictures), text)
-    objective = Objective(Gaussian.load("reference.safetensors"), full, text)
+    features = scorer.image_features(full_pictures)
+    baseline = Baseline(
+        full=Evaluation.of(features, text),
+        coarse=scorer.image_features(coarse(full_pictures)),
+        chance=shuffled_alignment(features, text),
+        prompts=tuple(prompts),
+    )
+    objective = Objective(Reference.load("reference.safetensors"), baseline)
     objective.score(Evaluation.of(scorer.image_features(pictures), text)).loss
 """
 
@@ -20,22 +26,52 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autotune.quality.alignment import prompt_alignment, shuffled_alignment
+    from autotune.quality.estimators import Estimator, estimator
+    from autotune.quality.extractor import FeatureNetwork
     from autotune.quality.features import Scorer
+    from autotune.quality.fidelity import Fidelity, measure_fidelity
     from autotune.quality.frechet import Gaussian, fit, frechet_distance
-    from autotune.quality.objective import Evaluation, Interval, Intervals, Objective, Score
-    from autotune.quality.prompts import load_prompts, split
+    from autotune.quality.networks import feature_network
+    from autotune.quality.objective import (
+        FIDELITY,
+        QUALITY,
+        Baseline,
+        Evaluation,
+        Interval,
+        Intervals,
+        Objective,
+        Score,
+        Weights,
+        coarse,
+    )
+    from autotune.quality.prompts import general_categories, general_prompts, load_prompts, split
+    from autotune.quality.reference import Reference
 
 __all__ = [
+    "FIDELITY",
+    "QUALITY",
+    "Baseline",
+    "Estimator",
     "Evaluation",
+    "FeatureNetwork",
+    "Fidelity",
     "Gaussian",
     "Interval",
     "Intervals",
     "Objective",
+    "Reference",
     "Score",
     "Scorer",
+    "Weights",
+    "coarse",
+    "estimator",
+    "feature_network",
     "fit",
     "frechet_distance",
+    "general_categories",
+    "general_prompts",
     "load_prompts",
+    "measure_fidelity",
     "prompt_alignment",
     "shuffled_alignment",
     "split",
@@ -43,10 +79,26 @@ __all__ = [
 
 _HOMES = {
     "alignment": ("prompt_alignment", "shuffled_alignment"),
+    "estimators": ("Estimator", "estimator"),
+    "extractor": ("FeatureNetwork",),
     "features": ("Scorer",),
+    "fidelity": ("Fidelity", "measure_fidelity"),
     "frechet": ("Gaussian", "fit", "frechet_distance"),
-    "objective": ("Evaluation", "Interval", "Intervals", "Objective", "Score"),
-    "prompts": ("load_prompts", "split"),
+    "networks": ("feature_network",),
+    "objective": (
+        "FIDELITY",
+        "QUALITY",
+        "Baseline",
+        "Evaluation",
+        "Interval",
+        "Intervals",
+        "Objective",
+        "Score",
+        "Weights",
+        "coarse",
+    ),
+    "prompts": ("general_categories", "general_prompts", "load_prompts", "split"),
+    "reference": ("Reference",),
 }
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from autotune.errors import InputError
+from autotune.quality.tensors import check_finite, write_tensors
 
 __all__ = ["Gaussian", "distances", "fit", "frechet_distance", "moments"]
 
@@ -44,8 +44,8 @@ class Gaussian:
                 f"A mean of shape (D,) goes with a covariance of shape (D, D), "
                 f"not {tuple(self.mean.shape)} with {tuple(self.covariance.shape)}."
             )
-        _check_finite(self.mean, "mean")
-        _check_finite(self.covariance, "covariance")
+        check_finite(self.mean, "mean")
+        check_finite(self.covariance, "covariance")
 
     def project(self, basis: Tensor) -> Gaussian:
         """This Gaussian as seen along the columns of ``basis`` (D, K)."""
@@ -53,16 +53,7 @@ class Gaussian:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file; whoever reads ``path`` meanwhile sees the old file or the new one."""
-        from safetensors.torch import save
-
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        tensors = {"mean": self.mean.contiguous(), "covariance": self.covariance.contiguous()}
-        try:
-            part.write_bytes(save(tensors, metadata={"n": str(self.n)}))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, {"mean": self.mean, "covariance": self.covariance}, {"n": str(self.n)})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Gaussian:
@@ -95,7 +86,7 @@ def fit(features: Tensor, *, shrink: bool = True) -> Gaussian:
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"A covariance needs features of shape (N, D) with N >= 2, not {tuple(features.shape)}.")
-    _check_finite(features, "features")
+    check_finite(features, "features")
     mean, covariance = moments(features.detach().cpu().double(), shrink=shrink)
     return Gaussian(mean, covariance, len(features))
 
@@ -150,9 +141,3 @@ def distances(mean: Tensor, covariance: Tensor, reference: Gaussian) -> Tensor:
     traces = covariance.diagonal(dim1=-2, dim2=-1).sum(-1) + reference.covariance.trace()
     result: Tensor = (mean - reference.mean).square().sum(-1) + traces - 2 * shared
     return result.clamp(min=0)
-
-
-def _check_finite(values: Tensor, name: str) -> None:
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        raise ValueError(f"{bad} of {values.numel()} values of the {name} are not finite (NaN or infinity).")

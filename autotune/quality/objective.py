@@ -1,29 +1,84 @@
 """The one number the search lowers, and how sure it is.
 
-    loss = weight_fd * (FD / FD_full - 1) + weight_clip * (A_full - A) / (A_full - A_shuffled)
+    loss = weight_fd       * (D - D_full) / (D_coarse - D_full)
+         + weight_clip     * (A_full - A) / (A_full - A_shuffled)
+         + weight_fidelity * F / F_coarse
 
-FD is the Frechet distance of a candidate's image features to the reference, A its mean alignment;
-*full* is the full run on the same prompts and seeds, *shuffled* its alignment with the wrong prompts.
-Both terms are free of units and zero for the full run. Lower is better; a candidate may fall below
-zero. One in the first term is a distance twice the full run's; one in the second, pictures that
-match their prompts no better than chance.
+D is the distance of a candidate's image features to the reference, A its mean alignment with its prompts,
+F its mean feature distance to the full run's pictures of the same prompts from the same noise. *Full* is the
+full run on these prompts and seeds, *coarse* its pictures with 16 pixels a side, *shuffled* its alignment with
+the wrong prompts.
+
+Every term is zero for the full run, has no unit, and is one where its side of the pictures is lost: as far
+from the reference (or from the full run's pictures) as mere 16-pixel impressions, or matching prompts no better
+than chance. That makes losses of different models, scorers and distances comparable. Lower is better; the
+first two terms may fall below zero. The default judges quality (weights 1, 1, 0); ``FIDELITY`` asks for the
+pictures one had (0, 0, 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from autotune.quality.alignment import prompt_alignment, shuffled_alignment
-from autotune.quality.frechet import Gaussian, distances, moments
+from autotune.quality.alignment import prompt_alignment
+from autotune.quality.estimators import Measure, estimator
+from autotune.quality.fidelity import feature_distances
+from autotune.quality.reference import Reference
+from autotune.quality.tensors import check_finite
 
-__all__ = ["Evaluation", "Interval", "Intervals", "Objective", "Score"]
+__all__ = [
+    "DISTANCE",
+    "FIDELITY",
+    "QUALITY",
+    "Baseline",
+    "Evaluation",
+    "Interval",
+    "Intervals",
+    "Objective",
+    "Score",
+    "Weights",
+    "coarse",
+]
+
+DISTANCE = "frechet-shrunk-subspace-32"
+"""The estimator that ``studies.proxy.validity`` found to rank best."""
+
+COARSE_SIDE = 16
+"""Pixels a side of a picture that shows no more than a rough impression."""
 
 # Resamples measured at once: 4 MB with 160 prompts and 32 components, which stay in the processor's cache.
 _CHUNK = 100
+
+
+def coarse(pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) uint8 reduced to 16 pixels a side and enlarged again: what a spoiled picture looks like.
+
+    Of pictures with fewer than 64 pixels a side a quarter of them is left.
+    """
+    values = pictures.float()
+    height, width = (max(1, min(COARSE_SIDE, side // 4)) for side in pictures.shape[-2:])
+    small = F.interpolate(values, (height, width), mode="area")
+    large = F.interpolate(small, pictures.shape[-2:], mode="bilinear")
+    return large.round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss's three terms; see the head of this module."""
+
+    fd: float = 1.0
+    clip: float = 1.0
+    fidelity: float = 0.0
+
+
+QUALITY = Weights()
+FIDELITY = Weights(0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +86,7 @@ class Evaluation:
     """What one policy's pictures scored, row i belonging to prompt i of a fixed list.
 
     Attributes:
-        features: (N, D) image features, L2-normalised.
+        features: (N, D) image features.
         alignment: (N,) cosine of each picture with its prompt.
 
     Raises:
@@ -58,13 +113,51 @@ class Evaluation:
         return Evaluation(image_features, prompt_alignment(image_features, text_features))
 
 
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The full run on a list of prompts, and what bad pictures would score there.
+
+    Attributes:
+        full: The full run's evaluation.
+        coarse: (N, D) features of its pictures after :func:`coarse`.
+        chance: (N,) its pictures' mean alignment with the other prompts.
+        prompts: The N prompts; those that repeat are resampled together.
+
+    Raises:
+        ValueError: If the shapes do not fit each other or a value is not finite.
+    """
+
+    full: Evaluation
+    coarse: Tensor
+    chance: Tensor
+    prompts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.full.features)
+        if self.coarse.shape != self.full.features.shape or self.chance.shape != (n,) or len(self.prompts) != n:
+            raise ValueError(
+                f"{n} pictures of the full run go with coarse features of the same shape and as many chances and "
+                f"prompts, not {tuple(self.coarse.shape)}, {tuple(self.chance.shape)} and {len(self.prompts)}."
+            )
+        check_finite(self.coarse, "coarse features")
+        check_finite(self.chance, "alignment by chance")
+
+
 @dataclass(frozen=True)
 class Score:
-    """One policy's result. ``loss`` and ``fd``: lower is better; ``alignment``: higher is better."""
+    """One policy's result. ``alignment``: higher is better; all others: lower is better.
+
+    Attributes:
+        loss: The objective.
+        distance: To the reference, in the estimator's unit.
+        alignment: Mean cosine with the prompts.
+        fidelity: Mean feature distance to the full run's pictures, 0 to 2.
+    """
 
     loss: float
-    fd: float
+    distance: float
     alignment: float
+    fidelity: float
 
 
 @dataclass(frozen=True)
@@ -75,68 +168,78 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the sign is beyond doubt."""
+        return self.low > 0 or self.high < 0
+
 
 @dataclass(frozen=True)
 class Intervals:
     """The intervals that belong to a ``Score``."""
 
     loss: Interval
-    fd: Interval
+    distance: Interval
     alignment: Interval
+    fidelity: Interval
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Loss and what it is made of, each (B,), for B selections of the prompts."""
+
+    loss: Tensor
+    distance: Tensor
+    alignment: Tensor
+    fidelity: Tensor
 
 
 class Objective:
     """Scores evaluations against the full run on the same prompts and seeds.
 
-    Every distance here, not only those in the bootstrap, is taken along the reference's ``components``
-    leading principal directions, with a shrunk covariance. A covariance of 128 dimensions has 8,256
-    free values; 160 pictures, of which a bootstrap sample holds about 100 different ones, leave it
-    singular. 32 dimensions have 528 values, which so few pictures do determine, and they keep 99 % of
-    the emoji reference's variance: on samples of 160 pictures, 16 to 128 dimensions told blurred, noisy
-    and blended pictures from clean ones equally reliably. The distance of few pictures is biased
-    upwards all the same (real pictures do not score zero): compare only evaluations of the same length.
+    The distance of few pictures is biased upwards for most estimators (real pictures do not score zero):
+    only evaluations of the same prompts are compared, where that cancels.
 
     Args:
-        reference: Gaussian of the image features that good pictures have.
-        full: The full run's evaluation.
-        text_features: (N, D), of the prompts of ``full``, row by row.
-        weight_fd: Weight of the distance in the loss.
-        weight_clip: Weight of the alignment in the loss.
-        components: Principal directions kept, at most D.
+        reference: Features that good pictures have.
+        baseline: The full run and the anchors of what is bad.
+        distance: Name of the estimator, see :mod:`autotune.quality.estimators`.
+        weights: Of the loss's terms.
 
     Raises:
-        ValueError: If shapes differ, or the full run's pictures match their prompts no better than
-            chance (the scoring model does not know what the prompts speak of).
+        InputError: If there is no such estimator, or the reference lacks the features it needs.
+        ValueError: If dimensions differ, the full run's pictures match their prompts no better than chance
+            (the scoring model does not know what the prompts speak of), or coarse pictures are no
+            farther from the reference than the full run's (the reference shows something else).
     """
 
     def __init__(
-        self,
-        reference: Gaussian,
-        full: Evaluation,
-        text_features: Tensor,
-        *,
-        weight_fd: float = 1.0,
-        weight_clip: float = 1.0,
-        components: int = 32,
+        self, reference: Reference, baseline: Baseline, *, distance: str = DISTANCE, weights: Weights = QUALITY
     ) -> None:
-        if reference.mean.shape != full.features.shape[1:]:
+        if reference.gaussian.mean.shape != baseline.full.features.shape[1:]:
             raise ValueError(
-                f"The reference has {len(reference.mean)} dimensions, the features have {full.features.shape[1]}: "
-                "they come from different scoring models."
+                f"The reference has {len(reference.gaussian.mean)} dimensions, the features have "
+                f"{baseline.full.features.shape[1]}: they come from different scoring models."
             )
-        _, directions = torch.linalg.eigh(reference.covariance)
-        self._basis = directions[:, -components:]
-        self._reference = reference.project(self._basis)
-        self._weight_fd, self._weight_clip = weight_fd, weight_clip
-        self._full = full
-        self._rows_of_prompt = _rows_of_prompt(text_features)
-        self._full_features = self._project(full)
-        self._full_alignment = full.alignment.cpu().double()
-        self._chance = shuffled_alignment(full.features.cpu().double(), text_features.cpu().double())
-        if self._full_alignment.mean() <= self._chance.mean():
+        self.distance = distance
+        self.weights = weights
+        self._measure: Measure = estimator(distance).against(reference)
+        self._baseline = baseline
+        self._rows_of_prompt = _rows_of_prompt(baseline.prompts)
+        self._full, self._coarse = (self._measure.prepare(x) for x in (baseline.full.features, baseline.coarse))
+        self._full_alignment, self._chance = (x.cpu().double() for x in (baseline.full.alignment, baseline.chance))
+        self._coarse_fidelity = feature_distances(baseline.coarse, baseline.full.features)
+        self._anchors = functools.lru_cache(maxsize=2)(self._anchors_of_resamples)
+        full, bad, matched, chance, _ = (float(x) for x in self._anchors_at(self._all))
+        if matched <= chance and weights.clip:
             raise ValueError(
-                f"The full run's pictures match their prompts (alignment {float(self._full_alignment.mean()):.3f}) no "
-                f"better than other prompts ({self.chance:.3f}): score with a model that knows such prompts."
+                f"The full run's pictures match their prompts (alignment {matched:.3f}) no "
+                f"better than other prompts ({chance:.3f}): score with a model that knows such prompts."
+            )
+        if bad <= full and weights.fd:
+            raise ValueError(
+                f"The full run's pictures are as far from the reference ({full:.4g}) as 16-pixel impressions of them "
+                f"({bad:.4g}): give a reference that shows what the prompts ask for, or weigh the distance with 0."
             )
 
     @property
@@ -150,26 +253,25 @@ class Objective:
         Raises:
             ValueError: If the evaluation is not of as many prompts as the full run.
         """
-        everything = torch.arange(len(self._chance))[None]
-        loss, fd, alignment = self._measure(evaluation, everything)
-        return Score(float(loss), float(fd), float(alignment))
+        terms = self._terms(self._values(evaluation), self._all, self._anchors_at(self._all))
+        return Score(float(terms.loss), float(terms.distance), float(terms.alignment), float(terms.fidelity))
 
     def interval(
         self, evaluation: Evaluation, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
     ) -> Intervals:
         """Percentile bootstrap over prompts (Efron and Tibshirani 1993, chapter 13).
 
-        The full run is resampled with the same prompts, so luck that both share cancels in the loss.
+        Full run and anchors are resampled with the same prompts, so luck that all share cancels in the loss.
         A resample repeats pictures, which raises its distance once more by the bias that few pictures
         cause; the replicates are therefore moved so that their mean is the estimate.
         """
         score = self.score(evaluation)
-        chunks = [self._measure(evaluation, rows) for rows in self._resample(resamples, seed)]
-        loss, fd, alignment = (torch.cat(values) for values in zip(*chunks, strict=True))
+        terms = self._replicates(evaluation, resamples, seed)
         return Intervals(
-            _interval(score.loss, loss, level),
-            _interval(score.fd, fd, level),
-            _interval(score.alignment, alignment, level),
+            _interval(score.loss, terms.loss, level),
+            _interval(score.distance, terms.distance, level),
+            _interval(score.alignment, terms.alignment, level),
+            _interval(score.fidelity, terms.fidelity, level),
         )
 
     def compare(
@@ -180,14 +282,12 @@ class Objective:
         Both are resampled with the same prompts, which is much sharper than two intervals side by side.
         """
         estimate = self.score(a).loss - self.score(b).loss
-        differences = [
-            self._measure(a, rows)[0] - self._measure(b, rows)[0] for rows in self._resample(resamples, seed)
-        ]
-        return _interval(estimate, torch.cat(differences), level)
+        difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
+        return _interval(estimate, difference, level)
 
-    def _project(self, evaluation: Evaluation) -> Tensor:
-        projected: Tensor = evaluation.features.cpu().double() @ self._basis
-        return projected
+    @property
+    def _all(self) -> Tensor:
+        return torch.arange(len(self._chance))[None]
 
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
         """Row numbers (at most _CHUNK, N): prompts drawn with replacement, each with all of its rows."""
@@ -197,35 +297,69 @@ class Objective:
             drawn = torch.randint(prompts, (min(_CHUNK, resamples - start), prompts), generator=generator)
             yield self._rows_of_prompt[drawn].flatten(1)
 
-    def _measure(self, evaluation: Evaluation, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, distance and alignment (B,) on each of B selections ``rows`` (B, N) of the prompts."""
-        if evaluation.features.shape != self._full.features.shape:
+    def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Terms:
+        anchors, values = self._anchors(resamples, seed), self._values(evaluation)
+        parts = [
+            self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), anchors, strict=True)
+        ]
+        return _Terms(
+            torch.cat([part.loss for part in parts]),
+            torch.cat([part.distance for part in parts]),
+            torch.cat([part.alignment for part in parts]),
+            torch.cat([part.fidelity for part in parts]),
+        )
+
+    def _anchors_of_resamples(self, resamples: int, seed: int) -> list[tuple[Tensor, ...]]:
+        """The same for every candidate, and half of the work: kept."""
+        return [self._anchors_at(rows) for rows in self._resample(resamples, seed)]
+
+    def _anchors_at(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Distances of full run and coarse pictures, alignment of the full run and by chance, coarse fidelity: (B,)."""
+        distances = [self._measure.of_rows(features, rows) for features in (self._full, self._coarse)]
+        return *distances, *(
+            values[rows].mean(1) for values in (self._full_alignment, self._chance, self._coarse_fidelity)
+        )
+
+    def _values(self, evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
+        """Prepared features (N, K), alignment (N,) and distance to the full run's features (N,)."""
+        full = self._baseline.full.features
+        if evaluation.features.shape != full.shape:
             raise ValueError(
                 f"Features {tuple(evaluation.features.shape)} cannot be compared with the full run's "
-                f"{tuple(self._full.features.shape)}: evaluate the same prompts with the same scoring model."
+                f"{tuple(full.shape)}: evaluate the same prompts with the same scoring model."
             )
-        fd, fd_full = (self._distance(x[rows]) for x in (self._project(evaluation), self._full_features))
-        alignment = evaluation.alignment.cpu().double()[rows].mean(1)
-        alignment_full = self._full_alignment[rows].mean(1)
-        margin = alignment_full - self._chance[rows].mean(1)
-        loss = self._weight_fd * (fd / fd_full - 1) + self._weight_clip * (alignment_full - alignment) / margin
-        return loss, fd, alignment
+        fidelity = feature_distances(evaluation.features, full)
+        return self._measure.prepare(evaluation.features), evaluation.alignment.cpu().double(), fidelity
 
-    def _distance(self, features: Tensor) -> Tensor:
-        """Distances (B,) to the reference of projected features (B, N, K)."""
-        return distances(*moments(features), self._reference)
+    def _terms(self, values: tuple[Tensor, Tensor, Tensor], rows: Tensor, anchors: tuple[Tensor, ...]) -> _Terms:
+        """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the anchors there."""
+        distance_full, distance_coarse, alignment_full, chance, fidelity_coarse = anchors
+        features, alignments, fidelities = values
+        distance, alignment, fidelity = (
+            self._measure.of_rows(features, rows),
+            alignments[rows].mean(1),
+            fidelities[rows].mean(1),
+        )
+        terms = (
+            (self.weights.fd, distance - distance_full, distance_coarse - distance_full),
+            (self.weights.clip, alignment_full - alignment, alignment_full - chance),
+            (self.weights.fidelity, fidelity, fidelity_coarse),
+        )
+        loss = torch.stack([weight * lost / whole for weight, lost, whole in terms if weight]).sum(0)
+        return _Terms(loss, distance, alignment, fidelity)
 
 
-def _rows_of_prompt(text_features: Tensor) -> Tensor:
+def _rows_of_prompt(prompts: Sequence[str]) -> Tensor:
     """Row numbers (P, N / P) of each of P prompts; (N, 1) where prompts have different numbers of rows.
 
     Pictures of one prompt are alike: a bootstrap that took them for independent would be too sure.
     """
-    _, prompt_of_row, counts = torch.unique(text_features.cpu(), dim=0, return_inverse=True, return_counts=True)
-    if len(counts.unique()) > 1:
-        return torch.arange(len(text_features))[:, None]
-    rows: Tensor = prompt_of_row.argsort(stable=True).reshape(len(counts), -1)
-    return rows
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(row)
+    if len({len(each) for each in rows.values()}) > 1:
+        return torch.arange(len(prompts))[:, None]
+    return torch.tensor(list(rows.values()))
 
 
 def _interval(estimate: float, replicates: Tensor, level: float) -> Interval:

@@ -1,4 +1,4 @@
-"""Reading lists of prompts and setting some of them aside."""
+"""Reading lists of prompts, the list shipped for general use, and setting some prompts aside."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from autotune.errors import InputError
 
-__all__ = ["load_prompts", "split"]
+__all__ = ["general_categories", "general_prompts", "load_prompts", "split"]
+
+_GENERAL = "general"
 
 _COLUMNS = ("prompt", "caption")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_ENCODINGS = "UTF-8, UTF-16 (with byte order mark), Latin-1 or Windows-1252"
 
 
 def load_prompts(path: str | os.PathLike[str]) -> list[str]:
@@ -25,25 +30,45 @@ def load_prompts(path: str | os.PathLike[str]) -> list[str]:
 
     ``.csv`` needs a column ``prompt`` or ``caption``; ``.jsonl`` holds in each line a string or an
     object with such a key; everything else is text with one prompt per line. The encoding may be
-    UTF-8, UTF-16 with a byte order mark, or, if the bytes are neither, Latin-1.
+    UTF-8, UTF-16 with a byte order mark, or, without such a mark and if the bytes are not UTF-8,
+    Windows-1252, which holds the printable part of Latin-1. Composed and decomposed letters are the same.
+
+    The name ``general``, where no such file is, stands for :func:`general_prompts`.
 
     Raises:
         InputError: If the file is missing, unreadable, not in its format, or without any prompt.
     """
     path = Path(path)
+    if str(path) == _GENERAL and not path.is_file():
+        return general_prompts()
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read prompts from {path}: {error.strerror}.") from error
     read = _READERS.get(path.suffix.lower(), _lines)
     try:
-        stripped = (prompt.strip() for prompt in read(_decode(data)))
+        stripped = (unicodedata.normalize("NFC", prompt.strip()) for prompt in read(_decode(data)))
         prompts = list(dict.fromkeys(filter(None, stripped)))
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path}: {error}.") from error
     if not prompts:
         raise InputError(f"{path} holds no prompt: write one per line.")
     return prompts
+
+
+def general_prompts() -> list[str]:
+    """The shipped prompts for general text-to-image models, about 300, in the order of their categories."""
+    return [prompt for prompts in general_categories().values() for prompt in prompts]
+
+
+def general_categories() -> dict[str, list[str]]:
+    """The shipped prompts by what they try: objects, scenes, counts, colours, relations, styles, text, people."""
+    text = files("autotune.quality").joinpath(f"{_GENERAL}.jsonl").read_text("utf-8")
+    categories: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        entry = json.loads(line)
+        categories.setdefault(entry["category"], []).append(entry["prompt"])
+    return categories
 
 
 def split(prompts: Sequence[str], held_out_share: float = 0.25) -> tuple[list[str], list[str]]:
@@ -72,14 +97,15 @@ def split(prompts: Sequence[str], held_out_share: float = 0.25) -> tuple[list[st
 
 
 def _decode(data: bytes) -> str:
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    if "\0" in text:
-        raise ValueError("this is not a text file in UTF-8, UTF-16 (with byte order mark) or Latin-1")
-    return text
+    marked = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+    for encoding in (marked,) if marked else ("utf-8", "cp1252"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise ValueError(f"this is not a text file in {_ENCODINGS}")
 
 
 def _lines(text: str) -> Iterable[str]:
@@ -104,10 +130,15 @@ def _jsonl(text: str) -> Iterable[str]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"line {number} is not JSON ({error.msg})") from error
+        except RecursionError as error:
+            raise ValueError(f"line {number} is nested too deeply") from error
         if isinstance(value, dict):
             value = next((value[name] for name in _COLUMNS if name in value), None)
         if not isinstance(value, str):
             raise ValueError(f"line {number} is neither a string nor an object with a text {' or '.join(_COLUMNS)}")
+        # Escapes such as \ud800 can spell what no text may hold.
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"line {number} holds half of a surrogate pair")
         yield value
 
 

@@ -8,27 +8,13 @@ import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from autotune.errors import InputError
 from autotune.quality import Gaussian, fit, frechet_distance
 from autotune.quality.frechet import moments
+from tests.quality.samples import SEEDS, features, rotation
 
-SEEDS = st.integers(0, 2**31)
 DIMENSIONS = st.integers(1, 12)
-
-
-def features(seed: int, n: int = 60, d: int = 8) -> Tensor:
-    """Correlated features around a random centre."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    centre = torch.randn(d, generator=generator, dtype=torch.float64)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64) @ mixing + centre
-
-
-def rotation(seed: int, d: int) -> Tensor:
-    q, _ = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
-    return q
 
 
 @pytest.mark.parametrize("d", [1, 8, 40])

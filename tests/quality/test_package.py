@@ -18,7 +18,7 @@ def test_every_public_name_resolves() -> None:
 
 def test_importing_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from autotune.quality import load_prompts, split; "
+        "import sys; from autotune.quality import general_prompts, load_prompts, split; general_prompts(); "
         "print([m for m in ('torch', 'open_clip', 'scipy', 'numpy', 'torchmetrics') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ def written(folder: Path, name: str, data: bytes | str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
 def test_text_in_any_usual_encoding(tmp_path: Path, encoding: str) -> None:
     assert load_prompts(written(tmp_path, "prompts.txt", TEXT.encode(encoding))) == PROMPTS
 
@@ -37,7 +37,18 @@ def test_blank_lines_repetitions_and_outer_blanks_are_dropped(tmp_path: Path, ne
 
 
 def test_only_line_ends_cut_lines(tmp_path: Path) -> None:
-    assert load_prompts(written(tmp_path, "prompts.txt", b"caf\xe9 \x85 noir\nb")) == ["caf\xe9 \x85 noir", "b"]
+    lines = ["café \x85 noir", "form\x0cfeed", "line\u2028separator"]
+    assert load_prompts(written(tmp_path, "prompts.txt", "\n".join(lines))) == lines
+
+
+def test_quotes_as_windows_writes_them(tmp_path: Path) -> None:
+    assert load_prompts(written(tmp_path, "p.txt", b"a sign, \x93OPEN\x94, at a caf\xe9")) == [
+        "a sign, “OPEN”, at a café"
+    ]
+
+
+def test_composed_and_decomposed_letters_are_one_prompt(tmp_path: Path) -> None:
+    assert load_prompts(written(tmp_path, "p.txt", "ein K\u00e4fer\nein Ka\u0308fer\n")) == ["ein Käfer"]
 
 
 @pytest.mark.parametrize("column", ["prompt", "caption", "Prompt", " CAPTION "])
@@ -66,6 +77,13 @@ def test_jsonl_of_strings_and_objects(tmp_path: Path) -> None:
         ("p.txt", b"", "holds no prompt"),
         ("p.txt", b" \n\n\t\n", "holds no prompt"),
         ("p.txt", b"\x89PNG\r\n\0\0\0", "not a text file"),
+        ("p.txt", "a dog\n".encode("utf-16-le"), "not a text file in UTF-8, UTF-16"),
+        ("p.txt", "a dog\n".encode("utf-32"), "not a text file"),
+        ("p.txt", "犬".encode("utf-16") + b"x", "not a text file"),
+        ("p.txt", b"\xef\xbb\xbfcaf\xe9", "not a text file"),
+        ("p.txt", b"\x81\x8d\x8f", "not a text file"),
+        ("p.jsonl", b'"\\ud800"\n', "line 1 holds half of a surrogate pair"),
+        ("p.jsonl", b"[" * 100_000, "line 1 is nested too deeply"),
         ("p.csv", b"text,id\na,1\n", "expected a column called prompt or caption, found text, id"),
         ("p.csv", b"", "found none"),
         ("p.csv", b"prompt\n", "holds no prompt"),
