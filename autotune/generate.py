@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,12 @@ from torch import Tensor
 from autotune.runtime.models import recommended
 
 
-def generate(
+def generate(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
+    """All pictures (N, 3, H, W) of :func:`picture_batches`, which see for the arguments, at once."""
+    return torch.cat(list(picture_batches(pipe, prompts, seeds, **options)))
+
+
+def picture_batches(
     pipe: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -22,7 +27,7 @@ def generate(
     steps: int | None = None,
     batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
-) -> Tensor:
+) -> Generator[Tensor, None, None]:
     """Run the pipeline, under whatever policy is applied, on ``prompts`` with one seed each.
 
     A picture depends on its prompt, its seed and, in the last bits, on the batch it is computed
@@ -33,8 +38,8 @@ def generate(
         steps: for a pipeline without a policy; None leaves the number to policy or pipeline.
         on_batch: called with the number of pictures made so far.
 
-    Returns:
-        Pictures (N, 3, H, W) uint8 on the CPU.
+    Yields:
+        Pictures (n, 3, H, W) uint8 on the CPU, n at most ``batch_size``.
 
     Raises:
         FloatingPointError: a picture holds NaN or infinity.
@@ -46,14 +51,12 @@ def generate(
         options["guidance_scale"] = guidance_scale
     if steps is not None:
         options["num_inference_steps"] = steps
-    parts: list[Tensor] = []
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
         images = pipe(list(prompts[batch]), generator=generators, **options).images
         if not torch.isfinite(images).all():
             raise FloatingPointError("the pipeline made pictures with NaN or infinite values")
-        parts.append((images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         if on_batch is not None:
             on_batch(min(start + batch_size, len(prompts)))
-    return torch.cat(parts)
+        yield (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -262,11 +262,16 @@ class PolicyCost(Record):
 
 
 class ContenderQuality(Record):
-    """Held-out scores of one run: objective (lower is better), Frechet distance, image-text cosine."""
+    """Held-out scores of one run: objective, distance to the reference, image-text cosine, distance to the full run.
+
+    ``fidelity`` is the mean distance of the pictures' features to the full run's, one minus their cosine. The
+    cosine of ``alignment`` is better when it is higher, all others when they are lower.
+    """
 
     loss: Interval
-    frechet: Interval
+    distance: Interval
     alignment: Interval
+    fidelity: Interval
 
 
 class PolicyQuality(Record):
@@ -274,12 +279,17 @@ class PolicyQuality(Record):
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
     with confidence when its whole interval lies below zero. ``guidance_scale`` is the one the
-    pictures were made with; None is the pipeline's default.
+    pictures were made with; None is the pipeline's default. ``scorer`` is the image-text model,
+    ``estimator`` the distance to the reference, taken in the features of ``network`` (None: the
+    scorer's), ``weights`` those of the objective's terms.
     """
 
     prompts: Annotated[Count, Field(ge=1)]
     images: Annotated[Count, Field(ge=1)]
     scorer: Text
+    network: Text | None = None
+    estimator: Text
+    weights: dict[Text, float]
     guidance_scale: float | None = None
     policy: ContenderQuality
     full: ContenderQuality

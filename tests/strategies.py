@@ -31,7 +31,7 @@ PATTERNS = ("up_blocks.0-1", "**.attn2", "up_blocks.*.resnets.0")
 SPACINGS = ("default", "leading", "linspace", "trailing", "karras", "exponential", "beta")
 
 _INTERVAL = Interval(value=0.5, low=0.25, high=0.75)
-_QUALITY = ContenderQuality(loss=_INTERVAL, frechet=_INTERVAL, alignment=_INTERVAL)
+_QUALITY = ContenderQuality(loss=_INTERVAL, distance=_INTERVAL, alignment=_INTERVAL, fidelity=_INTERVAL)
 RECORDS: dict[str, Any] = {
     "model": ModelInfo(
         pipeline="StableDiffusionPipeline",
@@ -55,6 +55,9 @@ RECORDS: dict[str, Any] = {
         prompts=100,
         images=200,
         scorer="CLIP",
+        network="efficientnet-lite0",
+        estimator="kid",
+        weights={"fd": 1.0, "clip": 0.5},
         policy=_QUALITY,
         full=_QUALITY,
         fewer_steps=_QUALITY,

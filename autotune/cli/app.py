@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from autotune import __version__
 from autotune.cli import checks
 from autotune.cli.models import DType, ModelSource
-from autotune.cli.options import TuneOptions
+from autotune.cli.options import JudgeOptions, TuneOptions
 from autotune.cost.profile import CompileMode
 from autotune.errors import InputError
 from autotune.naming import default_study_name
@@ -26,6 +26,32 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.")]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision; auto is float16 on a GPU, float32 on the CPU.")]
+
+
+ObjectiveOption = Annotated[
+    Literal["quality", "fidelity"],
+    typer.Option(help="quality: like the reference and the prompts; fidelity: like the full run's own pictures."),
+]
+WeightFd = Annotated[
+    float | None, typer.Option(min=0, help="Of the distance to the reference, in quality.", show_default="1")
+]
+WeightClip = Annotated[
+    float | None, typer.Option(min=0, help="Of the alignment with the prompts, in quality.", show_default="1")
+]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
+        show_default="the model's own, else a CLIP ViT-B/32 from the hub",
+    ),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Network that the distance is taken in: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
+        show_default="the scorer",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,8 +88,16 @@ def tune(
         ),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of pictures as they should look.", show_default="the model's own")
+        Path | None,
+        typer.Option(
+            help="Folder of pictures as they should look, or statistics in a file.", show_default="the model's own"
+        ),
     ] = None,
+    objective: ObjectiveOption = "quality",
+    weight_fd: WeightFd = None,
+    weight_clip: WeightClip = None,
+    scorer: ScorerOption = None,
+    features: FeaturesOption = None,
     height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
     steps: Annotated[
@@ -105,6 +139,7 @@ def tune(
     from autotune.cost import load_profile, parse_budget, parse_bytes
     from autotune.quality import load_prompts
 
+    checks.weights(objective, weight_fd, weight_clip)
     budgets = budget or ["40%"]
     for each in budgets:
         parse_budget(each)
@@ -127,7 +162,8 @@ def tune(
             source=source,
             budget=each,
             prompts=None if prompts is None else load_prompts(prompts),
-            reference=checks.picture_folder(reference),
+            reference=checks.reference(reference),
+            judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
             height=checks.side("height", height),
             width=checks.side("width", width),
             steps=steps,

@@ -76,14 +76,26 @@ def scales(text: str) -> list[float]:
     return found
 
 
-def picture_folder(path: Path | None) -> Path | None:
-    """A folder of reference pictures, if any.
+def weights(objective: str, weight_fd: float | None, weight_clip: float | None) -> None:
+    """Refuse weights that the objective has none of, or that make it nothing.
 
     Raises:
-        InputError: it is no folder, or holds no picture.
+        InputError: they do not go together.
     """
-    if path is None:
-        return None
+    if objective != "quality" and (weight_fd, weight_clip) != (None, None):
+        raise InputError(f"--weight-fd and --weight-clip do not go with --objective {objective}; leave them out")
+    if weight_fd == weight_clip == 0:
+        raise InputError("--weight-fd 0 --weight-clip 0: nothing is left to judge by; give one of them a weight")
+
+
+def reference(path: Path | None) -> Path | None:
+    """A folder of reference pictures or a file of their statistics, if any.
+
+    Raises:
+        InputError: it is neither, or the folder holds no picture.
+    """
+    if path is None or (path.is_file() and path.suffix == ".safetensors"):
+        return path
     if not path.is_dir():
         raise InputError(f"--reference {path}: no such folder; give one that holds pictures")
     if not any(file.suffix.lower() in _PICTURES for file in path.rglob("*")):

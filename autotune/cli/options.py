@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges, and by what; None leaves it to the model or the default."""
+
+    scorer: str | None
+    features: str | None
+    objective: str
+    weight_fd: float | None
+    weight_clip: float | None
+
+
+@dataclass(frozen=True)
 class TuneOptions:
     """The checked options of one run; None leaves a value to the model."""
 
@@ -20,6 +31,7 @@ class TuneOptions:
     budget: str
     prompts: list[str] | None
     reference: Path | None
+    judges: JudgeOptions
     height: int | None
     width: int | None
     steps: int | None

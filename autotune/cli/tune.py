@@ -47,6 +47,9 @@ def _run(pipe: Any, options: TuneOptions) -> int:
             pipe,
             options.budget,
             **_examples(options),
+            objective=options.judges.objective,
+            weight_fd=options.judges.weight_fd,
+            weight_clip=options.judges.weight_clip,
             height=options.height,
             width=options.width,
             guidance_scale=options.guidance_scale,
@@ -77,12 +80,21 @@ def _run(pipe: Any, options: TuneOptions) -> int:
 
 def _examples(options: TuneOptions) -> dict[str, Any]:
     """Prompts, reference and scorer: a shipped model brings its own, which options replace one by one."""
-    given = {"prompts": options.prompts, "reference": options.reference}
+    judges = options.judges
+    given = {
+        "prompts": options.prompts,
+        "reference": options.reference,
+        "scorer": judges.scorer,
+        "network": judges.features,
+    }
     chosen = {name: value for name, value in given.items() if value is not None}
     if not options.source.shipped:
         return chosen
     assets = demo_assets(options.source.name)
-    own = {"prompts": assets.tuning_prompts, "reference": assets.reference, "scorer": assets.scorer_dir}
+    own: dict[str, Any] = {"prompts": assets.tuning_prompts, "scorer": assets.scorer_dir}
+    if judges.scorer is None and judges.features is None:
+        # It holds the shipped scorer's features, which no other network's compare with.
+        own["reference"] = assets.reference
     if options.prompts is None:
         own["held_out"] = assets.held_out_prompts
     return own | chosen

@@ -33,12 +33,13 @@ def results_table(rows: Sequence[Row], *, prompts: int, images: int) -> Table:
     """
     table = Table(
         title=f"{images} pictures of {prompts} prompts that the search never saw",
-        caption="Below each score its 95 % interval. FD and loss: lower is better. Alignment: higher is better.",
+        caption="Below each score its 95 % interval. Distance (to the reference) and loss: lower is"
+        " better. Alignment: higher is better.",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("run", overflow="fold")
-    for heading in ("steps", "FLOPs", "time", "FD", "alignment", "loss"):
+    for heading in ("steps", "FLOPs", "time", "distance", "alignment", "loss"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -46,7 +47,7 @@ def results_table(rows: Sequence[Row], *, prompts: int, images: int) -> Table:
             str(row.steps),
             f"{row.flops_share:.1%}",
             "-" if row.time_share is None else f"{row.time_share:.1%}",
-            *(_estimate(score) for score in (row.quality.frechet, row.quality.alignment, row.quality.loss)),
+            *(_estimate(getattr(row.quality, score)) for score in ("distance", "alignment", "loss")),
         )
     return table
 

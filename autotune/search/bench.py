@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from autotune.policy import Policy
-from autotune.quality import Evaluation, Gaussian, Objective
+from autotune.quality import (
+    QUALITY,
+    Baseline,
+    Evaluation,
+    Objective,
+    Reference,
+    Weights,
+    coarse,
+    prompt_alignment,
+    shuffled_alignment,
+)
+from autotune.quality.objective import DISTANCE
+from autotune.quality.tensors import write_tensors
 
 PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
 
+Pictures = Generator[Tensor, None, None]
+"""Pictures (n, 3, H, W) uint8 in batches. Closing it early takes the policy off the pipeline."""
 
-class Features(Protocol):
-    """What scoring needs of an image-text model; :class:`autotune.quality.Scorer` is one."""
+
+class ImageFeatures(Protocol):
+    """What a distance needs of a network; every :class:`autotune.quality.FeatureNetwork` is one."""
 
     def image_features(self, images: Tensor) -> Tensor: ...
+
+
+class Features(ImageFeatures, Protocol):
+    """What scoring needs of an image-text model; :class:`autotune.quality.Scorer` is one."""
 
     def text_features(self, prompts: Sequence[str]) -> Tensor: ...
 
@@ -33,63 +53,156 @@ class Outcome:
     preview: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What judges say of n pictures.
+
+    Attributes:
+        features: (n, D), what distances are taken in.
+        alignment: (n,) cosine of each picture with its prompt.
+        by_scorer: (n, E), the image-text model's features.
+        coarse: (n, D) features of the pictures after :func:`autotune.quality.coarse`; None unless asked for.
+    """
+
+    features: Tensor
+    alignment: Tensor
+    by_scorer: Tensor
+    coarse: Tensor | None = None
+
+    @staticmethod
+    def of(
+        pictures: Tensor, text: Tensor, scorer: Features, network: ImageFeatures | None = None, *, anchors: bool = False
+    ) -> Judged:
+        """Judge pictures (n, 3, H, W) uint8 whose prompts have the features ``text`` (n, E).
+
+        Args:
+            pictures: The pictures.
+            text: By ``scorer``.
+            scorer: Image and text features.
+            network: Image features that distances are taken in; None takes the scorer's.
+            anchors: Judge the coarse pictures too.
+        """
+        seen = scorer.image_features(pictures)
+        features = seen if network is None else network.image_features(pictures)
+        bad = (network or scorer).image_features(coarse(pictures)).cpu() if anchors else None
+        return Judged(features.cpu(), prompt_alignment(seen, text).cpu(), seen.cpu(), bad)
+
+    @staticmethod
+    def joined(batches: Sequence[Judged]) -> Judged:
+        """All of one run, from its batches in their order."""
+        coarsened = [batch.coarse for batch in batches if batch.coarse is not None]
+        return Judged(
+            torch.cat([batch.features for batch in batches]),
+            torch.cat([batch.alignment for batch in batches]),
+            torch.cat([batch.by_scorer for batch in batches]),
+            torch.cat(coarsened) if coarsened else None,
+        )
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(self.features, self.alignment)
+
+    def baseline(self, text: Tensor, prompts: Sequence[str]) -> Baseline:
+        """What the full run's pictures, judged with their anchors, are to all others of the same prompts.
+
+        Args:
+            text: (N, E) features of the prompts.
+            prompts: The N prompts.
+        """
+        assert self.coarse is not None, "the full run is judged with its anchors"
+        chance = shuffled_alignment(self.by_scorer.double(), text.cpu().double())
+        return Baseline(self.evaluation, self.coarse, chance, tuple(prompts))
+
+
 class Bench:
     """Evaluates policies on the same prompts and seeds, each policy once.
 
     Args:
-        pictures: Makes the pictures (N, 3, H, W) uint8 of a policy, one per prompt and in their order.
+        pictures: Makes the pictures of a policy, one per prompt and in their order, in batches (n, 3, H, W) uint8
+            of which one is held at a time.
         scorer: Image and text features.
         prompts: The N prompts.
-        reference: Features that good pictures have.
+        reference: Features that good pictures have; None takes the full run's own on these very prompts, which
+            suits objectives that give the distance no weight.
         full: The full run's policy; scores are relative to it.
         cache: Folder that keeps outcomes between runs. It must belong to these prompts, seeds
             and settings alone.
+        network: Image features that the distance to the reference is taken in; None takes the scorer's.
+        distance: Estimator of that distance.
+        weights: Of the objective's terms.
     """
 
     def __init__(
         self,
-        pictures: Callable[[Policy], Tensor],
+        pictures: Callable[[Policy], Pictures],
         scorer: Features,
         prompts: Sequence[str],
-        reference: Gaussian,
+        reference: Reference | None,
         full: Policy,
         cache: Path,
         *,
-        weight_fd: float = 1.0,
-        weight_clip: float = 1.0,
+        network: ImageFeatures | None = None,
+        distance: str = DISTANCE,
+        weights: Weights = QUALITY,
     ) -> None:
         self.prompts = tuple(prompts)
         self._pictures = pictures
         self._scorer = scorer
+        self._network = network
         self._cache = cache
         self._text = scorer.text_features(prompts)
-        self.full = self.outcome(full)
-        self.objective = Objective(
-            reference, self.full.evaluation, self._text, weight_fd=weight_fd, weight_clip=weight_clip
-        )
+        self.full, baseline = self._baseline(full)
+        if reference is None:
+            reference = Reference.of(baseline.full.features, shrink=True)
+        self.objective = Objective(reference, baseline, distance=distance, weights=weights)
 
     def outcome(self, policy: Policy) -> Outcome:
         """Make and judge the policy's pictures, or read what an earlier call found."""
-        path = self._cache / f"{policy.key}.safetensors"
+        path = self._path(policy)
         if path.is_file():
             return _load(path)
-        pictures = self._pictures(policy)
-        evaluation = Evaluation.of(self._scorer.image_features(pictures), self._text)
-        outcome = Outcome(evaluation, pictures[:PREVIEW].clone())
+        outcome, _ = self._judged(policy)
         _save(outcome, path)
         return outcome
 
+    def _path(self, policy: Policy) -> Path:
+        return self._cache / f"{policy.key}.safetensors"
+
+    def _baseline(self, full: Policy) -> tuple[Outcome, Baseline]:
+        """The full run with the anchors of what is bad, which take its pictures too."""
+        path = self._cache / "anchors.safetensors"
+        if not (path.is_file() and self._path(full).is_file()):
+            outcome, judged = self._judged(full, anchors=True)
+            baseline = judged.baseline(self._text, self.prompts)
+            _save(outcome, self._path(full))
+            write_tensors(path, {"coarse": baseline.coarse, "chance": baseline.chance}, {})
+        from safetensors.torch import load_file
+
+        anchors = load_file(path)
+        outcome = _load(self._path(full))
+        return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors["chance"], self.prompts)
+
+    def _judged(self, policy: Policy, *, anchors: bool = False) -> tuple[Outcome, Judged]:
+        """Pictures made and judged batch by batch."""
+        judged, previews = [], []
+        made = 0
+        with closing(self._pictures(policy)) as batches:
+            for batch in batches:
+                text = self._text[made : made + len(batch)]
+                judged.append(Judged.of(batch, text, self._scorer, self._network, anchors=anchors))
+                if made < PREVIEW:
+                    previews.append(batch[: PREVIEW - made].clone())
+                made += len(batch)
+        run = Judged.joined(judged)
+        return Outcome(run.evaluation, torch.cat(previews)), run
+
 
 def _save(outcome: Outcome, path: Path) -> None:
-    from safetensors.torch import save_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete: an interrupt must not leave half an outcome that the next run would trust.
-    part = path.with_suffix(".part")
     evaluation = outcome.evaluation
     tensors = {"features": evaluation.features, "alignment": evaluation.alignment, "preview": outcome.preview}
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)
-    os.replace(part, path)
+    # An interrupt must not leave half an outcome that the next run would trust: the file appears when it is complete.
+    write_tensors(path, tensors, {})
 
 
 def _load(path: Path) -> Outcome:

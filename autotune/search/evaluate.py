@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from autotune.search.study import DUPLICATE_OF, FAILURE, RECIPE
 _LOG = logging.getLogger(__name__)
 
 POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
-_SHARED = ("fd", "alignment", "loss")
+_SHARED = ("distance", "alignment", "fidelity", "loss")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TrialRunner:
                 score = self._bench.objective.score(outcome.evaluation)
                 if not math.isfinite(score.loss):
                     return self._fail(trial, proposal, f"its loss is {score.loss}")
-                results = {"fd": score.fd, "alignment": score.alignment, "loss": score.loss}
+                results = asdict(score)
                 save_grid(outcome.preview, self._grid(proposal.policy))
             for name, value in results.items():
                 trial.set_user_attr(name, value)

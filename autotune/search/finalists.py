@@ -20,6 +20,7 @@ from autotune.search.study import evaluated
 if TYPE_CHECKING:
     from autotune import quality
     from autotune.cost import Cost
+    from autotune.search.judges import Judges
 
 FULL_RUN = "full run"
 BETTER, NO_BETTER = "better", "no better"
@@ -84,12 +85,15 @@ class Finalists:
         full, fewer_steps, *best = (replace(run, time=time) for run, time in zip(self.podium, times, strict=True))
         return replace(self, full=full, fewer_steps=fewer_steps, candidates=(*best, *self.candidates[1:]))
 
-    def quality(self, scorer: str, guidance_scale: float | None) -> PolicyQuality:
+    def quality(self, judges: Judges, guidance_scale: float | None) -> PolicyQuality:
         """The record that goes into the exported policy."""
         return PolicyQuality(
             prompts=self.prompts,
             images=self.images,
-            scorer=scorer,
+            scorer=judges.scorer_name[:200],
+            network=judges.network_name and judges.network_name[:200],
+            estimator=judges.estimator,
+            weights={name: weight for name, weight in asdict(judges.weights).items() if weight},
             guidance_scale=guidance_scale,
             policy=self.winner.quality,
             full=self.full.quality,
@@ -146,8 +150,9 @@ def judge(
         intervals = bench.objective.interval(bench.outcome(policy).evaluation)
         held_out = ContenderQuality(
             loss=_interval(intervals.loss),
-            frechet=_interval(intervals.fd),
+            distance=_interval(intervals.distance),
             alignment=_interval(intervals.alignment),
+            fidelity=_interval(intervals.fidelity),
         )
         return Contender(name, policy, price(policy), held_out, trial)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autotune.quality import Gaussian
+from autotune.quality import Gaussian, Reference
 
 _VALUES_PER_TENSOR = 16
 
@@ -37,6 +37,8 @@ def identity(thing: object) -> str:
     """
     if thing is None:
         return "the full run"
+    if isinstance(thing, Reference):
+        return identity(thing.gaussian)
     if isinstance(thing, Gaussian):
         return f"statistics@{hashlib.sha256(thing.mean.numpy().tobytes()).hexdigest()[:16]}"
     if not isinstance(thing, str | os.PathLike):

@@ -27,7 +27,7 @@ def in_words(policy: Policy) -> str:
 
 
 def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | None) -> str:
-    """Markdown for one trial; ``results`` holds ``loss``, ``fd`` and ``alignment``."""
+    """Markdown for one trial; ``results`` holds what a score consists of."""
     cost = proposal.cost
     lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
     lines += ["| | |", "|---|---|"]
@@ -35,7 +35,8 @@ def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | N
         f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",
         *([] if cost.latency_ms is None else [f"| predicted time of a call | {cost.latency_ms:.4g} ms |"]),
         f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
-        f"| Frechet distance | {results['fd']:.4g} |",
+        f"| distance to the reference | {results['distance']:.4g} |",
         f"| alignment with the prompt | {results['alignment']:.4f} |",
+        f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
     ]
     return "\n".join(lines)

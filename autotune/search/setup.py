@@ -7,38 +7,36 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from autotune.cost import Budget, Cost, Pricer, Profile, load_profile, parse_budget, parse_bytes
 from autotune.cost.local import local_profile
 from autotune.cost.measure import OnProgress
 from autotune.errors import InputError
-from autotune.generate import generate
+from autotune.generate import picture_batches
 from autotune.naming import default_study_name
 from autotune.policy import MAX_STEPS, Policy
-from autotune.quality import Gaussian, Scorer, load_prompts, split
+from autotune.quality import Gaussian, load_prompts, split
+from autotune.quality import Reference as QualityReference
 from autotune.runtime import applied, full_policy
 from autotune.runtime.apply import session_of
 from autotune.runtime.models import native_size, recommended
-from autotune.search.bench import Features
+from autotune.search.bench import Pictures
 from autotune.search.identity import identity, weights_digest
 from autotune.search.interrupts import checkpoint
+from autotune.search.judges import AnyNetwork, AnyScorer, Judges, judges, objective_weights
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
-from autotune.search.references import read_reference
+from autotune.search.references import kept_reference
 from autotune.search.study import Configuration, digest
 from search_spaces import space_for
 
 DEMO = "emoji-unet"
-DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 Prompts = Sequence[str] | str | os.PathLike[str]
-Reference = Gaussian | str | os.PathLike[str]
-AnyScorer = Features | str | os.PathLike[str]
+Reference = QualityReference | Gaussian | str | os.PathLike[str]
 
 # Seeds of the three kinds of pictures are far apart: none is ever used for two kinds.
 _SEEDS_APART = 10**9
@@ -73,9 +71,8 @@ class Setup:
     call_batch: int
     proposer: Proposer
     recipes: tuple[PricedRecipe, ...]
-    scorer: Features
-    scorer_name: str
-    reference: Gaussian | None
+    judges: Judges
+    reference: QualityReference | None
     tuning: Examples
     held_out: Examples
     reference_seed: int
@@ -92,8 +89,8 @@ class Setup:
         prompts: Sequence[str],
         seeds: Sequence[int],
         on_batch: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        """Pictures (N, 3, H, W) uint8 under ``policy``, as every part of the search makes them."""
+    ) -> Pictures:
+        """Pictures (n, 3, H, W) uint8 under ``policy`` in batches, as every part of the search makes them."""
         settings = self.configuration
 
         def after_batch(made: int) -> None:
@@ -102,7 +99,7 @@ class Setup:
                 on_batch(made)
 
         with applied(self.pipe, policy):
-            return generate(
+            yield from picture_batches(
                 self.pipe,
                 prompts,
                 seeds,
@@ -131,8 +128,11 @@ def prepare(
     held_out_images: int,
     batch_size: int,
     seed: int,
-    weight_fd: float,
-    weight_clip: float,
+    network: AnyNetwork | None = None,
+    objective: str = "quality",
+    distance: str | None = None,
+    weight_fd: float | None = None,
+    weight_clip: float | None = None,
     target: Profile | str | os.PathLike[str] | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -159,8 +159,7 @@ def prepare(
             raise InputError(f"{name} is {value}; give a number from 1 to {MAX_STEPS}")
     if not 0 <= seed < _SEEDS_APART:
         raise InputError(f"seed is {seed}; give a number from 0 to {_SEEDS_APART - 1}")
-    if min(weight_fd, weight_clip) < 0 or weight_fd + weight_clip == 0:
-        raise InputError(f"weights {weight_fd:g} and {weight_clip:g} must not be negative, nor both zero")
+    objective_weights(objective, weight_fd, weight_clip)
     own_prompts = _read_prompts(prompts, "prompts")
     own_held_out = _read_prompts(held_out, "held_out")
 
@@ -175,7 +174,8 @@ def prepare(
             own_prompts, own_held_out = assets.tuning_prompts, own_held_out or assets.held_out_prompts
         if scorer is None:
             scorer = assets.scorer_dir
-            reference = assets.reference if reference is None else reference
+            # The reference holds this scorer's features.
+            reference = assets.reference if reference is None and network is None else reference
     else:
         model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
     if own_prompts is None:
@@ -212,13 +212,26 @@ def prepare(
     most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
     proposer = Proposer(space, price, limits, most_steps, full.model)
     recipes = recipes_at_budget(proposer)
-    scorer = DEFAULT_SCORER if scorer is None else scorer
-    scorer_identity, reference_identity = identity(scorer), identity(reference)
-    scorer_name = scorer_identity.partition("@")[0]
-    if isinstance(scorer, str | os.PathLike):
-        scorer = Scorer(scorer, device=str(pipe.device))
+    chosen = judges(
+        scorer,
+        network,
+        objective=objective,
+        distance=distance,
+        weight_fd=weight_fd,
+        weight_clip=weight_clip,
+        device=str(pipe.device),
+    )
+    reference_identity = identity(reference)
     if isinstance(reference, str | os.PathLike):
-        reference = read_reference(Path(reference), scorer, height, width)
+        reference = kept_reference(
+            Path(reference),
+            reference_identity,
+            chosen.distance_network,
+            chosen.distance_identity,
+            (height, width),
+        )
+    if isinstance(reference, Gaussian):
+        reference = QualityReference(reference)
     assert full.model is not None, "full_policy records the model"
     configuration = Configuration(
         model=f"{full.model.denoiser} {full.model.denoiser_fingerprint}"
@@ -237,9 +250,10 @@ def prepare(
         prompts=digest(list(tuning_prompts)),
         held_out=digest(list(held_out_prompts)),
         reference=reference_identity,
-        scorer=scorer_identity,
-        weight_fd=weight_fd,
-        weight_clip=weight_clip,
+        scorer=chosen.scorer_identity,
+        network=chosen.network_identity,
+        distance=chosen.estimator,
+        objective=astuple(chosen.weights),
         target=None if deployed.target is None else deployed.target.digest,
         call_batch=call_batch if deployed.target is not None or memory is not None else None,
         max_memory=memory,
@@ -255,8 +269,7 @@ def prepare(
         call_batch=call_batch,
         proposer=proposer,
         recipes=recipes,
-        scorer=scorer,
-        scorer_name=scorer_name,
+        judges=chosen,
         reference=reference,
         tuning=choose(tuning_prompts, images, seed),
         held_out=choose(held_out_prompts, held_out_images, seed + _SEEDS_APART),

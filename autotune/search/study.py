@@ -30,8 +30,8 @@ _START_UP_TRIALS = 10
 class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
-    ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``knobs`` is one
-    line per knob.
+    ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``objective`` are
+    the weights of its terms, ``knobs`` is one line per knob.
     """
 
     model: str
@@ -50,8 +50,9 @@ class Configuration:
     held_out: str
     reference: str
     scorer: str
-    weight_fd: float
-    weight_clip: float
+    network: str | None
+    distance: str
+    objective: tuple[float, ...]
     target: str | None
     call_batch: int | None
     max_memory: int | None

@@ -20,16 +20,18 @@ from torch import Tensor
 import autotune
 from autotune.cost import Profile
 from autotune.cost.environment import describe_device, versions
-from autotune.errors import InputError, PostDiffError
+from autotune.errors import InputError
 from autotune.policy import MeasuredTime, Policy, PolicyCost, PredictedTime, Provenance
-from autotune.search.bench import Bench
+from autotune.search.bench import Bench, Pictures
 from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
 from autotune.search.finalists import Contender, Finalists, best_trials, judge
 from autotune.search.grid import save_grid
-from autotune.search.interrupts import checkpoint, deferred
+from autotune.search.interrupts import Interrupted, checkpoint, deferred
+from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
+from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
-from autotune.search.setup import AnyScorer, Examples, Prompts, Reference, Setup, prepare
+from autotune.search.setup import Examples, Prompts, Setup, prepare
 from autotune.search.study import (
     DUPLICATE_OF,
     enqueue_recipes,
@@ -53,14 +55,6 @@ _TOLERATED = 1.05
 # and stop when chance, too, finds nothing new any more.
 _REPEATS_UNTIL_RANDOM = 3
 _REPEATS_UNTIL_EXHAUSTED = 60
-
-
-class Interrupted(PostDiffError):
-    """The user stopped the search. Nothing is lost: the same call goes on where it stopped."""
-
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(f"interrupted; everything so far is in {run_dir}, repeat the same command to go on")
-        self.run_dir = run_dir
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +90,7 @@ def tune(
     *,
     prompts: Prompts | None = None,
     held_out: Prompts | None = None,
-    reference: Reference | None = None,
+    reference: AnyReference | None = None,
     scorer: AnyScorer | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -109,8 +103,11 @@ def tune(
     held_out_images: int = 264,
     batch_size: int = 16,
     seed: int = 0,
-    weight_fd: float = 1.0,
-    weight_clip: float = 1.0,
+    network: AnyNetwork | None = None,
+    objective: str = "quality",
+    distance: str | None = None,
+    weight_fd: float | None = None,
+    weight_clip: float | None = None,
     target: Profile | str | Path | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -133,7 +130,7 @@ def tune(
             pipeline call on the target (``"850ms"``, ``"40%ms"``, ``"2x"``), or several joined by commas.
         prompts: Prompts to tune on, as a list or a file; needed for any but the shipped model.
         held_out: Prompts for the last round; None sets a quarter of ``prompts`` aside.
-        reference: Pictures to resemble: a folder, statistics in a file, or a ``Gaussian``; None
+        reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None
             is real pictures for the shipped model, and the full run's own with other seeds for others.
         scorer: An open_clip model (folder or ``hf-hub:``) or an object like ``autotune.quality.Scorer``.
         height: Pixels, by default the model's native height.
@@ -147,8 +144,13 @@ def tune(
         held_out_images: Pictures per run of the last round; prompts are used equally often.
         batch_size: Pictures per pipeline call.
         seed: Decides the candidates, the choice of prompts and the pictures' seeds.
-        weight_fd: Weight of the Frechet distance in the loss.
-        weight_clip: Weight of the alignment in the loss.
+        network: Feature network that the distance to the reference is taken in, or its name (see
+            :func:`autotune.quality.feature_network`); None takes the scorer's image features.
+        objective: ``"quality"`` (distance to the reference and alignment with the prompts), or ``"fidelity"``: pictures
+            as near as possible to the full run's.
+        distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
+        weight_fd: Weight of the distance in the quality objective, 1 unless given.
+        weight_clip: Weight of the alignment in it, 1 unless given.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
             is then profiled (once; the profile is kept).
         call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
@@ -189,6 +191,9 @@ def tune(
             held_out_images=held_out_images,
             batch_size=batch_size,
             seed=seed,
+            network=network,
+            objective=objective,
+            distance=distance,
             weight_fd=weight_fd,
             weight_clip=weight_clip,
             target=target,
@@ -198,7 +203,7 @@ def tune(
         )
     name = study_name or setup.default_name
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
-    with _quiet_optuna(), _without_bars(setup.pipe):
+    with _quiet_optuna(), without_bars(setup.pipe):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -291,28 +296,23 @@ def _bench(setup: Setup, examples: Examples, name: str, folder: Path, progress: 
     cache = folder / "outcomes" / setup.configuration.digest
     count = len(examples.prompts)
     reference = setup.reference
-    if reference is None:
+    if reference is None and setup.judges.weights.fd:
         progress.stage("pictures of the full run as reference", len(setup.tuning.prompts))
         make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
         reference = own_reference(
-            make, setup.scorer, setup.tuning.prompts, setup.reference_seed, cache / "reference.safetensors"
+            make,
+            setup.judges.distance_network,
+            setup.tuning.prompts,
+            setup.reference_seed,
+            cache / "reference.safetensors",
         )
     progress.stage(f"full run on {count} {name} prompts", count)
 
-    def pictures(policy: Policy) -> Tensor:
+    def pictures(policy: Policy) -> Pictures:
         return setup.pictures(policy, examples.prompts, examples.seeds, progress.pictures)
 
     try:
-        return Bench(
-            pictures,
-            setup.scorer,
-            examples.prompts,
-            reference,
-            setup.full,
-            cache / name,
-            weight_fd=setup.configuration.weight_fd,
-            weight_clip=setup.configuration.weight_clip,
-        )
+        return setup.judges.bench(pictures, examples.prompts, reference, setup.full, cache / name)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -322,7 +322,7 @@ def _keep_full_run(study: optuna.Study, bench: Bench, folder: Path) -> None:
     if _FULL_RUN_GRID in study.user_attrs:
         return
     score = bench.objective.score(bench.full.evaluation)
-    study.set_user_attr("full_run_fd", score.fd)
+    study.set_user_attr("full_run_distance", score.distance)
     study.set_user_attr("full_run_alignment", score.alignment)
     grid = folder / "grids" / "full_run.png"
     save_grid(bench.full.preview, grid)
@@ -343,8 +343,9 @@ def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progr
     timed = min(wanted, setup.configuration.batch_size, len(bench.prompts))
     progress.stage("measuring time", timed)
 
-    def run(policy: Policy) -> Tensor:
-        return setup.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed])
+    def run(policy: Policy) -> None:
+        for _ in setup.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed]):
+            pass
 
     full, *others = (run.policy for run in finalists.podium)
     device = describe_device(setup.pipe.device).title[:200]
@@ -386,7 +387,7 @@ def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
     records = {
         "budget": str(setup.budget),
         "cost": cost,
-        "quality": finalists.quality(setup.scorer_name[:200], setup.configuration.guidance_scale),
+        "quality": finalists.quality(setup.judges, setup.configuration.guidance_scale),
         "provenance": provenance,
     }
     return Policy(**{**dict(winner.policy), **records})
@@ -428,17 +429,6 @@ def _notes(setup: Setup, policy: Policy) -> tuple[str, ...]:
                 " slower now than when it was profiled; profile it again and give the file as --target"
             )
     return tuple(notes)
-
-
-@contextmanager
-def _without_bars(pipe: Any) -> Iterator[None]:
-    """Pipelines draw a bar for every call, across the search's own progress."""
-    before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from autotune.demo import demo_assets
 from autotune.policy import ContenderQuality, Guidance, Interval, ModelInfo, Policy
 from autotune.runtime import describe_model
 from autotune.search.finalists import Contender, Finalists
-from autotune.search.tune import Interrupted
+from autotune.search.interrupts import Interrupted
 
 from .conftest import Finished
 
@@ -209,7 +209,7 @@ def test_a_policy_for_another_model_is_refused_by_its_fingerprints(another_model
 
 def _finalists(verdict: str) -> Finalists:
     score = Interval(value=0.3, low=0.2, high=0.4)
-    quality = ContenderQuality(loss=score, frechet=score, alignment=score)
+    quality = ContenderQuality(loss=score, distance=score, alignment=score, fidelity=score)
     cost: Any = SimpleNamespace(relative=0.4)
     difference = Interval(value=-0.2, low=-0.3, high=-0.1 if verdict == "better" else 0.1)
     runs = [Contender(name, Policy(steps=8), cost, quality) for name in ("full run", "fewer steps", "trial 3")]

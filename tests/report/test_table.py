@@ -10,8 +10,9 @@ from autotune.report import Row, results_table, verdict
 
 QUALITY = ContenderQuality(
     loss=Interval(value=0.051, low=-0.012, high=0.113),
-    frechet=Interval(value=0.188, low=0.154, high=0.228),
+    distance=Interval(value=0.188, low=0.154, high=0.228),
     alignment=Interval(value=0.469, low=0.421, high=0.516),
+    fidelity=Interval(value=0.07, low=0.05, high=0.09),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,15 @@ class FakePictures:
     before: Callable[[int, Policy], None] = lambda count, policy: None
     made: list[str] = field(default_factory=list)
 
-    def __call__(self, policy: Policy, prompts: Sequence[str], seeds: Sequence[int], on_batch: Any = None) -> Tensor:
+    def __call__(
+        self, policy: Policy, prompts: Sequence[str], seeds: Sequence[int], on_batch: Any = None
+    ) -> Iterator[Tensor]:
         self.before(len(self.made), policy)
         self.made.append(policy.key)
         noise = torch.stack([torch.randn(DIMENSIONS, generator=torch.Generator().manual_seed(s)) for s in seeds])
         features = prompt_features(prompts) + self.harm(policy) * (torch.ones(DIMENSIONS) + 0.3 * noise)
         values = (128 + 40 * features).round().clamp(0, 255).to(torch.uint8)
-        return values[:, None, None].expand(-1, 3, 8, -1).clone()
+        yield values[:, None, None].expand(-1, 3, 8, -1).clone()
 
 
 def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,15 @@ import torch
 
 from autotune.cost import Cost
 from autotune.policy import Guidance, MeasuredTime, Policy
-from autotune.quality import Evaluation, Interval, Intervals
+from autotune.quality import Evaluation, Interval, Intervals, Weights
 from autotune.search.bench import Outcome
 from autotune.search.finalists import Finalists, judge
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
+JUDGES: Any = SimpleNamespace(
+    scorer_name="clip", network_name=None, estimator="frechet", weights=Weights(fd=1, clip=2, fidelity=0)
+)
 LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
 
 
@@ -34,7 +38,7 @@ class GivenScores:
 
     def interval(self, evaluation: Evaluation) -> Intervals:
         loss = float(evaluation.alignment[0])
-        return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(3)))
+        return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(4)))
 
     def compare(self, one: Evaluation, other: Evaluation) -> Interval:
         self.compared = [round(float(each.alignment[0]), 6) for each in (one, other)]
@@ -65,12 +69,13 @@ def test_only_an_interval_wholly_below_zero_beats_fewer_steps(low: float, high: 
 def test_the_record_tells_of_what_is_exported() -> None:
     better, _ = judged(-0.3, -0.1)
     worse, _ = judged(-0.3, 0.1)
-    assert better.quality("clip", 7.5).difference.high == -0.1
-    assert better.quality("clip", 7.5).policy.loss.value == pytest.approx(0.20)
+    assert better.quality(JUDGES, 7.5).difference.high == -0.1
+    assert better.quality(JUDGES, 7.5).policy.loss.value == pytest.approx(0.20)
     # Fewer steps, compared with itself.
-    assert worse.quality("clip", 7.5).difference.high == 0
-    assert worse.quality("clip", 7.5).policy == worse.fewer_steps.quality
+    assert worse.quality(JUDGES, 7.5).difference.high == 0
+    assert worse.quality(JUDGES, 7.5).policy == worse.fewer_steps.quality
     assert (better.prompts, better.images) == (2, 3)
+    assert better.quality(JUDGES, 7.5).weights == {"fd": 1, "clip": 2}
 
 
 def test_candidates_are_ranked_on_held_out_prompts() -> None:

@@ -19,8 +19,9 @@ from autotune.errors import InputError
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.evaluate import policy_of
+from autotune.search.interrupts import Interrupted
 from autotune.search.study import evaluated, finished, sqlite_url
-from autotune.search.tune import Interrupted, TuneResult, tune
+from autotune.search.tune import TuneResult, tune
 from search_spaces import space_for
 from tests.cost.profiles import synthetic_profile
 
@@ -92,7 +93,7 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
         attributes = trial.user_attrs
         assert attributes["policy_id"] == policy_of(trial).id
         assert attributes["loss"] == trial.value
-        assert {"fd", "alignment", "seconds", "flops", "relative_cost"} <= attributes.keys()
+        assert {"distance", "alignment", "fidelity", "seconds", "flops", "relative_cost"} <= attributes.keys()
     assert result.study.trials[0].user_attrs["recipe"] == "fewer steps"
     assert len(get_all_artifact_meta(result.study)) == 1
 

@@ -1,0 +1,140 @@
+"""Who judges the pictures of a search: an image-text model, a network for the distance, and the objective's weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.errors import InputError, did_you_mean
+from autotune.policy import Policy
+from autotune.quality import FIDELITY, QUALITY, Reference, Scorer, Weights, estimator, feature_network
+from autotune.quality.objective import DISTANCE
+from autotune.search.bench import Bench, Features, ImageFeatures, Pictures
+from autotune.search.identity import identity
+
+DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+
+OBJECTIVES = ("quality", "fidelity")
+
+AnyScorer = Features | str | os.PathLike[str]
+AnyNetwork = ImageFeatures | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Loaded judges.
+
+    Attributes:
+        scorer: Image-text model, for alignment and, without a network, for all image features.
+        scorer_identity: What it is called and what is in it.
+        network: Takes the scorer's place in distances; None leaves them to the scorer.
+        network_identity: Likewise.
+        estimator: Distance to the reference.
+        weights: Of the objective's terms.
+    """
+
+    scorer: Features
+    scorer_identity: str
+    network: ImageFeatures | None
+    network_identity: str | None
+    estimator: str
+    weights: Weights
+
+    @property
+    def scorer_name(self) -> str:
+        return self.scorer_identity.partition("@")[0]
+
+    @property
+    def network_name(self) -> str | None:
+        return None if self.network_identity is None else self.network_identity.partition("@")[0]
+
+    @property
+    def distance_network(self) -> ImageFeatures:
+        """What image features are taken in."""
+        return self.scorer if self.network is None else self.network
+
+    @property
+    def distance_identity(self) -> str:
+        return self.network_identity or self.scorer_identity
+
+    def bench(
+        self,
+        pictures: Callable[[Policy], Pictures],
+        prompts: tuple[str, ...],
+        reference: Reference | None,
+        full: Policy,
+        cache: Path,
+    ) -> Bench:
+        """A bench with these judges; see :class:`autotune.search.bench.Bench`."""
+        return Bench(
+            pictures,
+            self.scorer,
+            prompts,
+            reference,
+            full,
+            cache,
+            network=self.network,
+            distance=self.estimator,
+            weights=self.weights,
+        )
+
+
+def judges(
+    scorer: AnyScorer | None = None,
+    network: AnyNetwork | None = None,
+    *,
+    objective: str = "quality",
+    distance: str | None = None,
+    weight_fd: float | None = None,
+    weight_clip: float | None = None,
+    device: str = "cpu",
+) -> Judges:
+    """Check the choice and load what it names.
+
+    Args:
+        scorer: An open_clip model or an object like :class:`autotune.quality.Scorer`; None takes one from the hub.
+        network: A feature network or its name, see :func:`autotune.quality.feature_network`.
+        objective: ``"quality"`` or ``"fidelity"`` (as near as possible to the full run's pictures).
+        distance: Estimator; None takes the default.
+        weight_fd: Of the distance to the reference, 1 unless given; objective ``"quality"`` only.
+        weight_clip: Of the alignment, likewise.
+        device: Where the models run.
+
+    Raises:
+        InputError: Something cannot be used or had.
+    """
+    weights = objective_weights(objective, weight_fd, weight_clip)
+    name = estimator(distance or DISTANCE).name
+    scorer = DEFAULT_SCORER if scorer is None else scorer
+    scorer_identity = identity(scorer)
+    network_identity = None if network is None else identity(network)
+    return Judges(
+        scorer=Scorer(scorer, device=device) if isinstance(scorer, str | os.PathLike) else scorer,
+        scorer_identity=scorer_identity,
+        network=feature_network(network, device) if isinstance(network, str | os.PathLike) else network,
+        network_identity=network_identity,
+        estimator=name,
+        weights=weights,
+    )
+
+
+def objective_weights(objective: str, weight_fd: float | None = None, weight_clip: float | None = None) -> Weights:
+    """The weights that an objective by name stands for.
+
+    Raises:
+        InputError: There is no such objective, a weight is negative, or all are zero.
+    """
+    if objective not in OBJECTIVES:
+        raise InputError(f"there is no objective called {objective!r}{did_you_mean(objective, OBJECTIVES)}")
+    if objective == "fidelity":
+        if weight_fd is not None or weight_clip is not None:
+            raise InputError("objective 'fidelity' has no weights; leave them out, or take objective 'quality'")
+        return FIDELITY
+    weights = Weights(
+        QUALITY.fd if weight_fd is None else weight_fd, QUALITY.clip if weight_clip is None else weight_clip
+    )
+    if not min(weights.fd, weights.clip) >= 0 or not 0 < weights.fd + weights.clip < float("inf"):
+        raise InputError(f"weights {weights.fd:g} and {weights.clip:g} must not be negative, nor both zero")
+    return weights
