@@ -189,6 +189,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__, steps=500, batch_size=256, learning_rate=1.5e-3)
     parser.add_argument("--width", type=int, default=160, help="of the image network, a multiple of 32")
     parser.add_argument("--name", default="clip", help="folder and checkpoint in the work directory")
+    parser.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="autocast to bfloat16; processors without instructions for it are faster without",
+    )
     return parser.parse_args()
 
 
@@ -215,7 +221,7 @@ def main() -> None:
         x = augment(torch.cat([x, spoiled]), generator)
         # open_clip draws the dropped patches from the global generator: tie it to this step's.
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=args.device)))
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=args.bf16):
             image = module.encode_image((x - MEAN) / STD)  # type: ignore[operator]
             text = module.encode_text(tokens[pick])  # type: ignore[operator]
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
