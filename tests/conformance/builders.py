@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -264,7 +263,8 @@ def _words() -> list[str]:
     return sorted({word for text in (*PROMPTS, NEGATIVE) for word in text.split()})
 
 
-@cache
+# Made anew for every pipeline: a tokenizer is told to pad and truncate by changing its state, so pipelines that share
+# one may not run in several threads.
 def _clip_tokenizer() -> CLIPTokenizer:
     alphabet = "abcdefghijklmnopqrstuvwxyz"
     merges: list[tuple[str, str]] = []

@@ -81,6 +81,13 @@ def test_repeats_bit_for_bit_and_leaves_the_global_generator_alone(family: TinyF
     assert torch.equal(first, family.run(rebuilt, **family.arguments()))
 
 
+def test_two_pipelines_share_nothing(family: TinyFamily) -> None:
+    """Two that are loaded share nothing either, and tests run two in threads."""
+    pipe, other = family.make(), family.make()
+    shared = [name for name, part in pipe.components.items() if part is not None and part is other.components[name]]
+    assert not shared
+
+
 def test_depends_on_all_that_it_is_told(family: TinyFamily) -> None:
     first = _run(family)
     changes: dict[str, dict[str, Any]] = {"seed": {"seed": 1}, "steps": {"steps": 5}}
