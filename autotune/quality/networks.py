@@ -72,7 +72,8 @@ def feature_network(
             f"no feature network is called {name!r}{did_you_mean(name, _LOADERS)}; or give {_TIMM}<name> "
             "or an open_clip model (a directory or hf-hub:<owner>/<model>)"
         )
-    parts.module.eval().requires_grad_(False).to(device)
+    # Convolutions are up to a third faster with channels last; the rest does not mind.
+    parts.module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     return FeatureNetwork(name, parts.forward, parts.preprocess, device=device, batch_size=batch_size)
 
 

@@ -285,6 +285,25 @@ class Objective:
         difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
         return _interval(estimate, difference, level)
 
+    def mean(self, values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+        """Mean of a number per picture, and its interval over the same resamples of the prompts as every other score's.
+
+        Args:
+            values: (N,), one per prompt in the order of the baseline's, such as the PSNR to the full run's picture.
+            resamples: Bootstrap replicates.
+            level: Probability that the interval holds the mean over all such prompts.
+            seed: Of the resampling.
+
+        Raises:
+            ValueError: If there is not one finite number per prompt.
+        """
+        if values.shape != self._chance.shape:
+            raise ValueError(f"Expected a number for each of {len(self._chance)} pictures, not {tuple(values.shape)}.")
+        check_finite(values, "numbers")
+        rows = values.cpu().double()
+        replicates = torch.cat([rows[drawn].mean(1) for drawn in self._resample(resamples, seed)])
+        return _interval(float(rows.mean()), replicates, level)
+
     @property
     def _all(self) -> Tensor:
         return torch.arange(len(self._chance))[None]

@@ -1,0 +1,67 @@
+"""Spoiling pictures of a real model, slightly and badly: the objective must see all of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from autotune.demo import demo_assets, demo_pipeline
+from autotune.generate import generate
+from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
+from studies.proxy.spoiling import LADDERS
+
+N = 96
+
+
+class Bench:
+    """Pictures of the shipped model in a few steps, and the objective as a search uses it."""
+
+    def __init__(self) -> None:
+        assets, pipe = demo_assets(), demo_pipeline()
+        pipe.set_progress_bar_config(disable=True)
+        prompts = assets.tuning_prompts[:: len(assets.tuning_prompts) // N][:N]
+        self.pictures = generate(pipe, prompts, range(N), guidance_scale=assets.guidance_scale, steps=6, batch_size=32)
+        self.scorer = Scorer(assets.scorer_dir)
+        self.text = self.scorer.text_features(prompts)
+        full = self.evaluation(self.pictures)
+        spoiled = self.scorer.image_features(coarse(self.pictures))
+        chance = shuffled_alignment(full.features, self.text)
+        self.objective = Objective(Reference.load(assets.reference), Baseline(full, spoiled, chance, tuple(prompts)))
+
+    def evaluation(self, pictures: Tensor) -> Evaluation:
+        return Evaluation.of(self.scorer.image_features(pictures), self.text)
+
+    def loss(self, pictures: Tensor) -> float:
+        return self.objective.score(self.evaluation(pictures)).loss
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_the_objective_rises_strictly_along_the_ladder(bench: Bench, ladder: str) -> None:
+    spoil, strengths = LADDERS[ladder]
+    losses = [bench.loss(bench.pictures), *(bench.loss(spoil(bench.pictures, strength)) for strength in strengths)]
+    assert losses[0] == 0
+    assert all(better < worse for better, worse in itertools.pairwise(losses)), losses
+
+
+def test_one_good_picture_for_every_prompt_is_no_good(bench: Bench) -> None:
+    """Total collapse: the picture that matches its prompt best, for everybody."""
+    best = int(bench.evaluation(bench.pictures).alignment.argmax())
+    collapsed = bench.pictures[best].expand_as(bench.pictures)
+    assert bench.loss(collapsed) > 2
+
+
+def test_collapse_within_what_prompts_allow_is_seen(bench: Bench) -> None:
+    """Every picture drawn towards the mean of all: no prompt is missed more than before, but variety is."""
+    features = bench.evaluation(bench.pictures).features
+    centre = features.mean(0)
+    drawn = torch.nn.functional.normalize(features.lerp(centre, 0.5), dim=1)
+    same_alignment = Evaluation(drawn, bench.evaluation(bench.pictures).alignment)
+    assert bench.objective.compare(same_alignment, bench.evaluation(bench.pictures)).low > 0
