@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autotune.quality.tensors import double_rows
 
-__all__ = ["Fidelity", "feature_distances", "largest_psnr", "measure_fidelity", "psnr", "ssim"]
+__all__ = ["Fidelity", "check_pairs", "feature_distances", "largest_psnr", "measure_fidelity", "psnr", "ssim"]
 
 _PEAK = 255.0
 _WINDOW = 11
@@ -78,7 +78,7 @@ def measure_fidelity(
     """
     if (features is None) != (full_features is None):
         raise ValueError("Features of one side alone cannot be compared: give both or none.")
-    _check(pictures, full)
+    check_pairs(pictures, full)
     count = max(1, _VALUES // pictures[0].numel())
     pairs = list(zip(torch.split(pictures, count), torch.split(full, count), strict=True))
     distances = None
@@ -103,7 +103,7 @@ def psnr(pictures: Tensor, full: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    _check(pictures, full)
+    check_pairs(pictures, full)
     a, b = pictures.cpu().double(), full.cpu().double()
     values: Tensor = peak_signal_noise_ratio(a, b, data_range=_PEAK, reduction="none", dim=(1, 2, 3))
     return values.clamp(max=largest_psnr(pictures[0].numel()))
@@ -126,7 +126,7 @@ def ssim(pictures: Tensor, full: Tensor) -> Tensor:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _check(pictures, full)
+    check_pairs(pictures, full)
     if min(pictures.shape[-2:]) < _WINDOW:
         raise ValueError(f"SSIM needs pictures of at least {_WINDOW} pixels a side, not {tuple(pictures.shape[-2:])}.")
     a, b = pictures.cpu().double(), full.cpu().double()
@@ -150,7 +150,8 @@ def feature_distances(features: Tensor, full_features: Tensor) -> Tensor:
     return result
 
 
-def _check(pictures: Tensor, full: Tensor) -> None:
+def check_pairs(pictures: Tensor, full: Tensor) -> None:
+    """Refuse what is not two sets of as many pictures of one size."""
     if pictures.shape != full.shape or pictures.ndim != 4 or pictures.shape[1] != 3 or len(pictures) == 0:
         raise ValueError(
             f"Expected pairs of pictures (N, 3, H, W), got {tuple(pictures.shape)} and {tuple(full.shape)}."

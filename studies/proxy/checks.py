@@ -1,0 +1,168 @@
+"""Can the objective be fooled, does it cry wolf, and what does it cost?
+
+``python -m studies.proxy.checks`` prints for each shipped model:
+
+- ladders: the loss of 128 full-run pictures spoiled in six ways, each in five strengths; it must rise strictly;
+- policies and pictures that fool other measures, with 95 % intervals; every loss must be above zero with confidence:
+  no guidance (washed out), four steps, one style for all (fewer modes), far too much guidance (prompts shouted);
+- the full run against itself with other seeds, 100 times: how many 95 % intervals of its loss hold zero (at least 90
+  must), and of its paired comparison;
+- the share of a candidate's evaluation that scoring takes (at most a tenth).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from autotune.cost import Pricer
+from autotune.demo import DEMO_NAMES, DemoAssets, demo_assets, demo_pipeline
+from autotune.generate import generate
+from autotune.policy import Guidance, Policy
+from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
+from autotune.runtime import applied
+from studies.proxy.spoiling import LADDERS
+
+PICTURES = 128
+REPEATS = 100
+REPEATED = 64
+_SEED = 10**8
+_SHOUTING = 12.0
+
+
+@dataclass
+class Subject:
+    """A shipped model and its judge."""
+
+    pipe: Any
+    assets: DemoAssets
+    scorer: Scorer
+
+    @staticmethod
+    def of(name: str) -> Subject:
+        pipe, assets = demo_pipeline(name), demo_assets(name)
+        pipe.set_progress_bar_config(disable=True)
+        return Subject(pipe, assets, Scorer(assets.scorer_dir))
+
+    @property
+    def full(self) -> Policy:
+        return Policy(steps=self.assets.full_steps)
+
+    def prompts(self, count: int) -> list[str]:
+        every = len(self.assets.tuning_prompts) // count
+        return self.assets.tuning_prompts[::every][:count]
+
+    def pictures(self, policy: Policy, prompts: list[str], first_seed: int, guidance: float | None = None) -> Tensor:
+        scale = self.assets.guidance_scale if guidance is None else guidance
+        seeds = range(first_seed, first_seed + len(prompts))
+        with applied(self.pipe, policy):
+            return generate(self.pipe, prompts, seeds, guidance_scale=scale, batch_size=32)
+
+    def evaluation(self, pictures: Tensor, prompts: list[str]) -> Evaluation:
+        return Evaluation.of(self.scorer.image_features(pictures), self.scorer.text_features(prompts))
+
+    def objective(self, pictures: Tensor, prompts: list[str]) -> Objective:
+        full = self.evaluation(pictures, prompts)
+        chance = shuffled_alignment(full.features, self.scorer.text_features(prompts))
+        baseline = Baseline(full, self.scorer.image_features(coarse(pictures)), chance, tuple(prompts))
+        return Objective(Reference.load(self.assets.reference), baseline)
+
+
+def ladders(subject: Subject, objective: Objective, pictures: Tensor, prompts: list[str]) -> Table:
+    table = Table("ladder", *(f"strength {index}" for index in range(1, 6)), "rises", title="loss along the ladders")
+    for name, (spoil, strengths) in LADDERS.items():
+        losses = [
+            objective.score(subject.evaluation(spoil(pictures, strength), prompts)).loss for strength in strengths
+        ]
+        rises = all(low < high for low, high in itertools.pairwise((0.0, *losses)))
+        cells = (f"{loss:.3f} at {strength:g}" for loss, strength in zip(losses, strengths, strict=True))
+        table.add_row(name, *cells, "yes" if rises else "NO")
+    return table
+
+
+def adversaries(subject: Subject, objective: Objective, pictures: Tensor, prompts: list[str]) -> Table:
+    table = Table("adversary", "loss", "95 % interval", "distance", "alignment", title="what fools other measures")
+
+    def show(name: str, made: Tensor) -> None:
+        evaluation = subject.evaluation(made, prompts)
+        score, loss = objective.score(evaluation), objective.interval(evaluation).loss
+        table.add_row(
+            name,
+            f"{score.loss:.3f}",
+            f"{loss.low:.3f}..{loss.high:.3f}",
+            f"{score.distance:.4f}",
+            f"{score.alignment:.3f}",
+        )
+
+    show("full run", pictures)
+    unguided = Policy(steps=subject.full.steps, guidance=Guidance(stop_step=1))
+    show("no guidance after the first step", subject.pictures(unguided, prompts, _SEED))
+    show("four steps", subject.pictures(Policy(steps=4), prompts, _SEED))
+    styled = [" ".join(["fluent", *prompt.split()[1:]]) for prompt in prompts]
+    show("one style whatever the prompt", subject.pictures(subject.full, styled, _SEED))
+    shouted = subject.pictures(subject.full, prompts, _SEED, _SHOUTING)
+    show(f"guidance scale {_SHOUTING:g} for {subject.assets.guidance_scale:g}", shouted)
+    return table
+
+
+def coverage(subject: Subject, name: str) -> str:
+    """Two sets of seeds for the same prompts, many times."""
+    prompts = subject.prompts(REPEATED)
+    sets = next(count for count in itertools.count(2) if count * (count - 1) // 2 >= REPEATS)
+    made = [
+        subject.pictures(subject.full, prompts, _SEED + 10**4 * (index + 1))
+        for index in track(range(sets), description=f"{name} with other seeds")
+    ]
+    seen = [subject.evaluation(pictures, prompts) for pictures in made]
+    held = 0
+    pairs = list(itertools.combinations(range(sets), 2))[:REPEATS]
+    for one, other in pairs:
+        loss = subject.objective(made[one], prompts).interval(seen[other]).loss
+        held += loss.low <= 0 <= loss.high
+    return f"other seeds: {held} of {len(pairs)} intervals of the full run's own loss hold zero ({REPEATED} pictures)"
+
+
+def scoring_share(subject: Subject, objective: Objective, prompts: list[str]) -> str:
+    """Time of judging over time of making and judging, for a policy of 40 % of the FLOPs."""
+    policy = Policy(steps=subject.full.steps * 2 // 5)
+    share = Pricer(subject.pipe, full_steps=subject.full.steps).price(policy).relative
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        pictures = subject.pictures(policy, prompts, _SEED)
+        made = time.perf_counter()
+        objective.score(subject.evaluation(pictures, prompts))
+        end = time.perf_counter()
+        taken.append((end - made) / (end - start))
+    return f"scoring takes {sorted(taken)[1]:.1%} of the evaluation of a policy at {share:.0%} of the FLOPs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
+    args = parser.parse_args()
+    console = Console(highlight=False, width=140)
+    torch.manual_seed(0)
+    for name in args.models:
+        console.rule(name)
+        subject = Subject.of(name)
+        prompts = subject.prompts(PICTURES)
+        pictures = subject.pictures(subject.full, prompts, _SEED)
+        objective = subject.objective(pictures, prompts)
+        console.print(ladders(subject, objective, pictures, prompts))
+        console.print(adversaries(subject, objective, pictures, prompts))
+        console.print(coverage(subject, name))
+        console.print(scoring_share(subject, objective, prompts[:64]))
+
+
+if __name__ == "__main__":
+    main()
