@@ -8,20 +8,21 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from autotune.errors import InputError
 from search_spaces.space import Knob, Recipe, SearchSpace
+from search_spaces.transformer import TransformerSpace
 from search_spaces.unet import UNetSpace
 
-_SPACES: dict[str, Callable[..., SearchSpace]] = {"UNet2DConditionModel": UNetSpace.for_pipeline}
+_UNETS = {"UNet2DConditionModel", "UNet2DModel"}
 
 
 def space_for(
     pipe: Any, *, height: int | None = None, width: int | None = None, steps: int | None = None, guided: bool = True
 ) -> SearchSpace:
     """The search space of ``pipe``'s family, for pictures of ``height`` x ``width`` pixels.
+
+    U-Nets have one of their own; everything else that the runtime serves is a transformer.
 
     Args:
         pipe: A diffusers pipeline.
@@ -31,14 +32,14 @@ def space_for(
         guided: Whether pictures are made with classifier-free guidance; without, there is none to stop early.
 
     Raises:
-        InputError: no space is declared for its denoiser.
+        InputError: the runtime does not serve its denoiser.
     """
     from autotune.runtime import denoiser_of
 
-    name = type(denoiser_of(pipe)).__name__
-    if name not in _SPACES:
-        raise InputError(f"no search space is declared for {name}; declared: {', '.join(sorted(_SPACES))}")
-    return _SPACES[name](pipe, height=height, width=width, steps=steps, guided=guided)
+    space: type[UNetSpace] | type[TransformerSpace] = TransformerSpace
+    if type(denoiser_of(pipe)).__name__ in _UNETS:
+        space = UNetSpace
+    return space.for_pipeline(pipe, height=height, width=width, steps=steps, guided=guided)
 
 
-__all__ = ["Knob", "Recipe", "SearchSpace", "UNetSpace", "space_for"]
+__all__ = ["Knob", "Recipe", "SearchSpace", "TransformerSpace", "UNetSpace", "space_for"]

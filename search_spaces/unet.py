@@ -9,10 +9,8 @@ from typing import Any
 from autotune.plan import accepted_scales
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure
+from search_spaces.schedule import PARTS, at, computing_steps, forecast_order
 from search_spaces.space import Knob, Recipe, SearchSpace
-
-PARTS = 20
-"""Points in time are knobs in twentieths of the steps: the same value means the same at any step count."""
 
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
@@ -69,18 +67,21 @@ class UNetSpace(SearchSpace):
         branch_0 = {"depth": depth}
         branch_1 = {"depth": max(depth - 1, 0)}
         mix = {"scale": half, "switch": PARTS // 2}
-        settings = {
+        settings: dict[str, dict[str, int]] = {
             "fewer steps": {},
             "DeepCache, interval 2": branch_0 | {"interval": 2},
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
             "TaylorSeer, interval 3": branch_0 | {"interval": 3, "forecast": 1},
             "half the steps at half size": mix,
-            "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
-            "guidance cut": {"guidance_stop": PARTS // 2},
-            # Kynkaanniemi et al. 2024: guidance does harm at high noise and nothing at low noise.
-            "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
         }
+        if guided:
+            settings |= {
+                "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
+                "guidance cut": {"guidance_stop": PARTS // 2},
+                # Kynkaanniemi et al. 2024: guidance does harm at high noise and nothing at low noise.
+                "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
+            }
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
 
     @classmethod
@@ -105,9 +106,9 @@ class UNetSpace(SearchSpace):
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
         scale = self.scales[values["scale"]]
-        switch = min(_part(values["switch"], steps), steps - 1) if scale < 1 else 0
-        stop = max(_part(values["guidance_stop"], steps), 1)
-        start = min(_part(values["guidance_start"], steps), stop - 1)
+        switch = min(at(values["switch"], steps), steps - 1) if scale < 1 else 0
+        stop = max(at(values["guidance_stop"], steps), 1)
+        start = min(at(values["guidance_start"], steps), stop - 1)
         return Policy(
             steps=steps,
             resolution=(ResolutionStage(scale=float(scale), until_step=switch),) if switch else (),
@@ -116,28 +117,18 @@ class UNetSpace(SearchSpace):
         )
 
     def _cache(self, values: Mapping[str, int], steps: int, switch: int, start: int) -> tuple[CacheRule, ...]:
-        warm_up = min(values["warm_up"], switch or steps)
-        compute = {*range(warm_up), *range(warm_up, switch or steps, values["interval"])}
-        if switch:
-            # Features of the other size cannot serve, so the intervals start again with the new size.
-            compute |= set(range(switch, steps, values["interval"]))
-        # Nor has the branch that guidance adds any features yet.
-        compute |= {start}
+        compute = computing_steps(
+            steps, interval=values["interval"], warm_up=values["warm_up"], switch=switch, start=start
+        )
         if values["depth"] == 0 or len(compute) == steps:
             return ()
-        # An order that never finds enough computed steps behind it means a lower one.
-        behind = [
-            sum(max(at for at in (0, switch, start) if at <= step) <= each < step for each in compute)
-            for step in range(steps)
-            if step not in compute
-        ]
-        order = min(values["forecast"], max(behind) - 1)
+        order = forecast_order(values["forecast"], compute, steps, switch=switch, start=start)
         return (
             CacheRule(
                 units=(self.reusable[values["depth"] - 1],),
                 mode="forecast" if order else "reuse",
                 order=order or None,
-                compute_steps=tuple(sorted(compute)),
+                compute_steps=compute,
             ),
         )
 
@@ -158,8 +149,3 @@ def reusable_outputs(structure: Structure) -> tuple[str, ...]:
             names += [unit.name for unit, after in zip(layers, layers[1:], strict=False) if after.kind == "resnet"]
         names.append(block.name)
     return tuple(names[:-1])
-
-
-def _part(twentieths: int, steps: int) -> int:
-    """``twentieths`` of ``steps``, rounded to the nearest whole step, half up."""
-    return (2 * twentieths * steps + PARTS) // (2 * PARTS)

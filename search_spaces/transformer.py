@@ -1,0 +1,203 @@
+"""The space of transformers: low resolution first, blocks and layers that reuse, guidance in some steps only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Literal
+
+from autotune.plan import accepted_scales
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.structure import Structure
+from search_spaces.schedule import PARTS, at, computing_steps, forecast_order
+from search_spaces.space import Knob, Recipe, SearchSpace
+
+_MAX_INTERVAL = 6
+_MAX_WARM_UP = 5
+_MAX_ORDER = 2
+_LATEST_START = PARTS // 2
+_LAYERS = ("self-attention", "joint-attention", "feed-forward")
+_CROSS = ("cross-attention",)
+# Units named one by one where no pattern fits; what a rule holds at most.
+_MOST_NAMES = 64
+# Shorter chains refine text or image before the denoising proper.
+_LEAST_BLOCKS = 2
+
+
+class TransformerSpace(SearchSpace):
+    """Knobs for one transformer at one size.
+
+    Two ways to reuse, which may go together: a range of blocks adds what it added before (Delta-DiT, arXiv
+    2406.01125), and the layers inside of all blocks give what they gave before (FORA, PAB) or what that leads to
+    (TaylorSeer).
+
+    Args:
+        structure: The transformer's units.
+        height: Height of the latents at full size.
+        width: Width of the latents at full size.
+        default_steps: Steps of sampled policies.
+        guided: Whether pictures are made with classifier-free guidance in two branches.
+    """
+
+    def __init__(
+        self, structure: Structure, height: int, width: int, default_steps: int, *, guided: bool = True
+    ) -> None:
+        self.default_steps = default_steps
+        self.scales = accepted_scales(height, width, structure.size_multiple)
+        self.blocks = repeated_blocks(structure)
+        self.layers = patterns(structure, _LAYERS)
+        self.cross_attention = patterns(structure, _CROSS)
+        full, count = len(self.scales) - 1, len(self.blocks)
+        cross, gate = bool(self.cross_attention), guided and bool(self.cross_attention)
+        self.knobs = (
+            Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
+            Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
+            Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
+            Knob("first_block", 0, max(count - 1, 0), "the first of the blocks that are stepped over"),
+            Knob("blocks", 0, count, "how many are; 0 none"),
+            Knob("block_interval", 1, _MAX_INTERVAL, "every how many steps they are computed"),
+            Knob("layer_interval", 1, _MAX_INTERVAL if self.layers else 1, "the same for the layers in all blocks"),
+            Knob("forecast", 0, _MAX_ORDER, "order of the layers' extrapolation between computed steps; 0 reuses"),
+            Knob("cross_interval", 1, _MAX_INTERVAL if cross else 1, "the same for cross-attention"),
+            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
+            Knob("guidance_start", 0, _LATEST_START if guided else 0, "twentieths of the steps before guidance begins"),
+            Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
+            Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
+        )
+        self.costlier = (
+            ("guidance_start", -1),
+            ("gate", -1),
+            ("guidance_stop", 1),
+            ("cross_interval", -1),
+            ("layer_interval", -1),
+            ("block_interval", -1),
+            ("blocks", -1),
+            ("switch", -1),
+            ("scale", 1),
+        )
+        self.recipes = self._recipes(full, count, cross=cross, guided=guided)
+
+    def _recipes(self, full: int, count: int, *, cross: bool, guided: bool) -> tuple[Recipe, ...]:
+        plain = {"scale": full, "switch": 0, "handoff": 0, "first_block": 0, "blocks": 0, "block_interval": 1}
+        plain |= {"layer_interval": 1, "forecast": 0, "cross_interval": 1, "warm_up": 0}
+        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0}
+        three_quarters = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(3, 4)))
+        half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
+        settings: dict[str, dict[str, int]] = {"fewer steps": {}}
+        if self.layers:
+            # FORA reuses every layer, cross-attention included.
+            settings |= {
+                f"FORA, interval {n}": {"layer_interval": n, "cross_interval": n if cross else 1} for n in (2, 3)
+            }
+            settings["TaylorSeer, interval 3"] = {"layer_interval": 3, "forecast": 1, "warm_up": 2}
+            settings["PAB-like"] = {"layer_interval": 2, "cross_interval": 4 if cross else 1, "warm_up": 2}
+        # Model-Optimizer's preset for PixArt leaves the last quarter of the blocks to compute in every step.
+        settings["all but the last quarter of the blocks every third step"] = {
+            "blocks": count - count // 4,
+            "block_interval": 3,
+        }
+        settings["back blocks every second step"] = {
+            "first_block": count // 2,
+            "blocks": count - count // 2,
+            "block_interval": 2,
+        }
+        settings["half the steps at three quarters of the size"] = {"scale": three_quarters, "switch": PARTS // 2}
+        settings["a fifth of the steps at half size"] = {"scale": half, "switch": PARTS // 5, "handoff": 1}
+        if guided:
+            settings["guidance cut"] = {"guidance_stop": PARTS // 2}
+            settings["guidance in the middle"] = {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4}
+        if guided and cross:
+            settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
+            settings["PostDiff for PixArt"] = {
+                "scale": three_quarters, "switch": PARTS // 2, "guidance_stop": 3 * PARTS // 4, "gate": 1,
+            }  # fmt: skip
+        return tuple(Recipe(name, plain | values) for name, values in settings.items())
+
+    @classmethod
+    def for_pipeline(
+        cls,
+        pipe: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        guided: bool = True,
+    ) -> TransformerSpace:
+        """The space of a pipeline around a transformer; see :func:`search_spaces.space_for`."""
+        from autotune.runtime.models import default_steps, denoiser_of, latents_of
+        from autotune.units import find_units
+
+        latents = latents_of(pipe, height, width)
+        return cls(
+            find_units(denoiser_of(pipe)), latents.height, latents.width, steps or default_steps(pipe), guided=guided
+        )
+
+    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
+        self.check(values)
+        scale = self.scales[values["scale"]]
+        switch = min(at(values["switch"], steps), steps - 1) if scale < 1 else 0
+        stop = max(at(values["guidance_stop"], steps), 1)
+        start = min(at(values["guidance_start"], steps), stop - 1)
+        gated = bool(values["gate"]) and stop < steps
+        handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
+        after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
+        return Policy(
+            steps=steps,
+            resolution=(ResolutionStage(scale=float(scale), until_step=switch, handoff=handoff),) if switch else (),
+            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
+            cache=self._cache(values, steps, switch, start, gated=gated),
+        )
+
+    def _cache(
+        self, values: Mapping[str, int], steps: int, switch: int, start: int, *, gated: bool
+    ) -> tuple[CacheRule, ...]:
+        def compute(interval: int) -> tuple[int, ...]:
+            return computing_steps(steps, interval=interval, warm_up=values["warm_up"], switch=switch, start=start)
+
+        rules = []
+        stepped_over, when = self._range(values["first_block"], values["blocks"]), compute(values["block_interval"])
+        if stepped_over and len(when) < steps:
+            rules.append(CacheRule(units=stepped_over, mode="residual", compute_steps=when))
+        # What guidance holds belongs to no rule of its own.
+        cross = () if gated else self.cross_attention
+        for units, interval in ((self.layers, values["layer_interval"]), (cross, values["cross_interval"])):
+            when = compute(interval)
+            if not units or len(when) == steps:
+                continue
+            wanted = values["forecast"] if units is self.layers else 0
+            order = forecast_order(wanted, when, steps, switch=switch, start=start)
+            rules.append(
+                CacheRule(units=units, mode="forecast" if order else "reuse", order=order or None, compute_steps=when)
+            )
+        return tuple(rules)
+
+    def _range(self, first: int, count: int) -> tuple[str, ...]:
+        """Names of ``count`` blocks from ``first`` on, one for each chain that they lie in."""
+        chosen: dict[str, list[int]] = {}
+        for name in self.blocks[first : first + count]:
+            chain, _, number = name.rpartition(".")
+            chosen.setdefault(chain, []).append(int(number))
+        return tuple(
+            f"{chain}.{numbers[0]}" + (f"-{numbers[-1]}" if len(numbers) > 1 else "")
+            for chain, numbers in chosen.items()
+        )
+
+
+def repeated_blocks(structure: Structure) -> tuple[str, ...]:
+    """Names of the blocks that add to a residual stream, in order of execution; without chains of a single block."""
+    names = [unit.name for unit in structure.units if unit.kind == "block" and unit.streams]
+    lengths: dict[str, int] = {}
+    for name in names:
+        lengths[name.rpartition(".")[0]] = lengths.get(name.rpartition(".")[0], 0) + 1
+    return tuple(name for name in names if lengths[name.rpartition(".")[0]] >= _LEAST_BLOCKS)
+
+
+def patterns(structure: Structure, kinds: Sequence[str]) -> tuple[str, ...]:
+    """The shortest names for all units of ``kinds``: patterns such as ``**.attn1`` where these fit no other unit."""
+    wanted = {index for kind in kinds for index in structure.of_kind(kind)}
+    ends = dict.fromkeys(structure.units[index].name.rpartition(".")[2] for index in sorted(wanted))
+    found = tuple(f"**.{end}" for end in ends)
+    if wanted and set(structure.resolve(found)) == wanted:
+        return found
+    names = tuple(structure.units[index].name for index in sorted(wanted))
+    return names if len(names) <= _MOST_NAMES else ()
