@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 from autotune.errors import InputError, did_you_mean
 from autotune.policy import Policy
@@ -21,16 +22,43 @@ class Knob:
 
     Neighbouring values must stand for similar policies: samplers that know the order need
     far fewer trials than with unordered choices.
+
+    Attributes:
+        name: What it is called.
+        low: The least value searched.
+        high: The greatest value searched.
+        description: What it does.
+        least: The least value that means something; ``low`` unless given.
+        most: The greatest value that means something; ``high`` unless given.
     """
 
     name: str
     low: int
     high: int
     description: str
+    least: int | None = None
+    most: int | None = None
 
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise InputError(f"knob {self.name!r}: low {self.low} exceeds high {self.high}; exchange them")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest value that mean something."""
+        return self.low if self.least is None else self.least, self.high if self.most is None else self.most
+
+    def within(self, low: int, high: int) -> Knob:
+        """The same knob, searched from ``low`` to ``high``.
+
+        Raises:
+            InputError: a bound means nothing, or the first exceeds the second.
+        """
+        least, most = self.limits
+        for bound in (low, high):
+            if not least <= bound <= most:
+                raise InputError(f"knob {self.name!r} takes values from {least} to {most}, not {bound}")
+        return replace(self, low=low, high=high, least=least, most=most)
 
 
 @dataclass(frozen=True)
@@ -72,6 +100,34 @@ class SearchSpace(ABC):
             InputError: a knob is missing, unknown, or out of its range.
         """
 
+    def within(self, ranges: Mapping[str, tuple[int, int]]) -> Self:
+        """This space with other ranges for some knobs, both ends included; equal ends fix a knob.
+
+        Recipes are moved into the ranges, but for the first: fewer steps are what everything is compared with.
+
+        Raises:
+            InputError: a knob that the space does not have, or a bound that means nothing.
+        """
+        names = [knob.name for knob in self.knobs]
+        for name in ranges:
+            if name not in names:
+                raise InputError(f"the search space has no knob {name!r}{did_you_mean(name, names)}")
+        space = copy.copy(self)
+        space.knobs = tuple(knob.within(*ranges[knob.name]) if knob.name in ranges else knob for knob in self.knobs)
+
+        def moved(recipe: Recipe) -> Recipe:
+            bounds = {knob.name: (knob.low, knob.high) for knob in space.knobs}
+            return replace(
+                recipe,
+                values={
+                    name: min(max(value, bounds[name][0]), bounds[name][1]) for name, value in recipe.values.items()
+                },
+            )
+
+        first, *others = self.recipes
+        space.recipes = (first, *(moved(recipe) for recipe in others))
+        return space
+
     def values_of(self, trial: BaseTrial) -> dict[str, int]:
         """Ask ``trial`` for a value of every knob."""
         return {knob.name: trial.suggest_int(knob.name, knob.low, knob.high) for knob in self.knobs}
@@ -87,7 +143,7 @@ class SearchSpace(ABC):
         return self.policy(values, self.default_steps if steps is None else steps)
 
     def check(self, values: Mapping[str, int]) -> None:
-        """Raise InputError unless ``values`` has exactly one value in range for every knob."""
+        """Raise InputError unless ``values`` has exactly one value that means something for every knob."""
         names = [knob.name for knob in self.knobs]
         for name in values:
             if name not in names:
@@ -95,7 +151,6 @@ class SearchSpace(ABC):
         for knob in self.knobs:
             if knob.name not in values:
                 raise InputError(f"knob {knob.name!r} has no value; give one from {knob.low} to {knob.high}")
-            if not knob.low <= values[knob.name] <= knob.high:
-                raise InputError(
-                    f"knob {knob.name!r} is {values[knob.name]}; give a value from {knob.low} to {knob.high}"
-                )
+            least, most = knob.limits
+            if not least <= values[knob.name] <= most:
+                raise InputError(f"knob {knob.name!r} is {values[knob.name]}; give a value from {least} to {most}")

@@ -15,6 +15,8 @@ from search_spaces.space import Knob, Recipe, SearchSpace
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
 _MAX_ORDER = 2
+# What intervals and warm-up may be widened to.
+_LONGEST = 50
 _LATEST_START = PARTS // 2
 _LAYERS = ("self-attention", "joint-attention", "feed-forward")
 _CROSS = ("cross-attention",)
@@ -55,12 +57,30 @@ class TransformerSpace(SearchSpace):
             Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
             Knob("first_block", 0, max(count - 1, 0), "the first of the blocks that are stepped over"),
             Knob("blocks", 0, count, "how many are; 0 none"),
-            Knob("block_interval", 1, _MAX_INTERVAL, "every how many steps they are computed"),
-            Knob("layer_interval", 1, _MAX_INTERVAL if self.layers else 1, "the same for the layers in all blocks"),
+            Knob("block_interval", 1, _MAX_INTERVAL, "every how many steps they are computed", most=_LONGEST),
+            Knob(
+                "layer_interval",
+                1,
+                _MAX_INTERVAL if self.layers else 1,
+                "the same for the layers in all blocks",
+                most=_LONGEST if self.layers else 1,
+            ),
             Knob("forecast", 0, _MAX_ORDER, "order of the layers' extrapolation between computed steps; 0 reuses"),
-            Knob("cross_interval", 1, _MAX_INTERVAL if cross else 1, "the same for cross-attention"),
-            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
-            Knob("guidance_start", 0, _LATEST_START if guided else 0, "twentieths of the steps before guidance begins"),
+            Knob(
+                "cross_interval",
+                1,
+                _MAX_INTERVAL if cross else 1,
+                "the same for cross-attention",
+                most=_LONGEST if cross else 1,
+            ),
+            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=_LONGEST),
+            Knob(
+                "guidance_start",
+                0,
+                _LATEST_START if guided else 0,
+                "twentieths of the steps before guidance begins",
+                most=PARTS - 1 if guided else 0,
+            ),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
             Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )

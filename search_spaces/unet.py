@@ -15,6 +15,8 @@ from search_spaces.space import Knob, Recipe, SearchSpace
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
 _MAX_ORDER = 2
+# What intervals and warm-up may be widened to.
+_LONGEST = 50
 _LATEST_START = PARTS // 2
 
 
@@ -46,10 +48,16 @@ class UNetSpace(SearchSpace):
             Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
             Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
-            Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed"),
-            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin"),
+            Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed", most=_LONGEST),
+            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=_LONGEST),
             Knob("forecast", 0, _MAX_ORDER, "order of the extrapolation between computed steps; 0 reuses as it is"),
-            Knob("guidance_start", 0, _LATEST_START if guided else 0, "twentieths of the steps before guidance begins"),
+            Knob(
+                "guidance_start",
+                0,
+                _LATEST_START if guided else 0,
+                "twentieths of the steps before guidance begins",
+                most=PARTS - 1 if guided else 0,
+            ),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
         )
         self.costlier = (

@@ -1,0 +1,52 @@
+"""Files that narrow, widen or fix knobs of a search space.
+
+A TOML file with a table ``knobs``: a whole number fixes a knob, a pair is the range to search, both ends included::
+
+    [knobs]
+    interval = [2, 10]
+    guidance_stop = 20
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from autotune.errors import InputError, did_you_mean, reason_of
+
+__all__ = ["read_ranges"]
+
+_TABLE = "knobs"
+
+
+def read_ranges(path: str | os.PathLike[str]) -> Mapping[str, tuple[int, int]]:
+    """The ranges in a file, for :meth:`search_spaces.SearchSpace.within`, which knows what the names mean.
+
+    Raises:
+        InputError: the file is missing, not TOML, or holds something else.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the search space {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a TOML file ({reason_of(error)}).") from error
+    for key in document:
+        if key != _TABLE:
+            raise InputError(f"{path}: {key!r} means nothing here{did_you_mean(key, [_TABLE])}")
+    knobs = document.get(_TABLE)
+    if not isinstance(knobs, dict) or not knobs:
+        raise InputError(f"{path} changes nothing: write a table [{_TABLE}] with lines such as interval = [2, 10]")
+    return {name: _range(path, name, value) for name, value in knobs.items()}
+
+
+def _range(path: Path, name: str, value: object) -> tuple[int, int]:
+    bounds = value if isinstance(value, list) else [value, value]
+    # True and false are whole numbers to Python.
+    numbers = [bound for bound in bounds if type(bound) is int]
+    if len(bounds) != 2 or len(numbers) != 2:
+        raise InputError(f"{path}: {_TABLE}.{name} is {value!r}; give a whole number or two, [least, greatest]")
+    return numbers[0], numbers[1]
