@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--policies", type=int, default=POLICIES)
     parser.add_argument("--threads", type=int, help="of the processor")
+    parser.add_argument("--backwards", action="store_true", help="last policy first, to meet another process")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -105,7 +106,7 @@ def main() -> None:
     (args.folder / args.model).mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         task = progress.add_task(args.model, total=len(entries))
-        for entry in entries:
+        for entry in reversed(entries) if args.backwards else entries:
             path = file_of(args.model, entry.policy, args.folder)
             if not path.is_file():
                 with applied(pipe, entry.policy):
