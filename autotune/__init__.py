@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autotune.loading import load_policy
     from autotune.policy import Policy
     from autotune.runtime import applied, apply_policy, full_policy, remove_policy
+    from autotune.search.compare import compare
     from autotune.search.tune import tune
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "applied",
     "apply_policy",
+    "compare",
     "demo_pipeline",
     "errors",
     "full_policy",
@@ -45,6 +47,7 @@ _HOMES = {
     "Policy": "policy",
     "applied": "runtime",
     "apply_policy": "runtime",
+    "compare": "search.compare",
     "demo_pipeline": "demo",
     "full_policy": "runtime",
     "load_policy": "loading",

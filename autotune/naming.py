@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autotune.loading import is_hub_id
+
+FULL_RUN = "full run"
+
+_LONGEST_NAME = 60
+_POLICY_OF_A_SEARCH = "policy"
 
 
 def default_study_name(model: str, budget: str) -> str:
@@ -12,4 +22,51 @@ def default_study_name(model: str, budget: str) -> str:
         >>> default_study_name("emoji-unet", "40%")
         'emoji-unet-40pct'
     """
-    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{model}-{budget.replace('%', 'pct')}").strip("-")
+    return _file_name(f"{model}-{budget.replace('%', 'pct')}")
+
+
+def policy_names(sources: Sequence[str]) -> list[str]:
+    """A name for each of several policies, no two alike: its file's, or its folder's where a search exported it.
+
+    Args:
+        sources: Paths of policy files, or Hub ids.
+
+    Example:
+        >>> policy_names(["runs/emoji-unet-40pct/policy.json", "mine.json", "old/mine.json"])
+        ['emoji-unet-40pct', 'mine', 'mine-2']
+    """
+    taken = {FULL_RUN}
+    names = []
+    for source in sources:
+        name = wanted = _policy_name(source)
+        number = 2
+        while name in taken:
+            name, number = f"{wanted}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def default_comparison_name(names: Iterable[str]) -> str:
+    """The folder of a comparison when none is given, short for any number of policies.
+
+    Example:
+        >>> default_comparison_name(["mine", "theirs"])
+        'compare-mine-theirs'
+    """
+    name = _file_name("-".join(["compare", *names]))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _policy_name(source: str) -> str:
+    path = Path(source)
+    name = path.name if is_hub_id(source) and not path.is_file() else path.stem
+    if name == _POLICY_OF_A_SEARCH:
+        name = path.parent.name or name
+    return " ".join(name.split())[:_LONGEST_NAME]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from autotune import __version__
 from autotune.cli import checks
-from autotune.cli.models import DType, ModelSource
-from autotune.cli.options import JudgeOptions, TuneOptions
+from autotune.cli.arguments import (
+    Device,
+    DTypeOption,
+    FeaturesOption,
+    GuidanceScale,
+    Height,
+    Model,
+    ObjectiveOption,
+    Quiet,
+    ScorerOption,
+    WeightClip,
+    WeightFd,
+    Width,
+)
+from autotune.cli.models import ModelSource
+from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
 from autotune.cost.profile import CompileMode
 from autotune.errors import InputError
-from autotune.naming import default_study_name
+from autotune.naming import default_comparison_name, default_study_name
 
 app = typer.Typer(
     name="postdiff",
@@ -22,36 +36,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[str, typer.Option(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.")]
-DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision; auto is float16 on a GPU, float32 on the CPU.")]
-
-
-ObjectiveOption = Annotated[
-    Literal["quality", "fidelity"],
-    typer.Option(help="quality: like the reference and the prompts; fidelity: like the full run's own pictures."),
-]
-WeightFd = Annotated[
-    float | None, typer.Option(min=0, help="Of the distance to the reference, in quality.", show_default="1")
-]
-WeightClip = Annotated[
-    float | None, typer.Option(min=0, help="Of the alignment with the prompts, in quality.", show_default="1")
-]
-ScorerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
-        show_default="the model's own, else a CLIP ViT-B/32 from the hub",
-    ),
-]
-FeaturesOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Network that the distance is taken in: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
-        show_default="the scorer",
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,12 +82,12 @@ def tune(
     weight_clip: WeightClip = None,
     scorer: ScorerOption = None,
     features: FeaturesOption = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    height: Height = None,
+    width: Width = None,
     steps: Annotated[
         int | None, typer.Option(min=2, max=1000, help="Steps of the full run.", show_default="the model's own")
     ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, show_default="the model's own")] = None,
+    guidance_scale: GuidanceScale = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates to evaluate.")] = 48,
     timeout: Annotated[
         str,
@@ -133,7 +117,7 @@ def tune(
         str | None, typer.Option(help="An existing one is resumed.", show_default="from model and budget")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/STUDY_NAME")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
     from autotune.cost import load_profile, parse_budget, parse_bytes
@@ -198,7 +182,7 @@ def generate(
     policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,
     model: Model = "emoji-unet",
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; each further one takes the next.")] = 0,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, show_default="the model's own")] = None,
+    guidance_scale: GuidanceScale = None,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
 ) -> None:
@@ -226,11 +210,86 @@ def generate(
 
 
 @app.command()
+def compare(
+    policy: Annotated[list[str], typer.Option(help="Policy file or hub id; repeat it for more.")],
+    model: Model = "emoji-unet",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text, CSV or JSONL file of prompts; general is a shipped list.",
+            show_default="the model's held-out captions",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=8, help="Pictures of each run.")] = 512,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures as they should look, or statistics in a file.",
+            show_default="the model's own, else four further pictures of every prompt by the full run",
+        ),
+    ] = None,
+    objective: ObjectiveOption = "quality",
+    weight_fd: WeightFd = None,
+    weight_clip: WeightClip = None,
+    scorer: ScorerOption = None,
+    features: FeaturesOption = None,
+    height: Height = None,
+    width: Width = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Steps of the full run.",
+            show_default="what the policies record, else the model's own",
+        ),
+    ] = None,
+    guidance_scale: GuidanceScale = None,
+    seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the choice of prompts and of the pictures.")] = 0,
+    device: Device = "auto",
+    dtype: DTypeOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/compare-POLICIES")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON document instead of the table.")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Evaluate policies and the full run side by side; the same command resumes an interrupted run."""
+    from autotune.quality import load_prompts
+
+    checks.weights(objective, weight_fd, weight_clip)
+    source = ModelSource.find(model)
+    if prompts is None and not source.shipped:
+        raise InputError(f"--model {model}: policies of it are compared on prompts of your own; give --prompts FILE")
+    policies = checks.policies(policy, source)
+    checked = CompareOptions(
+        source=source,
+        policies=policies,
+        prompts=None if prompts is None else load_prompts(prompts),
+        images=images,
+        reference=checks.reference(reference),
+        judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
+        height=checks.side("height", height),
+        width=checks.side("width", width),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        device=checks.device(device),
+        dtype=dtype,
+        out=checks.folder_to_write(out or Path("runs") / default_comparison_name(policies)),
+        as_json=json,
+        quiet=quiet,
+    )
+
+    from autotune.cli.compare import run_compare
+
+    return run_compare(checked)
+
+
+@app.command()
 def price(
     policy: Annotated[str, typer.Argument(help="Policy file or hub id.")],
     model: Model = "emoji-unet",
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    height: Height = None,
+    width: Width = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures in a call.", show_default="1, or the target's smallest")
     ] = None,
@@ -263,8 +322,8 @@ def price(
 def profile(
     model: Model = "emoji-unet",
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="MODEL-DEVICE-DTYPE.json")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    height: Height = None,
+    width: Width = None,
     batch: Annotated[str, typer.Option(help="Pictures per call, several joined by commas.")] = "1",
     scales: Annotated[
         str | None,
@@ -281,7 +340,7 @@ def profile(
     ] = False,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Measure how long a model's parts take on this machine, for budgets in time (--target) here or elsewhere."""
     from autotune.cli.profile import ProfileOptions, run_profile
@@ -316,8 +375,8 @@ def describe(
     model: Annotated[
         str, typer.Argument(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")
     ] = "emoji-unet",
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")] = None,
+    height: Height = None,
+    width: Width = None,
     depth: Annotated[int | None, typer.Option(min=1, help="Levels of units to show.", show_default="all")] = None,
     unfold: Annotated[bool, typer.Option("--all", help="Show alike units one by one.")] = False,
     dtype: DTypeOption = "auto",

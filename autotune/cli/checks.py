@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from autotune.errors import InputError
+from autotune.cli.models import ModelSource
+from autotune.errors import InputError, PolicyError
+from autotune.loading import load_policy
+from autotune.naming import policy_names
+from autotune.policy import Policy
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|sec|m|min|h)?", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -86,6 +90,23 @@ def weights(objective: str, weight_fd: float | None, weight_clip: float | None) 
         raise InputError(f"--weight-fd and --weight-clip do not go with --objective {objective}; leave them out")
     if weight_fd == weight_clip == 0:
         raise InputError("--weight-fd 0 --weight-clip 0: nothing is left to judge by; give one of them a weight")
+
+
+def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
+    """The policies in files or on the hub, by a name for each.
+
+    Raises:
+        PolicyError: one of them cannot be read, or was made for another model.
+    """
+    loaded = {}
+    for name, source in zip(policy_names(sources), sources, strict=True):
+        policy = load_policy(source)
+        try:
+            model.check_policy(policy.model)
+        except PolicyError as error:
+            raise PolicyError(f"--policy {source}: {error}") from None
+        loaded[name] = policy
+    return loaded
 
 
 def reference(path: Path | None) -> Path | None:

@@ -1,12 +1,14 @@
-"""The checked options of ``postdiff tune``, apart from the command so that checking loads nothing else."""
+"""The checked options of ``postdiff tune`` and ``compare``, apart from these so that checking loads nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.cli.models import DType, ModelSource
+from autotune.policy import Policy
 
 if TYPE_CHECKING:
     from autotune.cost import Profile
@@ -49,4 +51,26 @@ class TuneOptions:
     storage: str | None
     study_name: str
     out: Path
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The checked options of a comparison; None leaves a value to the model."""
+
+    source: ModelSource
+    policies: Mapping[str, Policy]
+    prompts: list[str] | None
+    images: int
+    reference: Path | None
+    judges: JudgeOptions
+    height: int | None
+    width: int | None
+    steps: int | None
+    guidance_scale: float | None
+    seed: int
+    device: str
+    dtype: DType
+    out: Path
+    as_json: bool
     quiet: bool

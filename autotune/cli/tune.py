@@ -40,7 +40,8 @@ def run_tune(runs: Sequence[TuneOptions]) -> int:
 
 
 def _run(pipe: Any, options: TuneOptions) -> int:
-    from autotune.search.tune import Interrupted, tune
+    from autotune.search.interrupts import Interrupted
+    from autotune.search.tune import tune
 
     try:
         result = tune(
@@ -79,25 +80,24 @@ def _run(pipe: Any, options: TuneOptions) -> int:
 
 
 def _examples(options: TuneOptions) -> dict[str, Any]:
-    """Prompts, reference and scorer: a shipped model brings its own, which options replace one by one."""
-    judges = options.judges
-    given = {
+    """Prompts, reference and judges: a shipped model brings its own, which options replace one by one."""
+    from autotune.search.judges import shipped_judges
+
+    given = options.judges
+    chosen: dict[str, Any] = {
         "prompts": options.prompts,
         "reference": options.reference,
-        "scorer": judges.scorer,
-        "network": judges.features,
+        "scorer": given.scorer,
+        "network": given.features,
     }
-    chosen = {name: value for name, value in given.items() if value is not None}
     if not options.source.shipped:
         return chosen
-    assets = demo_assets(options.source.name)
-    own: dict[str, Any] = {"prompts": assets.tuning_prompts, "scorer": assets.scorer_dir}
-    if judges.scorer is None and judges.features is None:
-        # It holds the shipped scorer's features, which no other network's compare with.
-        own["reference"] = assets.reference
+    scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
+    chosen |= {"scorer": scorer, "reference": reference}
     if options.prompts is None:
-        own["held_out"] = assets.held_out_prompts
-    return own | chosen
+        assets = demo_assets(options.source.name)
+        chosen |= {"prompts": assets.tuning_prompts, "held_out": assets.held_out_prompts}
+    return chosen
 
 
 def _rows(result: TuneResult) -> list[Row]:

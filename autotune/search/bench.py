@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -60,13 +60,13 @@ class Judged:
     Attributes:
         features: (n, D), what distances are taken in.
         alignment: (n,) cosine of each picture with its prompt.
-        by_scorer: (n, E), the image-text model's features.
-        coarse: (n, D) features of the pictures after :func:`autotune.quality.coarse`; None unless asked for.
+        by_scorer: (n, E), the image-text model's features. This and ``coarse`` are None unless anchors are asked for.
+        coarse: (n, D) features of the pictures after :func:`autotune.quality.coarse`.
     """
 
     features: Tensor
     alignment: Tensor
-    by_scorer: Tensor
+    by_scorer: Tensor | None = None
     coarse: Tensor | None = None
 
     @staticmethod
@@ -80,23 +80,24 @@ class Judged:
             text: By ``scorer``.
             scorer: Image and text features.
             network: Image features that distances are taken in; None takes the scorer's.
-            anchors: Judge the coarse pictures too.
+            anchors: Note what :meth:`baseline` needs.
         """
         seen = scorer.image_features(pictures)
         features = seen if network is None else network.image_features(pictures)
-        bad = (network or scorer).image_features(coarse(pictures)).cpu() if anchors else None
-        return Judged(features.cpu(), prompt_alignment(seen, text).cpu(), seen.cpu(), bad)
+        judged = Judged(features.cpu(), prompt_alignment(seen, text).cpu())
+        if not anchors:
+            return judged
+        bad = (network or scorer).image_features(coarse(pictures))
+        return replace(judged, by_scorer=seen.cpu(), coarse=bad.cpu())
 
     @staticmethod
     def joined(batches: Sequence[Judged]) -> Judged:
         """All of one run, from its batches in their order."""
-        coarsened = [batch.coarse for batch in batches if batch.coarse is not None]
-        return Judged(
-            torch.cat([batch.features for batch in batches]),
-            torch.cat([batch.alignment for batch in batches]),
-            torch.cat([batch.by_scorer for batch in batches]),
-            torch.cat(coarsened) if coarsened else None,
-        )
+        columns = {
+            field.name: [tensor for tensor in (getattr(batch, field.name) for batch in batches) if tensor is not None]
+            for field in fields(Judged)
+        }
+        return Judged(**{name: torch.cat(tensors) for name, tensors in columns.items() if tensors})
 
     @property
     def evaluation(self) -> Evaluation:
@@ -109,7 +110,7 @@ class Judged:
             text: (N, E) features of the prompts.
             prompts: The N prompts.
         """
-        assert self.coarse is not None, "the full run is judged with its anchors"
+        assert self.by_scorer is not None and self.coarse is not None, "the full run is judged with its anchors"
         chance = shuffled_alignment(self.by_scorer.double(), text.cpu().double())
         return Baseline(self.evaluation, self.coarse, chance, tuple(prompts))
 

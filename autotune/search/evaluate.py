@@ -26,7 +26,9 @@ from autotune.search.study import DUPLICATE_OF, FAILURE, RECIPE
 _LOG = logging.getLogger(__name__)
 
 POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
-_SHARED = ("distance", "alignment", "fidelity", "loss")
+_SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
+# Enough for two digits of an interval that people look at and nothing is decided by.
+_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class TrialRunner:
                 score = self._bench.objective.score(outcome.evaluation)
                 if not math.isfinite(score.loss):
                     return self._fail(trial, proposal, f"its loss is {score.loss}")
-                results = asdict(score)
+                loss = self._bench.objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
+                results = asdict(score) | {"loss_low": loss.low, "loss_high": loss.high}
                 save_grid(outcome.preview, self._grid(proposal.policy))
             for name, value in results.items():
                 trial.set_user_attr(name, value)
@@ -137,7 +140,8 @@ class TrialRunner:
             upload_artifact(
                 artifact_store=self._artifacts, file_path=str(grid), study_or_trial=trial, mimetype="image/png"
             )
-        save_note(trial, trial_note(proposal, results, trial.user_attrs.get(RECIPE)))
+        pictures = len(self._bench.prompts)
+        save_note(trial, trial_note(proposal, results, pictures, trial.user_attrs.get(RECIPE)))
 
     def _grid(self, policy: Policy) -> Path:
         return self._grids / f"{policy.key}.png"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from autotune.naming import FULL_RUN
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality
 from autotune.records import write_atomically
 from autotune.search.bench import Bench
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from autotune.cost import Cost
     from autotune.search.judges import Judges
 
-FULL_RUN = "full run"
 BETTER, NO_BETTER = "better", "no better"
 
 
@@ -147,13 +147,7 @@ def judge(
     """
 
     def contender(name: str, policy: Policy, trial: int | None) -> Contender:
-        intervals = bench.objective.interval(bench.outcome(policy).evaluation)
-        held_out = ContenderQuality(
-            loss=_interval(intervals.loss),
-            distance=_interval(intervals.distance),
-            alignment=_interval(intervals.alignment),
-            fidelity=_interval(intervals.fidelity),
-        )
+        held_out = quality_record(bench.objective.interval(bench.outcome(policy).evaluation))
         return Contender(name, policy, price(policy), held_out, trial)
 
     ranked = sorted(
@@ -163,7 +157,7 @@ def judge(
     difference = Interval(value=0.0, low=0.0, high=0.0)
     if ranked:
         best, baseline = (bench.outcome(policy).evaluation for policy in (ranked[0].policy, fewer_steps))
-        difference = _interval(bench.objective.compare(best, baseline))
+        difference = interval_record(bench.objective.compare(best, baseline))
     return Finalists(
         full=contender(FULL_RUN, full, None),
         fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
@@ -175,7 +169,18 @@ def judge(
     )
 
 
-def _interval(interval: quality.Interval) -> Interval:
+def quality_record(intervals: quality.Intervals) -> ContenderQuality:
+    """The scores of one run as files hold them."""
+    return ContenderQuality(
+        loss=interval_record(intervals.loss),
+        distance=interval_record(intervals.distance),
+        alignment=interval_record(intervals.alignment),
+        fidelity=interval_record(intervals.fidelity),
+    )
+
+
+def interval_record(interval: quality.Interval) -> Interval:
+    """An interval as files hold it."""
     # Six digits are more than the interval's own width warrants, and keep the policy file readable.
     value, low, high = (round(number, 6) for number in (interval.estimate, interval.low, interval.high))
     return Interval(value=value, low=low, high=high)

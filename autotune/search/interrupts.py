@@ -10,10 +10,21 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from autotune.errors import PostDiffError
 
 # A signal belongs to the process, and so does the note that one has come.
 _pending = threading.Event()
+
+
+class Interrupted(PostDiffError):
+    """The user stopped a run. Nothing is lost: the same call goes on where it stopped."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"interrupted; everything so far is in {run_dir}, repeat the same command to go on")
+        self.run_dir = run_dir
 
 
 @contextmanager

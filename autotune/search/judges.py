@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from autotune.demo import demo_assets
 from autotune.errors import InputError, did_you_mean
 from autotune.policy import Policy
-from autotune.quality import FIDELITY, QUALITY, Reference, Scorer, Weights, estimator, feature_network
+from autotune.quality import FIDELITY, QUALITY, Gaussian, Reference, Scorer, Weights, estimator, feature_network
 from autotune.quality.objective import DISTANCE
 from autotune.search.bench import Bench, Features, ImageFeatures, Pictures
 from autotune.search.identity import identity
+from autotune.search.references import Size, kept_reference
 
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
@@ -20,6 +24,7 @@ OBJECTIVES = ("quality", "fidelity")
 
 AnyScorer = Features | str | os.PathLike[str]
 AnyNetwork = ImageFeatures | str | os.PathLike[str]
+AnyReference = Reference | Gaussian | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,37 @@ class Judges:
     @property
     def distance_identity(self) -> str:
         return self.network_identity or self.scorer_identity
+
+    def reference(self, given: AnyReference | None, known_as: str, size: Size) -> Reference | None:
+        """The reference in these judges' features; None where the full run's own pictures serve as one.
+
+        Args:
+            given: Statistics or features, a file of them, a folder of pictures, or None.
+            known_as: What is in it, as :func:`autotune.search.identity.identity` says.
+            size: Height and width of the pictures compared with it.
+
+        Raises:
+            InputError: it cannot be read, or holds too few pictures.
+        """
+        if given is None or isinstance(given, Reference):
+            return given
+        if isinstance(given, Gaussian):
+            return Reference(given)
+        return kept_reference(Path(given), known_as, self.distance_network, self.distance_identity, size)
+
+    def check(self, reference: Reference, size: Size) -> None:
+        """Find out now whether distances to the reference can be measured, not after all pictures are made.
+
+        Raises:
+            InputError: its features are of another network, or it lacks those that the estimator needs.
+        """
+        estimator(self.estimator).against(reference)
+        dimensions = self.distance_network.image_features(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[1]
+        if len(reference.gaussian.mean) != dimensions:
+            raise InputError(
+                f"the reference has {len(reference.gaussian.mean)} dimensions and features have {dimensions}: they come"
+                " from different networks; give a folder of pictures as reference, or the network it was made with"
+            )
 
     def bench(
         self,
@@ -118,6 +154,17 @@ def judges(
         estimator=name,
         weights=weights,
     )
+
+
+def shipped_judges(
+    name: str, scorer: AnyScorer | None, network: AnyNetwork | None, reference: AnyReference | None
+) -> tuple[AnyScorer, AnyReference | None]:
+    """Scorer and reference for a shipped model, which brings its own of what is None."""
+    assets = demo_assets(name)
+    if scorer is not None:
+        return scorer, reference
+    # The shipped reference holds the shipped scorer's features, which no other network's compare with.
+    return assets.scorer_dir, assets.reference if reference is None and network is None else reference
 
 
 def objective_weights(objective: str, weight_fd: float | None = None, weight_clip: float | None = None) -> Weights:

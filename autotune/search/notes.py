@@ -26,8 +26,8 @@ def in_words(policy: Policy) -> str:
     return " ".join(parts)
 
 
-def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | None) -> str:
-    """Markdown for one trial; ``results`` holds what a score consists of."""
+def trial_note(proposal: Proposal, results: Mapping[str, float], pictures: int, recipe: str | None) -> str:
+    """Markdown for one trial; ``results`` holds what a score consists of and the interval of its loss."""
     cost = proposal.cost
     lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
     lines += ["| | |", "|---|---|"]
@@ -35,6 +35,7 @@ def trial_note(proposal: Proposal, results: Mapping[str, float], recipe: str | N
         f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",
         *([] if cost.latency_ms is None else [f"| predicted time of a call | {cost.latency_ms:.4g} ms |"]),
         f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
+        f"| its 95 % interval, {pictures} pictures | {results['loss_low']:.4f} to {results['loss_high']:.4f} |",
         f"| distance to the reference | {results['distance']:.4g} |",
         f"| alignment with the prompt | {results['alignment']:.4f} |",
         f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",

@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,8 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
+OTHER_SEEDS = 4
+"""Pictures of every prompt in a reference of the full run's own."""
+
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-_OTHER_SEEDS = 4
 _LEAST = 8
 _UNREADABLE_SHARE = 0.01
 _NAMED = 5
@@ -106,16 +108,32 @@ def own_reference(
     """
     if cache.is_file():
         return Reference.load(cache)
-    count = len(prompts)
-    features = []
-    for part in range(_OTHER_SEEDS):
-        seeds = range(first_seed + part * count, first_seed + (part + 1) * count)
+
+    def features(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
         with closing(pictures(prompts, seeds)) as batches:
-            features += [network.image_features(batch) for batch in batches]
-    reference = Reference.of(torch.cat(features), shrink=True)
+            yield from (network.image_features(batch) for batch in batches)
+
+    reference = reference_of_other_seeds(features, prompts, first_seed)
     cache.parent.mkdir(parents=True, exist_ok=True)
     reference.save(cache)
     return reference
+
+
+def reference_of_other_seeds(
+    features: Callable[[Sequence[str], Sequence[int]], Iterable[Tensor]], prompts: Sequence[str], first_seed: int
+) -> Reference:
+    """What :func:`own_reference` makes, of features that somebody else keeps.
+
+    Args:
+        features: Gives features (n, D) of the full run's pictures of prompts with seeds, batch by batch.
+        prompts: The prompts, each pictured with every seed.
+        first_seed: The lowest seed used.
+    """
+    count = len(prompts)
+    starts = [first_seed + part * count for part in range(OTHER_SEEDS)]
+    return Reference.of(
+        torch.cat([batch for start in starts for batch in features(prompts, range(start, start + count))]), shrink=True
+    )
 
 
 def _batches(folder: Path, files: Sequence[Path], size: tuple[int, int], unreadable: list[Path]) -> Iterator[Tensor]:

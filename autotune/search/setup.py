@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import random
@@ -15,31 +14,35 @@ from autotune.cost import Budget, Cost, Pricer, Profile, load_profile, parse_bud
 from autotune.cost.local import local_profile
 from autotune.cost.measure import OnProgress
 from autotune.errors import InputError
-from autotune.generate import picture_batches
 from autotune.naming import default_study_name
 from autotune.policy import MAX_STEPS, Policy
-from autotune.quality import Gaussian, load_prompts, split
-from autotune.quality import Reference as QualityReference
-from autotune.runtime import applied, full_policy
-from autotune.runtime.apply import session_of
-from autotune.runtime.models import native_size, recommended
+from autotune.quality import Reference, load_prompts, split
+from autotune.runtime import full_policy
 from autotune.search.bench import Pictures
 from autotune.search.identity import identity, weights_digest
 from autotune.search.interrupts import checkpoint
-from autotune.search.judges import AnyNetwork, AnyScorer, Judges, judges, objective_weights
+from autotune.search.judges import (
+    AnyNetwork,
+    AnyReference,
+    AnyScorer,
+    Judges,
+    judges,
+    objective_weights,
+    shipped_judges,
+)
+from autotune.search.making import PictureMaker, picture_maker
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
-from autotune.search.references import kept_reference
 from autotune.search.study import Configuration, digest
 from search_spaces import space_for
 
 DEMO = "emoji-unet"
 
 Prompts = Sequence[str] | str | os.PathLike[str]
-Reference = QualityReference | Gaussian | str | os.PathLike[str]
 
-# Seeds of the three kinds of pictures are far apart: none is ever used for two kinds.
-_SEEDS_APART = 10**9
+SEEDS_APART = 10**9
+"""Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""
+
 _MIN_IMAGES = 8
 
 
@@ -62,7 +65,7 @@ class Setup:
         reference: None where the full run's own pictures serve as one.
     """
 
-    pipe: Any
+    maker: PictureMaker
     model_name: str
     budget: Budget
     full: Policy
@@ -72,11 +75,16 @@ class Setup:
     proposer: Proposer
     recipes: tuple[PricedRecipe, ...]
     judges: Judges
-    reference: QualityReference | None
+    reference: Reference | None
     tuning: Examples
     held_out: Examples
     reference_seed: int
     configuration: Configuration
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline that is tuned."""
+        return self.maker.pipe
 
     @property
     def default_name(self) -> str:
@@ -91,24 +99,13 @@ class Setup:
         on_batch: Callable[[int], None] | None = None,
     ) -> Pictures:
         """Pictures (n, 3, H, W) uint8 under ``policy`` in batches, as every part of the search makes them."""
-        settings = self.configuration
 
         def after_batch(made: int) -> None:
             checkpoint()
             if on_batch is not None:
                 on_batch(made)
 
-        with applied(self.pipe, policy):
-            yield from picture_batches(
-                self.pipe,
-                prompts,
-                seeds,
-                height=settings.height,
-                width=settings.width,
-                guidance_scale=settings.guidance_scale,
-                batch_size=settings.batch_size,
-                on_batch=after_batch,
-            )
+        return self.maker.pictures(policy, prompts, seeds, after_batch)
 
 
 def prepare(
@@ -117,7 +114,7 @@ def prepare(
     *,
     prompts: Prompts | None,
     held_out: Prompts | None,
-    reference: Reference | None,
+    reference: AnyReference | None,
     scorer: AnyScorer | None,
     height: int | None,
     width: int | None,
@@ -146,22 +143,18 @@ def prepare(
     parsed = parse_budget(budget)
     memory = parse_bytes(max_cache_memory) if isinstance(max_cache_memory, str) else max_cache_memory
     target = load_profile(target) if isinstance(target, str | os.PathLike) else target
-    for name, value in (("images", images), ("held_out_images", held_out_images)):
-        if value < _MIN_IMAGES:
-            raise InputError(f"{name} is {value}; at least {_MIN_IMAGES} pictures are needed to tell policies apart")
+    check_examples(images, seed, "images")
+    check_examples(held_out_images, seed, "held_out_images")
     for name, value in (
-        ("batch_size", batch_size),
         ("call_batch", call_batch or 1),
         ("steps", steps or 1),
         ("max_steps", max_steps or 1),
     ):
         if not 1 <= value <= MAX_STEPS:
             raise InputError(f"{name} is {value}; give a number from 1 to {MAX_STEPS}")
-    if not 0 <= seed < _SEEDS_APART:
-        raise InputError(f"seed is {seed}; give a number from 0 to {_SEEDS_APART - 1}")
     objective_weights(objective, weight_fd, weight_clip)
-    own_prompts = _read_prompts(prompts, "prompts")
-    own_held_out = _read_prompts(held_out, "held_out")
+    own_prompts = read_prompts(prompts, "prompts")
+    own_held_out = read_prompts(held_out, "held_out")
 
     if pipe is None:
         from autotune.demo import demo_assets, demo_pipeline
@@ -172,10 +165,7 @@ def prepare(
         guidance_scale = assets.guidance_scale if guidance_scale is None else guidance_scale
         if own_prompts is None:
             own_prompts, own_held_out = assets.tuning_prompts, own_held_out or assets.held_out_prompts
-        if scorer is None:
-            scorer = assets.scorer_dir
-            # The reference holds this scorer's features.
-            reference = assets.reference if reference is None and network is None else reference
+        scorer, reference = shipped_judges(DEMO, scorer, network, reference)
     else:
         model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
     if own_prompts is None:
@@ -187,12 +177,9 @@ def prepare(
         )
 
     full = full_policy(pipe, steps)
-    height, width = _size(pipe, height, width)
-    if guidance_scale is None:
-        default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default
-        guidance_scale = float(recommended(pipe).get("guidance_scale", default))
-    guided = guidance_scale > 1
-    _check_runs(pipe, full)
+    maker = picture_maker(pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size)
+    maker.check(full)
+    height, width, guided = maker.height, maker.width, maker.guided
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)
     space = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
     deployed, call_batch = _deployed(pipe, pricer, parsed, target, call_batch, on_progress)
@@ -222,16 +209,7 @@ def prepare(
         device=str(pipe.device),
     )
     reference_identity = identity(reference)
-    if isinstance(reference, str | os.PathLike):
-        reference = kept_reference(
-            Path(reference),
-            reference_identity,
-            chosen.distance_network,
-            chosen.distance_identity,
-            (height, width),
-        )
-    if isinstance(reference, Gaussian):
-        reference = QualityReference(reference)
+    resolved = chosen.reference(reference, reference_identity, (height, width))
     assert full.model is not None, "full_policy records the model"
     configuration = Configuration(
         model=f"{full.model.denoiser} {full.model.denoiser_fingerprint}"
@@ -240,7 +218,7 @@ def prepare(
         budget=str(parsed),
         height=height,
         width=width,
-        guidance_scale=guidance_scale,
+        guidance_scale=maker.guidance_scale,
         full_steps=full.steps,
         max_steps=most_steps,
         images=images,
@@ -260,7 +238,7 @@ def prepare(
         knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in space.knobs),
     )
     return Setup(
-        pipe=pipe,
+        maker=maker,
         model_name=model_name,
         budget=parsed,
         full=full,
@@ -270,10 +248,10 @@ def prepare(
         proposer=proposer,
         recipes=recipes,
         judges=chosen,
-        reference=reference,
+        reference=resolved,
         tuning=choose(tuning_prompts, images, seed),
-        held_out=choose(held_out_prompts, held_out_images, seed + _SEEDS_APART),
-        reference_seed=seed + 2 * _SEEDS_APART,
+        held_out=choose(held_out_prompts, held_out_images, seed + SEEDS_APART),
+        reference_seed=seed + 2 * SEEDS_APART,
         configuration=configuration,
     )
 
@@ -299,6 +277,18 @@ def _deployed(
     return pricer.on(target), call_batch
 
 
+def check_examples(images: int, seed: int, name: str) -> None:
+    """Refuse numbers of pictures, called ``name`` by the caller, and seeds that no run can use.
+
+    Raises:
+        InputError: there are too few pictures, or the seed may be one of another kind of pictures.
+    """
+    if images < _MIN_IMAGES:
+        raise InputError(f"{name} is {images}; at least {_MIN_IMAGES} pictures are needed to tell policies apart")
+    if not 0 <= seed < SEEDS_APART:
+        raise InputError(f"seed is {seed}; give a number from 0 to {SEEDS_APART - 1}")
+
+
 def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:
     """``count`` prompts with seeds from ``seed`` on: a random choice, or all equally often where there are fewer.
 
@@ -312,7 +302,12 @@ def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:
     return Examples(tuple(chosen), tuple(range(seed, seed + len(chosen))))
 
 
-def _read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:
+def read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:
+    """The prompts in a list or a file, if any; ``name`` is what the caller calls them.
+
+    Raises:
+        InputError: there is no prompt, or the file cannot be read.
+    """
     if prompts is None:
         return None
     if isinstance(prompts, str | os.PathLike):
@@ -321,20 +316,3 @@ def _read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:
     if not found:
         raise InputError(f"{name} is empty; give at least one prompt")
     return found
-
-
-def _size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
-    native = native_size(pipe)
-    sizes = (native[0] if height is None else height, native[1] if width is None else width)
-    for name, pixels in zip(("height", "width"), sizes, strict=True):
-        if pixels <= 0 or pixels % pipe.vae_scale_factor:
-            raise InputError(f"{name} is {pixels}; give a multiple of {pipe.vae_scale_factor} pixels")
-    return sizes
-
-
-def _check_runs(pipe: Any, full: Policy) -> None:
-    """Find out now whether the pipeline can be driven by a policy, not after the run directory is made."""
-    if session_of(pipe) is not None:
-        raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) before tuning it")
-    with applied(pipe, full):
-        pipe.scheduler.set_timesteps(full.steps)

@@ -1,0 +1,41 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from autotune.cli.models import DType
+
+Model = Annotated[str, typer.Option(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.")]
+DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision; auto is float16 on a GPU, float32 on the CPU.")]
+ObjectiveOption = Annotated[
+    Literal["quality", "fidelity"],
+    typer.Option(help="quality: like the reference and the prompts; fidelity: like the full run's own pictures."),
+]
+WeightFd = Annotated[
+    float | None, typer.Option(min=0, help="Of the distance to the reference, in quality.", show_default="1")
+]
+WeightClip = Annotated[
+    float | None, typer.Option(min=0, help="Of the alignment with the prompts, in quality.", show_default="1")
+]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
+        show_default="the model's own, else a CLIP ViT-B/32 from the hub",
+    ),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Network that the distance is taken in: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
+        show_default="the scorer",
+    ),
+]
+Height = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")]
+Width = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")]
+GuidanceScale = Annotated[float | None, typer.Option(min=0, show_default="the model's own")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors only.")]
