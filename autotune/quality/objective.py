@@ -226,11 +226,11 @@ class Objective:
         self._measure: Measure = estimator(distance).against(reference)
         self._baseline = baseline
         self._rows_of_prompt = _rows_of_prompt(baseline.prompts)
-        self._full, self._coarse = (self._measure.prepare(x) for x in (baseline.full.features, baseline.coarse))
+        self._full = self._measure.prepare(baseline.full.features)
         self._full_alignment, self._chance = (x.cpu().double() for x in (baseline.full.alignment, baseline.chance))
-        self._coarse_fidelity = feature_distances(baseline.coarse, baseline.full.features)
-        self._anchors = functools.lru_cache(maxsize=2)(self._anchors_of_resamples)
-        full, bad, matched, chance, _ = (float(x) for x in self._anchors_at(self._all))
+        self._full_of_resamples = functools.lru_cache(maxsize=2)(self._full_resampled)
+        full, matched = (float(x) for x in self._full_at(self._all))
+        bad, chance = self._measure(baseline.coarse), self.chance
         if matched <= chance and weights.clip:
             raise ValueError(
                 f"The full run's pictures match their prompts (alignment {matched:.3f}) no "
@@ -241,6 +241,10 @@ class Objective:
                 f"The full run's pictures are as far from the reference ({full:.4g}) as 16-pixel impressions of them "
                 f"({bad:.4g}): give a reference that shows what the prompts ask for, or weigh the distance with 0."
             )
+        # What one in each term stands for.
+        self._wholes = Weights(
+            bad - full, matched - chance, float(feature_distances(baseline.coarse, baseline.full.features).mean())
+        )
 
     @property
     def chance(self) -> float:
@@ -253,7 +257,7 @@ class Objective:
         Raises:
             ValueError: If the evaluation is not of as many prompts as the full run.
         """
-        terms = self._terms(self._values(evaluation), self._all, self._anchors_at(self._all))
+        terms = self._terms(self._values(evaluation), self._all, self._full_at(self._all))
         return Score(float(terms.loss), float(terms.distance), float(terms.alignment), float(terms.fidelity))
 
     def interval(
@@ -261,9 +265,10 @@ class Objective:
     ) -> Intervals:
         """Percentile bootstrap over prompts (Efron and Tibshirani 1993, chapter 13).
 
-        Full run and anchors are resampled with the same prompts, so luck that all share cancels in the loss.
-        A resample repeats pictures, which raises its distance once more by the bias that few pictures
-        cause; the replicates are therefore moved so that their mean is the estimate.
+        The full run is resampled with the same prompts, so luck that both share cancels in the loss; what bad
+        pictures score is not, for it only sets the unit. A resample repeats pictures, which raises its distance
+        once more by the bias that few pictures cause; the replicates are therefore moved so that their mean is
+        the estimate.
         """
         score = self.score(evaluation)
         terms = self._replicates(evaluation, resamples, seed)
@@ -317,10 +322,8 @@ class Objective:
             yield self._rows_of_prompt[drawn].flatten(1)
 
     def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Terms:
-        anchors, values = self._anchors(resamples, seed), self._values(evaluation)
-        parts = [
-            self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), anchors, strict=True)
-        ]
+        full, values = self._full_of_resamples(resamples, seed), self._values(evaluation)
+        parts = [self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), full, strict=True)]
         return _Terms(
             torch.cat([part.loss for part in parts]),
             torch.cat([part.distance for part in parts]),
@@ -328,16 +331,13 @@ class Objective:
             torch.cat([part.fidelity for part in parts]),
         )
 
-    def _anchors_of_resamples(self, resamples: int, seed: int) -> list[tuple[Tensor, ...]]:
+    def _full_resampled(self, resamples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
         """The same for every candidate, and half of the work: kept."""
-        return [self._anchors_at(rows) for rows in self._resample(resamples, seed)]
+        return [self._full_at(rows) for rows in self._resample(resamples, seed)]
 
-    def _anchors_at(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Distances of full run and coarse pictures, alignment of the full run and by chance, coarse fidelity: (B,)."""
-        distances = [self._measure.of_rows(features, rows) for features in (self._full, self._coarse)]
-        return *distances, *(
-            values[rows].mean(1) for values in (self._full_alignment, self._chance, self._coarse_fidelity)
-        )
+    def _full_at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance and alignment of the full run, (B,) each, on selections ``rows`` (B, N) of the prompts."""
+        return self._measure.of_rows(self._full, rows), self._full_alignment[rows].mean(1)
 
     def _values(self, evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
         """Prepared features (N, K), alignment (N,) and distance to the full run's features (N,)."""
@@ -350,19 +350,16 @@ class Objective:
         fidelity = feature_distances(evaluation.features, full)
         return self._measure.prepare(evaluation.features), evaluation.alignment.cpu().double(), fidelity
 
-    def _terms(self, values: tuple[Tensor, Tensor, Tensor], rows: Tensor, anchors: tuple[Tensor, ...]) -> _Terms:
-        """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the anchors there."""
-        distance_full, distance_coarse, alignment_full, chance, fidelity_coarse = anchors
+    def _terms(self, values: tuple[Tensor, Tensor, Tensor], rows: Tensor, full: tuple[Tensor, Tensor]) -> _Terms:
+        """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the full run's there."""
+        distance_full, alignment_full = full
         features, alignments, fidelities = values
-        distance, alignment, fidelity = (
-            self._measure.of_rows(features, rows),
-            alignments[rows].mean(1),
-            fidelities[rows].mean(1),
-        )
+        distance = self._measure.of_rows(features, rows)
+        alignment, fidelity = alignments[rows].mean(1), fidelities[rows].mean(1)
         terms = (
-            (self.weights.fd, distance - distance_full, distance_coarse - distance_full),
-            (self.weights.clip, alignment_full - alignment, alignment_full - chance),
-            (self.weights.fidelity, fidelity, fidelity_coarse),
+            (self.weights.fd, distance - distance_full, self._wholes.fd),
+            (self.weights.clip, alignment_full - alignment, self._wholes.clip),
+            (self.weights.fidelity, fidelity, self._wholes.fidelity),
         )
         loss = torch.stack([weight * lost / whole for weight, lost, whole in terms if weight]).sum(0)
         return _Terms(loss, distance, alignment, fidelity)

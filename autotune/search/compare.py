@@ -17,7 +17,7 @@ from autotune.policy import Interval, Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.runtime import full_policy
 from autotune.search.batches import Batches, Noted
-from autotune.search.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair, holds
+from autotune.search.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
 from autotune.search.finalists import interval_record, quality_record
 from autotune.search.identity import identity, weights_digest
 from autotune.search.interrupts import Interrupted, deferred
@@ -309,6 +309,4 @@ def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float) -> list[str]:
         tuned = run.policy.quality.guidance_scale if run.policy.quality else None
         if tuned is not None and tuned != guidance_scale:
             notes.append(f"{name} was tuned at guidance scale {tuned:g} and is compared at {guidance_scale:g}")
-        if not holds(run.quality.loss):
-            notes.append(f"the interval of {name}'s loss is of no use: there are too few pictures")
     return notes

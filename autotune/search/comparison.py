@@ -80,8 +80,6 @@ class Pair:
     @property
     def better(self) -> str | None:
         """Name of the one with the lower loss where the whole interval says so, else None."""
-        if not holds(self.difference):
-            return None
         if self.difference.high < 0:
             return self.a
         return self.b if self.difference.low > 0 else None
@@ -91,8 +89,6 @@ class Pair:
         """What was found, in words that claim no more."""
         if self.same:
             return f"{self.a} and {self.b} cannot be told apart: they run the same."
-        if not holds(self.difference):
-            return f"{self.a} and {self.b} cannot be told apart by so few pictures: their difference has no interval."
         if self.better is None:
             return f"{self.a} and {self.b} cannot be told apart: their losses differ by {_seen(self.difference)}."
         turned = Interval(value=-self.difference.value, low=-self.difference.high, high=-self.difference.low)
@@ -206,15 +202,6 @@ class Comparison:
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
-
-
-def holds(interval: Interval) -> bool:
-    """Whether an interval holds its own estimate.
-
-    Of few pictures some resamples hold hardly any difference between good and bad ones; losses, which are shares of
-    it, then run away, and their interval is no statement about anything.
-    """
-    return interval.low <= interval.value <= interval.high
 
 
 def _seen(difference: Interval) -> str:

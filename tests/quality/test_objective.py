@@ -131,6 +131,19 @@ def test_intervals_hold_their_estimates(distance: str) -> None:
     assert unchanged.loss.low == unchanged.loss.high == 0.0
 
 
+def test_a_small_unit_stretches_an_interval_and_does_not_move_it() -> None:
+    """Of few pictures some resamples tell good from bad hardly at all: nothing may be divided by that."""
+    rows = slice(16)
+    full = Evaluation(FULL.features[rows], FULL.alignment[rows])
+    nearly = F.normalize(full.features + 0.02, dim=1)
+    chance = shuffled_alignment(full.features, TEXT[rows])
+    objective = Objective(REFERENCE, Baseline(full, nearly, chance, PROMPTS[rows]))
+    for seed in range(10):
+        other = pictures(1.0, seed=400 + seed)
+        loss = objective.interval(Evaluation(other.features[rows], other.alignment[rows])).loss
+        assert loss.low < loss.estimate < loss.high
+
+
 def test_the_alignment_interval_is_the_textbook_one(objective: Objective) -> None:
     candidate = pictures(1.5)
     interval = objective.interval(candidate, resamples=4000).alignment

@@ -6,7 +6,7 @@ import json
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 import autotune
-from autotune import quality
 from autotune.demo import demo_assets
 from autotune.errors import InputError
 from autotune.policy import CacheRule, Interval, Policy, PolicyQuality
@@ -380,27 +379,6 @@ def test_another_guidance_scale_than_the_tuned_one_is_said(pictures: Painted, ar
         f"tuned was tuned at guidance scale {scale + 1:g} and is compared at {scale:g}",
     )
     assert compare(**arguments | {"policies": policies, "guidance_scale": scale + 1}).notes == ()
-
-
-def test_an_interval_beside_its_estimate_decides_nothing(
-    pictures: Painted, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared, interval = Objective.compare, Objective.interval
-
-    def beside(found: quality.Interval) -> quality.Interval:
-        return replace(found, low=found.estimate - 2, high=found.estimate - 1)
-
-    monkeypatch.setattr(Objective, "compare", lambda *args, **options: beside(compared(*args, **options)))
-    monkeypatch.setattr(
-        Objective,
-        "interval",
-        lambda *args, **options: replace(found := interval(*args, **options), loss=beside(found.loss)),
-    )
-    comparison = compare(**arguments)
-    assert comparison.pairs[0].difference.high < 0
-    assert comparison.pairs[0].better is None
-    assert "cannot be told apart by so few pictures" in comparison.sentences[0]
-    assert "the interval of far's loss is of no use: there are too few pictures" in comparison.notes
 
 
 def test_the_document_holds_everything(pictures: Painted, arguments: dict[str, Any]) -> None:
