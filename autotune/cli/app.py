@@ -96,6 +96,13 @@ def tune(
     images: Annotated[int, typer.Option(min=8, help="Pictures per candidate.")] = 64,
     held_out_images: Annotated[int, typer.Option(min=8, help="Pictures per finalist, of held-out prompts.")] = 264,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file that narrows, widens or fixes knobs: a table [knobs] of lines like interval = [2, 10].",
+            show_default="the model family's",
+        ),
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option(help="Profile of the hardware that times are meant for.", show_default="this machine's"),
@@ -122,6 +129,7 @@ def tune(
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
     from autotune.cost import load_profile, parse_budget, parse_bytes
     from autotune.quality import load_prompts
+    from search_spaces import read_ranges
 
     checks.weights(objective, weight_fd, weight_clip)
     budgets = budget or ["40%"]
@@ -132,6 +140,7 @@ def tune(
     source = ModelSource.find(model)
     if prompts is None and not source.shipped:
         raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
+    ranges = None if space is None else read_ranges(space)
     profile = None if target is None else load_profile(target)
     if profile is not None:
         source.check_profile(profile, batch)
@@ -157,6 +166,7 @@ def tune(
             images=images,
             held_out_images=held_out_images,
             seed=seed,
+            space=ranges,
             target=profile,
             call_batch=batch,
             max_cache_memory=max_cache_memory,

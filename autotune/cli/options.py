@@ -43,6 +43,7 @@ class TuneOptions:
     images: int
     held_out_images: int
     seed: int
+    space: Mapping[str, tuple[int, int]] | None
     target: Profile | None
     call_batch: int | None
     max_cache_memory: str | None

@@ -60,6 +60,7 @@ def _run(pipe: Any, options: TuneOptions) -> int:
             images=options.images,
             held_out_images=options.held_out_images,
             seed=options.seed,
+            space=options.space,
             target=options.target,
             call_batch=options.call_batch,
             max_cache_memory=options.max_cache_memory,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.errors import InputError
+from autotune.families import family_of
 from autotune.generate import picture_batches
 from autotune.policy import MAX_STEPS, Policy
 from autotune.runtime import applied
@@ -37,8 +38,8 @@ class PictureMaker:
 
     @property
     def guided(self) -> bool:
-        """Whether calls use classifier-free guidance."""
-        return self.guidance_scale > 1
+        """Whether calls use classifier-free guidance; some models take the scale as a mere input."""
+        return self.guidance_scale > 1 and family_of(self.pipe).guided
 
     def check(self, policy: Policy) -> None:
         """Find out now whether the pipeline runs under the policy, not after files were written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,12 @@ from autotune.search.making import PictureMaker, picture_maker
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.study import Configuration, digest
-from search_spaces import space_for
+from search_spaces import read_ranges, space_for
 
 DEMO = "emoji-unet"
 
 Prompts = Sequence[str] | str | os.PathLike[str]
+Ranges = Mapping[str, tuple[int, int]] | str | os.PathLike[str]
 
 SEEDS_APART = 10**9
 """Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""
@@ -130,6 +131,7 @@ def prepare(
     distance: str | None = None,
     weight_fd: float | None = None,
     weight_clip: float | None = None,
+    space: Ranges | None = None,
     target: Profile | str | os.PathLike[str] | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -181,7 +183,9 @@ def prepare(
     maker.check(full)
     height, width, guided = maker.height, maker.width, maker.guided
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)
-    space = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
+    searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
+    if space is not None:
+        searched = searched.within(read_ranges(space) if isinstance(space, str | os.PathLike) else space)
     deployed, call_batch = _deployed(pipe, pricer, parsed, target, call_batch, on_progress)
 
     def price(policy: Policy) -> Cost:
@@ -197,7 +201,7 @@ def prepare(
     limits = parsed.limits(price(full), memory)
     # Cheap steps can be worth more of them than the full run has, up to a point.
     most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
-    proposer = Proposer(space, price, limits, most_steps, full.model)
+    proposer = Proposer(searched, price, limits, most_steps, full.model)
     recipes = recipes_at_budget(proposer)
     chosen = judges(
         scorer,
@@ -235,7 +239,7 @@ def prepare(
         target=None if deployed.target is None else deployed.target.digest,
         call_batch=call_batch if deployed.target is not None or memory is not None else None,
         max_memory=memory,
-        knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in space.knobs),
+        knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in searched.knobs),
     )
     return Setup(
         maker=maker,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
-from autotune.search.setup import Examples, Prompts, Setup, prepare
+from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.study import (
     DUPLICATE_OF,
     enqueue_recipes,
@@ -108,6 +109,7 @@ def tune(
     distance: str | None = None,
     weight_fd: float | None = None,
     weight_clip: float | None = None,
+    space: Ranges | None = None,
     target: Profile | str | Path | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -151,6 +153,8 @@ def tune(
         distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
         weight_fd: Weight of the distance in the quality objective, 1 unless given.
         weight_clip: Weight of the alignment in it, 1 unless given.
+        space: Other ranges for some knobs of the search space, as a mapping of names to pairs, both ends included, or a
+            TOML file (:func:`search_spaces.read_ranges`). Fewer steps are compared with whatever the ranges say.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
             is then profiled (once; the profile is kept).
         call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
@@ -196,6 +200,7 @@ def tune(
             distance=distance,
             weight_fd=weight_fd,
             weight_clip=weight_clip,
+            space=space,
             target=target,
             call_batch=call_batch,
             max_cache_memory=max_cache_memory,
@@ -433,10 +438,15 @@ def _notes(setup: Setup, policy: Policy) -> tuple[str, ...]:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Optuna logs a line for every trial, which the progress display says better."""
+    """Optuna logs a line for every trial, which the progress display says better.
+
+    It also warns of recipes beyond a narrowed range, of which fewer steps are meant to be one.
+    """
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Fixed parameter")
+            yield
     finally:
         optuna.logging.set_verbosity(before)

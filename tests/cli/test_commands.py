@@ -42,7 +42,7 @@ def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
 def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
     text = postdiff("tune", "--help").output
     blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet"))]
-    assert len(blocks) == 26
+    assert len(blocks) == 27
     for block in blocks:
         assert "[default:" in " ".join(block.split()), block
 

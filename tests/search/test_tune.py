@@ -4,6 +4,7 @@ import copy
 import json
 import sqlite3
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,14 @@ def test_a_reader_does_not_stop_the_search(pipe: Any, pictures: FakePictures, ar
         ({"height": 63}, "height is 63"),
         ({"seed": -1}, "seed is -1"),
         ({"weight_fd": 0.0, "weight_clip": 0.0}, "nor both zero"),
+        ({"weight_fd": -1.0}, "must not be negative"),
+        ({"objective": "beauty"}, "no objective called 'beauty'"),
+        ({"objective": "fidelity", "weight_fd": 1.0}, "has no weights"),
+        ({"distance": "fid"}, "no distance called 'fid'"),
+        ({"network": "inceptoin"}, "did you mean 'inception'"),
+        ({"space": {"intervall": (1, 2)}}, "no knob 'intervall'; did you mean 'interval'"),
+        ({"space": {"interval": (1, 99)}}, "takes values from 1 to 50, not 99"),
+        ({"space": "/no/such/file.toml"}, "Cannot read the search space"),
         ({"prompts": None}, "give prompts"),
         ({"prompts": []}, "prompts is empty"),
         ({"prompts": "/no/such/file.txt"}, "Cannot read prompts"),
@@ -378,3 +387,32 @@ def test_a_profile_without_the_batch_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="for batch 2, 4 and none for 3"):
         tune(pipe, "50%ms", target=target, call_batch=3, **arguments)
     assert not pictures.made and not any(arguments["run_dir"].glob("*"))
+
+
+def test_a_narrowed_space_is_kept_to_and_belongs_to_the_study(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text("[knobs]\ninterval = [2, 3]\nscale = 0\nswitch = 0\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = tune(pipe, "40%", **arguments, space=file)
+    policies = [policy_of(trial) for trial in finished(result.study)]
+    assert policies[0] == result.baseline.model_copy(update={"model": policies[0].model}), "fewer steps, all the same"
+    assert not any(policy.resolution for policy in policies)
+    assert all(2 <= trial.params["interval"] <= 3 for trial in result.study.trials[1:])
+    with pytest.raises(InputError, match="its knobs was"):
+        tune(pipe, "40%", **arguments)
+
+
+def test_fidelity_needs_no_reference_and_keeps_the_pictures_one_had(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any]
+) -> None:
+    pictures.harm = harm_of_anything_else
+    result = tune(pipe, "40%", **arguments, objective="fidelity")
+    assert result.policy.quality is not None
+    assert result.policy.quality.weights == {"fidelity": 1.0}
+    assert not list(arguments["run_dir"].rglob("reference.safetensors"))
+    losses = {trial.user_attrs["policy_key"]: trial.user_attrs for trial in finished(result.study)}
+    ordered = sorted(losses.values(), key=lambda attributes: attributes["loss"])
+    assert [each["fidelity"] for each in ordered] == sorted(each["fidelity"] for each in ordered)
