@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from autotune.demo import DEMO_NAMES
@@ -146,12 +146,17 @@ def judged(
 def _bootstrap(scores: Sequence[Losses], truth: Losses, resamples: int = 1000) -> Losses:
     """Mean correlation over sets, with policies and sets drawn anew."""
     draw = np.random.default_rng(0)
-    values = []
-    for _ in range(resamples):
-        chosen = draw.integers(len(truth), size=len(truth))
-        drawn = draw.integers(len(scores), size=len(scores))
-        values.append(np.mean([_spearman(scores[index][chosen], truth[chosen]) for index in drawn]))
-    return np.array(values)
+    policies = draw.integers(len(truth), size=(resamples, len(truth)))
+    sets = draw.integers(len(scores), size=(resamples, len(scores)))
+    ranks = _standardised_ranks(truth[policies])
+    correlations = np.stack([(_standardised_ranks(each[policies]) * ranks).mean(1) for each in scores])
+    return np.take_along_axis(correlations, sets.T, axis=0).mean(0)
+
+
+def _standardised_ranks(values: Losses) -> Losses:
+    """Of each row, with mean zero and variance one: the mean product of two rows is Spearman's correlation."""
+    ranks = rankdata(values, axis=1)
+    return (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
 
 
 def _spearman(a: Losses, b: Losses) -> float:
