@@ -19,7 +19,7 @@ WeightFd = Annotated[
     float | None, typer.Option(min=0, help="Of the distance to the reference, in quality.", show_default="1")
 ]
 WeightClip = Annotated[
-    float | None, typer.Option(min=0, help="Of the alignment with the prompts, in quality.", show_default="1")
+    float | None, typer.Option(min=0, help="Of the alignment with the prompts, in quality.", show_default="4")
 ]
 ScorerOption = Annotated[
     str | None,

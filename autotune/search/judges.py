@@ -135,7 +135,7 @@ def judges(
         objective: ``"quality"`` or ``"fidelity"`` (as near as possible to the full run's pictures).
         distance: Estimator; None takes the default.
         weight_fd: Of the distance to the reference, 1 unless given; objective ``"quality"`` only.
-        weight_clip: Of the alignment, likewise.
+        weight_clip: Of the alignment, 4 unless given.
         device: Where the models run.
 
     Raises:

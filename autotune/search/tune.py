@@ -152,7 +152,7 @@ def tune(
             as near as possible to the full run's.
         distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
         weight_fd: Weight of the distance in the quality objective, 1 unless given.
-        weight_clip: Weight of the alignment in it, 1 unless given.
+        weight_clip: Weight of the alignment in it, 4 unless given.
         space: Other ranges for some knobs of the search space, as a mapping of names to pairs, both ends included, or a
             TOML file (:func:`search_spaces.read_ranges`). Fewer steps are compared with whatever the ranges say.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
