@@ -131,8 +131,9 @@ def coverage(subject: Subject, name: str) -> str:
     return f"other seeds: {held} of {len(pairs)} intervals of the full run's own loss hold zero ({REPEATED} pictures)"
 
 
-def scoring_share(subject: Subject, objective: Objective, prompts: list[str]) -> str:
+def scoring_share(subject: Subject, prompts: list[str]) -> str:
     """Time of judging over time of making and judging, for a policy of 40 % of the FLOPs."""
+    objective = subject.objective(subject.pictures(subject.full, prompts, _SEED), prompts)
     policy = Policy(steps=subject.full.steps * 2 // 5)
     share = Pricer(subject.pipe, full_steps=subject.full.steps).price(policy).relative
     taken = []
@@ -161,7 +162,7 @@ def main() -> None:
         console.print(ladders(subject, objective, pictures, prompts))
         console.print(adversaries(subject, objective, pictures, prompts))
         console.print(coverage(subject, name))
-        console.print(scoring_share(subject, objective, prompts[:64]))
+        console.print(scoring_share(subject, prompts[:64]))
 
 
 if __name__ == "__main__":
