@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 from autotune.plan import accepted_scales
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure
-from search_spaces.schedule import PARTS, at, computing_steps, forecast_order
-from search_spaces.space import Knob, Recipe, SearchSpace
+from search_spaces.denoiser import DenoiserSpace
+from search_spaces.schedule import PARTS, computing_steps, forecast_order
+from search_spaces.space import Knob, Recipe
 
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
@@ -20,7 +20,7 @@ _LONGEST = 50
 _LATEST_START = PARTS // 2
 
 
-class UNetSpace(SearchSpace):
+class UNetSpace(DenoiserSpace):
     """Knobs for one U-Net at one size.
 
     Args:
@@ -92,31 +92,10 @@ class UNetSpace(SearchSpace):
             }
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
 
-    @classmethod
-    def for_pipeline(
-        cls,
-        pipe: Any,
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        steps: int | None = None,
-        guided: bool = True,
-    ) -> UNetSpace:
-        """The space of a pipeline around a ``UNet2DConditionModel``; see :func:`search_spaces.space_for`."""
-        from autotune.runtime.models import default_steps, denoiser_of, latents_of
-        from autotune.units import find_units
-
-        latents = latents_of(pipe, height, width)
-        return cls(
-            find_units(denoiser_of(pipe)), latents.height, latents.width, steps or default_steps(pipe), guided=guided
-        )
-
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
         scale = self.scales[values["scale"]]
-        switch = min(at(values["switch"], steps), steps - 1) if scale < 1 else 0
-        stop = max(at(values["guidance_stop"], steps), 1)
-        start = min(at(values["guidance_start"], steps), stop - 1)
+        switch, start, stop = self.times(values, steps)
         return Policy(
             steps=steps,
             resolution=(ResolutionStage(scale=float(scale), until_step=switch),) if switch else (),

@@ -86,7 +86,7 @@ def compare(
         objective: ``"quality"`` or ``"fidelity"``, see :mod:`autotune.quality.objective`.
         distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
         weight_fd: Weight of the distance in the quality objective, 1 unless given.
-        weight_clip: Weight of the alignment in it, 1 unless given.
+        weight_clip: Weight of the alignment in it, 4 unless given.
         height: Pixels, by default the model's native height.
         width: Pixels, by default the model's native width.
         guidance_scale: By default what the model recommends, else the pipeline's default.
