@@ -1,15 +1,17 @@
-"""What the spaces of all denoisers have in common: how they are made, and when stages and guidance begin and end."""
+"""What the spaces of all denoisers have in common: solvers, and when stages and guidance begin and end."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from autotune.policy import ResolutionStage
 from autotune.structure import Structure
 from search_spaces.schedule import at
-from search_spaces.space import SearchSpace
+from search_spaces.solvers import MOST_SKEW, OWN, Solver, solvers_for
+from search_spaces.space import Knob, SearchSpace
 
 
 class DenoiserSpace(SearchSpace):
@@ -17,13 +19,22 @@ class DenoiserSpace(SearchSpace):
 
     Attributes:
         scales: Side lengths of the latents as shares of full size, growing; the last is 1.
+        solvers: The pipeline's own first.
     """
 
     scales: tuple[Fraction, ...]
+    solvers: tuple[Solver, ...]
 
     @abstractmethod
     def __init__(
-        self, structure: Structure, height: int, width: int, default_steps: int, *, guided: bool = True
+        self,
+        structure: Structure,
+        height: int,
+        width: int,
+        default_steps: int,
+        *,
+        guided: bool = True,
+        solvers: Sequence[Solver] = (OWN,),
     ) -> None: ...
 
     @classmethod
@@ -40,10 +51,42 @@ class DenoiserSpace(SearchSpace):
         from autotune.runtime.models import default_steps, denoiser_of, latents_of
         from autotune.units import find_units
 
-        latents = latents_of(pipe, height, width)
+        latents, steps = latents_of(pipe, height, width), steps or default_steps(pipe)
         return cls(
-            find_units(denoiser_of(pipe)), latents.height, latents.width, steps or default_steps(pipe), guided=guided
+            find_units(denoiser_of(pipe)),
+            latents.height,
+            latents.width,
+            steps,
+            guided=guided,
+            solvers=solvers_for(pipe, steps),
         )
+
+    def noise_levels(self, values: Mapping[str, int], steps: int) -> Mapping[str, Any]:
+        """What a policy says of solver and noise levels."""
+        return self.solvers[values["solver"]].fields(values["skew"], steps)
+
+    @staticmethod
+    def noise_knobs(solvers: Sequence[Solver]) -> tuple[Knob, ...]:
+        """The knobs that :meth:`noise_levels` reads; each has a single value where there is no choice."""
+        skew = MOST_SKEW if any(solver.skews for solver in solvers) else 0
+        names = ", ".join(f"{index} {solver.name}" for index, solver in enumerate(solvers))
+        return (
+            Knob("solver", 0, len(solvers) - 1, f"which solver takes the steps: {names}"),
+            Knob("skew", -skew, skew, f"noise levels to the power of 2 ** (skew / {MOST_SKEW}); above 0 more are low"),
+        )
+
+    def solver_recipes(self) -> dict[str, dict[str, int]]:
+        """Fewer steps by each other solver."""
+        others = list(enumerate(self.solvers))[1:]
+        return {f"fewer steps, {solver.name}": {"solver": index} for index, solver in others}
+
+    def stages(self, values: Mapping[str, int], switch: int) -> tuple[ResolutionStage, ...]:
+        """The stage of low resolution, if any, that ends before step ``switch``."""
+        if not switch:
+            return ()
+        handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
+        scale = float(self.scales[values["scale"]])
+        return (ResolutionStage(scale=scale, until_step=switch, handoff=handoff),)
 
     def times(self, values: Mapping[str, int], steps: int) -> tuple[int, int, int]:
         """First step at full size (0: all are), first with guidance, first after it."""

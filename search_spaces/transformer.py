@@ -7,10 +7,11 @@ from fractions import Fraction
 from typing import Literal
 
 from autotune.plan import accepted_scales
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy
 from autotune.structure import Structure
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.schedule import PARTS, computing_steps, forecast_order
+from search_spaces.solvers import OWN, Solver
 from search_spaces.space import Knob, Recipe
 
 _MAX_INTERVAL = 6
@@ -40,12 +41,21 @@ class TransformerSpace(DenoiserSpace):
         width: Width of the latents at full size.
         default_steps: Steps of sampled policies.
         guided: Whether pictures are made with classifier-free guidance in two branches.
+        solvers: The pipeline's own first.
     """
 
     def __init__(
-        self, structure: Structure, height: int, width: int, default_steps: int, *, guided: bool = True
+        self,
+        structure: Structure,
+        height: int,
+        width: int,
+        default_steps: int,
+        *,
+        guided: bool = True,
+        solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
+        self.solvers = tuple(solvers)
         self.scales = accepted_scales(height, width, structure.size_multiple)
         self.blocks = repeated_blocks(structure)
         self.layers = patterns(structure, _LAYERS)
@@ -85,6 +95,7 @@ class TransformerSpace(DenoiserSpace):
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
             Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )
+        self.knobs += self.noise_knobs(self.solvers)
         self.costlier = (
             ("guidance_start", -1),
             ("gate", -1),
@@ -101,10 +112,10 @@ class TransformerSpace(DenoiserSpace):
     def _recipes(self, full: int, count: int, *, cross: bool, guided: bool) -> tuple[Recipe, ...]:
         plain = {"scale": full, "switch": 0, "handoff": 0, "first_block": 0, "blocks": 0, "block_interval": 1}
         plain |= {"layer_interval": 1, "forecast": 0, "cross_interval": 1, "warm_up": 0}
-        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0}
+        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
         three_quarters = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(3, 4)))
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
-        settings: dict[str, dict[str, int]] = {"fewer steps": {}}
+        settings: dict[str, dict[str, int]] = {"fewer steps": {}, **self.solver_recipes()}
         if self.layers:
             # FORA reuses every layer, cross-attention included.
             settings |= {
@@ -136,14 +147,13 @@ class TransformerSpace(DenoiserSpace):
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
-        scale = self.scales[values["scale"]]
         switch, start, stop = self.times(values, steps)
         gated = bool(values["gate"]) and stop < steps
-        handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
         after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
         return Policy(
             steps=steps,
-            resolution=(ResolutionStage(scale=float(scale), until_step=switch, handoff=handoff),) if switch else (),
+            **self.noise_levels(values, steps),
+            resolution=self.stages(values, switch),
             guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
             cache=self._cache(values, steps, switch, start, gated=gated),
         )

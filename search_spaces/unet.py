@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from autotune.plan import accepted_scales
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy
 from autotune.structure import Structure
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.schedule import PARTS, computing_steps, forecast_order
+from search_spaces.solvers import OWN, Solver
 from search_spaces.space import Knob, Recipe
 
 _MAX_INTERVAL = 6
@@ -29,6 +30,7 @@ class UNetSpace(DenoiserSpace):
         width: Width of the latents at full size.
         default_steps: Steps of sampled policies.
         guided: Whether pictures are made with classifier-free guidance.
+        solvers: The pipeline's own first.
     """
 
     def __init__(
@@ -39,14 +41,17 @@ class UNetSpace(DenoiserSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
+        self.solvers = tuple(solvers)
         self.scales = accepted_scales(height, width, structure.size_multiple)
         self.reusable = reusable_outputs(structure)
         full, depth = len(self.scales) - 1, len(self.reusable)
         self.knobs = (
             Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
             Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
+            Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
             Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed", most=_LONGEST),
             Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=_LONGEST),
@@ -60,6 +65,7 @@ class UNetSpace(DenoiserSpace):
             ),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
         )
+        self.knobs += self.noise_knobs(self.solvers)
         self.costlier = (
             ("guidance_start", -1),
             ("guidance_stop", 1),
@@ -68,8 +74,8 @@ class UNetSpace(DenoiserSpace):
             ("switch", -1),
             ("scale", 1),
         )
-        plain = {"scale": full, "switch": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
-        plain |= {"guidance_start": 0, "guidance_stop": PARTS}
+        plain = {"scale": full, "switch": 0, "handoff": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
+        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "solver": 0, "skew": 0}
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
         branch_0 = {"depth": depth}
@@ -77,6 +83,7 @@ class UNetSpace(DenoiserSpace):
         mix = {"scale": half, "switch": PARTS // 2}
         settings: dict[str, dict[str, int]] = {
             "fewer steps": {},
+            **self.solver_recipes(),
             "DeepCache, interval 2": branch_0 | {"interval": 2},
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
@@ -94,11 +101,11 @@ class UNetSpace(DenoiserSpace):
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
-        scale = self.scales[values["scale"]]
         switch, start, stop = self.times(values, steps)
         return Policy(
             steps=steps,
-            resolution=(ResolutionStage(scale=float(scale), until_step=switch),) if switch else (),
+            **self.noise_levels(values, steps),
+            resolution=self.stages(values, switch),
             guidance=Guidance(start_step=start, stop_step=stop) if start or stop < steps else None,
             cache=self._cache(values, steps, switch, start),
         )

@@ -201,8 +201,10 @@ def sigma_argument(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
 
 
 def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
+    # Keys of other classes would only be warned of.
+    config = {key: value for key, value in current.config.items() if key in _parameters(cls)}
     try:
-        made = cls.from_config(current.config, **changes)
+        made = cls.from_config(config, **changes)
         check_scheduler(made)
     # What diffusers raises for settings that exclude each other, or are not implemented.
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:

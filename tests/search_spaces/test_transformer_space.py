@@ -15,6 +15,7 @@ from autotune.plan import Action, compile_plan
 from autotune.policy import CacheRule, Guidance
 from autotune.structure import Structure, StructureBuilder
 from search_spaces import TransformerSpace, UNetSpace, space_for
+from search_spaces.denoiser import DenoiserSpace
 from search_spaces.transformer import patterns, repeated_blocks
 from tests.conformance.builders import FAMILIES
 
@@ -149,7 +150,9 @@ def test_every_family_has_a_space_whose_policies_can_be_priced(name: str) -> Non
     space = space_for(pipe, steps=8, guided=guided)
     assert isinstance(space, UNetSpace if hasattr(pipe, "unet") else TransformerSpace)
     pricer = Pricer(pipe, full_steps=8, guided=guided)
-    shares = [pricer.price(space.policy(recipe.values, 8)).relative for recipe in space.recipes]
-    assert shares[0] == 1
-    assert all(share < 1 for share in shares[1:])
+    shares = {recipe.name: pricer.price(space.policy(recipe.values, 8)).relative for recipe in space.recipes}
+    fewer_steps = [name for name in shares if name.startswith("fewer steps")]
+    assert isinstance(space, DenoiserSpace)
+    assert len(fewer_steps) == len(space.solvers)
+    assert all((share == 1) == (name in fewer_steps) for name, share in shares.items())
     assert all(0 < pricer.price(space.sample(seed)).relative <= 1 for seed in range(10))
