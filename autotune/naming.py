@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from autotune.errors import InputError
 from autotune.loading import is_hub_id
 
 FULL_RUN = "full run"
@@ -15,14 +16,33 @@ _LONGEST_NAME = 60
 _POLICY_OF_A_SEARCH = "policy"
 
 
-def default_study_name(model: str, budget: str) -> str:
-    """The study's name when none is given: the same model and budget give it again, so a repeated call resumes.
+def default_study_name(model: str, *budgets: str) -> str:
+    """The study's name when none is given: the same model and budgets give it again, so a repeated call resumes.
 
     Example:
         >>> default_study_name("emoji-unet", "40%")
         'emoji-unet-40pct'
     """
-    return _file_name(f"{model}-{budget.replace('%', 'pct')}")
+    return _file_name("-".join([model, *(budget.replace("%", "pct") for budget in budgets)]))
+
+
+def budget_labels(budgets: Sequence[str]) -> list[str]:
+    """What tells the files of several budgets apart.
+
+    Raises:
+        InputError: There are none, or two that are the same.
+
+    Example:
+        >>> budget_labels(["25%", "40%,1.5s", "2x"])
+        ['25', '40-1.5s', '2x']
+    """
+    labels = [_file_name(budget.replace("%", "")) for budget in budgets]
+    if not labels:
+        raise InputError("no budget is given; give at least one, such as 40%")
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            raise InputError(f"the budget {budgets[number]} is given twice; give each once")
+    return labels
 
 
 def policy_names(sources: Sequence[str]) -> list[str]:

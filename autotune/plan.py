@@ -5,6 +5,7 @@ Pricing and running read the same plan; that is why a price is exact.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,22 @@ class Plan:
     structure: Structure
     steps: tuple[Step, ...]
     residuals: Mapping[int, int]
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what every step does, equal for plans that compute the same whatever their policies say."""
+        calls = [
+            (
+                step.height,
+                step.width,
+                step.branches,
+                tuple(map(int, step.pattern.actions)),
+                sorted(step.sources.items()),
+                step.handoff,
+            )
+            for step in self.steps
+        ]
+        return hashlib.sha256(repr((calls, sorted(self.residuals.items()))).encode()).hexdigest()[:16]
 
 
 def latent_size(full: int, scale: float, multiple: int) -> int:

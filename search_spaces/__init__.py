@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from search_spaces.files import read_ranges
+from search_spaces.moves import moved
 from search_spaces.space import Knob, Recipe, SearchSpace
 from search_spaces.transformer import TransformerSpace
 from search_spaces.unet import UNetSpace
@@ -43,4 +44,4 @@ def space_for(
     return space.for_pipeline(pipe, height=height, width=width, steps=steps, guided=guided)
 
 
-__all__ = ["Knob", "Recipe", "SearchSpace", "TransformerSpace", "UNetSpace", "read_ranges", "space_for"]
+__all__ = ["Knob", "Recipe", "SearchSpace", "TransformerSpace", "UNetSpace", "moved", "read_ranges", "space_for"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, Self
 
-from autotune.policy import ResolutionStage
+from autotune.policy import Policy, ResolutionStage
 from autotune.structure import Structure
 from search_spaces.schedule import at
 from search_spaces.solvers import MOST_SKEW, OWN, Solver, solvers_for
@@ -64,6 +64,13 @@ class DenoiserSpace(SearchSpace):
     def noise_levels(self, values: Mapping[str, int], steps: int) -> Mapping[str, Any]:
         """What a policy says of solver and noise levels."""
         return self.solvers[values["solver"]].fields(values["skew"], steps)
+
+    def spelled_out(self, policy: Policy) -> Policy:
+        if policy.timesteps != "default" or policy.sigmas is not None:
+            return policy
+        solver = next((solver for solver in self.solvers if solver.choice == policy.scheduler), None)
+        listed = {} if solver is None else solver.listed(policy.steps)
+        return Policy(**{**dict(policy), **listed})
 
     @staticmethod
     def noise_knobs(solvers: Sequence[Solver]) -> tuple[Knob, ...]:

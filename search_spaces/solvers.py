@@ -56,16 +56,18 @@ class Solver:
                 below 0 more are high, 0 leaves them to the scheduler.
             steps: Number of steps.
         """
-        fields: dict[str, Any] = {} if self.choice is None else {"scheduler": self.choice}
+        own = {} if self.choice is None else {"scheduler": self.choice}
+        skewed = self.listed(steps, skew)
+        return own if not skew or skewed == self.listed(steps) else {**own, **skewed}
+
+    def listed(self, steps: int, skew: int = 0) -> Mapping[str, Any]:
+        """Its ``timesteps`` or ``sigmas`` one by one as a policy lists them; empty where it takes no list."""
         exponent = 2 ** (skew / MOST_SKEW)
-        if skew and self.timesteps is not None:
-            own = list(self.timesteps(steps))
-            skewed = skewed_timesteps(own, exponent)
-            if skewed != own:
-                fields["timesteps"] = tuple(skewed)
-        elif skew and self.takes_sigmas:
-            fields["sigmas"] = tuple(round((1 - step / steps) ** exponent, 6) for step in range(steps))
-        return fields
+        if self.timesteps is not None:
+            return {"timesteps": tuple(skewed_timesteps(self.timesteps(steps), exponent))}
+        if self.takes_sigmas:
+            return {"sigmas": tuple(round((1 - step / steps) ** exponent, 6) for step in range(steps))}
+        return {}
 
 
 OWN = Solver()

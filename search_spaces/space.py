@@ -100,6 +100,13 @@ class SearchSpace(ABC):
             InputError: a knob is missing, unknown, or out of its range.
         """
 
+    def spelled_out(self, policy: Policy) -> Policy:
+        """The policy with its noise levels as a list, where its solver takes one, for :func:`search_spaces.moved`.
+
+        They are the solver's own, but for flows whose scheduler ends closer to zero than pipelines usually let it.
+        """
+        return policy
+
     def within(self, ranges: Mapping[str, tuple[int, int]]) -> Self:
         """This space with other ranges for some knobs, both ends included; equal ends fix a knob.
 

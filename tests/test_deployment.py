@@ -31,9 +31,9 @@ assert "optuna" not in sys.modules
 
 
 def setup_of_the_shipped_model() -> Setup:
-    return prepare(
+    (setup,) = prepare(
         None,
-        "40%",
+        ["40%"],
         prompts=None,
         held_out=None,
         reference=None,
@@ -48,6 +48,7 @@ def setup_of_the_shipped_model() -> Setup:
         batch_size=4,
         seed=0,
     )
+    return setup
 
 
 def test_a_fresh_process_makes_the_pictures_the_tuner_scored(tmp_path: Path) -> None:

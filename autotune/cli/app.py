@@ -18,6 +18,7 @@ from autotune.cli.arguments import (
     Model,
     ObjectiveOption,
     Quiet,
+    SamplerOption,
     ScorerOption,
     WeightClip,
     WeightFd,
@@ -27,7 +28,10 @@ from autotune.cli.models import ModelSource
 from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
 from autotune.cost.profile import CompileMode
 from autotune.errors import InputError
-from autotune.naming import default_comparison_name, default_study_name
+from autotune.naming import budget_labels, default_comparison_name, default_study_name
+
+# From where every step hurts to where hardly any is missed.
+_FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
 
 app = typer.Typer(
     name="postdiff",
@@ -65,6 +69,9 @@ def tune(
             show_default="40%",
         ),
     ] = [],  # noqa: B006
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help=f"A policy for each of {', '.join(_FRONTIER)} of the FLOPs.")
+    ] = False,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -103,6 +110,10 @@ def tune(
             show_default="the model family's",
         ),
     ] = None,
+    sampler: SamplerOption = "tpe",
+    early_stopping: Annotated[
+        bool, typer.Option(help="Give up on a candidate once it is behind the best one beyond doubt.")
+    ] = True,
     target: Annotated[
         Path | None,
         typer.Option(help="Profile of the hardware that times are meant for.", show_default="this machine's"),
@@ -132,9 +143,12 @@ def tune(
     from search_spaces import read_ranges
 
     checks.weights(objective, weight_fd, weight_clip)
-    budgets = budget or ["40%"]
+    if frontier and budget:
+        raise InputError("--frontier takes budgets of its own; leave --budget out, or name all of them")
+    budgets = [*_FRONTIER] if frontier else budget or ["40%"]
     for each in budgets:
         parse_budget(each)
+    budget_labels(budgets)
     if max_cache_memory is not None:
         parse_bytes(max_cache_memory)
     source = ModelSource.find(model)
@@ -144,41 +158,35 @@ def tune(
     profile = None if target is None else load_profile(target)
     if profile is not None:
         source.check_profile(profile, batch)
-    names = [default_study_name(study_name or Path(model).resolve().name, each) for each in budgets]
-    if study_name and len(budgets) == 1:
-        names = [study_name]
-    folders = [Path("runs") / name for name in names]
-    if out is not None:
-        folders = [out] if len(budgets) == 1 else [out / name for name in names]
-    checked = [
-        TuneOptions(
-            source=source,
-            budget=each,
-            prompts=None if prompts is None else load_prompts(prompts),
-            reference=checks.reference(reference),
-            judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
-            height=checks.side("height", height),
-            width=checks.side("width", width),
-            steps=steps,
-            guidance_scale=guidance_scale,
-            trials=trials,
-            timeout=checks.duration(timeout),
-            images=images,
-            held_out_images=held_out_images,
-            seed=seed,
-            space=ranges,
-            target=profile,
-            call_batch=batch,
-            max_cache_memory=max_cache_memory,
-            device=checks.device(device),
-            dtype=dtype,
-            storage=checks.storage(storage),
-            study_name=name,
-            out=checks.folder_to_write(folder),
-            quiet=quiet,
-        )
-        for each, name, folder in zip(budgets, names, folders, strict=True)
-    ]
+    name = study_name or default_study_name(Path(model).resolve().name, *budgets)
+    checked = TuneOptions(
+        source=source,
+        budgets=tuple(budgets),
+        prompts=None if prompts is None else load_prompts(prompts),
+        reference=checks.reference(reference),
+        judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
+        height=checks.side("height", height),
+        width=checks.side("width", width),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        trials=trials,
+        timeout=checks.duration(timeout),
+        images=images,
+        held_out_images=held_out_images,
+        seed=seed,
+        space=ranges,
+        sampler=sampler,
+        early_stopping=early_stopping,
+        target=profile,
+        call_batch=batch,
+        max_cache_memory=max_cache_memory,
+        device=checks.device(device),
+        dtype=dtype,
+        storage=checks.storage(storage),
+        study_name=name,
+        out=checks.folder_to_write(Path("runs") / name if out is None else out),
+        quiet=quiet,
+    )
 
     from autotune.cli.tune import run_tune
 

@@ -35,6 +35,9 @@ FeaturesOption = Annotated[
         show_default="the scorer",
     ),
 ]
+SamplerOption = Annotated[
+    Literal["tpe", "gp", "cmaes", "nsga2", "random"], typer.Option(help="Optuna's sampler that proposes candidates.")
+]
 Height = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")]
 Width = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")]
 GuidanceScale = Annotated[float | None, typer.Option(min=0, show_default="the model's own")]

@@ -30,7 +30,7 @@ class TuneOptions:
     """The checked options of one run; None leaves a value to the model."""
 
     source: ModelSource
-    budget: str
+    budgets: tuple[str, ...]
     prompts: list[str] | None
     reference: Path | None
     judges: JudgeOptions
@@ -44,6 +44,8 @@ class TuneOptions:
     held_out_images: int
     seed: int
     space: Mapping[str, tuple[int, int]] | None
+    sampler: str
+    early_stopping: bool
     target: Profile | None
     call_batch: int | None
     max_cache_memory: str | None

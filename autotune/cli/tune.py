@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,27 +25,17 @@ _WIDTH = 100
 _COMPARED = 8
 
 
-def run_tune(runs: Sequence[TuneOptions]) -> int:
-    """Search, export and report, one run for every budget; returns the exit code of the run that went least well."""
-    pipe = runs[0].source.load(runs[0].device, runs[0].dtype)
-    codes = []
-    for options in runs:
-        if len(runs) > 1 and not options.quiet:
-            print(f"Budget {options.budget}")
-        codes.append(_run(pipe, options))
-        if codes[-1] == INTERRUPTED:
-            break
-    return max(codes)
-
-
-def _run(pipe: Any, options: TuneOptions) -> int:
+def run_tune(options: TuneOptions) -> int:
+    """Search, export and report; returns the exit code, with several budgets of the one that went least well."""
+    from autotune.naming import budget_labels
     from autotune.search.interrupts import Interrupted
-    from autotune.search.tune import tune
+    from autotune.search.tune import tune_budgets
 
+    pipe = options.source.load(options.device, options.dtype)
     try:
-        result = tune(
+        results = tune_budgets(
             pipe,
-            options.budget,
+            options.budgets,
             **_examples(options),
             objective=options.judges.objective,
             weight_fd=options.judges.weight_fd,
@@ -61,6 +50,8 @@ def _run(pipe: Any, options: TuneOptions) -> int:
             held_out_images=options.held_out_images,
             seed=options.seed,
             space=options.space,
+            sampler=options.sampler,
+            early_stopping=options.early_stopping,
             target=options.target,
             call_batch=options.call_batch,
             max_cache_memory=options.max_cache_memory,
@@ -72,12 +63,16 @@ def _run(pipe: Any, options: TuneOptions) -> int:
     except Interrupted as interrupted:
         print(f"postdiff: {interrupted}", file=sys.stderr)
         return INTERRUPTED
-    rows = _rows(result)
-    comparison = result.run_dir / "comparison.png"
-    _save_comparison(result, rows, comparison)
+    several = len(results) > 1
+    for result, budget, label in zip(results, options.budgets, budget_labels(options.budgets), strict=True):
+        comparison = result.run_dir / (f"comparison-{label}.png" if several else "comparison.png")
+        rows = _rows(result)
+        _save_comparison(result, rows, comparison)
+        if not options.quiet:
+            _show(result, rows, comparison, f"Budget {budget}" if several else None)
     if not options.quiet:
-        _show(result, rows, comparison)
-    return EXPORTED if result.finalists.better else FEWER_STEPS_WIN
+        print(f"See every trial: postdiff dashboard {options.out}")
+    return EXPORTED if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
 
 
 def _examples(options: TuneOptions) -> dict[str, Any]:
@@ -126,18 +121,19 @@ def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     save_grid(columns, prompts, path)
 
 
-def _show(result: TuneResult, rows: list[Row], comparison: Path) -> None:
+def _show(result: TuneResult, rows: list[Row], comparison: Path, heading: str | None) -> None:
     finalists = result.finalists
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
+    if heading is not None:
+        console.print(heading)
     console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images))
     exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
     lines = [
         verdict(finalists.difference, finalists.fewer_steps.policy.steps),
-        f"Exported {exported} to {result.run_dir / 'policy.json'}",
+        f"Exported {exported} to {result.policy_file}",
         f"Compare the pictures in {comparison}",
-        f"See every trial: postdiff dashboard {result.run_dir}",
         *(f"Note: {note}" for note in result.notes),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

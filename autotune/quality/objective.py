@@ -19,6 +19,7 @@ pictures that grow alike. ``FIDELITY`` asks for the pictures one had (0, 0, 1).
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -290,6 +291,27 @@ class Objective:
         estimate = self.score(a).loss - self.score(b).loss
         difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
         return _interval(estimate, difference, level)
+
+    def head(self, count: int) -> Objective:
+        """The same objective on the first ``count`` pictures alone: what a candidate scores before all are made.
+
+        Losses keep their unit, which is taken from all pictures; they are those of fewer pictures, and to be
+        compared with losses of the same ones only.
+
+        Raises:
+            ValueError: If there are not so many pictures.
+        """
+        baseline = self._baseline
+        if not 0 < count <= len(baseline.prompts):
+            raise ValueError(f"There are {len(baseline.prompts)} pictures, of which no first {count} can be taken.")
+        head = copy.copy(self)
+        full = Evaluation(baseline.full.features[:count], baseline.full.alignment[:count])
+        head._baseline = Baseline(full, baseline.coarse[:count], baseline.chance[:count], baseline.prompts[:count])
+        head._rows_of_prompt = _rows_of_prompt(head._baseline.prompts)
+        head._full = self._measure.prepare(full.features)
+        head._full_alignment, head._chance = self._full_alignment[:count], self._chance[:count]
+        head._full_of_resamples = functools.lru_cache(maxsize=2)(head._full_resampled)
+        return head
 
     def mean(self, values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
         """Mean of a number per picture, and its interval over the same resamples of the prompts as every other score's.

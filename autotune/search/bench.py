@@ -157,14 +157,26 @@ class Bench:
             reference = Reference.of(baseline.full.features, shrink=True)
         self.objective = Objective(reference, baseline, distance=distance, weights=weights)
 
-    def outcome(self, policy: Policy) -> Outcome:
-        """Make and judge the policy's pictures, or read what an earlier call found."""
+    def outcome(self, policy: Policy, give_up: Callable[[Evaluation], bool] | None = None) -> Outcome:
+        """Make and judge the policy's pictures, or read what an earlier call found.
+
+        Args:
+            policy: What to evaluate.
+            give_up: Asked after every batch but the last, with the evaluation of the pictures made so far. Where it
+                says so no more are made, and the outcome, of these alone, is not kept.
+        """
         path = self._path(policy)
         if path.is_file():
             return _load(path)
-        outcome, _ = self._judged(policy)
-        _save(outcome, path)
+        outcome, _ = self._judged(policy, give_up=give_up)
+        if len(outcome.evaluation.alignment) == len(self.prompts):
+            _save(outcome, path)
         return outcome
+
+    def kept(self, policy: Policy) -> Outcome | None:
+        """What an earlier call found, if it is kept here."""
+        path = self._path(policy)
+        return _load(path) if path.is_file() else None
 
     def _path(self, policy: Policy) -> Path:
         return self._cache / f"{policy.key}.safetensors"
@@ -183,8 +195,10 @@ class Bench:
         outcome = _load(self._path(full))
         return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors["chance"], self.prompts)
 
-    def _judged(self, policy: Policy, *, anchors: bool = False) -> tuple[Outcome, Judged]:
-        """Pictures made and judged batch by batch."""
+    def _judged(
+        self, policy: Policy, *, anchors: bool = False, give_up: Callable[[Evaluation], bool] | None = None
+    ) -> tuple[Outcome, Judged]:
+        """Pictures made and judged batch by batch, until ``give_up`` says so."""
         judged, previews = [], []
         made = 0
         with closing(self._pictures(policy)) as batches:
@@ -194,6 +208,8 @@ class Bench:
                 if made < PREVIEW:
                     previews.append(batch[: PREVIEW - made].clone())
                 made += len(batch)
+                if give_up is not None and made < len(self.prompts) and give_up(Judged.joined(judged).evaluation):
+                    break
         run = Judged.joined(judged)
         return Outcome(run.evaluation, torch.cat(previews)), run
 

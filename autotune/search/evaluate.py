@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import Policy, policy_from_dict
+from autotune.quality import Evaluation
 from autotune.search.bench import Bench
 from autotune.search.grid import save_grid
 from autotune.search.notes import trial_note
 from autotune.search.proposals import Proposal, Proposer
-from autotune.search.study import DUPLICATE_OF, FAILURE, RECIPE
+from autotune.search.racing import Race
+from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, RECIPE, REFINES, ranked
 
 _LOG = logging.getLogger(__name__)
 
-POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
+POLICY_ID, POLICY_KEY, PLAN, PICTURES = "policy_id", "policy_key", "plan", "pictures"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
@@ -33,13 +36,32 @@ _RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Report:
-    """How a trial ended. ``loss`` is None where it failed, ``reason`` then says why."""
+    """How a trial ended. ``loss`` is None where it failed, ``reason`` then says why.
+
+    ``pictures`` of it were made; where ``given_up``, these are not all, and the loss is of them alone.
+    """
 
     trial: int
     proposal: Proposal | None
     loss: float | None
+    pictures: int = 0
+    given_up: bool = False
     duplicate_of: int | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Scores of a candidate by name, and of how many pictures they are."""
+
+    scores: Mapping[str, float]
+    pictures: int
+    given_up: bool
+    duplicate_of: int | None = None
+
+    @property
+    def loss(self) -> float:
+        return self.scores["loss"]
 
 
 class TrialRunner:
@@ -50,12 +72,16 @@ class TrialRunner:
         proposer: Turns a trial's knobs into a policy within the budget.
         bench: Makes and scores pictures of policies.
         run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
+        early_stopping: Whether candidates are given up once they are behind the best one beyond doubt.
     """
 
-    def __init__(self, study: optuna.Study, proposer: Proposer, bench: Bench, run_dir: Path) -> None:
+    def __init__(
+        self, study: optuna.Study, proposer: Proposer, bench: Bench, run_dir: Path, *, early_stopping: bool = True
+    ) -> None:
         self._study = study
         self._proposer = proposer
         self._bench = bench
+        self._race = Race(bench.objective) if early_stopping else None
         self._grids = run_dir / "grids"
         self._artifacts = artifact_store(run_dir)
 
@@ -63,45 +89,84 @@ class TrialRunner:
         """Evaluate one asked trial and tell it.
 
         Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
-        trial with the reason in its attribute ``failure``; the next one runs. A policy that an
-        earlier trial evaluated costs nothing: its value is told again, with ``duplicate_of`` set.
+        trial with the reason in its attribute ``failure``; the next one runs. A candidate that computes what
+        an earlier trial's did costs nothing: its result is told again, with ``duplicate_of`` set. One that is
+        given up is told as pruned, with the loss of its first pictures.
         """
         started = time.perf_counter()
         proposal: Proposal | None = None
         try:
-            values = self._proposer.space.values_of(trial)
-            proposal = self._proposer.propose(values)
+            proposal = self._proposal(trial)
             if proposal is None:
                 return self._fail(trial, None, "no step count of these knobs is within the budget")
             self._describe(trial, proposal)
-            earlier = self._find(proposal.policy)
-            if earlier is not None:
-                trial.set_user_attr(DUPLICATE_OF, earlier.number)
-                results = {name: float(earlier.user_attrs[name]) for name in _SHARED}
-            else:
-                outcome = self._bench.outcome(proposal.policy)
-                score = self._bench.objective.score(outcome.evaluation)
-                if not math.isfinite(score.loss):
-                    return self._fail(trial, proposal, f"its loss is {score.loss}")
-                loss = self._bench.objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
-                results = asdict(score) | {"loss_low": loss.low, "loss_high": loss.high}
-                save_grid(outcome.preview, self._grid(proposal.policy))
-            for name, value in results.items():
+            result = self._earlier(proposal) or self._evaluate(proposal)
+            if not math.isfinite(result.loss):
+                return self._fail(trial, proposal, f"its loss is {result.loss}")
+            if result.duplicate_of is not None:
+                trial.set_user_attr(DUPLICATE_OF, result.duplicate_of)
+            for name, value in result.scores.items():
                 trial.set_user_attr(name, value)
+            trial.set_user_attr(PICTURES, result.pictures)
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
             # Both must happen before the trial ends: Optuna refuses them afterwards.
-            self._publish(trial, proposal, results)
+            self._publish(trial, proposal, result)
         except Exception as error:
             _LOG.debug("trial %d failed", trial.number, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
         else:
-            self._study.tell(trial, results["loss"])
-            return Report(trial.number, proposal, results["loss"], None if earlier is None else earlier.number)
+            self._tell(trial, result)
+            return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, result.duplicate_of)
         # Outside of the handler, whose traceback keeps the candidate's tensors alive.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self._fail(trial, proposal, failure)
+
+    def _proposal(self, trial: optuna.Trial) -> Proposal | None:
+        """What the trial's knobs stand for, or the policy that a local search queued with them."""
+        values = self._proposer.space.values_of(trial)
+        if REFINES in trial.user_attrs:
+            return self._proposer.explicit(policy_from_dict(json.loads(trial.user_attrs[POLICY])), values)
+        return self._proposer.propose(values)
+
+    def _evaluate(self, proposal: Proposal) -> _Result:
+        best = self._best()
+
+        def behind(partial: Evaluation) -> bool:
+            return self._race is not None and best is not None and self._race.lost(partial, best)
+
+        outcome = self._bench.outcome(proposal.policy, behind)
+        save_grid(outcome.preview, self._grid(proposal.policy))
+        made = len(outcome.evaluation.alignment)
+        given_up = made < len(self._bench.prompts)
+        objective = self._bench.objective.head(made) if given_up else self._bench.objective
+        loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
+        scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
+        return _Result(scores, made, given_up)
+
+    def _earlier(self, proposal: Proposal) -> _Result | None:
+        """What the first trial that computed the same scored."""
+        plan = self._proposer.plan(proposal.policy)
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            if trial.user_attrs.get(PLAN) == plan:
+                scores = {name: float(trial.user_attrs[name]) for name in _SHARED}
+                given_up = trial.state is TrialState.PRUNED
+                return _Result(scores, trial.user_attrs[PICTURES], given_up, trial.number)
+        return None
+
+    def _best(self) -> Evaluation | None:
+        """All pictures of the best candidate so far, unless another machine holds them."""
+        best = next(iter(ranked(self._study)), None)
+        kept = None if best is None else self._bench.kept(policy_of(best))
+        return None if kept is None else kept.evaluation
+
+    def _tell(self, trial: optuna.Trial, result: _Result) -> None:
+        if not result.given_up:
+            self._study.tell(trial, result.loss)
+            return
+        trial.report(result.loss, step=result.pictures)
+        self._study.tell(trial, state=TrialState.PRUNED)
 
     def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:
         _LOG.warning("trial %d failed: %s", trial.number, reason)
@@ -115,6 +180,7 @@ class TrialRunner:
             POLICY: json.dumps(policy.to_dict()),
             POLICY_ID: policy.id,
             POLICY_KEY: policy.key,
+            PLAN: self._proposer.plan(policy),
             "values": dict(proposal.values),
             "relative_cost": cost.relative,
             "flops": cost.flops,
@@ -125,14 +191,7 @@ class TrialRunner:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
 
-    def _find(self, policy: Policy) -> FrozenTrial | None:
-        """The first trial that succeeded with the same policy."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if trial.user_attrs.get(POLICY_KEY) == policy.key:
-                return trial
-        return None
-
-    def _publish(self, trial: optuna.Trial, proposal: Proposal, results: dict[str, float]) -> None:
+    def _publish(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
         from optuna_dashboard import save_note
 
         grid = self._grid(proposal.policy)
@@ -140,8 +199,10 @@ class TrialRunner:
             upload_artifact(
                 artifact_store=self._artifacts, file_path=str(grid), study_or_trial=trial, mimetype="image/png"
             )
-        pictures = len(self._bench.prompts)
-        save_note(trial, trial_note(proposal, results, pictures, trial.user_attrs.get(RECIPE)))
+        note = trial_note(
+            proposal, result.scores, result.pictures, trial.user_attrs.get(RECIPE), given_up=result.given_up
+        )
+        save_note(trial, note)
 
     def _grid(self, policy: Policy) -> Path:
         return self._grids / f"{policy.key}.png"

@@ -16,7 +16,7 @@ from autotune.records import write_atomically
 from autotune.search.bench import Bench
 from autotune.search.evaluate import policy_of
 from autotune.search.recipes import FEWER_STEPS
-from autotune.search.study import evaluated
+from autotune.search.study import ranked
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -30,7 +30,8 @@ BETTER, NO_BETTER = "better", "no better"
 class Contender:
     """One run of the last round.
 
-    ``quality`` is held-out; ``trial`` is None for the full run; ``time`` is None where it was not measured.
+    ``quality`` is held-out; ``trial``, of ``study``, is None for the full run; ``time`` is None where it was not
+    measured.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Contender:
     cost: Cost
     quality: ContenderQuality
     trial: int | None = None
+    study: str | None = None
     time: MeasuredTime | None = None
 
 
@@ -118,19 +120,44 @@ class Finalists:
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
-def best_trials(study: optuna.Study, count: int, exclude: Policy) -> list[tuple[int, Policy]]:
-    """Trial numbers and policies of the ``count`` lowest losses, other than ``exclude``, best first."""
-    complete = [trial for trial in evaluated(study) if trial.value is not None]
-    complete.sort(key=lambda trial: (trial.value, trial.number))
-    found = [(trial.number, policy_of(trial)) for trial in complete]
-    return [(number, policy) for number, policy in found if policy.key != exclude.key][:count]
+@dataclass(frozen=True)
+class Candidate:
+    """A policy that a trial evaluated."""
+
+    study: str
+    trial: int
+    policy: Policy
+
+
+def best_trials(
+    studies: Sequence[optuna.Study], count: int, exclude: Policy, within: Callable[[Policy], bool] = lambda policy: True
+) -> list[Candidate]:
+    """The ``count`` candidates with the lowest losses, best first and none twice.
+
+    Args:
+        studies: Whose losses mean the same.
+        count: How many to find.
+        exclude: A policy that is in the last round already.
+        within: Whether a policy is within the budget.
+    """
+    trials = [(trial, study.study_name) for study in studies for trial in ranked(study)]
+    trials.sort(key=lambda each: (each[0].values[0], each[0].number))
+    found: dict[str, Candidate] = {}
+    for trial, study in trials:
+        candidate = Candidate(study, trial.number, policy_of(trial))
+        key = candidate.policy.key
+        if key != exclude.key and key not in found and within(candidate.policy):
+            found[key] = candidate
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def judge(
     bench: Bench,
     full: Policy,
     fewer_steps: Policy,
-    candidates: Sequence[tuple[int, Policy]],
+    candidates: Sequence[Candidate],
     price: Callable[[Policy], Cost],
     *,
     fewer_steps_trial: int | None = None,
@@ -141,27 +168,27 @@ def judge(
         bench: Scores policies against ``full``.
         full: The full run.
         fewer_steps: Fewer steps at the cost of the candidates.
-        candidates: Trial number and policy of each finalist.
+        candidates: The other runs.
         price: The exact price of a policy.
         fewer_steps_trial: The trial that evaluated fewer steps.
     """
 
-    def contender(name: str, policy: Policy, trial: int | None) -> Contender:
+    def contender(name: str, policy: Policy, trial: int | None, study: str | None = None) -> Contender:
         held_out = quality_record(bench.objective.interval(bench.outcome(policy).evaluation))
-        return Contender(name, policy, price(policy), held_out, trial)
+        return Contender(name, policy, price(policy), held_out, trial, study)
 
-    ranked = sorted(
-        (contender(f"trial {number}", policy, number) for number, policy in candidates),
+    by_loss = sorted(
+        (contender(f"trial {each.trial}", each.policy, each.trial, each.study) for each in candidates),
         key=lambda each: each.quality.loss.value,
     )
     difference = Interval(value=0.0, low=0.0, high=0.0)
-    if ranked:
-        best, baseline = (bench.outcome(policy).evaluation for policy in (ranked[0].policy, fewer_steps))
+    if by_loss:
+        best, baseline = (bench.outcome(policy).evaluation for policy in (by_loss[0].policy, fewer_steps))
         difference = interval_record(bench.objective.compare(best, baseline))
     return Finalists(
         full=contender(FULL_RUN, full, None),
         fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
-        candidates=tuple(ranked),
+        candidates=tuple(by_loss),
         difference=difference,
         verdict=BETTER if difference.high < 0 else NO_BETTER,
         prompts=len(set(bench.prompts)),
@@ -190,6 +217,7 @@ def _document(contender: Contender) -> dict[str, Any]:
     return {
         "name": contender.name,
         "trial": contender.trial,
+        "study": contender.study,
         "id": contender.policy.id,
         "policy": contender.policy.to_dict(),
         "cost": asdict(contender.cost),

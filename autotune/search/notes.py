@@ -26,10 +26,14 @@ def in_words(policy: Policy) -> str:
     return " ".join(parts)
 
 
-def trial_note(proposal: Proposal, results: Mapping[str, float], pictures: int, recipe: str | None) -> str:
-    """Markdown for one trial; ``results`` holds what a score consists of and the interval of its loss."""
+def trial_note(
+    proposal: Proposal, results: Mapping[str, float], pictures: int, recipe: str | None, *, given_up: bool = False
+) -> str:
+    """Markdown for one trial; ``results`` holds what a score of so many pictures consists of, and its interval."""
     cost = proposal.cost
     lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
+    if given_up:
+        lines += [f"Given up after {pictures} pictures, on which it is behind the best candidate beyond doubt.", ""]
     lines += ["| | |", "|---|---|"]
     lines += [
         f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",

@@ -97,7 +97,7 @@ class Progress:
 
     def report(self, report: Report) -> None:
         """A trial ended."""
-        if report.loss is not None and report.proposal is not None:
+        if report.loss is not None and report.proposal is not None and not report.given_up:
             self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
         if report.duplicate_of is None:
             self._done += 1
@@ -107,6 +107,8 @@ class Progress:
         if report.duplicate_of is not None:
             return
         result = f"failed: {report.reason}" if report.loss is None else f"loss {report.loss:.3f}"
+        if report.given_up:
+            result = f"given up after {report.pictures} pictures"
         name = f"{report.proposal.cost.relative:.1%}  {report.proposal.policy.id}" if report.proposal else ""
         self._line("  ".join(filter(None, (f"{self._done}/{self._total}", result, name, self._note()))))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autotune.errors import PolicyError
 from autotune.policy import ModelInfo, Policy
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Proposer:
         price: The exact price of a policy.
         limits: What no proposal exceeds.
         max_steps: Most steps a proposal may have.
+        plan: Digests what a policy computes, so that policies that compute the same are recognised.
         model: What the proposals are for; recorded in their policies.
     """
 
@@ -48,11 +50,13 @@ class Proposer:
         limits: Limits,
         max_steps: int,
         model: ModelInfo | None = None,
+        plan: Callable[[Policy], str] = lambda policy: policy.key,
     ) -> None:
         self.space = space
         self.limits = limits
         self.max_steps = max_steps
         self._price = price
+        self.plan = plan
         self._model = model
         self._prices: dict[str, Cost] = {}
 
@@ -75,6 +79,24 @@ class Proposer:
                     break
                 proposal = costlier
         return proposal
+
+    def allows(self, policy: Policy) -> bool:
+        """Whether a policy is within the budget."""
+        return self.limits.allow(self._priced({}, policy).cost)
+
+    def explicit(self, policy: Policy, values: Mapping[str, int]) -> Proposal | None:
+        """A policy that no knobs stand for, or None where it is over the budget, leaves much of it or cannot run.
+
+        Args:
+            policy: The policy.
+            values: The knob values of the policy that it was made from.
+        """
+        try:
+            proposal = self._priced(values, policy)
+        except PolicyError:
+            return None
+        fits = self.limits.allow(proposal.cost) and self.limits.used(proposal.cost) >= LEAST_USED
+        return proposal if fits else None
 
     def _notches(self) -> list[tuple[str, int, int]]:
         """Knob, direction and end of what makes a setting costlier."""
@@ -116,7 +138,10 @@ class Proposer:
         return self._at(values, affordable) if affordable else None
 
     def _at(self, values: Mapping[str, int], steps: int) -> Proposal:
-        policy = self.space.policy(values, steps).model_copy(update={"model": self._model})
+        return self._priced(values, self.space.policy(values, steps))
+
+    def _priced(self, values: Mapping[str, int], policy: Policy) -> Proposal:
+        policy = policy.model_copy(update={"model": self._model})
         if policy.key not in self._prices:
             self._prices[policy.key] = self._price(policy)
         return Proposal(dict(values), policy, self._prices[policy.key])

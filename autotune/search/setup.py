@@ -14,7 +14,6 @@ from autotune.cost import Budget, Cost, Pricer, Profile, load_profile, parse_bud
 from autotune.cost.local import local_profile
 from autotune.cost.measure import OnProgress
 from autotune.errors import InputError
-from autotune.naming import default_study_name
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference, load_prompts, split
 from autotune.runtime import full_policy
@@ -33,6 +32,8 @@ from autotune.search.judges import (
 from autotune.search.making import PictureMaker, picture_maker
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
+from autotune.search.samplers import DEFAULT as DEFAULT_SAMPLER
+from autotune.search.samplers import check_sampler
 from autotune.search.study import Configuration, digest
 from search_spaces import read_ranges, space_for
 
@@ -87,11 +88,6 @@ class Setup:
         """The pipeline that is tuned."""
         return self.maker.pipe
 
-    @property
-    def default_name(self) -> str:
-        """A study name that the same command gives again."""
-        return default_study_name(self.model_name, str(self.budget))
-
     def pictures(
         self,
         policy: Policy,
@@ -111,7 +107,7 @@ class Setup:
 
 def prepare(
     pipe: Any | None,
-    budget: str,
+    budgets: Sequence[str],
     *,
     prompts: Prompts | None,
     held_out: Prompts | None,
@@ -135,14 +131,17 @@ def prepare(
     target: Profile | str | os.PathLike[str] | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
+    sampler: str = DEFAULT_SAMPLER,
+    early_stopping: bool = True,
     on_progress: OnProgress | None = None,
-) -> Setup:
-    """Resolve defaults and check everything; see :func:`autotune.search.tune.tune` for the arguments.
+) -> tuple[Setup, ...]:
+    """Resolve defaults and check everything, for each budget; see :func:`autotune.search.tune.tune` for the arguments.
 
     Raises:
         InputError: something cannot be used.
     """
-    parsed = parse_budget(budget)
+    parsed = [parse_budget(budget) for budget in budgets]
+    check_sampler(sampler)
     memory = parse_bytes(max_cache_memory) if isinstance(max_cache_memory, str) else max_cache_memory
     target = load_profile(target) if isinstance(target, str | os.PathLike) else target
     check_examples(images, seed, "images")
@@ -198,11 +197,11 @@ def prepare(
             latent_bytes=call.latent_bytes,
         )
 
-    limits = parsed.limits(price(full), memory)
-    # Cheap steps can be worth more of them than the full run has, up to a point.
-    most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
-    proposer = Proposer(searched, price, limits, most_steps, full.model)
-    recipes = recipes_at_budget(proposer)
+    def executed(policy: Policy) -> str:
+        """The plan alone says nothing of noise levels."""
+        levels = policy.model_dump(mode="json", include={"scheduler", "timesteps", "sigmas"})
+        return digest([pricer.plan(policy).digest, levels])
+
     chosen = judges(
         scorer,
         network,
@@ -213,13 +212,14 @@ def prepare(
         device=str(pipe.device),
     )
     reference_identity = identity(reference)
-    resolved = chosen.reference(reference, reference_identity, (height, width))
     assert full.model is not None, "full_policy records the model"
+    # Cheap steps can be worth more of them than the full run has, up to a point.
+    most_steps = max_steps or min(full.steps * 3 // 2, MAX_STEPS)
     configuration = Configuration(
         model=f"{full.model.denoiser} {full.model.denoiser_fingerprint}"
         f" with {full.model.scheduler} {full.model.scheduler_fingerprint}",
         weights=weights_digest(pipe),
-        budget=str(parsed),
+        budget=str(parsed[0]),
         height=height,
         width=width,
         guidance_scale=maker.guidance_scale,
@@ -240,30 +240,41 @@ def prepare(
         call_batch=call_batch if deployed.target is not None or memory is not None else None,
         max_memory=memory,
         knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in searched.knobs),
+        sampler=sampler,
+        early_stopping=early_stopping,
     )
-    return Setup(
-        maker=maker,
-        model_name=model_name,
-        budget=parsed,
-        full=full,
-        pricer=pricer,
-        deployed=deployed,
-        call_batch=call_batch,
-        proposer=proposer,
-        recipes=recipes,
-        judges=chosen,
-        reference=resolved,
-        tuning=choose(tuning_prompts, images, seed),
-        held_out=choose(held_out_prompts, held_out_images, seed + SEEDS_APART),
-        reference_seed=seed + 2 * SEEDS_APART,
-        configuration=configuration,
+    full_price = price(full)
+    proposers = [
+        Proposer(searched, price, each.limits(full_price, memory), most_steps, full.model, executed) for each in parsed
+    ]
+    recipes = [recipes_at_budget(proposer) for proposer in proposers]
+    resolved = chosen.reference(reference, reference_identity, (height, width))
+    return tuple(
+        Setup(
+            maker=maker,
+            model_name=model_name,
+            budget=each,
+            full=full,
+            pricer=pricer,
+            deployed=deployed,
+            call_batch=call_batch,
+            proposer=proposer,
+            recipes=priced,
+            judges=chosen,
+            reference=resolved,
+            tuning=choose(tuning_prompts, images, seed),
+            held_out=choose(held_out_prompts, held_out_images, seed + SEEDS_APART),
+            reference_seed=seed + 2 * SEEDS_APART,
+            configuration=replace(configuration, budget=str(each)),
+        )
+        for each, proposer, priced in zip(parsed, proposers, recipes, strict=True)
     )
 
 
 def _deployed(
     pipe: Any,
     pricer: Pricer,
-    budget: Budget,
+    budgets: Sequence[Budget],
     target: Profile | None,
     call_batch: int | None,
     on_progress: OnProgress | None,
@@ -272,7 +283,7 @@ def _deployed(
 
     Without a target, a budget in time is meant for this machine, which is then measured.
     """
-    if target is None and budget.needs_latency:
+    if target is None and any(budget.needs_latency for budget in budgets):
         target, _ = local_profile(pipe, pricer, [call_batch or 1], on_progress=on_progress)
     if target is None:
         return pricer, call_batch or 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,11 +18,21 @@ from autotune.errors import InputError
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"
+POLICY = "policy"
 RECIPE = "recipe"
+REFINES = "refines"
+
+# What a trial was queued with.
+_ORIGIN = (RECIPE, REFINES, POLICY)
 
 _BUSY_SECONDS = 30
-# Random candidates only help until there is something to learn from; the recipes are enough of a start.
-_START_UP_TRIALS = 10
+
+
+# What only decides which policies are tried, and how their scores are weighed.
+_SEARCH_ONLY = {
+    "budget", "max_steps", "distance", "objective", "target", "call_batch", "max_memory", "knobs", "sampler",
+    "early_stopping",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,13 @@ class Configuration:
     call_batch: int | None
     max_memory: int | None
     knobs: tuple[str, ...]
+    sampler: str
+    early_stopping: bool
 
     @property
-    def digest(self) -> str:
-        return digest(self.document())
+    def pictures(self) -> str:
+        """A digest of all that decides what the pictures of a policy are and what judges see in them."""
+        return digest({name: value for name, value in self.document().items() if name not in _SEARCH_ONLY})
 
     def document(self) -> dict[str, Any]:
         """As JSON gives it back, so that a stored configuration compares equal."""
@@ -115,7 +127,10 @@ def release_interrupted(study: optuna.Study) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
         asked = trial.system_attrs.get("fixed_params", {}) | trial.params
         if asked and FAILURE not in trial.user_attrs:
-            kept = {name: value for name, value in trial.user_attrs.items() if name == RECIPE}
+            kept = {name: trial.user_attrs[name] for name in _ORIGIN if name in trial.user_attrs}
+            if REFINES not in kept:
+                # Of other trials the policy follows from the knobs.
+                kept.pop(POLICY, None)
             study.enqueue_trial(asked, user_attrs=kept)
 
 
@@ -127,8 +142,8 @@ def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[st
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    return [trial for trial in trials if trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs]
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    return [trial for trial in trials if trial.state is not TrialState.FAIL or FAILURE in trial.user_attrs]
 
 
 def evaluated(study: optuna.Study) -> list[FrozenTrial]:
@@ -136,28 +151,16 @@ def evaluated(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in finished(study) if DUPLICATE_OF not in trial.user_attrs]
 
 
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials with a score of all pictures, one for every policy, best first."""
+    complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
+
+
 def waiting_recipes(study: optuna.Study) -> int:
     """Queued trials of known recipes that have not begun."""
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return sum(RECIPE in trial.user_attrs for trial in waiting)
-
-
-def sampler_for(seed: int, trials_so_far: int, *, explore: bool = False) -> BaseSampler:
-    """The sampler for the next trial, seeded by how many there are.
-
-    A sampler's own random state dies with the process. Seeding it anew for every trial makes a
-    resumed search go on as the uninterrupted one would have. (An interrupt among the queued
-    recipes moves one of them to the end of the queue, and what follows may differ.)
-
-    Args:
-        seed: The search's seed.
-        trials_so_far: Trials that ended.
-        explore: Draw at random instead of from the model.
-    """
-    trial_seed = int(digest([seed, trials_so_far]), 16) % 2**32
-    if explore:
-        return RandomSampler(seed=trial_seed)
-    return TPESampler(seed=trial_seed, multivariate=True, constant_liar=False, n_startup_trials=_START_UP_TRIALS)
 
 
 def _storage(url: str) -> RDBStorage:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +14,37 @@ import optuna
 from optuna.artifacts import upload_artifact
 from torch import Tensor
 
-import autotune
 from autotune.cost import Profile
-from autotune.cost.environment import describe_device, versions
+from autotune.cost.environment import describe_device
 from autotune.errors import InputError
-from autotune.policy import MeasuredTime, Policy, PolicyCost, PredictedTime, Provenance
+from autotune.naming import budget_labels, default_study_name
+from autotune.policy import MeasuredTime, Policy
 from autotune.search.bench import Bench, Pictures
-from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
-from autotune.search.finalists import Contender, Finalists, best_trials, judge
+from autotune.search.evaluate import POLICY_KEY, TrialRunner, artifact_store
+from autotune.search.export import exported, notes
+from autotune.search.finalists import Finalists, best_trials, judge
 from autotune.search.grid import save_grid
-from autotune.search.interrupts import Interrupted, checkpoint, deferred
+from autotune.search.interrupts import Interrupted, deferred
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
+from autotune.search.loop import search
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
+from autotune.search.refine import Refiner
 from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
-from autotune.search.study import (
-    DUPLICATE_OF,
-    enqueue_recipes,
-    evaluated,
-    finished,
-    open_study,
-    release_interrupted,
-    sampler_for,
-    sqlite_url,
-    waiting_recipes,
-)
+from autotune.search.study import enqueue_recipes, evaluated, open_study, ranked, release_interrupted, sqlite_url
 from autotune.search.timing import time_policies
 
 FINALISTS = 3
+"""Candidates of every last round."""
+
+# Candidates of each other budget that a search begins with.
+_LEARNED = 2
+# Arguments of the preparation that have no default there.
+_LEFT_TO_MODEL = ("held_out", "reference", "scorer", "height", "width", "guidance_scale", "steps", "max_steps")
 
 _FULL_RUN_GRID = "full_run_grid"
 _TIMED_IMAGES = 8
-# Predictions of time are meant to hold within five percent.
-_TOLERATED = 1.05
-# The model of what is good keeps proposing what it knows once it has converged: look elsewhere then,
-# and stop when chance, too, finds nothing new any more.
-_REPEATS_UNTIL_RANDOM = 3
-_REPEATS_UNTIL_EXHAUSTED = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +59,7 @@ class TuneResult:
         study: The Optuna study.
         run_dir: Holds ``policy.json``, ``finalists.json``, ``artifacts/`` and, unless another storage
             was given, ``study.db``.
+        policy_file: Where the policy was written.
         preview_prompts: The first n held-out prompts.
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
         notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
@@ -80,6 +70,7 @@ class TuneResult:
     finalists: Finalists
     study: optuna.Study
     run_dir: Path
+    policy_file: Path
     preview_prompts: tuple[str, ...]
     previews: tuple[Tensor, ...]
     notes: tuple[str, ...] = ()
@@ -110,6 +101,8 @@ def tune(
     weight_fd: float | None = None,
     weight_clip: float | None = None,
     space: Ranges | None = None,
+    sampler: str = "tpe",
+    early_stopping: bool = True,
     target: Profile | str | Path | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -155,6 +148,8 @@ def tune(
         weight_clip: Weight of the alignment in it, 4 unless given.
         space: Other ranges for some knobs of the search space, as a mapping of names to pairs, both ends included, or a
             TOML file (:func:`search_spaces.read_ranges`). Fewer steps are compared with whatever the ranges say.
+        sampler: Optuna's sampler: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
+        early_stopping: Whether no more pictures are made of a candidate that is behind the best one beyond doubt.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
             is then profiled (once; the profile is kept).
         call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
@@ -174,131 +169,192 @@ def tune(
         >>> result = autotune.tune(budget="40%")  # doctest: +SKIP
         >>> result.policy.id, result.finalists.verdict  # doctest: +SKIP
     """
+    (result,) = tune_budgets(
+        pipe,
+        (budget,),
+        prompts=prompts,
+        held_out=held_out,
+        reference=reference,
+        scorer=scorer,
+        height=height,
+        width=width,
+        guidance_scale=guidance_scale,
+        steps=steps,
+        max_steps=max_steps,
+        trials=trials,
+        timeout=timeout,
+        images=images,
+        held_out_images=held_out_images,
+        batch_size=batch_size,
+        seed=seed,
+        network=network,
+        objective=objective,
+        distance=distance,
+        weight_fd=weight_fd,
+        weight_clip=weight_clip,
+        space=space,
+        sampler=sampler,
+        early_stopping=early_stopping,
+        target=target,
+        call_batch=call_batch,
+        max_cache_memory=max_cache_memory,
+        study_name=study_name,
+        storage=storage,
+        run_dir=run_dir,
+        quiet=quiet,
+    )
+    return result
+
+
+def tune_budgets(
+    pipe: Any | None,
+    budgets: Sequence[str],
+    *,
+    prompts: Prompts | None = None,
+    images: int = 64,
+    held_out_images: int = 264,
+    batch_size: int = 16,
+    seed: int = 0,
+    trials: int = 48,
+    timeout: float = 240.0,
+    study_name: str | None = None,
+    storage: str | None = None,
+    run_dir: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> tuple[TuneResult, ...]:
+    """A policy for each of several budgets, which learn from one another.
+
+    Every budget has a study of its own in the same storage, called ``<study name>-<budget>``. They share all
+    pictures; the best knobs of one are tried first by the next; and every budget's last round takes the best candidates
+    of all studies that it pays for, so that a larger budget's policy is never the worse one. The run directory holds
+    ``policy-25.json`` and ``finalists-25.json`` for a budget of 25%, and so on.
+
+    Args:
+        pipe: As for :func:`tune`.
+        budgets: Best growing; none twice.
+        prompts: As for :func:`tune`, like all that follow.
+        images: Likewise.
+        held_out_images: Likewise.
+        batch_size: Likewise.
+        seed: Likewise.
+        trials: Candidates to evaluate for each budget.
+        timeout: Seconds for each budget after which no further candidate begins.
+        study_name: By default made of model and budgets.
+        storage: SQLAlchemy URL of the studies, by default SQLite in ``run_dir``.
+        run_dir: By default ``runs/<study name>``.
+        quiet: Show no progress.
+        **settings: Everything else that :func:`tune` takes.
+
+    Returns:
+        A result for each budget, in their order.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was written.
+        Interrupted: Ctrl-C; the same call resumes.
+    """
     if trials < 1:
         raise InputError(f"trials is {trials}; give at least 1")
     if not timeout >= 0:
         raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
+    budget_labels(budgets)
+    defaults: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL)
     with Progress(quiet=quiet) as progress:
-        setup = prepare(
+        setups = prepare(
             pipe,
-            budget,
+            budgets,
             prompts=prompts,
-            held_out=held_out,
-            reference=reference,
-            scorer=scorer,
-            height=height,
-            width=width,
-            guidance_scale=guidance_scale,
-            steps=steps,
-            max_steps=max_steps,
             images=images,
             held_out_images=held_out_images,
             batch_size=batch_size,
             seed=seed,
-            network=network,
-            objective=objective,
-            distance=distance,
-            weight_fd=weight_fd,
-            weight_clip=weight_clip,
-            space=space,
-            target=target,
-            call_batch=call_batch,
-            max_cache_memory=max_cache_memory,
             on_progress=progress.profiling,
+            **(defaults | settings),
         )
-    name = study_name or setup.default_name
+    first = setups[0]
+    name = study_name or default_study_name(first.model_name, *(str(setup.budget) for setup in setups))
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
-    with _quiet_optuna(), without_bars(setup.pipe):
+    with _quiet_optuna(), without_bars(first.pipe):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
-        study = open_study(name, storage or sqlite_url(folder / "study.db"), setup.configuration)
+        url = storage or sqlite_url(folder / "study.db")
+        names = [name] if len(setups) == 1 else [default_study_name(name, str(setup.budget)) for setup in setups]
+        studies = [open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)]
         try:
             with deferred(), Progress(quiet=quiet) as progress:
-                return _run(setup, study, folder, trials, timeout, progress)
+                return _run(setups, studies, folder, trials, timeout, progress)
         except KeyboardInterrupt:
-            release_interrupted(study)
+            for study in studies:
+                release_interrupted(study)
             raise Interrupted(folder) from None
 
 
-def search(
-    study: optuna.Study,
-    runner: TrialRunner,
-    *,
+def _run(
+    setups: Sequence[Setup],
+    studies: Sequence[optuna.Study],
+    folder: Path,
     trials: int,
     timeout: float,
-    seed: int,
     progress: Progress,
-    pictures: int = 0,
-) -> None:
-    """Run queued recipes, then candidates of the sampler, until ``trials`` are evaluated or time is up.
+) -> tuple[TuneResult, ...]:
+    """Every budget's search, then every budget's last round, for which all searches have candidates."""
+    first = setups[0]
+    bench = _bench(first, first.tuning, "tuning", folder, progress)
+    for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
+        if len(setups) > 1:
+            progress.stage(f"budget {setup.budget}")
+        _keep_full_run(study, bench, folder)
+        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+        enqueue_recipes(study, _learned(setups[:number], studies[:number]))
+        search(
+            study,
+            TrialRunner(study, setup.proposer, bench, folder, early_stopping=setup.configuration.early_stopping),
+            Refiner(setup.proposer, setup.configuration.seed),
+            sampler=setup.configuration.sampler,
+            trials=trials,
+            timeout=timeout,
+            seed=setup.configuration.seed,
+            progress=progress,
+            pictures=len(setup.tuning.prompts),
+        )
+    held_out = _bench(first, first.held_out, "held-out", folder, progress)
+    results = []
+    labels = budget_labels([str(setup.budget) for setup in setups])
+    for setup, study, label in zip(setups, studies, labels, strict=True):
+        suffix = f"-{label}" if len(setups) > 1 else ""
+        finalists = _last_round(setup, study, studies, held_out, progress)
+        finalists.save(folder / f"finalists{suffix}.json")
+        policy = exported(setup, study, finalists)
+        policy.save(folder / f"policy{suffix}.json")
+        results.append(
+            TuneResult(
+                policy=policy,
+                baseline=finalists.fewer_steps.policy,
+                finalists=finalists,
+                study=study,
+                run_dir=folder,
+                policy_file=folder / f"policy{suffix}.json",
+                preview_prompts=held_out.prompts[: len(held_out.full.preview)],
+                previews=tuple(held_out.outcome(run.policy).preview for run in finalists.podium),
+                notes=notes(setup, policy),
+            )
+        )
+    return tuple(results)
 
-    Args:
-        study: The study; may hold trials of earlier runs.
-        runner: Evaluates one trial.
-        trials: Candidates in all, those of earlier runs included.
-        timeout: Seconds after which no further candidate begins.
-        seed: Decides the candidates.
-        progress: Is told of every candidate.
-        pictures: Pictures per candidate, for the progress display.
-    """
-    done = evaluated(study)
-    for earlier in done:
-        if earlier.value is not None:
-            progress.best(earlier.value, earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
-    progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
-    deadline = time.monotonic() + timeout
-    while True:
-        checkpoint()
-        ended = finished(study)
-        repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
-        enough = len(evaluated(study)) >= trials or repeats >= _REPEATS_UNTIL_EXHAUSTED
-        if (enough or time.monotonic() >= deadline) and not waiting_recipes(study):
-            return
-        study.sampler = sampler_for(seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
-        trial = study.ask()
-        progress.candidate(trial.number, pictures)
-        progress.report(runner.run(trial))
 
-
-def _run(
-    setup: Setup, study: optuna.Study, folder: Path, trials: int, timeout: float, progress: Progress
-) -> TuneResult:
-    bench = _bench(setup, setup.tuning, "tuning", folder, progress)
-    _keep_full_run(study, bench, folder)
-    enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
-    runner = TrialRunner(study, setup.proposer, bench, folder)
-    seed = setup.configuration.seed
-    search(
-        study,
-        runner,
-        trials=trials,
-        timeout=timeout,
-        seed=seed,
-        progress=progress,
-        pictures=len(setup.tuning.prompts),
-    )
-    held_out = _bench(setup, setup.held_out, "held-out", folder, progress)
-    finalists = _last_round(setup, study, held_out, progress)
-    finalists.save(folder / "finalists.json")
-    policy = _export(setup, study, finalists)
-    policy.save(folder / "policy.json")
-    previews = tuple(held_out.outcome(run.policy).preview for run in finalists.podium)
-    return TuneResult(
-        policy=policy,
-        baseline=finalists.fewer_steps.policy,
-        finalists=finalists,
-        study=study,
-        run_dir=folder,
-        preview_prompts=held_out.prompts[: len(previews[0])],
-        previews=previews,
-        notes=_notes(setup, policy),
-    )
+def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[tuple[str, dict[str, int]]]:
+    """The best knob values of other budgets' searches, which are a good start for this one."""
+    return [
+        (f"best of {setup.budget}", dict(trial.params))
+        for setup, study in zip(setups, studies, strict=True)
+        for trial in ranked(study)[:_LEARNED]
+    ]
 
 
 def _bench(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Bench:
-    cache = folder / "outcomes" / setup.configuration.digest
+    cache = folder / "outcomes" / setup.configuration.pictures
     count = len(examples.prompts)
     reference = setup.reference
     if reference is None and setup.judges.weights.fd:
@@ -337,9 +393,12 @@ def _keep_full_run(study: optuna.Study, bench: Bench, folder: Path) -> None:
     study.set_user_attr(_FULL_RUN_GRID, artifact)
 
 
-def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progress) -> Finalists:
+def _last_round(
+    setup: Setup, study: optuna.Study, studies: Sequence[optuna.Study], bench: Bench, progress: Progress
+) -> Finalists:
+    """The best candidates that the budget allows, whichever budget's search they come from."""
     fewer_steps = setup.recipes[0].proposal.policy
-    candidates = best_trials(study, FINALISTS, exclude=fewer_steps)
+    candidates = best_trials(studies, FINALISTS, exclude=fewer_steps, within=setup.proposer.allows)
     progress.stage("the best candidates and fewer steps on held-out prompts", len(bench.prompts))
     trial = next((t.number for t in evaluated(study) if t.user_attrs.get(POLICY_KEY) == fewer_steps.key), None)
     finalists = judge(bench, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
@@ -366,74 +425,6 @@ def _last_round(setup: Setup, study: optuna.Study, bench: Bench, progress: Progr
             for timing in time_policies(run, full, others)
         ]
     )
-
-
-def _export(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
-    """The winner with all its records, validated as a whole."""
-    winner: Contender = finalists.winner
-    cost = PolicyCost(
-        flops=winner.cost.flops,
-        macs_conv_linear=winner.cost.macs_conv_linear,
-        relative=winner.cost.relative,
-        cache_bytes=winner.cost.cache_bytes,
-        predicted=_predicted(setup, winner.policy),
-        measured=(winner.time,) if winner.time else (),
-    )
-    provenance = Provenance(
-        study=study.study_name[:200],
-        trial=winner.trial,
-        seed=setup.configuration.seed,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={
-            "postdiff": autotune.__version__,
-            **{package: version(package) for package in ("torch", "diffusers", "optuna")},
-        },
-    )
-    records = {
-        "budget": str(setup.budget),
-        "cost": cost,
-        "quality": finalists.quality(setup.judges, setup.configuration.guidance_scale),
-        "provenance": provenance,
-    }
-    return Policy(**{**dict(winner.policy), **records})
-
-
-def _predicted(setup: Setup, policy: Policy) -> tuple[PredictedTime, ...]:
-    """The time of a call in deployment, where the search knew of a target."""
-    profile = setup.deployed.target
-    if profile is None:
-        return ()
-    times = [setup.deployed.price(each, setup.call_batch).latency_ms for each in (policy, setup.full)]
-    milliseconds, full = (ms for ms in times if ms is not None)
-    return (
-        PredictedTime(
-            device=profile.device.title[:200],
-            dtype=profile.dtype,
-            compile=profile.compile,
-            batch_size=setup.call_batch,
-            ms=round(milliseconds, 3),
-            relative=round(milliseconds / full, 4),
-            profile=profile.date,
-        ),
-    )
-
-
-def _notes(setup: Setup, policy: Policy) -> tuple[str, ...]:
-    """Why a bound on time may not be kept in deployment."""
-    profile, limit = setup.deployed.target, setup.proposer.limits.latency_ms
-    if profile is None or limit is None:
-        return ()
-    notes = profile.doubts(dtype=str(setup.pipe.dtype).removeprefix("torch."), versions=versions())
-    here = describe_device(setup.pipe.device)
-    for time_taken in policy.cost.measured if policy.cost else ():
-        taken = time_taken.ms_per_image * time_taken.batch_size
-        comparable = here.title == profile.device.title and time_taken.batch_size == setup.call_batch
-        if comparable and taken > _TOLERATED * limit:
-            notes.append(
-                f"calls of {time_taken.batch_size} took {taken:.0f} ms and the budget is {limit:.0f} ms: the machine is"
-                " slower now than when it was profiled; profile it again and give the file as --target"
-            )
-    return tuple(notes)
 
 
 @contextmanager

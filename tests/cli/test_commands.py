@@ -41,8 +41,8 @@ def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
 
 def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
     text = postdiff("tune", "--help").output
-    blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet"))]
-    assert len(blocks) == 27
+    blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet", "frontier"))]
+    assert len(blocks) == 29
     for block in blocks:
         assert "[default:" in " ".join(block.split()), block
 
@@ -105,35 +105,60 @@ def test_price_says_what_python_says(postdiff: Callable[..., Finished], tmp_path
     assert "40.0% of the full run" in as_text.output
 
 
-def test_every_budget_has_a_run_of_its_own(
+def _result(verdict: str, run_dir: Path, file: str, *notes: str) -> SimpleNamespace:
+    finalists = _finalists(verdict)
+    return SimpleNamespace(
+        policy=finalists.winner.policy,
+        finalists=finalists,
+        run_dir=run_dir,
+        policy_file=run_dir / file,
+        preview_prompts=("red apple", "blue cat"),
+        previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
+        notes=notes,
+    )
+
+
+def test_several_budgets_are_one_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {}
 
-    def tune(pipe: object, budget: str, **options: Any) -> SimpleNamespace:
-        asked.append({**options, "budget": budget})
-        finalists = _finalists("better" if len(asked) == 1 else "no better")
-        options["run_dir"].mkdir(parents=True)
-        return SimpleNamespace(
-            policy=finalists.winner.policy,
-            finalists=finalists,
-            run_dir=options["run_dir"],
-            preview_prompts=("red apple",),
-            previews=(torch.zeros(1, 3, 64, 64, dtype=torch.uint8),) * 3,
-            notes=(),
-        )
+    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> list[SimpleNamespace]:
+        asked.update(options, budgets=budgets)
+        return [
+            _result("better", options["run_dir"], "policy-40-1.2s.json"),
+            _result("no better", options["run_dir"], "policy-2x.json"),
+        ]
 
-    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(tune_module, "tune_budgets", tune_budgets)
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
     budgets = ("--budget", "40%,1.2s", "--budget", "2x")
-    more = ("--batch", "4", "--max-cache-memory", "500MB")
+    more = ("--batch", "4", "--max-cache-memory", "500MB", "--sampler", "gp", "--no-early-stopping")
+    both = tmp_path / "both"
+    both.mkdir()
     # One of them found nothing better than fewer steps.
-    assert run(["tune", *budgets, *more, "--out", str(tmp_path / "both")]) == 3
-    assert [each["budget"] for each in asked] == ["40%,1.2s", "2x"]
-    assert [each["run_dir"].name for each in asked] == ["emoji-unet-40pct-1.2s", "emoji-unet-2x"]
-    assert [each["study_name"] for each in asked] == ["emoji-unet-40pct-1.2s", "emoji-unet-2x"]
-    assert {(each["call_batch"], each["max_cache_memory"]) for each in asked} == {(4, "500MB")}
-    assert "Budget 2x" in capsys.readouterr().out
+    assert run(["tune", *budgets, *more, "--out", str(both)]) == 3
+    assert asked["budgets"] == ("40%,1.2s", "2x")
+    assert (asked["run_dir"], asked["study_name"]) == (both, "emoji-unet-40pct-1.2s-2x")
+    assert (asked["call_batch"], asked["max_cache_memory"]) == (4, "500MB")
+    assert (asked["sampler"], asked["early_stopping"]) == ("gp", False)
+    output = capsys.readouterr().out
+    assert all(words in output for words in ("Budget 40%,1.2s", "Budget 2x", "policy-2x.json"))
+    assert {file.name for file in both.iterdir()} == {"comparison-40-1.2s.png", "comparison-2x.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--budget", "40%", "--budget", "40%"), "given twice"),
+        (("--frontier", "--budget", "40%"), "--frontier takes budgets of its own"),
+    ],
+)
+def test_budgets_that_contradict_one_another(
+    options: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["tune", *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("verdict", "code", "words"), [("better", 0, "beats"), ("no better", 3, "fewer steps,")])
@@ -147,24 +172,16 @@ def test_tune_shows_the_result_and_tells_the_shell(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def tune(pipe: object, budget: str, **options: Any) -> SimpleNamespace:
-        asked.update(options, budget=budget)
-        finalists = _finalists(verdict)
-        return SimpleNamespace(
-            policy=finalists.winner.policy,
-            finalists=finalists,
-            run_dir=tmp_path,
-            preview_prompts=("red apple", "blue cat"),
-            previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
-            notes=("the profile was taken with torch 1, here is 2",),
-        )
+    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> list[SimpleNamespace]:
+        asked.update(options, budgets=budgets)
+        return [_result(verdict, tmp_path, "policy.json", "the profile was taken with torch 1, here is 2")]
 
-    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(tune_module, "tune_budgets", tune_budgets)
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
 
     assert run(["tune", "--budget", "37.5%", "--timeout", "1.5m", "--out", str(tmp_path)]) == code
 
-    assert asked["budget"] == "37.5%"
+    assert asked["budgets"] == ("37.5%",)
     assert asked["study_name"] == "emoji-unet-37.5pct"
     assert asked["timeout"] == 90
     output = capsys.readouterr().out
@@ -182,7 +199,7 @@ def test_an_interrupted_search_says_how_to_go_on(
     def tune(*_: object, **options: Any) -> None:
         raise Interrupted(options["run_dir"])
 
-    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(tune_module, "tune_budgets", tune)
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
 
     assert run(["tune", "--out", str(tmp_path)]) == 130

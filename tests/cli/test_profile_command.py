@@ -47,8 +47,8 @@ def test_a_budget_in_time_is_tuned_for_a_target(postdiff: Run, tmp_path: Path) -
         *("--trials", "2", "--timeout", "1", "--images", "8", "--held-out-images", "8", "--out", "both"),
     )
     assert done.code in (0, 3), done.errors
-    for name, share in (("emoji-unet-50pctms", 0.5), ("emoji-unet-2.5x-60pct", 0.4)):
-        policy = read_policy(tmp_path / "both" / name / "policy.json")
+    for name, share in (("policy-50ms.json", 0.5), ("policy-2.5x-60.json", 0.4)):
+        policy = read_policy(tmp_path / "both" / name)
         assert policy.cost is not None
         (predicted,) = policy.cost.predicted
         assert predicted.relative <= share and predicted.batch_size == 2

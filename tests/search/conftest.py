@@ -96,7 +96,7 @@ def harm_of_saving(policy: Policy) -> float:
 
 def harm_of_anything_else(policy: Policy) -> float:
     """Fewer steps hardly hurt, everything else does."""
-    return 0.05 / policy.steps + 0.5 * bool(policy.cache or policy.resolution or policy.guidance)
+    return 0.05 / policy.steps + 0.5 * bool(policy.cache or policy.resolution or policy.guidance or policy.scheduler)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from autotune.cost import Cost
 from autotune.policy import Guidance, MeasuredTime, Policy
 from autotune.quality import Evaluation, Interval, Intervals, Weights
 from autotune.search.bench import Outcome
-from autotune.search.finalists import Finalists, judge
+from autotune.search.finalists import Candidate, Finalists, judge
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
@@ -45,11 +45,9 @@ class GivenScores:
         return self.difference
 
 
-def judged(
-    low: float, high: float, candidates: list[tuple[int, Policy]] | None = None
-) -> tuple[Finalists, list[float]]:
+def judged(low: float, high: float, candidates: list[Candidate] | None = None) -> tuple[Finalists, list[float]]:
     bench: Any = GivenScores(Interval((low + high) / 2, low, high))
-    found = [(5, FIRST), (7, SECOND)] if candidates is None else candidates
+    found = [Candidate("study", 5, FIRST), Candidate("study", 7, SECOND)] if candidates is None else candidates
     cost = Cost(1, 1, 0.4, None, 0)
     return judge(bench, FULL, FEWER, found, lambda policy: cost, fewer_steps_trial=0), bench.compared
 

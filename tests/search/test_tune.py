@@ -100,14 +100,15 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
 
 
 def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    arguments["trials"] = 30
+    few = {"scale": (1, 3), "handoff": (0, 0), "forecast": (0, 0), "solver": (0, 0), "skew": (0, 0), "warm_up": (0, 1)}
+    arguments |= {"trials": 30, "space": few}
     result = tune(pipe, "40%", **arguments)
     repeats = [trial for trial in result.study.trials if "duplicate_of" in trial.user_attrs]
-    assert repeats, "thirty candidates of this space repeat some"
+    assert repeats, "thirty candidates of so small a space repeat some"
     for trial in repeats:
         first = result.study.trials[trial.user_attrs["duplicate_of"]]
         assert trial.value == first.value
-        assert trial.user_attrs["policy_key"] == first.user_attrs["policy_key"]
+        assert trial.user_attrs["plan"] == first.user_attrs["plan"]
     assert len(keys(result.study)) == len(set(keys(result.study))) == 30
     # Full run, candidates, then per held-out run one set of pictures, and the clock's.
     evaluated_on_tuning_prompts = pictures.made[: 4 + 1 + 30]
@@ -168,6 +169,9 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
         "forecast": 1,
         "guidance_start": 2,
         "guidance_stop": 13,
+        "handoff": 1,
+        "solver": 1,
+        "skew": -2,
     }
     killed = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     killed.enqueue_trial(values)

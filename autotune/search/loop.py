@@ -1,0 +1,72 @@
+"""The search itself: known recipes, then the sampler's candidates, then neighbours of the best one."""
+
+from __future__ import annotations
+
+import time
+from itertools import takewhile
+
+import optuna
+from optuna.trial import TrialState
+
+from autotune.search.evaluate import POLICY_ID, TrialRunner
+from autotune.search.interrupts import checkpoint
+from autotune.search.progress import Progress
+from autotune.search.refine import Refiner
+from autotune.search.samplers import sampler_for
+from autotune.search.study import DUPLICATE_OF, evaluated, finished, waiting_recipes
+
+REFINED = 1 / 3
+"""Share of the trials, and of the time, that goes into neighbours of the best candidate."""
+
+# The model of what is good keeps proposing what it knows once it has converged: look elsewhere then,
+# and stop when chance, too, finds nothing new any more.
+_REPEATS_UNTIL_RANDOM = 3
+_REPEATS_UNTIL_EXHAUSTED = 60
+
+
+def search(
+    study: optuna.Study,
+    runner: TrialRunner,
+    refiner: Refiner | None,
+    *,
+    sampler: str,
+    trials: int,
+    timeout: float,
+    seed: int,
+    progress: Progress,
+    pictures: int = 0,
+) -> None:
+    """Evaluate candidates until there are ``trials`` of them or time is up.
+
+    Args:
+        study: The study; may hold trials of earlier runs.
+        runner: Evaluates one trial.
+        refiner: Proposes the last third of the candidates; None leaves all to the sampler.
+        sampler: Name of the sampler, see :mod:`autotune.search.samplers`.
+        trials: Candidates in all, those of earlier runs included.
+        timeout: Seconds after which no further candidate begins, but for queued recipes.
+        seed: Decides the candidates.
+        progress: Is told of every candidate.
+        pictures: Pictures per candidate, for the progress display.
+    """
+    done = evaluated(study)
+    for earlier in done:
+        if earlier.state is TrialState.COMPLETE:
+            progress.best(earlier.values[0], earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
+    progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
+    started = time.monotonic()
+    while True:
+        checkpoint()
+        ended, spent = finished(study), time.monotonic() - started
+        candidates = len(evaluated(study))
+        repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
+        over = candidates >= trials or spent >= timeout
+        if (over or repeats >= _REPEATS_UNTIL_EXHAUSTED) and not waiting_recipes(study):
+            return
+        late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
+        if refiner is not None and late and not waiting_recipes(study):
+            refiner.queue(study)
+        study.sampler = sampler_for(sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
+        trial = study.ask()
+        progress.candidate(trial.number, pictures)
+        progress.report(runner.run(trial))

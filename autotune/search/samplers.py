@@ -1,0 +1,60 @@
+"""Optuna's samplers by name, seeded anew for every trial."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from autotune.errors import InputError, did_you_mean
+from autotune.search.study import digest
+
+DEFAULT = "tpe"
+
+# Random candidates only help until there is something to learn from; the recipes are enough of a start.
+_START_UP_TRIALS = 10
+# As many as a search of a few dozen trials has several generations of.
+_POPULATION = 16
+
+_SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(
+        seed=seed, multivariate=True, constant_liar=False, n_startup_trials=_START_UP_TRIALS
+    ),
+    "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=_START_UP_TRIALS),
+    "cmaes": lambda seed: CmaEsSampler(seed=seed, n_startup_trials=_START_UP_TRIALS, warn_independent_sampling=False),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=_POPULATION),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+
+NAMES = tuple(_SAMPLERS)
+
+
+def check_sampler(name: str) -> None:
+    """Raise InputError unless there is a sampler of that name."""
+    if name not in _SAMPLERS:
+        raise InputError(f"there is no sampler called {name!r}{did_you_mean(name, NAMES)}")
+
+
+def sampler_for(name: str, seed: int, trials_so_far: int, *, explore: bool = False) -> BaseSampler:
+    """The sampler for the next trial, seeded by how many there are.
+
+    A sampler's own random state dies with the process. Seeding it anew for every trial makes a
+    resumed search go on as the uninterrupted one would have. (An interrupt among the queued
+    recipes moves one of them to the end of the queue, and what follows may differ.)
+
+    Args:
+        name: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
+        seed: The search's seed.
+        trials_so_far: Trials that ended.
+        explore: Draw at random instead of from the model.
+
+    Raises:
+        InputError: there is no such sampler.
+    """
+    check_sampler(name)
+    trial_seed = int(digest([seed, trials_so_far]), 16) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _SAMPLERS["random" if explore else name](trial_seed)
