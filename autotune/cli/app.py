@@ -100,7 +100,7 @@ def tune(
         str,
         typer.Option(help="No candidate begins later than this: 300 (seconds), 5m or 1h. Known recipes always run."),
     ] = "4m",
-    images: Annotated[int, typer.Option(min=8, help="Pictures per candidate.")] = 64,
+    images: Annotated[int, typer.Option(min=8, help="Most pictures per candidate.")] = 256,
     held_out_images: Annotated[int, typer.Option(min=8, help="Pictures per finalist, of held-out prompts.")] = 264,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
     space: Annotated[
@@ -112,8 +112,12 @@ def tune(
     ] = None,
     sampler: SamplerOption = "tpe",
     early_stopping: Annotated[
-        bool, typer.Option(help="Give up on a candidate once it is behind the best one beyond doubt.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Make no more pictures of candidates that are not among the better ones on their first.",
+            show_default="with tpe and random",
+        ),
+    ] = None,
     target: Annotated[
         Path | None,
         typer.Option(help="Profile of the hardware that times are meant for.", show_default="this machine's"),

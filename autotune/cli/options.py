@@ -45,7 +45,7 @@ class TuneOptions:
     seed: int
     space: Mapping[str, tuple[int, int]] | None
     sampler: str
-    early_stopping: bool
+    early_stopping: bool | None
     target: Profile | None
     call_batch: int | None
     max_cache_memory: str | None

@@ -72,7 +72,8 @@ class TrialRunner:
         proposer: Turns a trial's knobs into a policy within the budget.
         bench: Makes and scores pictures of policies.
         run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
-        early_stopping: Whether candidates are given up once they are behind the best one beyond doubt.
+        early_stopping: Whether candidates are given up that are not among the better ones, see
+            :mod:`autotune.search.racing`. The study needs its pruner.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class TrialRunner:
             if proposal is None:
                 return self._fail(trial, None, "no step count of these knobs is within the budget")
             self._describe(trial, proposal)
-            result = self._earlier(proposal) or self._evaluate(proposal)
+            result = self._earlier(proposal) or self._evaluate(trial, proposal)
             if not math.isfinite(result.loss):
                 return self._fail(trial, proposal, f"its loss is {result.loss}")
             if result.duplicate_of is not None:
@@ -130,13 +131,13 @@ class TrialRunner:
             return self._proposer.explicit(policy_from_dict(json.loads(trial.user_attrs[POLICY])), values)
         return self._proposer.propose(values)
 
-    def _evaluate(self, proposal: Proposal) -> _Result:
+    def _evaluate(self, trial: optuna.Trial, proposal: Proposal) -> _Result:
         best = self._best()
 
-        def behind(partial: Evaluation) -> bool:
-            return self._race is not None and best is not None and self._race.lost(partial, best)
+        def lost(partial: Evaluation) -> bool:
+            return self._race is not None and self._race.lost(trial, partial, best)
 
-        outcome = self._bench.outcome(proposal.policy, behind)
+        outcome = self._bench.outcome(proposal.policy, lost)
         save_grid(outcome.preview, self._grid(proposal.policy))
         made = len(outcome.evaluation.alignment)
         given_up = made < len(self._bench.prompts)
@@ -165,6 +166,7 @@ class TrialRunner:
         if not result.given_up:
             self._study.tell(trial, result.loss)
             return
+        # A repetition has not reported it; of others it is there.
         trial.report(result.loss, step=result.pictures)
         self._study.tell(trial, state=TrialState.PRUNED)
 

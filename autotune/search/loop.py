@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from autotune.search.evaluate import POLICY_ID, TrialRunner
 from autotune.search.interrupts import checkpoint
 from autotune.search.progress import Progress
+from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
 from autotune.search.study import DUPLICATE_OF, evaluated, finished, waiting_recipes
@@ -49,6 +50,7 @@ def search(
         progress: Is told of every candidate.
         pictures: Pictures per candidate, for the progress display.
     """
+    study.pruner = pruner()
     done = evaluated(study)
     for earlier in done:
         if earlier.state is TrialState.COMPLETE:

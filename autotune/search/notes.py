@@ -33,7 +33,7 @@ def trial_note(
     cost = proposal.cost
     lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
     if given_up:
-        lines += [f"Given up after {pictures} pictures, on which it is behind the best candidate beyond doubt.", ""]
+        lines += [f"Given up after {pictures} pictures, on which others are better.", ""]
     lines += ["| | |", "|---|---|"]
     lines += [
         f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",

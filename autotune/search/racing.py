@@ -1,40 +1,61 @@
-"""Giving up on a candidate before all of its pictures are made: once it is behind the best one beyond doubt.
+"""Giving up on a candidate before all of its pictures are made.
 
-Both made the same pictures, so they are compared in pairs, batch by batch, as racing algorithms do (Maron and Moore
-1994; irace, Lopez-Ibanez et al. 2016).
+Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
+is judged on its first pictures, then on twice as many and so on, and goes on where it is among the better half of those
+judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make the
+same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
+doubt, which a paired comparison tells, is given up whatever its rank.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+import optuna
+from optuna.pruners import SuccessiveHalvingPruner
+
 from autotune.quality import Evaluation, Objective
 
-LEAST = 16
+LEAST = 32
 """Pictures before which nobody gives up: fewer say too little of a distance."""
 
 LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
 
+_HALVES = 2
 _RESAMPLES = 400
 
 
+def pruner() -> SuccessiveHalvingPruner:
+    """What a study needs for :meth:`Race.lost`; its resource are pictures."""
+    return SuccessiveHalvingPruner(min_resource=LEAST, reduction_factor=_HALVES)
+
+
 class Race:
-    """Compares candidates with the best one so far, on the pictures both have.
+    """Decides batch by batch whether a candidate goes on.
 
     Args:
         objective: Of all pictures.
     """
 
     def __init__(self, objective: Objective) -> None:
-        self._objective = objective
         self._head = lru_cache(maxsize=8)(objective.head)
 
-    def lost(self, partial: Evaluation, best: Evaluation) -> bool:
-        """Whether a candidate, judged on its first pictures, is worse than ``best``, which has all of them."""
+    def lost(self, trial: optuna.Trial, partial: Evaluation, best: Evaluation | None) -> bool:
+        """Whether to give up on a candidate that has made some of its pictures.
+
+        Args:
+            trial: Is told the loss of these pictures.
+            partial: Their evaluation.
+            best: The best candidate's, of all pictures, if there is one.
+        """
         made = len(partial.alignment)
         if made < LEAST:
             return False
+        trial.report(self._head(made).score(partial).loss, step=made)
+        return trial.should_prune() or (best is not None and self._behind(partial, best))
+
+    def _behind(self, partial: Evaluation, best: Evaluation) -> bool:
+        made = len(partial.alignment)
         same = Evaluation(best.features[:made], best.alignment[:made])
-        difference = self._head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL)
-        return difference.low > 0
+        return self._head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL).low > 0

@@ -30,6 +30,9 @@ _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 
 NAMES = tuple(_SAMPLERS)
 
+LEARN_FROM_PRUNED = ("tpe", "random")
+"""Those that lose nothing when candidates are given up; the others ignore such trials."""
+
 
 def check_sampler(name: str) -> None:
     """Raise InputError unless there is a sampler of that name."""

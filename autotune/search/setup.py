@@ -33,7 +33,7 @@ from autotune.search.making import PictureMaker, picture_maker
 from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import DEFAULT as DEFAULT_SAMPLER
-from autotune.search.samplers import check_sampler
+from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.study import Configuration, digest
 from search_spaces import read_ranges, space_for
 
@@ -132,7 +132,7 @@ def prepare(
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
     sampler: str = DEFAULT_SAMPLER,
-    early_stopping: bool = True,
+    early_stopping: bool | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[Setup, ...]:
     """Resolve defaults and check everything, for each budget; see :func:`autotune.search.tune.tune` for the arguments.
@@ -241,7 +241,7 @@ def prepare(
         max_memory=memory,
         knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in searched.knobs),
         sampler=sampler,
-        early_stopping=early_stopping,
+        early_stopping=sampler in LEARN_FROM_PRUNED if early_stopping is None else early_stopping,
     )
     full_price = price(full)
     proposers = [

@@ -91,7 +91,7 @@ def tune(
     max_steps: int | None = None,
     trials: int = 48,
     timeout: float = 240.0,
-    images: int = 64,
+    images: int = 256,
     held_out_images: int = 264,
     batch_size: int = 16,
     seed: int = 0,
@@ -102,7 +102,7 @@ def tune(
     weight_clip: float | None = None,
     space: Ranges | None = None,
     sampler: str = "tpe",
-    early_stopping: bool = True,
+    early_stopping: bool | None = None,
     target: Profile | str | Path | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -135,7 +135,7 @@ def tune(
         max_steps: Most steps a policy may have, by default half more than the full run.
         trials: Candidates to evaluate; repetitions are not counted, recipes are.
         timeout: Seconds after which no further candidate begins. The recipes always run.
-        images: Pictures per candidate.
+        images: Most pictures per candidate.
         held_out_images: Pictures per run of the last round; prompts are used equally often.
         batch_size: Pictures per pipeline call.
         seed: Decides the candidates, the choice of prompts and the pictures' seeds.
@@ -149,7 +149,8 @@ def tune(
         space: Other ranges for some knobs of the search space, as a mapping of names to pairs, both ends included, or a
             TOML file (:func:`search_spaces.read_ranges`). Fewer steps are compared with whatever the ranges say.
         sampler: Optuna's sampler: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
-        early_stopping: Whether no more pictures are made of a candidate that is behind the best one beyond doubt.
+        early_stopping: Whether no more pictures are made of candidates that are not among the better ones on their
+            first; None: with the samplers that learn from such candidates, ``tpe`` and ``random``.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
             is then profiled (once; the profile is kept).
         call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
@@ -211,7 +212,7 @@ def tune_budgets(
     budgets: Sequence[str],
     *,
     prompts: Prompts | None = None,
-    images: int = 64,
+    images: int = 256,
     held_out_images: int = 264,
     batch_size: int = 16,
     seed: int = 0,

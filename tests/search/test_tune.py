@@ -100,7 +100,9 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
 
 
 def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    few = {"scale": (1, 3), "handoff": (0, 0), "forecast": (0, 0), "solver": (0, 0), "skew": (0, 0), "warm_up": (0, 1)}
+    fixed = ("scale", "switch", "handoff", "warm_up", "forecast", "guidance_start", "solver", "skew")
+    plain = space_for(pipe).recipes[0].values
+    few = {name: (plain[name], plain[name]) for name in fixed} | {"depth": (0, 2), "interval": (1, 3)}
     arguments |= {"trials": 30, "space": few}
     result = tune(pipe, "40%", **arguments)
     repeats = [trial for trial in result.study.trials if "duplicate_of" in trial.user_attrs]
