@@ -68,7 +68,7 @@ def test_a_family_makes_the_same_pictures_with_it(name: str) -> None:
     structure = structure_of(family, pipe)
     cases = [case for case in names(family) if name in FULL or case in TELLING | ALSO]
     found = [technique(case, family, structure) for case in cases]
-    for policy in [changed for policy in found if policy for changed in (policy, *later_changes(family, policy))]:
+    for policy in [other for base in found if base for other in (base, *later_changes(family, base))]:
         expected = plainly(family, pipe, policy)
         assert torch.equal(sharing(family, pipe, policy, cache), expected), policy.id
     skipped = sum(use.skipped for use in cache.take_uses())
