@@ -5,9 +5,7 @@ solver and timesteps, and a plan that does the same in its first calls of the de
 again: the pipeline runs its loop as ever, but for so many calls the denoiser is not run, and then everything that a
 later call could depend on is put in place as the earlier run left it.
 
-Kept are the states after 1, 2 and every third call. Over 150 policies sampled from the space of the shipped U-Net
-and five walks of 60 one-change steps through it, this finds again most of what the policies share: keeping every
-state would spare a twelfth more of the calls in the walks, and takes three times the memory.
+Which states are kept was chosen by ``studies/prefix_reuse.py``, which prints what else could be.
 """
 
 from __future__ import annotations
@@ -265,7 +263,7 @@ class SharedCall:
         """Whether to leave a checkpoint after so many calls."""
         self._follow(plan)
         self._cache._guided[self._identity] = guided
-        return calls <= 2 or calls % 3 == 0
+        return is_kept(calls)
 
     def add(self, checkpoint: Checkpoint) -> None:
         # A call that drew from a global generator depends on more than its arguments.
@@ -287,6 +285,11 @@ class SharedCall:
         if self._device.type != "cpu":
             states.append(torch.get_device_module(self._device).get_rng_state(self._device))
         return states
+
+
+def is_kept(calls: int) -> bool:
+    """Whether a state is kept after so many calls: densely at first, where most policies part, then every third."""
+    return calls <= 2 or calls % 3 == 0
 
 
 def setting_of(scheduler: Any, arguments: Mapping[str, Any]) -> str | None:
