@@ -26,8 +26,9 @@ from rich.table import Table
 from autotune.cost import Pricer
 from autotune.demo import demo_assets, demo_pipeline
 from autotune.policy import CacheRule, Policy
-from autotune.runtime.checkpoints import PrefixCache, is_kept
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.runtime.prefix import features_read, prefix_keys
+from autotune.runtime.sharing import is_kept
 from autotune.search.making import PictureMaker, picture_maker, without_bars
 from search_spaces import SearchSpace, space_for
 

@@ -1,7 +1,7 @@
 """How far two plans do the same, and what a plan must find to go on from where another one stood. Pure.
 
 Two runs with the same prompts, seeds and settings share their trajectory as long as everything that decides it is
-the same; see :mod:`autotune.runtime.checkpoints` for how that spares denoiser calls.
+the same; see :mod:`autotune.runtime.sharing` for how that spares denoiser calls.
 """
 
 from __future__ import annotations

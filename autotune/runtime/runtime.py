@@ -23,23 +23,14 @@ from autotune.families import LatentSize, family_of
 from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
-from autotune.runtime.checkpoints import (
-    Checkpoint,
-    PrefixCache,
-    SharedCall,
-    cloned,
-    emptied,
-    filled,
-    restore_scheduler,
-    scheduler_state,
-    setting_of,
-)
+from autotune.runtime.checkpoints import Checkpoint, PrefixCache
+from autotune.runtime.exact import cloned, filled
 from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
-from autotune.runtime.prefix import Feature, features_read
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
+from autotune.runtime.sharing import SharedCall, setting_of, shared_call
 from autotune.runtime.timesteps import arguments_for, scheduler_for, try_steps
 from autotune.structure import Structure
 from autotune.units import find_units
@@ -129,7 +120,7 @@ class Runtime:
     def call_sharing(self, *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline; see :func:`autotune.runtime.apply.applied_sharing`."""
         assert self._prefixes is not None
-        shared = self._shared = self._prefixes.call(args, kwargs)
+        shared = self._shared = shared_call(self._prefixes, args, kwargs)
         try:
             output = self.pipe(*args, **kwargs)
         finally:
@@ -368,8 +359,9 @@ class Runtime:
         self.session.advance()
         if self.session.plan is None:
             self._forget()
-        elif self._sharing:
-            self._leave_checkpoint(result)
+        elif self._sharing and self._shared is not None:
+            guided = self._branches_stacked == 2 or self._guided_calls
+            self._shared.leave(self._plan, result, self.scheduler, self.session, self._low, guided=guided)
         return result
 
     def _evaluate(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -476,10 +468,11 @@ class Runtime:
     # Sharing with earlier calls
 
     def _find_checkpoint(self, shared: SharedCall) -> None:
-        """Where the call can go on from an earlier one, go by the plan that this turned out to need."""
-        guided = shared.guided()
+        """Where an earlier call with the same arguments has left a state that serves, go on from there."""
+        guided = shared.guided
         if guided is None:
             return
+        # The earlier call has shown which of the two plans is followed.
         plan = self._plan if guided or self._unguided is None else self._unguided
         self._resuming = shared.find(plan)
         if self._resuming is not None:
@@ -487,59 +480,15 @@ class Runtime:
 
     def _skip(self, checkpoint: Checkpoint) -> Any:
         """A scheduler step that an earlier call has made; with the last of them take on the state it had then."""
+        assert self._shared is not None
         self._skipped += 1
         self._new_step()
         if self._skipped == checkpoint.calls:
             self._resuming = None
-            self._take_on(checkpoint)
+            if checkpoint.low is None:
+                self._low = None
+            self._shared.take_on(checkpoint, self.scheduler, self.session, self._low)
         return cloned(checkpoint.result)
-
-    def _take_on(self, checkpoint: Checkpoint) -> None:
-        assert self._shared is not None
-        restore_scheduler(self.scheduler, checkpoint.scheduler)
-        for generator, state in zip(self._shared.generators, checkpoint.generators, strict=True):
-            generator.set_state(state.clone())
-        if checkpoint.low is None:
-            self._low = None
-        else:
-            assert self._low is not None
-            latents, self._low.size = checkpoint.low
-            self._low.latents = latents.clone()
-        read = {(unit, call) for unit, call, _ in features_read(self._plan, checkpoint.calls)}
-        features = {
-            (branch, unit, call): kept
-            for (unit, call, _), rows in checkpoint.features.items()
-            if (unit, call) in read
-            for branch, kept in rows.items()
-        }
-        self.session.resume(checkpoint.calls, features, checkpoint.shapes)
-
-    def _leave_checkpoint(self, result: Any) -> None:
-        """After a step: all that the next one depends on, where that can be had."""
-        shared, calls = self._shared, self.session.position
-        assert shared is not None
-        guided = self._branches_stacked == 2 or self._guided_calls
-        if not shared.wants(self._plan, calls, guided=guided):
-            return
-        state = scheduler_state(self.scheduler)
-        if state is None:
-            return
-        features: dict[Feature, dict[int, tuple[int, Any]]] = {}
-        for (branch, unit, call), kept in self.session.features.items():
-            features.setdefault((unit, call, self._plan.residuals.get(unit)), {})[branch] = kept
-        low = None if self._low is None else (self._low.latents.clone(), self._low.size)
-        shared.add(
-            Checkpoint(
-                calls=calls,
-                result=cloned(result),
-                output=emptied(shared.output),
-                scheduler=state,
-                generators=tuple(generator.get_state() for generator in shared.generators),
-                low=low,
-                features=features,
-                shapes=self.session.shapes,
-            )
-        )
 
     @functools.cached_property
     def _sample_name(self) -> str:
