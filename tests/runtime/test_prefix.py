@@ -204,6 +204,14 @@ def test_a_checkpoint_without_what_is_read_later_is_passed_over() -> None:
     assert skipped(prefixes) == [0, 0, 3]
 
 
+def test_states_hold_what_any_of_the_calls_kept() -> None:
+    prefixes = PrefixCache(ROOMY)
+    for policy in (reusing(0, 1, 2, 5), reusing(0, 1, 2, 5, unit="mid_block"), reusing(0, 1, 2, 4)):
+        assert torch.equal(sharing(policy, prefixes), plainly(policy))
+    # After three calls the first has kept one unit's output, the second another's; the third takes the first's.
+    assert skipped(prefixes) == [0, 2, 3]
+
+
 @pytest.mark.parametrize(
     "change",
     [
