@@ -27,6 +27,7 @@ def picture_batches(
     steps: int | None = None,
     batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
+    call: Callable[..., Any] | None = None,
 ) -> Generator[Tensor, None, None]:
     """Run the pipeline, under whatever policy is applied, on ``prompts`` with one seed each.
 
@@ -37,6 +38,7 @@ def picture_batches(
         guidance_scale: the pipeline's default when None.
         steps: for a pipeline without a policy; None leaves the number to policy or pipeline.
         on_batch: called with the number of pictures made so far.
+        call: what is called in the pipeline's place, see :func:`autotune.runtime.apply.applied_sharing`.
 
     Yields:
         Pictures (n, 3, H, W) uint8 on the CPU, n at most ``batch_size``.
@@ -54,7 +56,7 @@ def picture_batches(
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
-        images = pipe(list(prompts[batch]), generator=generators, **options).images
+        images = (call or pipe)(list(prompts[batch]), generator=generators, **options).images
         if not torch.isfinite(images).all():
             raise FloatingPointError("the pipeline made pictures with NaN or infinite values")
         if on_batch is not None:

@@ -159,6 +159,11 @@ class Pricer:
             latent_bytes=self._latent_bytes(plan) * batch_size,
         )
 
+    def first_calls_flops(self, policy: Policy, calls: int) -> int:
+        """FLOPs for one picture of the first ``calls`` calls of the denoiser, which a run may share with another."""
+        steps = self.plan(policy).steps[:calls]
+        return sum(self._work(step.pattern, step.height, step.width).flops * step.branches for step in steps)
+
     def full_cost(self, batch_size: int = 1) -> Cost:
         """What the full run costs."""
         return self.price(Policy(steps=self.full_steps), batch_size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from autotune.errors import InputError
 from autotune.policy import Policy
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.runtime.runtime import ATTRIBUTE, Runtime
 from autotune.runtime.session import Session
 
@@ -32,11 +33,7 @@ def apply_policy(pipe: P, policy: Policy, *, strict: bool = True) -> P:
         >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))
         >>> image = pipe("fluent red apple").images[0]
     """
-    if hasattr(pipe, ATTRIBUTE):
-        raise InputError("this pipeline already runs under a policy: call remove_policy(pipe) first")
-    runtime = Runtime(pipe, policy, strict=strict)
-    runtime.install()
-    setattr(pipe, ATTRIBUTE, runtime)
+    _install(pipe, policy, strict, None)
     return pipe
 
 
@@ -64,6 +61,28 @@ def applied(pipe: P, policy: Policy, *, strict: bool = True) -> Iterator[P]:
         remove_policy(pipe)
 
 
+@contextmanager
+def applied_sharing(pipe: Any, policy: Policy, prefixes: PrefixCache) -> Iterator[Callable[..., Any]]:
+    """As :func:`applied`; what is yielded is called in the pipeline's place and shares prefixes with earlier calls.
+
+    It returns what the pipeline returns, bit for bit. Shared are calls with a generator whose other arguments are
+    numbers, strings and collections of these: any picture, latents or callback, and the call is made plainly. The
+    denoiser must be deterministic, and neither weights nor pipeline may change while ``prefixes`` is in use.
+
+    Raises:
+        InputError: as :func:`apply_policy`, or ``prefixes`` are of another pipeline.
+
+    Example:
+        >>> with applied_sharing(pipe, policy, PrefixCache(2**30)) as call:
+        ...     image = call("fluent red apple", generator=torch.Generator().manual_seed(0)).images[0]
+    """
+    runtime = _install(pipe, policy, True, prefixes)
+    try:
+        yield runtime.call_sharing
+    finally:
+        remove_policy(pipe)
+
+
 def session_of(pipe: Any) -> Session | None:
     """The session of a pipeline under a policy (for tests and tools), or None."""
     runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
@@ -74,3 +93,12 @@ def plain_scheduler(pipe: Any) -> Any:
     """The pipeline's own scheduler, whether or not a policy has put another in its place."""
     runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
     return pipe.scheduler if runtime is None else runtime.plain_scheduler
+
+
+def _install(pipe: Any, policy: Policy, strict: bool, prefixes: PrefixCache | None) -> Runtime:
+    if hasattr(pipe, ATTRIBUTE):
+        raise InputError("this pipeline already runs under a policy: call remove_policy(pipe) first")
+    runtime = Runtime(pipe, policy, strict=strict, prefixes=prefixes)
+    runtime.install()
+    setattr(pipe, ATTRIBUTE, runtime)
+    return runtime

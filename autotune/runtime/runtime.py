@@ -23,11 +23,14 @@ from autotune.families import LatentSize, family_of
 from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
+from autotune.runtime.checkpoints import Checkpoint, PrefixCache
+from autotune.runtime.exact import cloned, filled
 from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
+from autotune.runtime.sharing import SharedCall, setting_of, shared_call
 from autotune.runtime.timesteps import arguments_for, scheduler_for, try_steps
 from autotune.structure import Structure
 from autotune.units import find_units
@@ -37,9 +40,12 @@ _NOTHING: Any = object()
 
 
 class Runtime:
-    """See the module docstring. Raises in ``__init__``, before anything is changed, where the policy does not fit."""
+    """See the module docstring. Raises in ``__init__``, before anything is changed, where the policy does not fit.
 
-    def __init__(self, pipe: Any, policy: Policy, *, strict: bool) -> None:
+    With ``prefixes``, :meth:`call_sharing` makes pipeline calls that share what they begin with.
+    """
+
+    def __init__(self, pipe: Any, policy: Policy, *, strict: bool, prefixes: PrefixCache | None = None) -> None:
         self.pipe = pipe
         self.policy = policy
         self.family = family_of(pipe)
@@ -53,6 +59,10 @@ class Runtime:
             # Whether another size fits shows when it is asked for, before the first denoising step.
             full = latents_of(pipe, policy.model.height, policy.model.width)
             compile_plan(policy, self.structure, full.height, full.width)
+        self._prefixes = prefixes
+        if prefixes is not None:
+            prefixes.serve(root_of(self.denoiser))
+        self._shared: SharedCall | None = None
         self._make_hooks()
         self._unhooked: dict[str, Any] = {}
         # With what the instance itself had by that name, as other tools leave it.
@@ -106,6 +116,18 @@ class Runtime:
         if self.pipe.scheduler is self.scheduler and self.scheduler is not self.plain_scheduler:
             self.pipe.scheduler = self.plain_scheduler
         self._replaced.clear()
+
+    def call_sharing(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the pipeline; see :func:`autotune.runtime.apply.applied_sharing`."""
+        assert self._prefixes is not None
+        shared = self._shared = shared_call(self._prefixes, args, kwargs)
+        try:
+            output = self.pipe(*args, **kwargs)
+        finally:
+            self._shared = None
+        if shared is not None:
+            shared.end()
+        return output
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -200,6 +222,11 @@ class Runtime:
         self._low: LowResolution | None = None
         self._unguided: Plan | None = None
         self._branches_stacked = 1
+        self._guided_calls = False
+        self._sharing = False
+        self._setting: str | None = None
+        self._resuming: Checkpoint | None = None
+        self._skipped = 0
         self._new_step()
 
     def _new_step(self) -> None:
@@ -218,6 +245,8 @@ class Runtime:
         arguments = arguments_for(self.policy, self.pipe, self.scheduler, bound, extra)
         original(**arguments)
         self._calls = calls_per_step(self.scheduler, self.policy.steps, len(self.scheduler.timesteps))
+        if self._shared is not None:
+            self._setting = setting_of(self.scheduler, arguments)
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Image-to-image: how many of the policy's steps are left at this strength."""
@@ -299,9 +328,12 @@ class Runtime:
         step = self.session.step
         if step is None or self._branch == 0:
             return original(model_output, timestep, sample, *args, **kwargs)
+        if self._resuming is not None:
+            return self._skip(self._resuming)
         if self._unguided is not None:
             # The first step shows whether there is guidance; what only the other plan takes later goes.
-            if self._branch == 1:
+            self._guided_calls = self._branch > 1
+            if not self._guided_calls:
                 self._plan = self._unguided
             self.session.revise(self._plan)
             self._unguided = None
@@ -327,6 +359,9 @@ class Runtime:
         self.session.advance()
         if self.session.plan is None:
             self._forget()
+        elif self._sharing and self._shared is not None:
+            guided = self._branches_stacked == 2 or self._guided_calls
+            self._shared.leave(self._plan, result, self.scheduler, self.session, self._low, guided=guided)
         return result
 
     def _evaluate(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -358,6 +393,8 @@ class Runtime:
                 f"{type(self.pipe).__name__} evaluates its denoiser more than once a step in this call (an extra"
                 " guidance technique?), which no policy plans: turn it off or call remove_policy(pipe)"
             )
+        if self._resuming is not None:
+            return filled(self._resuming.output)
         if branch == 1 and step.branches == 1:
             return self._first_output
         if self._low is not None:
@@ -383,7 +420,11 @@ class Runtime:
         self.session.leave(branch, rows)
         if step.branches == 1 and self.family.branches == "separate":
             self._first_output = output
-        return twice(output) if halved else output
+        if halved:
+            output = twice(output)
+        if self._sharing and self._shared is not None:
+            self._shared.output = output
+        return output
 
     def _begin(self, sample: Any, kwargs: dict[str, Any]) -> None:
         """At the first denoiser call everything about the pipeline call is known: compile its plan."""
@@ -417,7 +458,37 @@ class Runtime:
                 self.family, self.scheduler, self._unhooked, self._full, size, latents, self._noised
             )
         self._plan = plan
-        self.session.begin(plan)
+        if self._shared is not None and self._start == 0 and self._noised is None and self._mask is None:
+            key = self.policy.key
+            self._sharing = self._shared.begin(self._setting, batch, key, _stack(raw).device)
+            if self._sharing:
+                self._find_checkpoint(self._shared)
+        self.session.begin(self._plan)
+
+    # Sharing with earlier calls
+
+    def _find_checkpoint(self, shared: SharedCall) -> None:
+        """Where an earlier call with the same arguments has left a state that serves, go on from there."""
+        guided = shared.guided
+        if guided is None:
+            return
+        # The earlier call has shown which of the two plans is followed.
+        plan = self._plan if guided or self._unguided is None else self._unguided
+        self._resuming = shared.find(plan)
+        if self._resuming is not None:
+            self._plan, self._unguided, self._guided_calls = plan, None, guided
+
+    def _skip(self, checkpoint: Checkpoint) -> Any:
+        """A scheduler step that an earlier call has made; with the last of them take on the state it had then."""
+        assert self._shared is not None
+        self._skipped += 1
+        self._new_step()
+        if self._skipped == checkpoint.calls:
+            self._resuming = None
+            if checkpoint.low is None:
+                self._low = None
+            self._shared.take_on(checkpoint, self.scheduler, self.session, self._low)
+        return cloned(checkpoint.result)
 
     @functools.cached_property
     def _sample_name(self) -> str:

@@ -58,6 +58,30 @@ class Session:
             hook.shape = None
 
     @property
+    def features(self) -> Mapping[tuple[int, int, int], tuple[int, Any]]:
+        """Kept results by (branch, unit, call), with the rows they were computed for."""
+        return dict(self._kept)
+
+    @property
+    def shapes(self) -> Mapping[int, Any]:
+        """What units' hooks note of their outputs, for stand-ins."""
+        return {unit: hook.shape for unit, hook in self._hooks.items() if hook.passes or hook.shape is not None}
+
+    def resume(
+        self, calls: int, features: Mapping[tuple[int, int, int], tuple[int, Any]], shapes: Mapping[int, Any]
+    ) -> None:
+        """Stand where another call stood after so many calls, with :attr:`features` and :attr:`shapes` it had then."""
+        self._position = calls
+        self._kept = dict(features)
+        for unit, hook in self._hooks.items():
+            hook.shape = shapes.get(unit)
+
+    @property
+    def position(self) -> int:
+        """How many calls of the denoiser are done."""
+        return self._position
+
+    @property
     def step(self) -> Step | None:
         """The step being computed, or None outside of a call under the policy."""
         return None if self.plan is None else self.plan.steps[self._position]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from autotune.families import family_of
 from autotune.generate import picture_batches
 from autotune.policy import MAX_STEPS, Policy
 from autotune.runtime import applied
-from autotune.runtime.apply import session_of
+from autotune.runtime.apply import applied_sharing, session_of
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.runtime.models import native_size, recommended
 from autotune.search.bench import Pictures
 
@@ -28,6 +29,7 @@ class PictureMaker:
         width: Pixels.
         guidance_scale: Of classifier-free guidance.
         batch_size: Pictures per pipeline call.
+        prefixes: What calls under other policies began with, to go on from; None makes every call from its start.
     """
 
     pipe: Any
@@ -35,6 +37,7 @@ class PictureMaker:
     width: int
     guidance_scale: float
     batch_size: int
+    prefixes: PrefixCache | None = None
 
     @property
     def guided(self) -> bool:
@@ -65,7 +68,7 @@ class PictureMaker:
             seeds: As many.
             on_batch: Called with the number of pictures made so far.
         """
-        with applied(self.pipe, policy):
+        with self._callable(policy) as call:
             yield from picture_batches(
                 self.pipe,
                 prompts,
@@ -75,7 +78,14 @@ class PictureMaker:
                 guidance_scale=self.guidance_scale,
                 batch_size=self.batch_size,
                 on_batch=on_batch,
+                call=call,
             )
+
+    def _callable(self, policy: Policy) -> AbstractContextManager[Callable[..., Any]]:
+        """The pipeline under the policy."""
+        if self.prefixes is None:
+            return applied(self.pipe, policy)
+        return applied_sharing(self.pipe, policy, self.prefixes)
 
 
 def picture_maker(
@@ -85,8 +95,11 @@ def picture_maker(
     width: int | None = None,
     guidance_scale: float | None = None,
     batch_size: int = 16,
+    prefixes: PrefixCache | None = None,
 ) -> PictureMaker:
     """A maker of pictures; what is None is the model's own: native size and recommended, else default, guidance.
+
+    With ``prefixes`` pictures under policies that begin alike share that; they are the same to the bit.
 
     Raises:
         InputError: the pipeline makes no pictures of that size, runs under a policy already, or is not supported.
@@ -99,7 +112,7 @@ def picture_maker(
     if guidance_scale is None:
         default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default
         guidance_scale = float(recommended(pipe).get("guidance_scale", default))
-    return PictureMaker(pipe, height, width, guidance_scale, batch_size)
+    return PictureMaker(pipe, height, width, guidance_scale, batch_size, prefixes)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ import torch
 
 from autotune.errors import InputError
 from autotune.generate import generate
-from autotune.policy import Policy
+from autotune.policy import Guidance, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.runtime.models import native_size
 from autotune.search.making import PictureMaker, picture_maker, without_bars
 
@@ -30,7 +31,7 @@ def test_what_is_not_given_is_the_models_own(pipe: Any) -> None:
         ({"batch_size": 0}, "batch_size is 0; give a number from 1"),
     ],
 )
-def test_what_cannot_be_made_is_refused(pipe: Any, options: dict[str, int], words: str) -> None:
+def test_what_cannot_be_made_is_refused(pipe: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         picture_maker(pipe, **options)
 
@@ -65,3 +66,14 @@ def test_bars_come_back(pipe: Any) -> None:
         assert pipe._progress_bar_config["disable"]
         raise KeyError
     assert pipe._progress_bar_config == before
+
+
+def test_prefixes_change_no_picture_and_spare_steps(pipe: Any) -> None:
+    prefixes = PrefixCache(2**28)
+    plain, shared = picture_maker(pipe, batch_size=2), picture_maker(pipe, batch_size=2, prefixes=prefixes)
+    prompts, seeds = ["noto apple", "noto dog", "noto apple"], [3, 4, 5]
+    for policy in (Policy(steps=4), Policy(steps=4, guidance=Guidance(stop_step=2))):
+        expected = torch.cat(list(plain.pictures(policy, prompts, seeds)))
+        assert torch.equal(torch.cat(list(shared.pictures(policy, prompts, seeds))), expected)
+    assert [(use.pictures, use.skipped) for use in prefixes.take_uses()] == [(2, 0), (1, 0), (2, 2), (1, 2)]
+    assert session_of(pipe) is None
