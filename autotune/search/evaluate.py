@@ -16,16 +16,15 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune.policy import Policy, policy_from_dict
+from autotune.policy import Policy
 from autotune.search.bench import Bench
 from autotune.search.grid import save_grid
 from autotune.search.notes import trial_note
 from autotune.search.proposals import Proposal, Proposer
-from autotune.search.study import DUPLICATE_OF, FAILURE, RECIPE
+from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, POLICY_ID, POLICY_KEY, RECIPE
 
 _LOG = logging.getLogger(__name__)
 
-POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
@@ -152,8 +151,3 @@ def artifact_store(run_dir: Path) -> FileSystemArtifactStore:
     folder = run_dir / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
     return FileSystemArtifactStore(str(folder))
-
-
-def policy_of(trial: FrozenTrial) -> Policy:
-    """The policy that a trial evaluated."""
-    return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")

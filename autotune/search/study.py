@@ -15,11 +15,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
+from autotune.policy import Policy, policy_from_dict
 
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"
 RECIPE = "recipe"
+POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
 _BUSY_SECONDS = 30
 # Random candidates only help until there is something to learn from; the recipes are enough of a start.
@@ -134,6 +136,11 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def evaluated(study: optuna.Study) -> list[FrozenTrial]:
     """Finished trials that cost an evaluation: all but duplicates of earlier ones."""
     return [trial for trial in finished(study) if DUPLICATE_OF not in trial.user_attrs]
+
+
+def policy_of(trial: FrozenTrial) -> Policy:
+    """The policy that a trial evaluated."""
+    return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")
 
 
 def waiting_recipes(study: optuna.Study) -> int:

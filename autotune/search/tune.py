@@ -24,17 +24,21 @@ from autotune.cost.environment import describe_device, versions
 from autotune.errors import InputError
 from autotune.policy import MeasuredTime, Policy, PolicyCost, PredictedTime, Provenance
 from autotune.search.bench import Bench, Pictures
-from autotune.search.evaluate import POLICY_ID, POLICY_KEY, TrialRunner, artifact_store
+from autotune.search.evaluate import TrialRunner, artifact_store
 from autotune.search.finalists import Contender, Finalists, best_trials, judge
 from autotune.search.grid import save_grid
 from autotune.search.interrupts import Interrupted, checkpoint, deferred
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.making import without_bars
+from autotune.search.outline import keep_outline
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
 from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
+from autotune.search.showcase import keep_showcase
 from autotune.search.study import (
     DUPLICATE_OF,
+    POLICY_ID,
+    POLICY_KEY,
     enqueue_recipes,
     evaluated,
     finished,
@@ -216,7 +220,11 @@ def tune(
         study = open_study(name, storage or sqlite_url(folder / "study.db"), setup.configuration)
         try:
             with deferred(), Progress(quiet=quiet) as progress:
-                return _run(setup, study, folder, trials, timeout, progress)
+                keep_outline(setup, folder, study=name, storage=storage)
+                result = _run(setup, study, folder, trials, timeout, progress)
+                shown = [run.policy for run in result.finalists.podium]
+                keep_outline(setup, folder, study=name, storage=storage, policies=shown)
+                return result
         except KeyboardInterrupt:
             release_interrupted(study)
             raise Interrupted(folder) from None
@@ -284,6 +292,8 @@ def _run(
     finalists.save(folder / "finalists.json")
     policy = _export(setup, study, finalists)
     policy.save(folder / "policy.json")
+    progress.stage("pictures to look at")
+    keep_showcase(folder, finalists, held_out, setup.held_out.seeds, setup.pictures)
     previews = tuple(held_out.outcome(run.policy).preview for run in finalists.podium)
     return TuneResult(
         policy=policy,
