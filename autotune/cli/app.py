@@ -423,6 +423,27 @@ def describe(
 
 
 @app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/emoji-unet-40pct.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it anew whenever the search got further, until it ends or Ctrl-C.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL the run was given.", show_default="what the folder says")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print what the page says as a JSON document, one line a page.")
+    ] = False,
+) -> None:
+    """Write report.html, one page with everything about a run, finished or not; no model is loaded."""
+    from autotune.cli.report import run_report
+
+    page = None if out is None else checks.file_to_write(out)
+    run_report(run_dir, storage=checks.storage(storage), out=page, watch=watch, as_json=json)
+
+
+@app.command()
 def dashboard(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/emoji-unet-40pct.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,

@@ -12,6 +12,8 @@ from rich.console import Console
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.report.page import FILE, write_report
+from autotune.report.run import read_run
 
 if TYPE_CHECKING:
     from autotune.search.tune import TuneResult
@@ -75,8 +77,10 @@ def _run(pipe: Any, options: TuneOptions) -> int:
     rows = _rows(result)
     comparison = result.run_dir / "comparison.png"
     _save_comparison(result, rows, comparison)
+    page = result.run_dir / FILE
+    write_report(read_run(result.run_dir, study=result.study), page)
     if not options.quiet:
-        _show(result, rows, comparison)
+        _show(result, rows, comparison, page)
     return EXPORTED if result.finalists.better else FEWER_STEPS_WIN
 
 
@@ -126,7 +130,7 @@ def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     save_grid(columns, prompts, path)
 
 
-def _show(result: TuneResult, rows: list[Row], comparison: Path) -> None:
+def _show(result: TuneResult, rows: list[Row], comparison: Path, page: Path) -> None:
     finalists = result.finalists
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -137,6 +141,7 @@ def _show(result: TuneResult, rows: list[Row], comparison: Path) -> None:
         verdict(finalists.difference, finalists.fewer_steps.policy.steps),
         f"Exported {exported} to {result.run_dir / 'policy.json'}",
         f"Compare the pictures in {comparison}",
+        f"Read the report: {page}",
         f"See every trial: postdiff dashboard {result.run_dir}",
         *(f"Note: {note}" for note in result.notes),
     ]

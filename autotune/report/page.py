@@ -56,7 +56,8 @@ def write_report(run: Run, path: Path, *, reload_seconds: int | None = None) -> 
 
 def render(run: Run, *, reload_seconds: int | None = None) -> str:
     """The page as HTML."""
-    return _template().render(view_of(run) | {"reload_seconds": None if run.finished else reload_seconds})
+    view = view_of(run) | {"reload_seconds": None if run.finished else reload_seconds}
+    return str(_template().render(view))
 
 
 def view_of(run: Run) -> dict[str, Any]:

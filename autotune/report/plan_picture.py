@@ -99,8 +99,8 @@ def draw(plan: Plan, table: WorkTable | None = None, *, unfold: bool = False) ->
     actions = [tuple(call[unit] for call in per_call) for unit in range(len(structure.units))]
     parts = parts_of(structure)
     groups: dict[tuple[object, ...], list[int]] = {}
-    for unit, row in enumerate(actions):
-        key = (unit,) if unfold else (parts[unit], row)
+    for unit, done in enumerate(actions):
+        key = (unit,) if unfold else (parts[unit], done)
         groups.setdefault(key, []).append(unit)
     whole = {part: [unit for unit, name in enumerate(parts) if name == part] for part in parts}
     total = table.total.flops if table else 0

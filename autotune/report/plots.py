@@ -161,7 +161,7 @@ def progress(run: Run) -> Figure:
 
 def importances(found: Mapping[str, float]) -> Figure:
     """Bars, the most important knob on top."""
-    names = list(reversed(found))
+    names = list(found)[::-1]
     data = [
         {
             "type": "bar",
@@ -200,7 +200,7 @@ def cost_by_step(breakdown: Breakdown) -> Figure:
     layout["annotations"] = [
         _note("a call of the full run", x=1, y=100, xref="paper", xanchor="right", yanchor="bottom")
     ]
-    layout["bargap"] = 0.15
+    layout |= {"bargap": 0.15, "hovermode": "x"}
     return {"data": data, "layout": layout}
 
 

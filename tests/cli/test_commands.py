@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from PIL import Image, ImageChops
@@ -117,6 +118,7 @@ def test_every_budget_has_a_run_of_its_own(
         return SimpleNamespace(
             policy=finalists.winner.policy,
             finalists=finalists,
+            study=optuna.create_study(),
             run_dir=options["run_dir"],
             preview_prompts=("red apple",),
             previews=(torch.zeros(1, 3, 64, 64, dtype=torch.uint8),) * 3,
@@ -153,6 +155,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
         return SimpleNamespace(
             policy=finalists.winner.policy,
             finalists=finalists,
+            study=optuna.create_study(),
             run_dir=tmp_path,
             preview_prompts=("red apple", "blue cat"),
             previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
@@ -172,6 +175,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
     with Image.open(tmp_path / "comparison.png") as grid:
         assert grid.width > 4 * 128
         assert grid.height > 2 * 128
+    assert (tmp_path / "report.html").is_file() and "report.html" in output
     assert run(["tune", "--quiet", "--out", str(tmp_path)]) == code
     assert capsys.readouterr().out == ""
 

@@ -19,6 +19,8 @@
     const figure = JSON.parse(plot.text, (_, value) =>
       typeof value === "string" && /^@[a-z]+$/.test(value) ? style.getPropertyValue(`--${value.slice(1)}`).trim() : value,
     );
+    // The legend needs more lines where there is less room.
+    if (plot.target.clientWidth < 560) figure.layout.height += 16 * figure.data.length;
     plot.drawn = true;
     Plotly.react(plot.target, figure.data, figure.layout, { responsive: true, displaylogo: false });
   };
