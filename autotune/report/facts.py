@@ -12,9 +12,11 @@ from autotune.report.table import verdict
 from autotune.search.notes import in_words
 from autotune.search.recipes import FEWER_STEPS
 
-NOT_APART, WORSE, BETTER = "not told apart from the full run", "worse than the full run", "better than the full run"
+NOT_APART = "not told apart from the full run’s"
+WORSE, BETTER = "worse than the full run’s", "better than the full run’s"
 
 _GIGA = 1e9
+_SAME = 0.03
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def subject(run: Run) -> str:
     """Model and budget: ``emoji-unet within 40%``."""
     if run.outline is None:
         return run.study.study_name
-    name = run.outline.model.rstrip("/").rpartition("/")[2]
-    return f"{name} within {run.outline.budget}"
+    return f"{run.outline.model} within {run.outline.budget}"
 
 
 def against_full(loss: Interval) -> str:
@@ -77,9 +78,11 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace(".0%", "%").replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def factor(share: float) -> str:
-    """How many times cheaper."""
-    return f"{1 / share:.1f}"
+def factor(share: float, less: str, more: str) -> str:
+    """``2.5 times less``, or more; ``about the same`` within three percent."""
+    if abs(share - 1) <= _SAME:
+        return "about the same"
+    return f"{1 / share:.3g} times {less}" if share < 1 else f"{share:.3g} times {more}"
 
 
 def _finished(run: Run) -> Facts:
@@ -114,7 +117,7 @@ def _finished(run: Run) -> Facts:
                 "Compute",
                 percent(exported.cost.relative),
                 f"of the full run: {exported.cost.flops / _GIGA:,.4g} of {found.full.cost.flops / _GIGA:,.4g} GFLOPs a"
-                f" picture, {factor(exported.cost.relative)} times less",
+                f" picture, {factor(exported.cost.relative, 'less', 'more')}",
             ),
             _time_card(time, found.full.time),
             Card(
@@ -173,8 +176,8 @@ def _time_card(time: MeasuredTime | None, full: MeasuredTime | None) -> Card:
     return Card(
         "Time",
         percent(time.relative),
-        f"of the full run: {of} a picture, {factor(time.relative)} times faster, in batches of {time.batch_size} on"
-        f" {time.device}",
+        f"of the full run: {of} a picture, {factor(time.relative, 'faster', 'slower')}, in batches of"
+        f" {time.batch_size} on {time.device}",
     )
 
 

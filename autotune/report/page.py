@@ -102,13 +102,16 @@ def snippet(run: Run) -> str | None:
     outline = run.outline
     arguments = [f"guidance_scale={outline.guidance_scale:g}"] if outline.guided else []
     lines = ["import autotune", ""]
-    if outline.model in DEMO_NAMES:
-        lines.append(f'pipe = autotune.demo_pipeline("{outline.model}")')
-        arguments += [f"{name}={value!r}" for name, value in demo_assets(outline.model).call.items()]
+    if outline.source in DEMO_NAMES:
+        lines.append(f'pipe = autotune.demo_pipeline("{outline.source}")')
+        arguments += [f"{name}={value!r}" for name, value in demo_assets(outline.source).call.items()]
     else:
         arguments += [f"height={outline.height}", f"width={outline.width}"]
-        lines[0] = "import autotune\nfrom diffusers import DiffusionPipeline"
-        lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(outline.model)})")
+        if outline.source is None:
+            lines.append(f"pipe = ...  # the {outline.model} that was tuned")
+        else:
+            lines[0] = "import autotune\nfrom diffusers import DiffusionPipeline"
+            lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(outline.source)})")
     prompt = run.showcase.prompts[0].prompt if run.showcase else "a prompt"
     lines += [
         f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
@@ -165,11 +168,18 @@ def _plots(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
             Plot(
                 "frontier",
                 "All candidates: cost against loss",
-                "Each point is a policy, scored on the tuning prompts; bars are 95 % intervals. Known recipes carry"
+                "Each point is a policy, scored on the tuning prompts; bars are 95 % intervals"
+                + (" of the recipes and the ten best" if len(run.evaluated) > plots.MOST_BARS else "")
+                + ". Known recipes carry"
                 " their name. Steps are solved from the budget, so most points lie just below it.",
                 plots.frontier(run),
             ),
-            Plot("progress", "Progress of the search", "Points are candidates in their order.", plots.progress(run)),
+            Plot(
+                "progress",
+                "Progress of the search",
+                "Candidates in their order, on the tuning prompts; crosses at zero are those that failed.",
+                plots.progress(run),
+            ),
         ]
     if importance:
         found.append(

@@ -20,7 +20,10 @@ _QUALITY = 85
 _GRIDS = "grids"
 
 _HEADINGS = {
-    "worst": ("Where the policy does worst", "the largest loss of {by} against the full run, of all {among} pictures"),
+    "worst": (
+        "Where the policy does worst",
+        "the largest loss of {by} against the full run, or the smallest gain, of all {among} pictures",
+    ),
     "best": ("Where it does best", "the largest gain of {by}, or the smallest loss"),
     "random": ("Drawn at random", "the first of the others"),
 }

@@ -13,7 +13,7 @@ Figure = dict[str, Any]
 """``data`` and ``layout``."""
 
 # With more candidates, bars of all would hide everything.
-_MOST_BARS = 60
+MOST_BARS = 60
 _BEST_WITH_BARS = 10
 _SYMBOLS = (
     "diamond",
@@ -36,7 +36,7 @@ def frontier(run: Run) -> Figure:
     candidates = run.evaluated
     in_time = run.outline is not None and run.outline.most_flops is None and run.outline.most_ms is not None
     found = sorted(candidates, key=lambda each: (each.loss, each.number))
-    with_bars = {each.number for each in (found if len(found) <= _MOST_BARS else found[:_BEST_WITH_BARS])}
+    with_bars = {each.number for each in (found if len(found) <= MOST_BARS else found[:_BEST_WITH_BARS])}
     finalists = {each.trial for each in run.last_round.contenders[2:]} if run.last_round else set()
 
     def x(each: Candidate) -> float | None:

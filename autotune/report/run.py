@@ -205,7 +205,8 @@ def _open(url: str, name: str | None) -> optuna.Study:
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:
-            raise InputError(f"the storage {url} holds {len(names)} studies and none is known to be this run's")
+            of_run = f"no study {name!r}" if name else f"{len(names)} studies, and the folder does not say which"
+            raise InputError(f"the storage {url} holds {of_run}; give --storage with the URL that the run was given")
         return optuna.load_study(study_name=name, storage=opened)
     except InputError:
         raise

@@ -47,7 +47,9 @@ class Outline(Record):
     Attributes:
         study: the study's name.
         storage: its SQLAlchemy URL without the password; None is SQLite in the run's folder.
-        model: what loads it: a shipped model's name, a folder or a Hugging Face Hub id.
+        model: its name, for people.
+        source: what loads it: a shipped model's name, a folder or a Hugging Face Hub id; None where the pipeline
+            does not know.
         height, width: of the pictures, in pixels.
         most_flops, most_ms: what the budget allows a picture, and a call in deployment; None is no such bound.
         structure: of the denoiser.
@@ -62,6 +64,7 @@ class Outline(Record):
     study: str
     storage: str | None
     model: str
+    source: str | None
     height: int
     width: int
     guidance_scale: float
@@ -139,7 +142,8 @@ def keep_outline(
     Outline(
         study=study,
         storage=None if storage is None else _without_password(storage),
-        model=_model(setup),
+        model=setup.model_name,
+        source=_source(setup),
         height=setup.maker.height,
         width=setup.maker.width,
         guidance_scale=setup.maker.guidance_scale,
@@ -176,14 +180,17 @@ def _calls(pricer: Pricer, full: Policy, max_steps: int) -> dict[int, tuple[int,
     return {steps: tuple(calls[step] for step in range(steps)) for steps, calls in counted.items()}
 
 
-def _model(setup: Setup) -> str:
+def _source(setup: Setup) -> str | None:
     path = str(getattr(setup.pipe, "config", {}).get("_name_or_path") or "")
     if setup.model_name in DEMO_NAMES and Path(path) == demo_assets(setup.model_name).folder:
         return setup.model_name
-    return path or type(setup.pipe).__name__
+    return path or None
 
 
 def _without_password(url: str) -> str:
-    from sqlalchemy import make_url
+    from sqlalchemy import URL, make_url
 
-    return make_url(url).set(password=None).render_as_string()
+    given = make_url(url).difference_update_query(["password"])
+    return URL.create(
+        given.drivername, given.username, None, given.host, given.port, given.database, given.query
+    ).render_as_string()

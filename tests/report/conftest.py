@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
@@ -60,16 +61,20 @@ def large(whole: TuneResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _another(trial: optuna.trial.FrozenTrial, number: int) -> optuna.trial.FrozenTrial:
     chance = random.Random(number)
     given: dict[str, Any] = {key: value for key, value in trial.user_attrs.items() if key != "recipe"}
-    params = {name: chance.randint(space.low, space.high) for name, space in trial.distributions.items()}
-    space = {"params": params, "distributions": trial.distributions}
+    params = {
+        name: chance.randint(space.low, space.high)
+        for name, space in trial.distributions.items()
+        if isinstance(space, IntDistribution)
+    }
+    known: dict[str, Any] = {"params": params, "distributions": trial.distributions}
     if number % 50 == 0:
-        return create_trial(state=TrialState.FAIL, user_attrs=given | {"failure": "no memory left"}, **space)
+        return create_trial(state=TrialState.FAIL, user_attrs=given | {"failure": "no memory left"}, **known)
     if number % 20 == 0:
         given["duplicate_of"] = trial.number
     loss = 0.05 * sum(params.values()) / len(params) + chance.gauss(0, 0.05)
     given |= {"loss": loss, "loss_low": loss - 0.04, "loss_high": loss + 0.05}
     given["relative_cost"] = 0.4 - 0.1 * chance.random() ** 3
-    return create_trial(value=loss, user_attrs=given, **space)
+    return create_trial(value=loss, user_attrs=given, **known)
 
 
 def _picture(seed: int) -> Image.Image:
