@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autotune.report.plan_picture import WORDS, PlanPicture, Span, runs_of
 
-_WIDEST_LABEL = 250
+_WIDEST_LABEL = 280
 _SHARE = 56
 _GAP = 3
 _HEAD_ROW = 24
