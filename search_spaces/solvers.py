@@ -121,10 +121,15 @@ def _solver(pipe: Any, choice: SchedulerChoice | None, steps: int) -> Solver | N
     plain = Solver(choice)
     if choice is not None and not runs(plain, 0):
         return None
-    # A flow's shift applies to sigmas; timesteps would bypass it.
-    skewed = (
-        Solver(choice, takes_sigmas=True) if is_flow(pipe.scheduler) else Solver(choice, _own_timesteps(pipe, choice))
-    )
+    if is_flow(pipe.scheduler):
+        # The shift applies to sigmas; timesteps would bypass it.
+        skewed = Solver(choice, takes_sigmas=True)
+    else:
+        timesteps = _own_timesteps(pipe, choice)
+        if len(timesteps(steps)) != steps:
+            # Second-order solvers list those of their calls.
+            return plain
+        skewed = Solver(choice, timesteps)
     return skewed if all(runs(skewed, skew) for skew in (-MOST_SKEW, MOST_SKEW)) else plain
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,20 +17,10 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from PIL import Image
 
 import autotune
+from tests.browser import browser_context
 
 SOURCE = Path(autotune.__file__).parents[1]
 STUDY = "emoji-unet-40pct"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -73,27 +62,18 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def test_a_browser_shows_the_study_and_a_trials_picture(run_dir: Path, tmp_path: Path) -> None:
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_path is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the PATH")
-    from playwright.sync_api import expect, sync_playwright
+    with serving(run_dir) as address, browser_context(tmp_path / "profile") as context:
+        from playwright.sync_api import expect
 
-    with serving(run_dir) as address, sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=browser_path, args=FLAGS, headless=True
-        )
-        try:
-            page = context.new_page()
-            page.goto(f"{address}dashboard")
-            expect(page.get_by_text(STUDY).first).to_be_visible(timeout=30_000)
+        page = context.new_page()
+        page.goto(f"{address}dashboard")
+        expect(page.get_by_text(STUDY).first).to_be_visible(timeout=30_000)
 
-            study = page.get_by_text(STUDY).first
-            study.click()
-            page.wait_for_url(re.compile(r"/studies/\d+"))
-            page.goto(re.sub(r"(/studies/\d+).*", r"\1/trials?numbers=1", page.url))
-            picture = page.locator("img[src*='/artifacts/']").first
-            expect(picture).to_be_visible(timeout=30_000)
-            page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
-            assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [96, 64]
-        finally:
-            context.close()
+        study = page.get_by_text(STUDY).first
+        study.click()
+        page.wait_for_url(re.compile(r"/studies/\d+"))
+        page.goto(re.sub(r"(/studies/\d+).*", r"\1/trials?numbers=1", page.url))
+        picture = page.locator("img[src*='/artifacts/']").first
+        expect(picture).to_be_visible(timeout=30_000)
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+        assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [96, 64]

@@ -394,23 +394,65 @@ def models(json: Annotated[bool, typer.Option("--json", help="Print a JSON docum
 
 @app.command()
 def describe(
-    model: Annotated[
-        str, typer.Argument(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|POLICY.json",
+            help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id; or a policy's file.",
+        ),
     ] = "emoji-unet",
+    model: Annotated[
+        str | None,
+        typer.Option(help="What a policy is for.", show_default="the shipped model that it was made for"),
+    ] = None,
     height: Height = None,
     width: Width = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Levels of units to show.", show_default="all")] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Levels of a model's units to show.", show_default="all")
+    ] = None,
     unfold: Annotated[bool, typer.Option("--all", help="Show alike units one by one.")] = False,
     dtype: DTypeOption = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON document that lists every unit.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Show what a model consists of: its denoiser's units, what each costs and what keeping it takes."""
-    source = ModelSource.find(model)
+    """Show what a model consists of and what each part costs; or say what a policy does, and draw its plan."""
     height, width = checks.side("height", height), checks.side("width", width)
+    from autotune.cli.describe_policy import is_policy
+
+    if is_policy(subject):
+        from autotune.cli.describe_policy import model_of, print_policy
+        from autotune.policy import read_policy
+
+        policy = read_policy(subject)
+        print_policy(policy, model_of(policy, model), height=height, width=width, unfold=unfold, as_json=json)
+        return
+    if model is not None:
+        raise InputError(f"--model {model}: goes with a policy's file, and {subject} is none")
+    source = ModelSource.find(subject)
 
     from autotune.cli.describe import print_description
 
     print_description(source, height=height, width=width, dtype=dtype, depth=depth, unfold=unfold, as_json=json)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/emoji-unet-40pct.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it anew whenever the search got further, until it ends or Ctrl-C.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL the run was given.", show_default="what the folder says")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print what the page says as a JSON document, one line a page.")
+    ] = False,
+) -> None:
+    """Write report.html, one page with everything about a run, finished or not; no model is loaded."""
+    from autotune.cli.report import run_report
+
+    page = None if out is None else checks.file_to_write(out)
+    run_report(run_dir, storage=checks.storage(storage), out=page, watch=watch, as_json=json)
 
 
 @app.command()

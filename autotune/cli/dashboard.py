@@ -7,8 +7,8 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autotune.errors import InputError
+from autotune.report.run import study_url
 
-STUDY = "study.db"
 ARTIFACTS = "artifacts"
 
 
@@ -19,24 +19,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a page makes dozens of requests."""
-
-
-def study_url(run_dir: Path, storage: str | None) -> str:
-    """The URL of a run's study: ``storage`` if given, else the SQLite file in the run's folder.
-
-    Raises:
-        InputError: the folder holds no study.
-    """
-    if storage is not None:
-        return storage
-    file = run_dir / STUDY
-    if not file.is_file():
-        raise InputError(
-            f"{run_dir}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
-        )
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(file.resolve())).render_as_string()
 
 
 def serve(run_dir: Path, storage: str | None, host: str, port: int) -> None:

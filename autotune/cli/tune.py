@@ -11,6 +11,8 @@ from rich.console import Console
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.report.page import FILE, write_report
+from autotune.report.run import read_run
 
 if TYPE_CHECKING:
     from autotune.search.tune import TuneResult
@@ -27,7 +29,6 @@ _COMPARED = 8
 
 def run_tune(options: TuneOptions) -> int:
     """Search, export and report; returns the exit code, with several budgets of the one that went least well."""
-    from autotune.naming import budget_labels
     from autotune.search.interrupts import Interrupted
     from autotune.search.tune import tune_budgets
 
@@ -64,12 +65,13 @@ def run_tune(options: TuneOptions) -> int:
         print(f"postdiff: {interrupted}", file=sys.stderr)
         return INTERRUPTED
     several = len(results) > 1
-    for result, budget, label in zip(results, options.budgets, budget_labels(options.budgets), strict=True):
-        comparison = result.run_dir / (f"comparison-{label}.png" if several else "comparison.png")
+    for result, budget in zip(results, options.budgets, strict=True):
+        place = result.policy_folder
         rows = _rows(result)
-        _save_comparison(result, rows, comparison)
+        _save_comparison(result, rows, place / "comparison.png")
+        write_report(read_run(place, study=result.study), place / FILE)
         if not options.quiet:
-            _show(result, rows, comparison, f"Budget {budget}" if several else None)
+            _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
         print(f"See every trial: postdiff dashboard {options.out}")
     return EXPORTED if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
@@ -121,7 +123,7 @@ def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     save_grid(columns, prompts, path)
 
 
-def _show(result: TuneResult, rows: list[Row], comparison: Path, heading: str | None) -> None:
+def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None) -> None:
     finalists = result.finalists
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -133,7 +135,8 @@ def _show(result: TuneResult, rows: list[Row], comparison: Path, heading: str | 
     lines = [
         verdict(finalists.difference, finalists.fewer_steps.policy.steps),
         f"Exported {exported} to {result.policy_file}",
-        f"Compare the pictures in {comparison}",
+        f"Compare the pictures in {place / 'comparison.png'}",
+        f"Read the report: {place / FILE}",
         *(f"Note: {note}" for note in result.notes),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

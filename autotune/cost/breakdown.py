@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from autotune.cost.flops import Work, WorkTable
+from autotune.cost.work import Work, WorkTable
 from autotune.plan import Group, Pattern, Plan, Step
 from autotune.structure import Structure
 
@@ -105,7 +105,7 @@ def break_down(
     """
     first = full.steps[0]
     of_full_call = table(first.height, first.width).total.flops * first.branches
-    kinds, parts = _kinds(plan.structure), _parts(plan.structure)
+    kinds, parts = _kinds(plan.structure), parts_of(plan.structure)
     work = _unit_work(plan, table), _unit_work(full, table)
     groups = _grouped(kinds, *work, batch_size)
     return Breakdown(
@@ -192,7 +192,7 @@ def _kinds(structure: Structure) -> list[str]:
     return [_AROUND if position in holders else unit.kind for position, unit in enumerate(structure.units)]
 
 
-def _parts(structure: Structure) -> list[str]:
+def parts_of(structure: Structure) -> list[str]:
     """For each unit the U-Net's block or the list of blocks that it is in, or its own name."""
     blocks = {unit: block.name for block in structure.blocks for unit in block.units}
     return [blocks.get(position, unit.name.partition(".")[0]) for position, unit in enumerate(structure.units)]

@@ -9,10 +9,11 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any
 
-from autotune.cost.flops import Work, WorkTable, count_work
+from autotune.cost.flops import count_work
 from autotune.cost.latency import LatencyModel
 from autotune.cost.profile import Profile, ProfiledModel, ProfileError, load_profile
 from autotune.cost.tables import cached_table
+from autotune.cost.work import Work, WorkTable
 from autotune.families import LatentSize, family_of
 from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from autotune.cost.flops import Work, count_call
+from autotune.cost.flops import count_call
+from autotune.cost.work import Work
 from autotune.errors import reason_of
 from autotune.families import LatentSize, family_of
 from autotune.runtime.apply import plain_scheduler

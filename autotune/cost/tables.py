@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from autotune.cost.environment import versions
-from autotune.cost.flops import Work, WorkTable
+from autotune.cost.work import Work, WorkTable
 from autotune.records import Count, Record
 from autotune.storage import cache_file, keep
 from autotune.structure import Structure

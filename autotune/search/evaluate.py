@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from autotune.policy import Policy, policy_from_dict
 from autotune.quality import Evaluation
@@ -24,11 +24,21 @@ from autotune.search.grid import save_grid
 from autotune.search.notes import trial_note
 from autotune.search.proposals import Proposal, Proposer
 from autotune.search.racing import Race
-from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, RECIPE, REFINES, ranked
+from autotune.search.study import (
+    DUPLICATE_OF,
+    FAILURE,
+    POLICY,
+    POLICY_ID,
+    POLICY_KEY,
+    RECIPE,
+    REFINES,
+    policy_of,
+    ranked,
+)
 
 _LOG = logging.getLogger(__name__)
 
-POLICY_ID, POLICY_KEY, PLAN, PICTURES = "policy_id", "policy_key", "plan", "pictures"
+PLAN, PICTURES = "plan", "pictures"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
@@ -215,8 +225,3 @@ def artifact_store(run_dir: Path) -> FileSystemArtifactStore:
     folder = run_dir / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
     return FileSystemArtifactStore(str(folder))
-
-
-def policy_of(trial: FrozenTrial) -> Policy:
-    """The policy that a trial evaluated."""
-    return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")

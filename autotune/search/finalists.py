@@ -14,9 +14,8 @@ from autotune.naming import FULL_RUN
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality
 from autotune.records import write_atomically
 from autotune.search.bench import Bench
-from autotune.search.evaluate import policy_of
 from autotune.search.recipes import FEWER_STEPS
-from autotune.search.study import ranked
+from autotune.search.study import policy_of, ranked
 
 if TYPE_CHECKING:
     from autotune import quality

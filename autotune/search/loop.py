@@ -8,13 +8,13 @@ from itertools import takewhile
 import optuna
 from optuna.trial import TrialState
 
-from autotune.search.evaluate import POLICY_ID, TrialRunner
+from autotune.search.evaluate import TrialRunner
 from autotune.search.interrupts import checkpoint
 from autotune.search.progress import Progress
 from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
-from autotune.search.study import DUPLICATE_OF, evaluated, finished, waiting_recipes
+from autotune.search.study import DUPLICATE_OF, POLICY_ID, evaluated, finished, waiting_recipes
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""

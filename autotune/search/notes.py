@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from autotune.policy import Policy
-from autotune.search.proposals import Proposal
+
+if TYPE_CHECKING:
+    from autotune.search.proposals import Proposal
 
 
 def in_words(policy: Policy) -> str:

@@ -10,9 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from autotune.policy import Policy
-from autotune.search.evaluate import PLAN, policy_of
+from autotune.search.evaluate import PLAN
 from autotune.search.proposals import Proposer
-from autotune.search.study import POLICY, REFINES, digest, evaluated, ranked
+from autotune.search.study import POLICY, REFINES, digest, evaluated, policy_of, ranked
 from search_spaces import moved
 
 # Most draws are over the budget, or were tried before.

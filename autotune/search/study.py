@@ -14,13 +14,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
+from autotune.policy import Policy, policy_from_dict
 
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"
-POLICY = "policy"
 RECIPE = "recipe"
 REFINES = "refines"
+POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
 # What a trial was queued with.
 _ORIGIN = (RECIPE, REFINES, POLICY)
@@ -155,6 +156,11 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
     """Trials with a score of all pictures, one for every policy, best first."""
     complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE]
     return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
+
+
+def policy_of(trial: FrozenTrial) -> Policy:
+    """The policy that a trial evaluated."""
+    return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")
 
 
 def waiting_recipes(study: optuna.Study) -> int:

@@ -20,7 +20,7 @@ from autotune.errors import InputError
 from autotune.naming import budget_labels, default_study_name
 from autotune.policy import MeasuredTime, Policy
 from autotune.search.bench import Bench, Pictures
-from autotune.search.evaluate import POLICY_KEY, TrialRunner, artifact_store
+from autotune.search.evaluate import TrialRunner, artifact_store
 from autotune.search.export import exported, notes
 from autotune.search.finalists import Finalists, best_trials, judge
 from autotune.search.grid import save_grid
@@ -28,11 +28,21 @@ from autotune.search.interrupts import Interrupted, deferred
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.loop import search
 from autotune.search.making import without_bars
+from autotune.search.outline import keep_outline
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
 from autotune.search.refine import Refiner
 from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
-from autotune.search.study import enqueue_recipes, evaluated, open_study, ranked, release_interrupted, sqlite_url
+from autotune.search.showcase import keep_showcase
+from autotune.search.study import (
+    POLICY_KEY,
+    enqueue_recipes,
+    evaluated,
+    open_study,
+    ranked,
+    release_interrupted,
+    sqlite_url,
+)
 from autotune.search.timing import time_policies
 
 FINALISTS = 3
@@ -59,7 +69,9 @@ class TuneResult:
         study: The Optuna study.
         run_dir: Holds ``policy.json``, ``finalists.json``, ``artifacts/`` and, unless another storage
             was given, ``study.db``.
-        policy_file: Where the policy was written.
+        policy_folder: Holds ``policy.json`` and what the report of it is made from: ``run_dir``, or with several
+            budgets a folder in it.
+        policy_file: Where the policy was written, in ``run_dir``.
         preview_prompts: The first n held-out prompts.
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
         notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
@@ -70,6 +82,7 @@ class TuneResult:
     finalists: Finalists
     study: optuna.Study
     run_dir: Path
+    policy_folder: Path
     policy_file: Path
     preview_prompts: tuple[str, ...]
     previews: tuple[Tensor, ...]
@@ -229,7 +242,7 @@ def tune_budgets(
     Every budget has a study of its own in the same storage, called ``<study name>-<budget>``. They share all
     pictures; the best knobs of one are tried first by the next; and every budget's last round takes the best candidates
     of all studies that it pays for, so that a larger budget's policy is never the worse one. The run directory holds
-    ``policy-25.json`` and ``finalists-25.json`` for a budget of 25%, and so on.
+    ``policy-25.json`` for a budget of 25%, and a folder ``25`` with its finalists and its report.
 
     Args:
         pipe: As for :func:`tune`.
@@ -285,7 +298,7 @@ def tune_budgets(
         studies = [open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)]
         try:
             with deferred(), Progress(quiet=quiet) as progress:
-                return _run(setups, studies, folder, trials, timeout, progress)
+                return _run(setups, studies, folder, trials, timeout, progress, storage)
         except KeyboardInterrupt:
             for study in studies:
                 release_interrupted(study)
@@ -299,9 +312,17 @@ def _run(
     trials: int,
     timeout: float,
     progress: Progress,
+    storage: str | None,
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
+    labels = budget_labels([str(setup.budget) for setup in setups])
+    places = [folder / label if len(setups) > 1 else folder for label in labels]
+    # Several studies are not found by where their reports lie.
+    url = storage or (sqlite_url(folder / "study.db") if len(setups) > 1 else None)
+    for setup, study, place in zip(setups, studies, places, strict=True):
+        place.mkdir(exist_ok=True)
+        keep_outline(setup, place, study=study.study_name, storage=url)
     bench = _bench(first, first.tuning, "tuning", folder, progress)
     for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
         if len(setups) > 1:
@@ -322,13 +343,18 @@ def _run(
         )
     held_out = _bench(first, first.held_out, "held-out", folder, progress)
     results = []
-    labels = budget_labels([str(setup.budget) for setup in setups])
-    for setup, study, label in zip(setups, studies, labels, strict=True):
-        suffix = f"-{label}" if len(setups) > 1 else ""
+    for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         finalists = _last_round(setup, study, studies, held_out, progress)
-        finalists.save(folder / f"finalists{suffix}.json")
+        finalists.save(place / "finalists.json")
         policy = exported(setup, study, finalists)
-        policy.save(folder / f"policy{suffix}.json")
+        policy.save(place / "policy.json")
+        policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
+        if policy_file.parent != place:
+            policy.save(policy_file)
+        progress.stage("pictures to look at")
+        keep_showcase(place, finalists, held_out, setup.held_out.seeds, setup.pictures)
+        shown = [run.policy for run in finalists.podium]
+        keep_outline(setup, place, study=study.study_name, storage=url, policies=shown)
         results.append(
             TuneResult(
                 policy=policy,
@@ -336,7 +362,8 @@ def _run(
                 finalists=finalists,
                 study=study,
                 run_dir=folder,
-                policy_file=folder / f"policy{suffix}.json",
+                policy_folder=place,
+                policy_file=policy_file,
                 preview_prompts=held_out.prompts[: len(held_out.full.preview)],
                 previews=tuple(held_out.outcome(run.policy).preview for run in finalists.podium),
                 notes=notes(setup, policy),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from PIL import Image, ImageChops
@@ -105,12 +106,15 @@ def test_price_says_what_python_says(postdiff: Callable[..., Finished], tmp_path
     assert "40.0% of the full run" in as_text.output
 
 
-def _result(verdict: str, run_dir: Path, file: str, *notes: str) -> SimpleNamespace:
+def _result(verdict: str, run_dir: Path, file: str, *notes: str, folder: str = "") -> SimpleNamespace:
     finalists = _finalists(verdict)
+    (run_dir / folder).mkdir(exist_ok=True)
     return SimpleNamespace(
         policy=finalists.winner.policy,
         finalists=finalists,
+        study=optuna.create_study(),
         run_dir=run_dir,
+        policy_folder=run_dir / folder,
         policy_file=run_dir / file,
         preview_prompts=("red apple", "blue cat"),
         previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
@@ -126,8 +130,8 @@ def test_several_budgets_are_one_run(
     def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> list[SimpleNamespace]:
         asked.update(options, budgets=budgets)
         return [
-            _result("better", options["run_dir"], "policy-40-1.2s.json"),
-            _result("no better", options["run_dir"], "policy-2x.json"),
+            _result("better", options["run_dir"], "policy-40-1.2s.json", folder="40-1.2s"),
+            _result("no better", options["run_dir"], "policy-2x.json", folder="2x"),
         ]
 
     monkeypatch.setattr(tune_module, "tune_budgets", tune_budgets)
@@ -144,7 +148,8 @@ def test_several_budgets_are_one_run(
     assert (asked["sampler"], asked["early_stopping"]) == ("gp", False)
     output = capsys.readouterr().out
     assert all(words in output for words in ("Budget 40%,1.2s", "Budget 2x", "policy-2x.json"))
-    assert {file.name for file in both.iterdir()} == {"comparison-40-1.2s.png", "comparison-2x.png"}
+    for budget in ("40-1.2s", "2x"):
+        assert {file.name for file in (both / budget).iterdir()} == {"comparison.png", "report.html"}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
     with Image.open(tmp_path / "comparison.png") as grid:
         assert grid.width > 4 * 128
         assert grid.height > 2 * 128
+    assert (tmp_path / "report.html").is_file() and "report.html" in output
     assert run(["tune", "--quiet", "--out", str(tmp_path)]) == code
     assert capsys.readouterr().out == ""
 

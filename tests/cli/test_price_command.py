@@ -16,8 +16,8 @@ from autotune.cli.models import ModelSource
 from autotune.cli.price import Quote, print_price, quote
 from autotune.cli.price_text import Bar, Scale, print_quote
 from autotune.cost import Pricer
-from autotune.cost.flops import Work
 from autotune.cost.surroundings import Surroundings, surroundings
+from autotune.cost.work import Work
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from tests.cost.profiles import synthetic_profile
 from tests.tiny import tiny_sd

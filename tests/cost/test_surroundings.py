@@ -9,9 +9,9 @@ import pytest
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autotune.cost.flops import Work
 from autotune.cost.surroundings import Surroundings, surroundings
 from autotune.cost.weightless import pipeline_from_configs
+from autotune.cost.work import Work
 from autotune.demo import demo_assets, demo_pipeline
 from autotune.runtime import applied, full_policy
 from tests.conformance.builders import FAMILIES, PROMPTS, TinyFamily

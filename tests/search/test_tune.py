@@ -19,9 +19,8 @@ from autotune.cost import Pricer, Profile
 from autotune.errors import InputError
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
-from autotune.search.evaluate import policy_of
 from autotune.search.interrupts import Interrupted
-from autotune.search.study import evaluated, finished, sqlite_url
+from autotune.search.study import evaluated, finished, policy_of, sqlite_url
 from autotune.search.tune import TuneResult, tune
 from search_spaces import space_for
 from tests.cost.profiles import synthetic_profile

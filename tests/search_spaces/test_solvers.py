@@ -69,6 +69,14 @@ def test_the_own_solver_is_not_offered_twice() -> None:
     assert [solver.name for solver in solvers_for(pipe, 8)] == ["own solver", "DPMSolver"]
 
 
+def test_a_solver_of_two_calls_a_step_is_not_skewed() -> None:
+    pipe = FAMILIES["sd"].make()
+    pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+    own, *others = solvers_for(pipe, 8)
+    assert not own.skews
+    assert [solver.name for solver in others] == ["DPMSolver", "UniPC"]
+
+
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_a_pipeline_runs_under_another_solver_with_skewed_noise(name: str) -> None:
     family = FAMILIES[name]

@@ -1,0 +1,228 @@
+"""``report.html``: one file with everything in it, from a run's folder and study."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import autotune
+from autotune.demo import DEMO_NAMES, demo_assets
+from autotune.policy import Policy
+from autotune.records import write_atomically
+from autotune.report import pictures, plots
+from autotune.report.facts import facts_of, lines_of, percent, subject
+from autotune.report.importance import LEAST_CANDIDATES, importance_of
+from autotune.report.plan_picture import PlanPicture, draw
+from autotune.report.plan_svg import lay_out
+from autotune.report.run import Run
+
+FILE = "report.html"
+
+# Rows of the table of candidates.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its heading and what to read off it."""
+
+    id: str
+    heading: str
+    caption: str
+    figure: plots.Figure
+
+
+def write_report(run: Run, path: Path, *, reload_seconds: int | None = None) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        run: the run.
+        path: the file.
+        reload_seconds: have the page load itself anew while the search runs.
+
+    Raises:
+        InputError: a picture of the run is damaged.
+    """
+    write_atomically(path, render(run, reload_seconds=reload_seconds))
+
+
+def render(run: Run, *, reload_seconds: int | None = None) -> str:
+    """The page as HTML."""
+    view = view_of(run) | {"reload_seconds": None if run.finished else reload_seconds}
+    return str(_template().render(view))
+
+
+def view_of(run: Run) -> dict[str, Any]:
+    """What the template shows."""
+    importance = importance_of(run)
+    shown = _shown_policy(run)
+    picture = plan_of(run)
+    found = sorted(run.evaluated, key=lambda each: (each.loss, each.number))
+    return {
+        "facts": facts_of(run),
+        "subject": subject(run),
+        "lines": lines_of(run),
+        "last_round": run.last_round,
+        "sections": pictures.held_out(run) or pictures.so_far(run),
+        "drawing": lay_out(picture) if picture else None,
+        "drawn": shown.id if shown else None,
+        "plots": _plots(run, importance),
+        "too_few": not importance,
+        "least": LEAST_CANDIDATES,
+        "evaluated": len(run.evaluated),
+        "listed": found[:_LISTED],
+        "percent": percent,
+        "snippet": snippet(run),
+        "provenance": provenance(run),
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": autotune.__version__,
+    }
+
+
+def plan_of(run: Run) -> PlanPicture | None:
+    """The plan of the best policy of the last round, or of the leader so far; None where the run says too little."""
+    policy = _shown_policy(run)
+    if run.outline is None or policy is None:
+        return None
+    return draw(run.outline.plan(policy), run.outline.full_table)
+
+
+def snippet(run: Run) -> str | None:
+    """Python that runs the exported policy."""
+    if run.policy is None or run.outline is None:
+        return None
+    outline = run.outline
+    arguments = [f"guidance_scale={outline.guidance_scale:g}"] if outline.guided else []
+    lines = ["import autotune", ""]
+    if outline.source in DEMO_NAMES:
+        lines.append(f'pipe = autotune.demo_pipeline("{outline.source}")')
+        arguments += [f"{name}={value!r}" for name, value in demo_assets(outline.source).call.items()]
+    else:
+        arguments += [f"height={outline.height}", f"width={outline.width}"]
+        if outline.source is None:
+            lines.append(f"pipe = ...  # the {outline.model} that was tuned")
+        else:
+            lines[0] = "import autotune\nfrom diffusers import DiffusionPipeline"
+            lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(outline.source)})")
+    prompt = run.showcase.prompts[0].prompt if run.showcase else "a prompt"
+    lines += [
+        f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
+        "pipe = autotune.apply_policy(pipe, policy)",
+        f"image = pipe({', '.join([json.dumps(prompt, ensure_ascii=False), *arguments])}).images[0]",
+        'image.save("picture.png")',
+    ]
+    return "\n".join(lines)
+
+
+def provenance(run: Run) -> Mapping[str, str]:
+    """Where the figures come from."""
+    config, facts = run.config, {"study": run.study.study_name}
+    if run.outline is not None:
+        facts["model"] = run.outline.model
+    for key, heading in (
+        ("model", "denoiser and scheduler"),
+        ("budget", "budget"),
+        ("full_steps", "steps of the full run"),
+        ("images", "tuning pictures a candidate"),
+        ("held_out_images", "held-out pictures a run"),
+        ("guidance_scale", "guidance scale"),
+        ("seed", "seed"),
+        ("scorer", "judge of alignment"),
+        ("network", "network of the distance"),
+        ("distance", "estimator of the distance"),
+        ("reference", "reference"),
+        ("weights", "digest of the weights"),
+    ):
+        if config.get(key) is not None:
+            facts[heading] = str(config[key])
+    if "height" in config:
+        facts["size"] = f"{config['height']} x {config['width']} pixels"
+    policy = run.policy
+    if policy is not None and policy.provenance is not None:
+        made = policy.provenance
+        facts |= {"exported": made.date or "at an unknown time"}
+        facts |= {f"version of {name}": version for name, version in made.versions.items()}
+        if made.checksum:
+            facts["checksum of policy.json"] = made.checksum
+    return facts
+
+
+def _shown_policy(run: Run) -> Policy | None:
+    if run.last_round is not None:
+        return run.last_round.podium[-1].policy
+    return run.policy_of(run.best) if run.best else None
+
+
+def _plots(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
+    found: list[Plot] = []
+    if run.evaluated:
+        found += [
+            Plot(
+                "frontier",
+                "All candidates: cost against loss",
+                "Each point is a policy, scored on the tuning prompts; bars are 95 % intervals"
+                + (" of the recipes and the ten best" if len(run.evaluated) > plots.MOST_BARS else "")
+                + ". Known recipes carry"
+                " their name. Steps are solved from the budget, so most points lie just below it.",
+                plots.frontier(run),
+            ),
+            Plot(
+                "progress",
+                "Progress of the search",
+                "Candidates in their order, on the tuning prompts; crosses at zero are those that failed.",
+                plots.progress(run),
+            ),
+        ]
+    if importance:
+        found.append(
+            Plot(
+                "importance",
+                "Which knobs mattered",
+                "Share of each knob in what tells the best tenth of the candidates from the rest (PED-ANOVA). Steps are"
+                " not among them: they are solved from the budget.",
+                plots.importances(importance),
+            )
+        )
+    policy = _shown_policy(run)
+    breakdown = run.outline.breakdown(policy) if run.outline is not None and policy is not None else None
+    if breakdown is not None:
+        found += [
+            Plot("by-step", "Cost by step", "FLOPs of each call of the denoiser.", plots.cost_by_step(breakdown)),
+            Plot("by-kind", "Cost by kind of unit", "All calls together.", plots.cost_by_unit(breakdown.groups)),
+            Plot("by-part", "Cost by part of the denoiser", "All calls together.", plots.cost_by_unit(breakdown.parts)),
+        ]
+    return {plot.id: plot for plot in found}
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("autotune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["plotly_js"] = _plotly
+    environment.globals["included"] = lambda name: Markup(_source(environment, name))
+    return environment.get_template("report.html")
+
+
+def _source(environment: Environment, name: str) -> str:
+    """A file of this package, which needs no escaping."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())

@@ -1,0 +1,271 @@
+"""A run as its folder and its study tell it, finished or not; nothing here loads a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from pydantic import ValidationError
+
+from autotune.errors import InputError, reason_of
+from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, read_policy
+from autotune.records import Record
+from autotune.search.outline import Outline, read_outline
+from autotune.search.showcase import Showcase, read_showcase
+from autotune.search.study import CONFIG, DUPLICATE_OF, FAILURE, POLICY_ID, POLICY_KEY, RECIPE, policy_of
+
+STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
+
+
+class FinalistCost(Record):
+    """FLOPs of one picture; time and memory of a call in deployment."""
+
+    flops: int
+    macs_conv_linear: int
+    relative: float
+    latency_ms: float | None
+    cache_bytes: int
+    latent_bytes: int
+
+
+class Finalist(Record):
+    """One run of the last round."""
+
+    name: str
+    trial: int | None
+    study: str | None = None
+    id: str
+    policy: Policy
+    cost: FinalistCost
+    quality: ContenderQuality
+    time: MeasuredTime | None
+
+
+class LastRound(Record):
+    """``finalists.json``; ``contenders`` are the full run, fewer steps, and the candidates, best first."""
+
+    verdict: str
+    difference: Interval
+    prompts: int
+    images: int
+    winner: str
+    contenders: tuple[Finalist, ...]
+
+    @property
+    def full(self) -> Finalist:
+        return self.contenders[0]
+
+    @property
+    def fewer_steps(self) -> Finalist:
+        return self.contenders[1]
+
+    @property
+    def exported(self) -> Finalist:
+        return next(each for each in self.contenders if each.name == self.winner)
+
+    def title_of(self, run: Finalist) -> str:
+        """What a reader calls it."""
+        if run.trial is None or run.name == self.fewer_steps.name:
+            return run.name
+        if run.name == self.winner:
+            return f"policy, {run.name}"
+        return f"best policy found, {run.name}" if run == self.contenders[2] else run.name
+
+    @property
+    def podium(self) -> tuple[Finalist, ...]:
+        """The full run, fewer steps and, where there is one, the best candidate."""
+        return self.contenders[:3]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial that ended. Figures are None where it failed, ``failure`` then says why.
+
+    Scores of one that was given up are of its first pictures only.
+
+    Attributes:
+        cost: FLOPs as a share of the full run's.
+        loss, low, high: on tuning pictures, with the 95 % interval.
+    """
+
+    number: int
+    id: str
+    key: str
+    recipe: str | None
+    cost: float | None
+    latency_ms: float | None
+    loss: float | None
+    low: float | None
+    high: float | None
+    duplicate: bool
+    given_up: bool
+    failure: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory.
+
+    Attributes:
+        folder: where it is.
+        study: what was searched.
+        config: what the study is bound to.
+        candidates: every trial that ended, in order.
+        outline: the denoiser as data; None where an older release made the run.
+        last_round: None until the last round is through.
+        policy: what was exported, likewise.
+        showcase: held-out pictures, likewise.
+    """
+
+    folder: Path
+    study: optuna.Study
+    config: Mapping[str, Any]
+    candidates: tuple[Candidate, ...]
+    outline: Outline | None
+    last_round: LastRound | None
+    policy: Policy | None
+    showcase: Showcase | None
+
+    @property
+    def evaluated(self) -> tuple[Candidate, ...]:
+        """Those that all pictures were made of."""
+        return tuple(each for each in self._scored if not each.given_up)
+
+    @property
+    def given_up(self) -> tuple[Candidate, ...]:
+        """Those that others beat on their first pictures."""
+        return tuple(each for each in self._scored if each.given_up)
+
+    @property
+    def _scored(self) -> tuple[Candidate, ...]:
+        return tuple(each for each in self.candidates if each.loss is not None and not each.duplicate)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The lowest loss so far."""
+        return min(self.evaluated, key=lambda each: (each.loss, each.number), default=None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a policy was exported."""
+        return self.last_round is not None and self.policy is not None
+
+    def policy_of(self, candidate: Candidate) -> Policy:
+        """What a candidate stands for."""
+        return policy_of(self.study.get_trials(deepcopy=False)[candidate.number])
+
+
+def study_url(folder: Path, storage: str | None = None) -> str:
+    """The URL of a run's study: ``storage`` if given, else the SQLite file in its folder, else what the run recorded.
+
+    Raises:
+        InputError: the folder holds no study and says of none.
+    """
+    if storage is not None:
+        return storage
+    if (folder / STUDY).is_file():
+        from sqlalchemy import URL
+
+        return URL.create("sqlite", database=str((folder / STUDY).resolve())).render_as_string()
+    outline = read_outline(folder)
+    if outline is None or outline.storage is None:
+        raise InputError(
+            f"{folder}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
+        )
+    return outline.storage
+
+
+def read_run(folder: Path, storage: str | None = None, study: optuna.Study | None = None) -> Run:
+    """Read a run as it is now.
+
+    Args:
+        folder: the run's.
+        storage: URL of its study, see :func:`study_url`.
+        study: the study, where it is open already.
+
+    Raises:
+        InputError: there is no run, or a file of it is damaged.
+    """
+    outline = read_outline(folder)
+    if study is None:
+        study = _open(study_url(folder, storage), outline.study if outline else None)
+    policy = folder / POLICY
+    return Run(
+        folder=folder,
+        study=study,
+        config=study.user_attrs.get(CONFIG, {}),
+        candidates=_candidates(study),
+        outline=outline,
+        last_round=_last_round(folder / FINALISTS),
+        policy=read_policy(policy) if policy.is_file() else None,
+        showcase=read_showcase(folder),
+    )
+
+
+def _open(url: str, name: str | None) -> optuna.Study:
+    from optuna.storages import RDBStorage
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        opened = RDBStorage(url)
+        names = [study.study_name for study in opened.get_all_studies()]
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            of_run = f"no study {name!r}" if name else f"{len(names)} studies, and the folder does not say which"
+            raise InputError(f"the storage {url} holds {of_run}; give --storage with the URL that the run was given")
+        return optuna.load_study(study_name=name, storage=opened)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the storage {url} cannot be opened ({reason_of(error)}); give --storage with the URL that the run was"
+            " given, password included"
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    found = []
+    for trial in trials:
+        given = trial.user_attrs
+        complete = trial.state is not TrialState.FAIL
+        # Trials that an interrupt cut off have no reason, and are queued again.
+        if not complete and FAILURE not in given:
+            continue
+        found.append(
+            Candidate(
+                number=trial.number,
+                id=given.get(POLICY_ID, f"trial {trial.number}"),
+                key=given.get(POLICY_KEY, ""),
+                recipe=given.get(RECIPE),
+                cost=given.get("relative_cost"),
+                latency_ms=given.get("latency_ms"),
+                loss=trial.value if complete else None,
+                low=given.get("loss_low"),
+                high=given.get("loss_high"),
+                duplicate=DUPLICATE_OF in given,
+                given_up=trial.state is TrialState.PRUNED,
+                failure=given.get(FAILURE),
+            )
+        )
+    return tuple(found)
+
+
+def _last_round(path: Path) -> LastRound | None:
+    if not path.is_file():
+        return None
+    try:
+        return LastRound.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); repeat the search, which writes it anew"
+        ) from error

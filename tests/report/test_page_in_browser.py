@@ -1,0 +1,179 @@
+"""The report in a real browser: seen, clicked, read by keyboard, printed, checked for accessibility."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.report.page import write_report
+from autotune.report.run import read_run
+from tests.browser import browser_context
+
+WIDTHS = [(1280, 900), (390, 844)]
+PLOTS = 6
+
+
+@pytest.fixture(scope="session")
+def page_file(large: Path) -> Path:
+    started = time.perf_counter()
+    write_report(read_run(large), large / "report.html")
+    seconds = time.perf_counter() - started
+    assert seconds < 5, f"built in {seconds:.1f} s"
+    assert (large / "report.html").stat().st_size < 15e6
+    return large / "report.html"
+
+
+@contextmanager
+def opened(
+    file: Path, profile: Path, width: int, height: int, scheme: str = "light"
+) -> Iterator[tuple[Any, list[str]]]:
+    """The page, and what it complains of or asks a network for."""
+    with browser_context(
+        profile, viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+    ) as context:
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: None if asked.url[:5] in ("file:", "data:", "blob:") else complaints.append(asked.url),
+        )
+        page.goto(file.as_uri())
+        yield page, complaints
+
+
+def all_drawn(page: Any) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator(".chart:has(.main-svg)")).to_have_count(PLOTS, timeout=30_000)
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_everything_is_there_and_nothing_complains(page_file: Path, tmp_path: Path, width: int, height: int) -> None:
+    with opened(page_file, tmp_path / "profile", width, height) as (page, complaints):
+        all_drawn(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = page.locator(".picture img").evaluate_all("all => all.map(i => [i.naturalWidth, i.width, i.height])")
+        assert len(sizes) >= 9 and all(natural == 640 and min(shown) > 50 for natural, *shown in sizes)
+        assert page.locator("svg.plan rect.cell").count() > 50
+        assert not complaints
+
+
+def test_it_opens_in_two_seconds(page_file: Path, tmp_path: Path) -> None:
+    with opened(page_file, tmp_path / "profile", 1280, 900) as (page, _):
+        # The first page of a fresh profile also waits for the browser.
+        page.reload()
+        loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        assert 0 < loaded < 2000
+
+
+def test_plots_answer_to_the_pointer(page_file: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    with opened(page_file, tmp_path / "profile", 1280, 900) as (page, complaints):
+        all_drawn(page)
+        chart = page.locator("#plot-by-step")
+        chart.scroll_into_view_if_needed()
+        box = chart.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.7)
+        expect(chart.locator(".hoverlayer")).to_contain_text("of a full call")
+
+        before = page.evaluate("document.getElementById('plot-frontier').layout.xaxis.range")
+        drag = page.locator("#plot-frontier .nsewdrag").first
+        drag.scroll_into_view_if_needed()
+        box = drag.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.3)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.8, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.getElementById('plot-frontier').layout.xaxis.range") != before
+        assert not complaints
+
+
+def test_pictures_are_enlarged_by_keyboard(page_file: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    with opened(page_file, tmp_path / "profile", 390, 844) as (page, complaints):
+        row = page.locator(".prompt").nth(1)
+        row.locator("button").first.focus()
+        page.keyboard.press("Enter")
+        dialog = page.locator("dialog")
+        expect(dialog).to_be_visible()
+        expect(dialog.locator("h2")).to_have_text(row.locator("strong").inner_text())
+        expect(dialog.locator("img")).to_have_count(3)
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        assert not complaints
+
+
+def test_the_snippet_is_copied(page_file: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    with opened(page_file, tmp_path / "profile", 1280, 900) as (page, _):
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator("#copy").click()
+        expect(page.locator("#copied")).not_to_be_empty()
+        if page.locator("#copied").inner_text() == "Copied":
+            assert "policy.json" in page.evaluate("navigator.clipboard.readText()")
+        else:
+            assert "policy.json" in page.evaluate("getSelection().toString()")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_no_serious_findings_of_accessibility(
+    page_file: Path, tmp_path: Path, width: int, height: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(page_file, tmp_path / "profile", width, height, scheme) as (page, _):
+        all_drawn(page)
+        page.locator("details summary").click()
+        found = Axe().run(page).response["violations"]
+        serious = {
+            finding["id"]: [node["html"][:200] for node in finding["nodes"][:3]]
+            for finding in found
+            if finding["impact"] in ("moderate", "serious", "critical")
+        }
+        assert not serious
+
+
+def test_dark_follows_the_reader_and_print_is_light(page_file: Path, tmp_path: Path) -> None:
+    with opened(page_file, tmp_path / "profile", 1280, 900, "dark") as (page, _):
+        all_drawn(page)
+        ink = "document.getElementById('plot-by-step').layout.font.color"
+        dark = page.evaluate(ink)
+        page.emulate_media(color_scheme="light")
+        page.wait_for_timeout(1000)
+        light = page.evaluate(ink)
+        assert dark != light
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_timeout(1000)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(ink) == light
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(ink) == dark
+        assert page.pdf().startswith(b"%PDF")
+
+
+def test_an_unfinished_run_reloads_unless_told_not_to(unfinished: Path, tmp_path: Path) -> None:
+    write_report(read_run(unfinished), unfinished / "still.html")
+    write_report(read_run(unfinished), unfinished / "report.html", reload_seconds=1)
+    with opened(unfinished / "report.html", tmp_path / "profile", 1280, 900) as (page, complaints):
+        assert page.locator("h1").inner_text().endswith("the search is not finished")
+        page.locator("#reload").uncheck()
+        page.evaluate("window.mark = 1")
+        page.wait_for_timeout(1500)
+        assert page.evaluate("window.mark") == 1
+        with page.expect_navigation(timeout=10_000):
+            page.locator("#reload").check()
+        assert not complaints
+        page.goto((unfinished / "still.html").as_uri())
+        assert page.locator("#reload").count() == 0

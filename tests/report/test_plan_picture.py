@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from autotune.cost import Pricer
+from autotune.plan import Action
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.report.plan_picture import PlanPicture, draw, runs_of
+from autotune.report.plan_svg import lay_out
+from autotune.report.plan_text import PlanText
+from tests.conformance.builders import FAMILIES
+
+POLICIES = {
+    "full": Policy(steps=6),
+    "reuse": Policy(steps=6, cache=(CacheRule(units=("up_blocks.1",), compute_steps=(0, 3)),)),
+    "forecast": Policy(
+        steps=6, cache=(CacheRule(units=("**.attn2",), mode="forecast", order=1, compute_steps=(0, 1, 3)),)
+    ),
+    "all": Policy(
+        steps=6,
+        resolution=(ResolutionStage(scale=0.5, until_step=2),),
+        guidance=Guidance(start_step=1, stop_step=4),
+        cache=(CacheRule(units=("up_blocks.1",), compute_steps=(0, 2, 4)),),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pricer() -> Pricer:
+    pipe: Any = FAMILIES["sd"].make()
+    return Pricer(pipe)
+
+
+def drawn(pricer: Pricer, policy: Policy, **options: bool) -> PlanPicture:
+    return draw(pricer.plan(policy), pricer.table(pricer.height, pricer.width), **options)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_rows_hold_every_unit_once_and_say_what_the_plan_says(pricer: Pricer, name: str) -> None:
+    policy = POLICIES[name]
+    plan = pricer.plan(policy)
+    folded, unfolded = drawn(pricer, policy), drawn(pricer, policy, unfold=True)
+
+    assert sum(row.units for row in folded.rows) == len(unfolded.rows) == len(plan.structure.units)
+    assert [row.actions for row in unfolded.rows] == [
+        tuple(step.actions[unit] for step in plan.steps) for unit in range(len(plan.structure.units))
+    ]
+    for picture in (folded, unfolded):
+        assert picture.outside is not None
+        assert sum(row.share or 0 for row in picture.rows) + picture.outside == pytest.approx(1)
+        assert len({row.label for row in picture.rows}) == len(picture.rows)
+    assert len(folded.rows) < len(unfolded.rows)
+
+
+def test_columns_say_size_guidance_and_handoff(pricer: Pricer) -> None:
+    picture = drawn(pricer, POLICIES["all"])
+    full = pricer.height
+    assert [column.height for column in picture.columns] == [full // 2] * 2 + [full] * 4
+    assert [column.guided for column in picture.columns] == [False, True, True, True, False, False]
+    assert [column.handoff for column in picture.columns] == [None, "renoise", None, None, None, None]
+    assert [(span.first, span.last) for span in picture.resolutions] == [(0, 1), (2, 5)]
+    assert [span.text for span in picture.guided] == ["off", "on", "off"]
+
+
+def test_labels_are_short_and_exact(pricer: Pricer) -> None:
+    rows = {row.label: row for row in drawn(pricer, POLICIES["reuse"]).rows}
+    assert {"down_blocks.1", "mid_block", "up_blocks.1.upsamplers.0", "up_blocks.1 without upsamplers.0"} <= rows.keys()
+    crossed = [row for row in drawn(pricer, POLICIES["forecast"]).rows if Action.FORECAST in row.actions]
+    assert crossed and all("attn2" in row.label or "cross-attention" in row.label for row in crossed)
+
+
+def test_a_transformers_blocks_are_named_by_range() -> None:
+    pipe: Any = FAMILIES["pixart-alpha"].make()
+    pricer = Pricer(pipe)
+    rule = CacheRule(units=("transformer_blocks.0",), compute_steps=(0, 2))
+    labels = [row.label for row in drawn(pricer, Policy(steps=4, cache=(rule,))).rows]
+    assert any(label.startswith("transformer_blocks.0") for label in labels)
+    assert any(label.startswith("transformer_blocks.1") for label in labels)
+
+
+def test_stretches_cover_all_columns() -> None:
+    actions = (Action.COMPUTE, Action.REUSE, Action.REUSE, Action.COMPUTE)
+    assert runs_of(actions) == [(Action.COMPUTE, 0, 0), (Action.REUSE, 1, 2), (Action.COMPUTE, 3, 3)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_boxes_of_the_drawing_do_not_overlap_and_stay_inside(pricer: Pricer, name: str) -> None:
+    drawing = lay_out(drawn(pricer, POLICIES[name]))
+    cells = [box for box in drawing.boxes if box.kind in {kind for kind, _ in drawing.legend}]
+    picture = drawn(pricer, POLICIES[name])
+    assert len(cells) == len(picture.rows) * len(picture.columns)
+    for box in drawing.boxes:
+        assert 0 <= box.x and box.x + box.width <= drawing.width
+        assert 0 <= box.y and box.y + box.height <= drawing.height
+    taken = sorted((box.y, box.x, box.x + box.width) for box in cells)
+    for before, after in zip(taken, taken[1:], strict=False):
+        assert before[0] != after[0] or before[2] <= after[1]
+    assert f"{len(picture.columns)} calls" in drawing.summary
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_terminal_shows_every_call_within_its_width(pricer: Pricer, encoding: str, width: int) -> None:
+    policy = Policy(steps=70, cache=(CacheRule(units=("up_blocks.1",), compute_steps=tuple(range(0, 70, 3))),))
+    picture = drawn(pricer, policy)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=stream, width=width, highlight=False)
+    console.print(PlanText(picture))
+    stream.flush()
+    stream.seek(0)
+    lines = stream.read().splitlines()
+    assert max(map(len, lines)) <= width
+    guidance = "".join(line.split()[-1] for line in lines if line.startswith("guidance "))
+    assert len(guidance) == 70 and len(set(guidance)) == 1
+    assert any("reuse" in line and "not needed" in line for line in lines)
