@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from autotune.policy import Policy, policy_from_dict
 from autotune.quality import Evaluation
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.search.bench import Bench
 from autotune.search.grid import save_grid
 from autotune.search.notes import trial_note
@@ -38,7 +39,7 @@ from autotune.search.study import (
 
 _LOG = logging.getLogger(__name__)
 
-PLAN, PICTURES = "plan", "pictures"
+PLAN, PICTURES, SKIPPED = "plan", "pictures", "skipped_flops"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
@@ -82,15 +83,27 @@ class TrialRunner:
         proposer: Turns a trial's knobs into a policy within the budget.
         bench: Makes and scores pictures of policies.
         run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
+        prefixes: Lets the pictures' calls go on from where others that began alike stood.
+        flops: Of the first so many denoiser calls of a policy, for one picture.
         early_stopping: Whether candidates are given up that are not among the better ones, see
             :mod:`autotune.search.racing`. The study needs its pruner.
     """
 
     def __init__(
-        self, study: optuna.Study, proposer: Proposer, bench: Bench, run_dir: Path, *, early_stopping: bool = True
+        self,
+        study: optuna.Study,
+        proposer: Proposer,
+        bench: Bench,
+        run_dir: Path,
+        *,
+        prefixes: PrefixCache | None = None,
+        flops: Callable[[Policy, int], int] = lambda policy, calls: 0,
+        early_stopping: bool = True,
     ) -> None:
         self._study = study
         self._proposer = proposer
+        self._prefixes = prefixes
+        self._flops = flops
         self._bench = bench
         self._race = Race(bench.objective) if early_stopping else None
         self._grids = run_dir / "grids"
@@ -129,6 +142,9 @@ class TrialRunner:
             self._tell(trial, result)
             return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, result.duplicate_of)
         # Outside of the handler, whose traceback keeps the candidate's tensors alive.
+        if self._prefixes is not None:
+            # Memory may be what was lacking.
+            self._prefixes.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -148,6 +164,7 @@ class TrialRunner:
             return self._race is not None and self._race.lost(trial, partial, best)
 
         outcome = self._bench.outcome(proposal.policy, lost)
+        trial.set_user_attr(SKIPPED, self._skipped(proposal.policy))
         save_grid(outcome.preview, self._grid(proposal.policy))
         made = len(outcome.evaluation.alignment)
         given_up = made < len(self._bench.prompts)
@@ -155,6 +172,13 @@ class TrialRunner:
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
         scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
         return _Result(scores, made, given_up)
+
+    def _skipped(self, policy: Policy) -> int:
+        """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""
+        if self._prefixes is None:
+            return 0
+        uses = [use for use in self._prefixes.take_uses() if use.policy == policy.key]
+        return sum(self._flops(policy, use.skipped) * use.pictures for use in uses)
 
     def _earlier(self, proposal: Proposal) -> _Result | None:
         """What the first trial that computed the same scored."""
@@ -176,8 +200,8 @@ class TrialRunner:
         if not result.given_up:
             self._study.tell(trial, result.loss)
             return
-        # A repetition has not reported it; of others it is there.
-        trial.report(result.loss, step=result.pictures)
+        if result.duplicate_of is not None:
+            trial.report(result.loss, step=result.pictures)
         self._study.tell(trial, state=TrialState.PRUNED)
 
     def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:

@@ -52,10 +52,10 @@ def search(
     """
     study.pruner = pruner()
     done = evaluated(study)
+    progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     for earlier in done:
         if earlier.state is TrialState.COMPLETE:
             progress.best(earlier.values[0], earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
-    progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     started = time.monotonic()
     while True:
         checkpoint()

@@ -79,6 +79,7 @@ class Progress:
         self._total, self._done, self._done_before = total, done, done
         self._started = time.monotonic()
         self._deadline = self._started + timeout
+        self._best, self._best_loss = "", None
         if self._bar is not None:
             self._trials = self._bar.add_task("candidates", total=total, completed=done, note=self._note())
         elif done:

@@ -17,6 +17,7 @@ from autotune.errors import InputError
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference, load_prompts, split
 from autotune.runtime import full_policy
+from autotune.runtime.checkpoints import PrefixCache
 from autotune.search.bench import Pictures
 from autotune.search.identity import identity, weights_digest
 from autotune.search.interrupts import checkpoint
@@ -34,6 +35,7 @@ from autotune.search.proposals import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import DEFAULT as DEFAULT_SAMPLER
 from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
+from autotune.search.sensitivity import Sensitivity, measure_sensitivity
 from autotune.search.study import Configuration, digest
 from search_spaces import read_ranges, space_for
 
@@ -46,6 +48,8 @@ SEEDS_APART = 10**9
 """Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""
 
 _MIN_IMAGES = 8
+# Prompts that tell how outputs change.
+_WATCHED = 8
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class Setup:
     held_out: Examples
     reference_seed: int
     configuration: Configuration
+
+    def sensitivity(self, units: Sequence[Sequence[str]]) -> Sensitivity:
+        """How the outputs of units change along the full run, seen on a few of the tuning prompts."""
+        prompts, seeds = self.tuning.prompts[:_WATCHED], self.tuning.seeds[:_WATCHED]
+        return measure_sensitivity(replace(self.maker, prefixes=None), self.full, units, prompts, seeds)
 
     @property
     def pipe(self) -> Any:
@@ -133,6 +142,7 @@ def prepare(
     max_cache_memory: str | int | None = None,
     sampler: str = DEFAULT_SAMPLER,
     early_stopping: bool | None = None,
+    prefix_memory: str | int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[Setup, ...]:
     """Resolve defaults and check everything, for each budget; see :func:`autotune.search.tune.tune` for the arguments.
@@ -178,7 +188,15 @@ def prepare(
         )
 
     full = full_policy(pipe, steps)
-    maker = picture_maker(pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size)
+    prefix_bytes = parse_bytes(prefix_memory) if isinstance(prefix_memory, str) else prefix_memory
+    maker = picture_maker(
+        pipe,
+        height=height,
+        width=width,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        prefixes=PrefixCache(prefix_bytes) if prefix_bytes else None,
+    )
     maker.check(full)
     height, width, guided = maker.height, maker.width, maker.guided
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)

@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ from autotune.search.timing import time_policies
 
 FINALISTS = 3
 """Candidates of every last round."""
+
+PREFIX_MEMORY = "1GB"
+"""For what calls begin with; states of one call take megabytes."""
 
 # Candidates of each other budget that a search begins with.
 _LEARNED = 2
@@ -105,7 +108,7 @@ def tune(
     trials: int = 48,
     timeout: float = 240.0,
     images: int = 256,
-    held_out_images: int = 264,
+    held_out_images: int = 528,
     batch_size: int = 16,
     seed: int = 0,
     network: AnyNetwork | None = None,
@@ -116,6 +119,7 @@ def tune(
     space: Ranges | None = None,
     sampler: str = "tpe",
     early_stopping: bool | None = None,
+    prefix_memory: str | int = PREFIX_MEMORY,
     target: Profile | str | Path | None = None,
     call_batch: int | None = None,
     max_cache_memory: str | int | None = None,
@@ -164,6 +168,8 @@ def tune(
         sampler: Optuna's sampler: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
         early_stopping: Whether no more pictures are made of candidates that are not among the better ones on their
             first; None: with the samplers that learn from such candidates, ``tpe`` and ``random``.
+        prefix_memory: Most bytes, as a number or as ``"500MB"``, for what calls began with, so that others that begin
+            alike go on from there; pictures are the same to the bit. 0 makes every call from its start.
         target: Hardware profile, or its file, that budgets in time are meant for; None is this machine, which
             is then profiled (once; the profile is kept).
         call_batch: Pictures per pipeline call in deployment, for budgets in time and memory; by default one, or
@@ -209,6 +215,7 @@ def tune(
         space=space,
         sampler=sampler,
         early_stopping=early_stopping,
+        prefix_memory=prefix_memory,
         target=target,
         call_batch=call_batch,
         max_cache_memory=max_cache_memory,
@@ -226,7 +233,7 @@ def tune_budgets(
     *,
     prompts: Prompts | None = None,
     images: int = 256,
-    held_out_images: int = 264,
+    held_out_images: int = 528,
     batch_size: int = 16,
     seed: int = 0,
     trials: int = 48,
@@ -272,7 +279,7 @@ def tune_budgets(
     if not timeout >= 0:
         raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
     budget_labels(budgets)
-    defaults: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL)
+    defaults: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL) | {"prefix_memory": PREFIX_MEMORY}
     with Progress(quiet=quiet) as progress:
         setups = prepare(
             pipe,
@@ -332,8 +339,16 @@ def _run(
         enqueue_recipes(study, _learned(setups[:number], studies[:number]))
         search(
             study,
-            TrialRunner(study, setup.proposer, bench, folder, early_stopping=setup.configuration.early_stopping),
-            Refiner(setup.proposer, setup.configuration.seed),
+            TrialRunner(
+                study,
+                setup.proposer,
+                bench,
+                folder,
+                prefixes=setup.maker.prefixes,
+                flops=setup.pricer.first_calls_flops,
+                early_stopping=setup.configuration.early_stopping,
+            ),
+            Refiner(setup.proposer, setup.configuration.seed, setup.sensitivity),
             sampler=setup.configuration.sampler,
             trials=trials,
             timeout=timeout,
@@ -435,8 +450,11 @@ def _last_round(
     timed = min(wanted, setup.configuration.batch_size, len(bench.prompts))
     progress.stage("measuring time", timed)
 
+    # What is timed must be made from its start.
+    whole_calls = replace(setup, maker=replace(setup.maker, prefixes=None))
+
     def run(policy: Policy) -> None:
-        for _ in setup.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed]):
+        for _ in whole_calls.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed]):
             pass
 
     full, *others = (run.policy for run in finalists.podium)

@@ -103,12 +103,14 @@ def harm_of_anything_else(policy: Policy) -> float:
 class FakePictures:
     """Pictures (N, 3, 8, 8) whose features drift from their prompt's with the policy's harm.
 
-    ``before`` is called with the number of calls so far and the policy, and may raise.
+    ``before`` is called with the number of calls so far and the policy, and may raise. ``batch`` pictures come at
+    once; by default all.
     """
 
     harm: Callable[[Policy], float] = harm_of_saving
     before: Callable[[int, Policy], None] = lambda count, policy: None
     made: list[str] = field(default_factory=list)
+    batch: int | None = None
 
     def __call__(
         self, policy: Policy, prompts: Sequence[str], seeds: Sequence[int], on_batch: Any = None
@@ -118,7 +120,8 @@ class FakePictures:
         noise = torch.stack([torch.randn(DIMENSIONS, generator=torch.Generator().manual_seed(s)) for s in seeds])
         features = prompt_features(prompts) + self.harm(policy) * (torch.ones(DIMENSIONS) + 0.3 * noise)
         values = (128 + 40 * features).round().clamp(0, 255).to(torch.uint8)
-        yield values[:, None, None].expand(-1, 3, 8, -1).clone()
+        for batch in values.split(self.batch or len(values)):
+            yield batch[:, None, None].expand(-1, 3, 8, -1).clone()
 
 
 def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +134,13 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> FakePictures:
     fake = FakePictures()
     _use(fake, monkeypatch)
     return fake
+
+
+@pytest.fixture
+def batched(pictures: FakePictures) -> FakePictures:
+    """The same, sixteen at a time."""
+    pictures.batch = 16
+    return pictures
 
 
 def search_arguments(folder: Path) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.interrupts import Interrupted
 from autotune.search.study import evaluated, finished, policy_of, sqlite_url
-from autotune.search.tune import TuneResult, tune
+from autotune.search.tune import TuneResult, tune, tune_budgets
 from search_spaces import space_for
 from tests.cost.profiles import synthetic_profile
 
-from .conftest import HELD_OUT, FakePictures, ReadingScorer, harm_of_anything_else
+from .conftest import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, harm_of_anything_else
 
 LIMIT = 0.4
 # Calls that make pictures: four for the reference, one for the full run; then seven recipes, then the sampler's.
@@ -120,8 +120,14 @@ def test_same_arguments_same_candidates_and_policy(
     pipe: Any, pictures: FakePictures, arguments: dict[str, Any], whole: TuneResult, tmp_path: Path
 ) -> None:
     same = tune(pipe, "40%", **arguments)
-    different = tune(pipe, "40%", **arguments | {"run_dir": tmp_path / "different", "seed": 1})
-    assert keys(same.study) == keys(whole.study) != keys(different.study)
+    longer, different = (
+        tune(pipe, "40%", **arguments | {"run_dir": tmp_path / f"seed {seed}", "seed": seed, "trials": 20})
+        for seed in (0, 1)
+    )
+    assert keys(same.study) == keys(whole.study)
+    # Recipes are the same for any seed.
+    assert keys(longer.study)[:10] == keys(different.study)[:10]
+    assert keys(longer.study) != keys(different.study)
     assert same.policy.key == whole.policy.key
     assert same.finalists.difference == whole.finalists.difference
 
@@ -421,3 +427,63 @@ def test_fidelity_needs_no_reference_and_keeps_the_pictures_one_had(
     losses = {trial.user_attrs["policy_key"]: trial.user_attrs for trial in finished(result.study)}
     ordered = sorted(losses.values(), key=lambda attributes: attributes["loss"])
     assert [each["fidelity"] for each in ordered] == sorted(each["fidelity"] for each in ordered)
+
+
+def test_the_last_third_refines_the_best_schedule(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    result = tune(pipe, "40%", **arguments | {"trials": 24})
+    refined = [trial for trial in evaluated(result.study) if "refines" in trial.user_attrs]
+    # One of the others may have been queued before, or repeat another.
+    assert len(refined) >= 6
+    assert all(trial.user_attrs["relative_cost"] <= 0.4 for trial in refined)
+    for trial in refined:
+        assert trial.params == result.study.trials[trial.user_attrs["refines"]].params
+    assert len(set(keys(result.study))) == 24
+
+
+def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    arguments["trials"] = 14
+    results = tune_budgets(pipe, ["30%", "60%"], **arguments)
+    folder = arguments["run_dir"]
+    assert [result.policy_file.name for result in results] == ["policy-30.json", "policy-60.json"]
+    for result, budget in zip(results, (0.3, 0.6), strict=True):
+        policy = read_policy(result.policy_file)
+        assert policy.cost is not None and policy.cost.relative <= budget
+        assert (result.policy_folder / "finalists.json").is_file()
+    assert {study.study_name for study in optuna.get_all_study_summaries(sqlite_url(folder / "study.db"))} == {
+        "study-30pct", "study-60pct",
+    }  # fmt: skip
+    learned = [trial for trial in results[1].study.trials if "best of" in trial.user_attrs.get("recipe", "")]
+    assert learned, "the second budget begins with the first one's best knobs"
+    assert len({study_pictures.name for study_pictures in (folder / "outcomes").iterdir()}) == 1
+    assert (
+        results[1].finalists.candidates[0].quality.loss.value <= results[0].finalists.candidates[0].quality.loss.value
+    )
+    made = len(pictures.made)
+    again = tune_budgets(pipe, ["30%", "60%"], **arguments)
+    assert [result.policy.key for result in again] == [result.policy.key for result in results]
+    assert len(set(pictures.made[made:])) <= 6, "only what is timed and shown is made again"
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2", "random"])
+def test_every_sampler_searches(sampler: str, pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
+    result = tune(pipe, "40%", **arguments | {"sampler": sampler, "trials": 16})
+    assert len(evaluated(result.study)) == 16
+    with pytest.raises(InputError, match="its (sampler|early stopping) was"):
+        tune(pipe, "40%", **arguments | {"sampler": "tpe", "trials": 16})
+
+
+def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictures, arguments: dict[str, Any]) -> None:
+    arguments |= {"images": 128, "trials": 16, "prompts": [f"{n} {p}" for n in range(12) for p in PROMPTS]}
+    result = tune(pipe, "40%", **arguments)
+    pruned = [trial for trial in result.study.trials if trial.state is TrialState.PRUNED]
+    assert pruned
+    assert all(32 <= trial.user_attrs["pictures"] < 128 for trial in pruned)
+    assert all(run.trial not in {trial.number for trial in pruned} for run in result.finalists.candidates)
+    plain = tune(pipe, "40%", **arguments | {"early_stopping": False, "run_dir": arguments["run_dir"] / "plain"})
+    assert states(plain.study) == {TrialState.COMPLETE}
+    # What was not given up scored the same.
+    losses = {trial.user_attrs["policy_key"]: trial.value for trial in evaluated(plain.study)}
+    complete = [trial for trial in evaluated(result.study) if trial.state is TrialState.COMPLETE]
+    compared = [trial for trial in complete if trial.user_attrs["policy_key"] in losses]
+    assert len(compared) >= 3
+    assert all(trial.value == losses[trial.user_attrs["policy_key"]] for trial in compared)
