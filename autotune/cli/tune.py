@@ -135,8 +135,18 @@ def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None)
     lines = [
         verdict(finalists.difference, finalists.fewer_steps.policy.steps),
         f"Exported {exported} to {result.policy_file}",
+        _spent(result),
         f"Compare the pictures in {place / 'comparison.png'}",
         f"Read the report: {place / FILE}",
         *(f"Note: {note}" for note in result.notes),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _spent(result: TuneResult) -> str:
+    """How many pictures the search made, and what that took compared with all."""
+    spent = result.spending
+    return (
+        f"The search made {spent.pictures:,} pictures of {spent.candidates} candidates, with {spent.share:.0%} of the"
+        " FLOPs that all pictures of all of them take"
+    )

@@ -34,6 +34,7 @@ from autotune.search.references import own_reference
 from autotune.search.refine import Refiner
 from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.showcase import keep_showcase
+from autotune.search.spending import Spending, spending
 from autotune.search.study import (
     POLICY_KEY,
     enqueue_recipes,
@@ -77,6 +78,7 @@ class TuneResult:
         policy_file: Where the policy was written, in ``run_dir``.
         preview_prompts: The first n held-out prompts.
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
+        spending: What the search's pictures took.
         notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
     """
 
@@ -89,6 +91,7 @@ class TuneResult:
     policy_file: Path
     preview_prompts: tuple[str, ...]
     previews: tuple[Tensor, ...]
+    spending: Spending
     notes: tuple[str, ...] = ()
 
 
@@ -381,6 +384,7 @@ def _run(
                 policy_file=policy_file,
                 preview_prompts=held_out.prompts[: len(held_out.full.preview)],
                 previews=tuple(held_out.outcome(run.policy).preview for run in finalists.podium),
+                spending=spending(evaluated(study), len(setup.tuning.prompts)),
                 notes=notes(setup, policy),
             )
         )

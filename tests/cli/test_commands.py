@@ -23,6 +23,7 @@ from autotune.policy import ContenderQuality, Guidance, Interval, ModelInfo, Pol
 from autotune.runtime import describe_model
 from autotune.search.finalists import Contender, Finalists
 from autotune.search.interrupts import Interrupted
+from autotune.search.spending import Spending
 
 from .conftest import Finished
 
@@ -118,6 +119,7 @@ def _result(verdict: str, run_dir: Path, file: str, *notes: str, folder: str = "
         policy_file=run_dir / file,
         preview_prompts=("red apple", "blue cat"),
         previews=(torch.zeros(2, 3, 64, 64, dtype=torch.uint8),) * 3,
+        spending=Spending(48, 3072, 4, 1, 10),
         notes=notes,
     )
 
@@ -147,6 +149,7 @@ def test_several_budgets_are_one_run(
     assert (asked["call_batch"], asked["max_cache_memory"]) == (4, "500MB")
     assert (asked["sampler"], asked["early_stopping"]) == ("gp", False)
     output = capsys.readouterr().out
+    assert "3,072 pictures of 48 candidates, with 40% of the FLOPs" in output
     assert all(words in output for words in ("Budget 40%,1.2s", "Budget 2x", "policy-2x.json"))
     for budget in ("40-1.2s", "2x"):
         assert {file.name for file in (both / budget).iterdir()} == {"comparison.png", "report.html"}

@@ -481,6 +481,8 @@ def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictu
     assert all(run.trial not in {trial.number for trial in pruned} for run in result.finalists.candidates)
     plain = tune(pipe, "40%", **arguments | {"early_stopping": False, "run_dir": arguments["run_dir"] / "plain"})
     assert states(plain.study) == {TrialState.COMPLETE}
+    assert result.spending.share < 1
+    assert (plain.spending.share, plain.spending.skipped) == (1, 0)
     # What was not given up scored the same.
     losses = {trial.user_attrs["policy_key"]: trial.value for trial in evaluated(plain.study)}
     complete = [trial for trial in evaluated(result.study) if trial.state is TrialState.COMPLETE]
