@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
+
+import pytest
 
 # Before torch is imported anywhere; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,3 +14,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing of what is measured or counted elsewhere may decide a test, nor stay behind; the folder goes with the process.
 _CACHE = tempfile.TemporaryDirectory(prefix="postdiff-tests-")
 os.environ["POSTDIFF_CACHE"] = _CACHE.name
+
+
+@pytest.fixture
+def lpips_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random weights of LPIPS's smallest backbone where torchvision looks for them, by the name its hash is part of.
+
+    Of a file that is there the hash is not checked.
+    """
+    import torch
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    url = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url
+    file = tmp_path / "torch" / "hub" / "checkpoints" / Path(url).name
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
+    return file

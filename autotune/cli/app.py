@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -255,6 +255,13 @@ def compare(
     weight_clip: WeightClip = None,
     scorer: ScorerOption = None,
     features: FeaturesOption = None,
+    lpips: Annotated[
+        Literal["alex", "vgg", "squeeze"] | None,
+        typer.Option(
+            help="Measure LPIPS to the full run's pictures too, with this backbone; torchvision fetches its weights.",
+            show_default="no LPIPS",
+        ),
+    ] = None,
     height: Height = None,
     width: Width = None,
     steps: Annotated[
@@ -289,6 +296,7 @@ def compare(
         images=images,
         reference=checks.reference(reference),
         judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
+        lpips=lpips,
         height=checks.side("height", height),
         width=checks.side("width", width),
         steps=steps,

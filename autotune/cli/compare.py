@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,14 @@ _WIDTH = 100
 
 def run_compare(options: CompareOptions) -> int:
     """Compare, save the grid of pictures and report; returns the exit code."""
+    from autotune.quality.lpips import Lpips
     from autotune.search.compare import compare
     from autotune.search.interrupts import Interrupted
 
+    # Its weights may be missing, which is to be said before a large model is read; what says that they are being
+    # fetched must not get into the document.
+    with redirect_stdout(sys.stderr):
+        lpips = None if options.lpips is None else Lpips(options.lpips)
     try:
         comparison = compare(
             options.source.load(options.device, options.dtype),
@@ -37,6 +43,7 @@ def run_compare(options: CompareOptions) -> int:
             objective=options.judges.objective,
             weight_fd=options.judges.weight_fd,
             weight_clip=options.judges.weight_clip,
+            lpips=lpips,
             height=options.height,
             width=options.width,
             guidance_scale=options.guidance_scale,
@@ -106,4 +113,5 @@ def _side(run: ComparedRun) -> Side:
         psnr=run.psnr,
         ssim=run.ssim,
         identical=run.identical,
+        lpips=run.lpips,
     )

@@ -12,6 +12,7 @@ from autotune.policy import Policy
 
 if TYPE_CHECKING:
     from autotune.cost import Profile
+    from autotune.quality.lpips import Backbone
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class CompareOptions:
     images: int
     reference: Path | None
     judges: JudgeOptions
+    lpips: Backbone | None
     height: int | None
     width: int | None
     steps: int | None

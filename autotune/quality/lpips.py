@@ -8,19 +8,20 @@ first used: this is asked for by name, never a default.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError, reason_of
+from autotune.errors import InputError, did_you_mean, reason_of
 from autotune.quality.fidelity import check_pairs
 
-__all__ = ["Lpips"]
+__all__ = ["Backbone", "LEAST_SIDE", "Lpips"]
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
-_LEAST_SIDE = 32
+LEAST_SIDE = 32
+"""Pixels a side of the smallest picture."""
 
 
 class Lpips:
@@ -32,7 +33,7 @@ class Lpips:
         batch_size: Most pairs per forward pass.
 
     Raises:
-        InputError: If torchvision is missing or its weights cannot be had.
+        InputError: If there is no such backbone, torchvision is missing or its weights cannot be had.
 
     Example::
 
@@ -42,6 +43,8 @@ class Lpips:
     def __init__(
         self, backbone: Backbone = "alex", *, device: str | torch.device = "cpu", batch_size: int = 32
     ) -> None:
+        if backbone not in get_args(Backbone):
+            raise InputError(f"LPIPS has no backbone {backbone!r}{did_you_mean(backbone, get_args(Backbone))}")
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         try:
@@ -54,8 +57,15 @@ class Lpips:
                 f"the {backbone} weights that LPIPS needs cannot be had ({reason_of(error)}); put torchvision's file "
                 f"into {folder}, or leave LPIPS out"
             ) from error
+        self.backbone = backbone
         self._device = torch.device(device)
         self._batch_size = batch_size
+
+    def to(self, device: str | torch.device) -> Lpips:
+        """Move it to another device, where it runs from then on."""
+        self._device = torch.device(device)
+        self._network.to(self._device)
+        return self
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor, full: Tensor) -> Tensor:
@@ -69,8 +79,8 @@ class Lpips:
             ValueError: If shapes or types differ, or pictures are too small.
         """
         check_pairs(pictures, full)
-        if min(pictures.shape[-2:]) < _LEAST_SIDE:
-            raise ValueError(f"LPIPS needs at least {_LEAST_SIDE} pixels a side, not {tuple(pictures.shape[-2:])}.")
+        if min(pictures.shape[-2:]) < LEAST_SIDE:
+            raise ValueError(f"LPIPS needs at least {LEAST_SIDE} pixels a side, not {tuple(pictures.shape[-2:])}.")
         batches = zip(torch.split(pictures, self._batch_size), torch.split(full, self._batch_size), strict=True)
         values = [self._network(*(self._unit(x) for x in pair), normalize=True).flatten() for pair in batches]
         return torch.cat(values).double().cpu()

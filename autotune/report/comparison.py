@@ -20,11 +20,12 @@ _LEGEND = (
     " run's pictures): lower is better. Alignment (with the prompts), PSNR and SSIM (to the full run's pictures):"
     " higher is better."
 )
+_LPIPS_LEGEND = " LPIPS (perceptual distance to the full run's pictures): lower is better."
 
 
 @dataclass(frozen=True)
 class Side:
-    """One run. Its share of FLOPs is of the full run; PSNR (dB) and SSIM are to the full run's pictures.
+    """One run. Its share of FLOPs is of the full run; PSNR (dB), SSIM and LPIPS are to the full run's pictures.
 
     ``identical`` is the share of its pictures that are the full run's, value by value.
     """
@@ -36,6 +37,7 @@ class Side:
     psnr: Interval
     ssim: Interval
     identical: float
+    lpips: Interval | None = None
 
 
 def comparison_tables(sides: Sequence[Side], *, prompts: int, images: int, width: int) -> Iterator[Table | Text]:
@@ -50,6 +52,8 @@ def comparison_tables(sides: Sequence[Side], *, prompts: int, images: int, width
         width: Columns of text.
     """
     full, *others = sides
+    perceptual = full.lpips is not None
+    rows = _ROWS | ({"LPIPS": _to_full_run("lpips", 3)} if perceptual else {})
     fitting = max(1, (width - _HEADING) // (_GAP + _RUN) - 1)
     parts = [others[start : start + fitting] for start in range(0, len(others), fitting)]
     for number, part in enumerate(parts, 1):
@@ -61,10 +65,10 @@ def comparison_tables(sides: Sequence[Side], *, prompts: int, images: int, width
         table.add_column("")
         for side in (full, *part):
             table.add_column(escape(side.name), justify="right", overflow="fold", max_width=_RUN)
-        for heading, cell in _ROWS.items():
+        for heading, cell in rows.items():
             table.add_row(heading, *(cell(side) for side in (full, *part)))
         yield table
-    yield Text(_LEGEND)
+    yield Text(_LEGEND + (_LPIPS_LEGEND if perceptual else ""))
 
 
 def _score(name: str) -> Callable[[Side], str]:

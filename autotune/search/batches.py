@@ -14,6 +14,7 @@ from autotune.errors import InputError
 from autotune.naming import FULL_RUN
 from autotune.policy import Policy
 from autotune.quality import Reference, measure_fidelity
+from autotune.quality.lpips import Lpips
 from autotune.quality.tensors import write_tensors
 from autotune.search.bench import Judged
 from autotune.search.interrupts import checkpoint
@@ -38,6 +39,7 @@ class Noted:
         ssim: (N,) likewise.
         identical: (N,) bool, whether it is the full run's picture.
         preview: The first :data:`PREVIEW` pictures of the run, (n, 3, H, W) uint8.
+        lpips: (N,) distance to the full run's pictures, if asked for.
     """
 
     judged: Judged
@@ -45,6 +47,7 @@ class Noted:
     ssim: Tensor
     identical: Tensor
     preview: Tensor
+    lpips: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Batches:
         folder: Keeps a file per batch and run, called by a digest of everything that decides it.
         settings: What decides it besides policy, prompts and seeds, JSON-ready.
         progress: Is told of every batch.
+        lpips: Measures each picture against the full run's too.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Batches:
         folder: Path,
         settings: Mapping[str, Any],
         progress: Progress,
+        lpips: Lpips | None = None,
     ) -> None:
         self._maker = maker
         self._judges = judges
@@ -83,6 +88,7 @@ class Batches:
         self._folder = folder
         self._settings = dict(settings)
         self._progress = progress
+        self._lpips = lpips
 
     def run(self, policies: Mapping[str, Policy], examples: Examples, text: Tensor) -> dict[str, Noted]:
         """Notes on the full run and every policy, by name, all pictures of a batch before those of the next.
@@ -155,6 +161,8 @@ class Batches:
         if judged.by_scorer is not None and judged.coarse is not None:
             # Without a network these are the features themselves, and the format refuses to hold a tensor twice.
             tensors |= {"by_scorer": judged.by_scorer.clone(), "coarse": judged.coarse}
+        if self._lpips is not None:
+            tensors["lpips"] = self._lpips(pictures, full)
         return tensors
 
     def _pictures(self, name: str, policy: Policy, batch: Batch) -> Tensor:
@@ -177,9 +185,12 @@ class Batches:
         parts = [_load(self._path(policy, batch)) for batch in batches]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         judged = Judged(joined["features"], joined["alignment"], joined.get("by_scorer"), joined.get("coarse"))
-        return Noted(judged, joined["psnr"], joined["ssim"], joined["identical"], joined["preview"])
+        numbers = {name: joined[name] for name in ("psnr", "ssim", "identical", "preview")}
+        return Noted(judged, **numbers, lpips=joined.get("lpips"))
 
-    def _path(self, policy: Policy, batch: Batch, purpose: str = "run") -> Path:
+    def _path(self, policy: Policy, batch: Batch, purpose: str | None = None) -> Path:
+        if purpose is None:
+            purpose = "run" if self._lpips is None else f"run with LPIPS {self._lpips.backbone}"
         known_as = digest([self._settings, purpose, policy.key, batch.start, batch.prompts, batch.seeds])
         return self._folder / f"{known_as}.safetensors"
 

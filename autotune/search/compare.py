@@ -15,6 +15,7 @@ from autotune.errors import InputError
 from autotune.naming import FULL_RUN, default_comparison_name
 from autotune.policy import Interval, Policy
 from autotune.quality import Evaluation, Objective, Reference
+from autotune.quality.lpips import LEAST_SIDE, Backbone, Lpips
 from autotune.runtime import full_policy
 from autotune.search.batches import Batches, Noted
 from autotune.search.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
@@ -51,6 +52,7 @@ def compare(
     distance: str | None = None,
     weight_fd: float | None = None,
     weight_clip: float | None = None,
+    lpips: Backbone | Lpips | None = None,
     height: int | None = None,
     width: int | None = None,
     guidance_scale: float | None = None,
@@ -87,6 +89,8 @@ def compare(
         distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
         weight_fd: Weight of the distance in the quality objective, 1 unless given.
         weight_clip: Weight of the alignment in it, 4 unless given.
+        lpips: Measure LPIPS to the full run's pictures too, with this backbone (see :mod:`autotune.quality.lpips`).
+            Where pictures were compared without it before, or with another one, they are made anew.
         height: Pixels, by default the model's native height.
         width: Pixels, by default the model's native width.
         guidance_scale: By default what the model recommends, else the pipeline's default.
@@ -111,6 +115,7 @@ def compare(
     check_examples(images, seed, "images")
     objective_weights(objective, weight_fd, weight_clip)
     own_prompts = read_prompts(prompts, "prompts")
+    perceptual = Lpips(lpips) if isinstance(lpips, str) else lpips
     if pipe is None:
         from autotune.demo import demo_assets, demo_pipeline
 
@@ -124,6 +129,10 @@ def compare(
     if min(maker.height, maker.width) < _LEAST_SIDE:
         raise InputError(
             f"pictures of {maker.height} x {maker.width} pixels are too small for SSIM; make them {_LEAST_SIDE} a side"
+        )
+    if perceptual is not None and min(maker.height, maker.width) < LEAST_SIDE:
+        raise InputError(
+            f"pictures of {maker.height} x {maker.width} pixels are too small for LPIPS; make them {LEAST_SIDE} a side"
         )
     maker.check(full)
     costs = _prices(maker, full, policies)
@@ -157,6 +166,7 @@ def compare(
         first_seed=examples.seeds[0],
         scorer=chosen.scorer_identity,
         network=chosen.network_identity,
+        lpips=None if perceptual is None else perceptual.backbone,
         reference=known_as,
         estimator=chosen.estimator,
         weights=asdict(chosen.weights),
@@ -168,7 +178,9 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
-    task = _Task(conditions, maker, chosen, resolved, full, policies, costs, examples, folder)
+    if perceptual is not None:
+        perceptual.to(pipe.device)
+    task = _Task(conditions, maker, chosen, perceptual, resolved, full, policies, costs, examples, folder)
     try:
         with without_bars(pipe), deferred(), Progress(quiet=quiet) as progress:
             comparison = task.run(progress)
@@ -185,6 +197,7 @@ class _Task:
     conditions: Conditions
     maker: PictureMaker
     judges: Judges
+    lpips: Lpips | None
     reference: Reference | None
     full: Policy
     policies: Mapping[str, Policy]
@@ -195,7 +208,8 @@ class _Task:
     def run(self, progress: Progress) -> Comparison:
         """Make, judge and compare."""
         same_as, different = _distinct(self.full, self.policies)
-        batches = Batches(self.maker, self.judges, self.full, self.folder / "batches", self._settings(), progress)
+        folder = self.folder / "batches"
+        batches = Batches(self.maker, self.judges, self.full, folder, self._settings(), progress, self.lpips)
         reference = self.reference
         if reference is None and self.judges.weights.fd:
             prompts = tuple(dict.fromkeys(self.examples.prompts))
@@ -292,6 +306,7 @@ def _run(name: str, policy: Policy, cost: Cost, noted: Noted, objective: Objecti
         ssim=interval_record(objective.mean(noted.ssim, level=LEVEL)),
         identical=round(float(noted.identical.double().mean()), 6),
         same_as=same_as,
+        lpips=None if noted.lpips is None else interval_record(objective.mean(noted.lpips, level=LEVEL)),
     )
 
 

@@ -33,6 +33,7 @@ class ComparedRun:
         ssim: Likewise, at most 1.
         identical: Share of its pictures that are the full run's in every value.
         same_as: An earlier run whose policy computes the same, and whose pictures therefore serve for both.
+        lpips: Perceptual distance of its pictures to the full run's, lower is closer; None where it was not asked for.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ComparedRun:
     ssim: Interval
     identical: float
     same_as: str | None = None
+    lpips: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -55,6 +57,7 @@ class ComparedRun:
             **self.quality.model_dump(),
             "psnr": self.psnr.model_dump(),
             "ssim": self.ssim.model_dump(),
+            "lpips": None if self.lpips is None else self.lpips.model_dump(),
             "identical": self.identical,
             "policy": self.policy.to_dict(),
         }
@@ -124,6 +127,7 @@ class Conditions:
         first_seed: Of the first picture; each further one takes the next.
         scorer: The image-text model, and what is in it.
         network: What the distance is taken in, likewise; None is the scorer.
+        lpips: Backbone of LPIPS; None where it was not asked for.
         reference: What the distance is taken to.
         estimator: Of the distance.
         weights: Of the loss's terms.
@@ -143,6 +147,7 @@ class Conditions:
     first_seed: int
     scorer: str
     network: str | None
+    lpips: str | None
     reference: str
     estimator: str
     weights: Mapping[str, float]

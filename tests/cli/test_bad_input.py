@@ -83,6 +83,7 @@ CASES = [
     (["compare", "--policy", "plain.json", "--prompts", "missing.txt"], "missing.txt"),
     (["compare", "--policy", "plain.json", "--reference", "folder"], "holds no picture"),
     (["compare", "--policy", "plain.json", "--height", "63"], "multiples of 8"),
+    (["compare", "--policy", "plain.json", "--lpips", "alexnet"], "--lpips"),
     (["compare", "--policy", "plain.json", "--device", "gpu"], "--device gpu"),
     (["compare", "--policy", "plain.json", "--out", "empty.txt/run"], "is a file"),
     (["price", "missing.json"], "missing.json"),
@@ -177,6 +178,20 @@ def test_one_sentence_and_nothing_else(
     assert named in sentence
     assert finished.seconds < SECONDS
     assert _contents(files) == before
+
+
+def test_lpips_weights_that_cannot_be_had_are_missed_before_anything_is_done(
+    postdiff: Callable[..., Finished], files: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    # No weights here, and nobody answers at this address.
+    monkeypatch.setitem(environment, "TORCH_HOME", str(files / "torch"))
+    monkeypatch.setitem(environment, "https_proxy", "http://127.0.0.1:9")
+    finished = postdiff("compare", "--policy", "plain.json", "--lpips", "squeeze", "--device", "cpu")
+    assert (finished.code, finished.output) == (2, "")
+    assert "the squeeze weights that LPIPS needs cannot be had" in finished.errors.splitlines()[-1]
+    assert str(files / "torch") in finished.errors.splitlines()[-1]
+    assert "Traceback" not in finished.errors
+    assert not (files / "runs").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["tune", "--budget", "abc"]])

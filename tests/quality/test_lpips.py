@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor
 
 from autotune.errors import InputError
@@ -17,19 +16,7 @@ def pictures(seed: int, n: int = 5, side: int = 48) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights file where torchvision looks for it, by the name its hash is part of; hashes are not checked."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    url = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url
-    file = tmp_path / "hub" / "checkpoints" / Path(url).name
-    file.parent.mkdir(parents=True)
-    torch.manual_seed(0)
-    torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
-    return file
-
-
-def test_it_is_torchmetrics_value_pair_by_pair(weights: Path) -> None:
+def test_it_is_torchmetrics_value_pair_by_pair(lpips_weights: Path) -> None:
     from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity
 
     one, other = pictures(1), pictures(2)
@@ -46,18 +33,23 @@ def test_it_is_torchmetrics_value_pair_by_pair(weights: Path) -> None:
     assert values.dtype == torch.float64
 
 
-def test_identical_pairs_are_at_zero_and_one_pair_is_a_vector(weights: Path) -> None:
+def test_identical_pairs_are_at_zero_and_one_pair_is_a_vector(lpips_weights: Path) -> None:
     lpips = Lpips("squeeze")
     assert lpips(pictures(1), pictures(1)).tolist() == [0.0] * 5
     assert lpips(pictures(1, n=1), pictures(2, n=1)).shape == (1,)
 
 
-def test_what_does_not_fit_is_refused(weights: Path) -> None:
+def test_what_does_not_fit_is_refused(lpips_weights: Path) -> None:
     lpips = Lpips("squeeze")
     with pytest.raises(ValueError, match="pairs of pictures"):
         lpips(pictures(1), pictures(2, n=4))
     with pytest.raises(ValueError, match="at least 32 pixels"):
         lpips(pictures(1, side=16), pictures(2, side=16))
+
+
+def test_there_is_no_other_backbone() -> None:
+    with pytest.raises(InputError, match="no backbone 'alexnet'; did you mean 'alex'"):
+        Lpips("alexnet")  # type: ignore[arg-type]
 
 
 def test_weights_that_cannot_be_had_say_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -36,6 +37,7 @@ def test_every_number_and_its_interval_is_shown() -> None:
         "0.050..0.090", "23.46", "22.10..24.90", "0.900..0.920", "lower is better",
     ):  # fmt: skip
         assert expected in text
+    assert "LPIPS" not in text
     assert "[bold]mine" in text  # Names are text, not markup.
     assert "a-very-long-na" in text and "me-of-a-policy" in text
     # To itself the full run is no matter of decibels.
@@ -53,3 +55,15 @@ def test_runs_that_do_not_fit_get_further_tables_with_the_full_run_again(width: 
     assert "…" not in text and text.count("-0.112..0.113") == tables + 7
     if tables > 1:
         assert f"({tables} of {tables})" in text
+
+
+def test_lpips_has_a_row_where_it_was_measured() -> None:
+    nothing = Interval(value=0.0, low=0.0, high=0.0)
+    full = replace(side("full run", 20, 1.0), lpips=nothing)
+    mine = replace(side("mine", 8), lpips=Interval(value=0.1234, low=0.1, high=0.15))
+    output = io.StringIO()
+    for part in comparison_tables([full, mine], prompts=64, images=128, width=100):
+        Console(file=output, width=100).print(part)
+    (row, interval) = output.getvalue().split("LPIPS", 1)[1].splitlines()[:2]
+    assert row.split() == ["identical", "0.123"] and interval.split() == ["0.100..0.150"]
+    assert "LPIPS (perceptual distance" in output.getvalue()

@@ -21,6 +21,7 @@ from autotune.policy import CacheRule, Interval, Policy, PolicyQuality
 from autotune.quality import FIDELITY, Baseline, Evaluation, Gaussian, Objective, Reference, coarse
 from autotune.quality.alignment import shuffled_alignment
 from autotune.quality.fidelity import largest_psnr, measure_fidelity
+from autotune.quality.lpips import Lpips
 from autotune.runtime import full_policy
 from autotune.runtime.apply import session_of
 from autotune.search.compare import compare
@@ -260,6 +261,62 @@ def test_a_further_policy_or_another_objective_takes_up_what_is_kept(
     assert other.runs[0].quality.fidelity == first.runs[0].quality.fidelity
     compare(**arguments | {"seed": 1})
     assert pictures.count == 3 * IMAGES
+
+
+def test_lpips_is_measured_where_asked_for(
+    pictures: Painted, arguments: dict[str, Any], lpips_weights: Path, tmp_path: Path
+) -> None:
+    without = compare(**arguments | {"reference": None})
+    pictures.made.clear()
+    arguments |= {"lpips": "squeeze", "reference": None}
+
+    def interrupt(count: int, policy: Policy) -> None:
+        if count == 5:
+            raise KeyboardInterrupt
+
+    pictures.before = interrupt
+    with pytest.raises(Interrupted):
+        compare(**arguments)
+    pictures.before = lambda count, policy: None
+    comparison = compare(**arguments)
+    # Made anew since the pictures are gone, but neither those of a finished run of a batch nor of the reference.
+    assert pictures.count == 3 * IMAGES + BATCH
+    made = pictures.count
+    assert compare(**arguments).to_dict() == comparison.to_dict() and pictures.count == made
+
+    examples = choose(PROMPTS, IMAGES, comparison.conditions.first_seed)
+    near, full = (painted(each, *(examples.prompts, examples.seeds)) for each in (NEAR, Policy(steps=STEPS)))
+    seen = comparison.runs[0].lpips
+    assert seen is not None and comparison.full.lpips == Interval(value=0.0, low=0.0, high=0.0)
+    assert seen.value == pytest.approx(float(Lpips("squeeze")(near, full).mean()), abs=1e-6)
+    assert 0 < seen.low < seen.value < seen.high
+
+    document = json.loads((arguments["run_dir"] / "compare.json").read_text())
+    assert document["lpips"] == "squeeze"
+    assert document["runs"][1]["lpips"] == seen.model_dump()
+    assert (without.conditions.lpips, without.to_dict()["runs"][1]["lpips"]) == (None, None)
+    assert comparison.runs[0].quality == without.runs[0].quality
+
+
+def test_lpips_without_weights_is_refused_before_anything_is_made(
+    pictures: Painted, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    with pytest.raises(InputError, match="alex weights that LPIPS needs cannot be had"):
+        compare(**arguments | {"lpips": "alex"})
+    assert pictures.made == []
+    assert not arguments["run_dir"].exists()
+
+
+def test_lpips_of_small_pictures_is_refused(pictures: Painted, arguments: dict[str, Any], lpips_weights: Path) -> None:
+    with pytest.raises(InputError, match="16 x 16 pixels are too small for LPIPS"):
+        compare(**arguments | {"lpips": "squeeze", "height": 16, "width": 16})
+    assert not arguments["run_dir"].exists()
 
 
 def test_no_more_than_two_batches_are_alive_however_many_runs_and_pictures(
