@@ -14,6 +14,10 @@ class InputError(PostDiffError, ValueError):
     """Something the caller passed (an option, a file, a path) cannot be used."""
 
 
+class Unavailable(PostDiffError):
+    """Something outside of the program (a disk, a database) gave out. Nothing is lost: the same call goes on later."""
+
+
 class PolicyError(InputError):
     """A policy is malformed, or does not fit the pipeline it is applied to."""
 

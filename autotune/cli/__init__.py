@@ -1,8 +1,8 @@
 """The command line: ``postdiff`` and ``postdiff-tune``.
 
 Options are checked before torch is loaded, so that a mistake costs a second and leaves nothing
-behind. Exit codes: 0 done, 2 bad input, 3 nothing within the budget beats fewer steps,
-130 interrupted.
+behind. Exit codes: 0 done, 1 a disk is full or a database away, 2 bad input, 3 nothing within the
+budget beats fewer steps, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autotune.errors import InputError
+from autotune.errors import InputError, Unavailable
 
-__all__ = ["BAD_INPUT", "INTERRUPTED", "main", "run", "tune_main"]
+__all__ = ["BAD_INPUT", "INTERRUPTED", "UNAVAILABLE", "main", "run", "tune_main"]
 
+UNAVAILABLE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -40,6 +41,9 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(error.format_message())
+    except Unavailable as error:
+        _refuse(str(error))
+        return UNAVAILABLE
     return int(code or 0)
 
 

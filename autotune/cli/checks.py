@@ -136,12 +136,31 @@ def storage(url: str | None) -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        make_url(url).get_dialect()
+        dialect = make_url(url).get_dialect()
     except SQLAlchemyError:
         raise InputError(
-            f"--storage {url}: no URL of a known database; write sqlite:///study.db or postgresql://user@host/name"
+            f"--storage {url}: no URL of a known database; write sqlite:///study.db or"
+            " postgresql+psycopg://user@host/name"
         ) from None
+    try:
+        dialect.import_dbapi()
+    except ImportError as error:
+        hint = "pip install 'postdiff[postgresql]'" if dialect.driver == "psycopg" else f"pip install {error.name}"
+        raise InputError(f"--storage: the driver {dialect.driver} is not installed; {hint}") from None
     return url
+
+
+def workers(text: str) -> int | None:
+    """A number of processes, or None for ``auto``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise InputError(f"--workers {text}: give a number of processes from 1 on, or auto")
+    return int(text)
 
 
 def folder_to_write(path: Path) -> Path:

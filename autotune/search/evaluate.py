@@ -22,6 +22,7 @@ from autotune.quality import Evaluation
 from autotune.runtime.checkpoints import PrefixCache
 from autotune.search.bench import Bench
 from autotune.search.grid import save_grid
+from autotune.search.liveness import concerns_all
 from autotune.search.notes import trial_note
 from autotune.search.proposals import Proposal, Proposer
 from autotune.search.racing import Race
@@ -113,7 +114,8 @@ class TrialRunner:
         """Evaluate one asked trial and tell it.
 
         Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
-        trial with the reason in its attribute ``failure``; the next one runs. A candidate that computes what
+        trial with the reason in its attribute ``failure``; the next one runs. (A full disk, which the next one
+        would meet as well, is raised.) A candidate that computes what
         an earlier trial's did costs nothing: its result is told again, with ``duplicate_of`` set. One that is
         given up is told as pruned, with the loss of its first pictures.
         """
@@ -136,6 +138,8 @@ class TrialRunner:
             # Both must happen before the trial ends: Optuna refuses them afterwards.
             self._publish(trial, proposal, result)
         except Exception as error:
+            if concerns_all(error):
+                raise
             _LOG.debug("trial %d failed", trial.number, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
         else:

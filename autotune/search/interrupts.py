@@ -60,3 +60,8 @@ def checkpoint() -> None:
     """Raise KeyboardInterrupt here if Ctrl-C was pressed since the block began."""
     if _pending.is_set():
         raise KeyboardInterrupt
+
+
+def pause(seconds: float) -> None:
+    """Wait, but not after Ctrl-C."""
+    _pending.wait(seconds)

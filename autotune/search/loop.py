@@ -9,12 +9,21 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.search.evaluate import TrialRunner
-from autotune.search.interrupts import checkpoint
+from autotune.search.interrupts import checkpoint, pause
+from autotune.search.liveness import attended, close, is_closed, retry_abandoned, running, surplus
 from autotune.search.progress import Progress
 from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
-from autotune.search.study import DUPLICATE_OF, POLICY_ID, evaluated, finished, waiting_recipes
+from autotune.search.study import (
+    DUPLICATE_OF,
+    POLICY_ID,
+    evaluated,
+    finished,
+    put_back,
+    waiting,
+    waiting_recipes,
+)
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
@@ -23,6 +32,9 @@ REFINED = 1 / 3
 # and stop when chance, too, finds nothing new any more.
 _REPEATS_UNTIL_RANDOM = 3
 _REPEATS_UNTIL_EXHAUSTED = 60
+
+# How often to look whether others have finished.
+_POLL_SECONDS = 0.5
 
 
 def search(
@@ -37,7 +49,10 @@ def search(
     progress: Progress,
     pictures: int = 0,
 ) -> None:
-    """Evaluate candidates until there are ``trials`` of them or time is up.
+    """Evaluate candidates until there are ``trials`` of them or time is up, and nobody works on any.
+
+    Any number of workers may do so at once, on any number of machines; the time is the tuner's,
+    which closes the study.
 
     Args:
         study: The study; may hold trials of earlier runs.
@@ -59,16 +74,29 @@ def search(
     started = time.monotonic()
     while True:
         checkpoint()
+        retry_abandoned(study)
         ended, spent = finished(study), time.monotonic() - started
         candidates = len(evaluated(study))
         repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
-        over = candidates >= trials or spent >= timeout
-        if (over or repeats >= _REPEATS_UNTIL_EXHAUSTED) and not waiting_recipes(study):
-            return
+        if spent >= timeout or repeats >= _REPEATS_UNTIL_EXHAUSTED:
+            close(study)
+        over = candidates >= trials or is_closed(study)
+        if not waiting_recipes(study):
+            others = len(running(study))
+            if over and not others:
+                return
+            if over or candidates + others >= trials:
+                progress.others(others)
+                pause(_POLL_SECONDS)
+                continue
         late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-        if refiner is not None and late and not waiting_recipes(study):
+        if refiner is not None and late and not waiting(study):
             refiner.queue(study)
         study.sampler = sampler_for(sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
         trial = study.ask()
+        if surplus(study, trial.number, trials):
+            put_back(study, trial.number)
+            continue
         progress.candidate(trial.number, pictures)
-        progress.report(runner.run(trial))
+        with attended(study, trial):
+            progress.report(runner.run(trial))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ class Progress:
         self._deadline = 0.0
         self._best = ""
         self._best_loss: float | None = None
+        self._waiting_for = 0
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -96,6 +98,12 @@ class Progress:
         if self._bar is not None:
             self.stage(f"trial {number}", pictures)
 
+    def others(self, trials: int) -> None:
+        """Nothing is left to begin; other workers are at work on so many trials, or died and are not missed yet."""
+        if self._waiting_for != trials:
+            self._waiting_for = trials
+            self.stage(f"waiting for {trials} trial{'s' if trials > 1 else ''} of other workers")
+
     def report(self, report: Report) -> None:
         """A trial ended."""
         if report.loss is not None and report.proposal is not None and not report.given_up:
@@ -118,7 +126,7 @@ class Progress:
         left = self._deadline - time.monotonic()
         if self._done > self._done_before:
             left = min(left, elapsed / (self._done - self._done_before) * (self._total - self._done))
-        times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+        times = f"{_clock(elapsed)} elapsed" + (f", {_clock(left)} left" if math.isfinite(left) else "")
         return f"{self._best}  {times}" if self._best else times
 
     def _line(self, text: str) -> None:

@@ -20,7 +20,11 @@ _POPULATION = 16
 
 _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(
-        seed=seed, multivariate=True, constant_liar=False, n_startup_trials=_START_UP_TRIALS
+        # What other workers are evaluating counts as bad, so that nobody proposes it again.
+        seed=seed,
+        multivariate=True,
+        constant_liar=True,
+        n_startup_trials=_START_UP_TRIALS,
     ),
     "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=_START_UP_TRIALS),
     "cmaes": lambda seed: CmaEsSampler(seed=seed, n_startup_trials=_START_UP_TRIALS, warn_independent_sampling=False),

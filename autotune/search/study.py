@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import InputError
 from autotune.policy import Policy, policy_from_dict
+from autotune.search.storage import open_storage, shown
 
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
@@ -25,8 +29,11 @@ POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
 # What a trial was queued with.
 _ORIGIN = (RECIPE, REFINES, POLICY)
+# The same, as Optuna notes it, and how often the trial was tried.
+_ASKED, _HISTORY = "fixed_params", ("failed_trial", "retry_history")
 
-_BUSY_SECONDS = 30
+# A candidate that ends every worker is given up after the second.
+_RETRIES = 1
 
 
 # What only decides which policies are tried, and how their scores are weighed.
@@ -91,7 +98,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def open_study(name: str, url: str, configuration: Configuration) -> optuna.Study:
-    """Create the study ``name``, or resume it where it was left.
+    """Create the study ``name``, or resume it where it was left; others may be working on it.
 
     Args:
         name: Its name in the storage.
@@ -101,50 +108,83 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
     Raises:
         InputError: the study exists with another configuration, or the storage cannot be opened.
     """
-    try:
-        study = optuna.create_study(study_name=name, storage=_storage(url), direction="minimize", load_if_exists=True)
-    except Exception as error:
-        raise InputError(
-            f"the storage {url} cannot be opened ({_first_line(error)}); give another --storage"
-        ) from error
+    storage = open_storage(url, retry_once)
+    study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
     stored = study.user_attrs.get(CONFIG)
     wanted = configuration.document()
     if stored is None:
         if study.get_trials(deepcopy=False):
-            raise InputError(f"the study {name!r} in {url} was not made by this program; choose another --study-name")
+            raise InputError(
+                f"the study {name!r} in {shown(url)} was not made by this program; choose another --study-name"
+            )
         study.set_user_attr(CONFIG, wanted)
     elif stored != wanted:
         raise InputError(
-            f"the study {name!r} cannot be resumed: {_difference(stored, wanted)};"
+            f"the study {name!r} cannot be resumed: {difference(stored, wanted)};"
             " repeat the command that made it, or choose another --study-name"
         )
-    release_interrupted(study)
     return study
 
 
-def release_interrupted(study: optuna.Study) -> None:
-    """Fail trials that an interrupted run left RUNNING, and queue their parameters again."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        asked = trial.system_attrs.get("fixed_params", {}) | trial.params
-        if asked and FAILURE not in trial.user_attrs:
-            kept = {name: trial.user_attrs[name] for name in _ORIGIN if name in trial.user_attrs}
-            if REFINES not in kept:
-                # Of other trials the policy follows from the knobs.
-                kept.pop(POLICY, None)
-            study.enqueue_trial(asked, user_attrs=kept)
+def put_back(study: optuna.Study, number: int) -> None:
+    """Fail a RUNNING trial without counting it, and queue it again as it was before it began."""
+    trial = _with_number(study, number)
+    if trial.state is not TrialState.RUNNING:
+        return
+    study.tell(number, state=TrialState.FAIL)
+    if _asked(trial) and FAILURE not in trial.user_attrs:
+        study.enqueue_trial(_asked(trial), user_attrs=_origin(trial))
+
+
+def retry_once(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial whose worker died once more as it was before it began, unless it had failed for a reason."""
+    if FAILURE in trial.user_attrs or not _asked(trial):
+        return
+    fresh = copy.deepcopy(trial)
+    fresh.user_attrs = _origin(trial)
+    fresh.system_attrs = {name: trial.system_attrs[name] for name in _HISTORY if name in trial.system_attrs}
+    fresh.system_attrs[_ASKED] = _asked(trial)
+    fresh.params, fresh.distributions = {}, {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES)(study, fresh)
+
+
+def _asked(trial: FrozenTrial) -> dict[str, Any]:
+    """Knob values that a trial was queued with or had sampled."""
+    return {**trial.system_attrs.get(_ASKED, {}), **trial.params}
+
+
+def _origin(trial: FrozenTrial) -> dict[str, Any]:
+    kept = {name: trial.user_attrs[name] for name in _ORIGIN if name in trial.user_attrs}
+    if REFINES not in kept:
+        # Of other trials the policy follows from the knobs.
+        kept.pop(POLICY, None)
+    return kept
+
+
+def _with_number(study: optuna.Study, number: int) -> FrozenTrial:
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
 
 
 def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[str, int]]]) -> None:
     """Queue named settings that the study does not have yet, in order."""
+    trials = study.get_trials(deepcopy=False)
+    # One that was cut off may have been given up by those who found it: here it gets another chance.
+    lost = {trial.user_attrs.get(RECIPE) for trial in trials if _cut_off(trial)}
+    lost -= {trial.user_attrs.get(RECIPE) for trial in trials if not _cut_off(trial)}
     for name, values in recipes:
-        study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=True)
+        study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=name not in lost)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [trial for trial in trials if trial.state is not TrialState.FAIL or FAILURE in trial.user_attrs]
+    return [trial for trial in trials if not _cut_off(trial)]
+
+
+def _cut_off(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.FAIL and FAILURE not in trial.user_attrs
 
 
 def evaluated(study: optuna.Study) -> list[FrozenTrial]:
@@ -163,24 +203,18 @@ def policy_of(trial: FrozenTrial) -> Policy:
     return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")
 
 
+def waiting(study: optuna.Study) -> int:
+    """Queued trials that have not begun."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+
 def waiting_recipes(study: optuna.Study) -> int:
     """Queued trials of known recipes that have not begun."""
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     return sum(RECIPE in trial.user_attrs for trial in waiting)
 
 
-def _storage(url: str) -> RDBStorage:
-    # SQLite lets a writer wait for readers such as a dashboard; by default it gives up after five seconds.
-    sqlite = url.startswith("sqlite")
-    return RDBStorage(
-        url, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
-    )
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Where two configurations differ first, in words."""
     name = next(key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key))
     return f"its {name.replace('_', ' ')} was {stored.get(name)}, now it is {wanted.get(name)}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autotune.cost import Profile
 from autotune.cost.environment import describe_device
-from autotune.errors import InputError
+from autotune.errors import InputError, Unavailable
 from autotune.naming import budget_labels, default_study_name
 from autotune.policy import MeasuredTime, Policy
 from autotune.search.bench import Bench, Pictures
@@ -25,7 +25,9 @@ from autotune.search.export import exported, notes
 from autotune.search.finalists import Finalists, best_trials, judge
 from autotune.search.grid import save_grid
 from autotune.search.interrupts import Interrupted, deferred
+from autotune.search.invitation import Invitation, publish
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
+from autotune.search.liveness import close, out_of_space
 from autotune.search.loop import search
 from autotune.search.making import without_bars
 from autotune.search.outline import keep_outline
@@ -35,15 +37,7 @@ from autotune.search.refine import Refiner
 from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.showcase import keep_showcase
 from autotune.search.spending import Spending, spending
-from autotune.search.study import (
-    POLICY_KEY,
-    enqueue_recipes,
-    evaluated,
-    open_study,
-    ranked,
-    release_interrupted,
-    sqlite_url,
-)
+from autotune.search.study import POLICY_KEY, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
 from autotune.search.timing import time_policies
 
 FINALISTS = 3
@@ -187,6 +181,7 @@ def tune(
     Raises:
         InputError: an argument cannot be used; nothing was written.
         Interrupted: Ctrl-C; the same call resumes.
+        Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
 
     Example:
         >>> result = autotune.tune(budget="40%")  # doctest: +SKIP
@@ -276,29 +271,27 @@ def tune_budgets(
     Raises:
         InputError: an argument cannot be used; nothing was written.
         Interrupted: Ctrl-C; the same call resumes.
+        Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
     """
     if trials < 1:
         raise InputError(f"trials is {trials}; give at least 1")
     if not timeout >= 0:
         raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
     budget_labels(budgets)
-    defaults: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL) | {"prefix_memory": PREFIX_MEMORY}
+    given: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL) | {"prefix_memory": PREFIX_MEMORY} | settings
+    given |= {
+        "prompts": prompts,
+        "images": images,
+        "held_out_images": held_out_images,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     with Progress(quiet=quiet) as progress:
-        setups = prepare(
-            pipe,
-            budgets,
-            prompts=prompts,
-            images=images,
-            held_out_images=held_out_images,
-            batch_size=batch_size,
-            seed=seed,
-            on_progress=progress.profiling,
-            **(defaults | settings),
-        )
+        setups = prepare(pipe, budgets, on_progress=progress.profiling, **given)
     first = setups[0]
     name = study_name or default_study_name(first.model_name, *(str(setup.budget) for setup in setups))
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
-    with _quiet_optuna(), without_bars(first.pipe):
+    with quiet_optuna(), without_bars(first.pipe):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -306,13 +299,19 @@ def tune_budgets(
         url = storage or sqlite_url(folder / "study.db")
         names = [name] if len(setups) == 1 else [default_study_name(name, str(setup.budget)) for setup in setups]
         studies = [open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)]
+        for setup, study in zip(setups, studies, strict=True):
+            publish(study, Invitation.of(name, pipe, setup, given, trials))
         try:
             with deferred(), Progress(quiet=quiet) as progress:
                 return _run(setups, studies, folder, trials, timeout, progress, storage)
         except KeyboardInterrupt:
-            for study in studies:
-                release_interrupted(study)
             raise Interrupted(folder) from None
+        except OSError as error:
+            if not out_of_space(error):
+                raise
+            raise Unavailable(
+                f"{folder} cannot be written to ({error.strerror}); make room, then repeat the same command to go on"
+            ) from error
 
 
 def _run(
@@ -333,33 +332,16 @@ def _run(
     for setup, study, place in zip(setups, studies, places, strict=True):
         place.mkdir(exist_ok=True)
         keep_outline(setup, place, study=study.study_name, storage=url)
-    bench = _bench(first, first.tuning, "tuning", folder, progress)
+    bench = bench_for(first, first.tuning, "tuning", folder, progress)
     for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
         if len(setups) > 1:
             progress.stage(f"budget {setup.budget}")
         _keep_full_run(study, bench, folder)
         enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
         enqueue_recipes(study, _learned(setups[:number], studies[:number]))
-        search(
-            study,
-            TrialRunner(
-                study,
-                setup.proposer,
-                bench,
-                folder,
-                prefixes=setup.maker.prefixes,
-                flops=setup.pricer.first_calls_flops,
-                early_stopping=setup.configuration.early_stopping,
-            ),
-            Refiner(setup.proposer, setup.configuration.seed, setup.sensitivity),
-            sampler=setup.configuration.sampler,
-            trials=trials,
-            timeout=timeout,
-            seed=setup.configuration.seed,
-            progress=progress,
-            pictures=len(setup.tuning.prompts),
-        )
-    held_out = _bench(first, first.held_out, "held-out", folder, progress)
+        close(study, False)
+        explore(setup, study, bench, folder, trials, timeout, setup.configuration.seed, progress)
+    held_out = bench_for(first, first.held_out, "held-out", folder, progress)
     results = []
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         finalists = _last_round(setup, study, studies, held_out, progress)
@@ -391,6 +373,38 @@ def _run(
     return tuple(results)
 
 
+def explore(
+    setup: Setup,
+    study: optuna.Study,
+    bench: Bench,
+    folder: Path,
+    trials: int,
+    timeout: float,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
+    search(
+        study,
+        TrialRunner(
+            study,
+            setup.proposer,
+            bench,
+            folder,
+            prefixes=setup.maker.prefixes,
+            flops=setup.pricer.first_calls_flops,
+            early_stopping=setup.configuration.early_stopping,
+        ),
+        Refiner(setup.proposer, seed, setup.sensitivity),
+        sampler=setup.configuration.sampler,
+        trials=trials,
+        timeout=timeout,
+        seed=seed,
+        progress=progress,
+        pictures=len(setup.tuning.prompts),
+    )
+
+
 def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[tuple[str, dict[str, int]]]:
     """The best knob values of other budgets' searches, which are a good start for this one."""
     return [
@@ -400,7 +414,12 @@ def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[t
     ]
 
 
-def _bench(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Bench:
+def bench_for(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Bench:
+    """What evaluates policies on ``examples``, called ``name``; the full run's pictures are made now.
+
+    Raises:
+        InputError: the reference does not fit.
+    """
     cache = folder / "outcomes" / setup.configuration.pictures
     count = len(examples.prompts)
     reference = setup.reference
@@ -478,16 +497,18 @@ def _last_round(
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Optuna logs a line for every trial, which the progress display says better.
 
-    It also warns of recipes beyond a narrowed range, of which fewer steps are meant to be one.
+    It also warns of recipes beyond a narrowed range, of which fewer steps are meant to be one, and where trials are
+    asked for outside of its own loop, for then somebody else must give their signs of life, as :mod:`.liveness` does.
     """
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Fixed parameter")
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
             yield
     finally:
         optuna.logging.set_verbosity(before)

@@ -165,8 +165,9 @@ def test_an_interrupted_search_resumes_to_the_same_end(
 
 
 def test_a_trial_left_running_by_a_killed_process_is_run_again(
-    pipe: Any, pictures: FakePictures, continued: dict[str, Any]
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("POSTDIFF_HEARTBEAT", "1")
     values = {
         "scale": 1,
         "switch": 7,

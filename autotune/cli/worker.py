@@ -1,0 +1,123 @@
+"""``postdiff worker``: join a search, with one process for every GPU."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from autotune.cli.models import DType, ModelSource
+from autotune.errors import InputError
+
+DONE = 0
+FAILED = 1
+INTERRUPTED = 130
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The checked options; None leaves a value to the study. ``workers`` of None is one for every GPU."""
+
+    storage: str
+    study_name: str
+    model: ModelSource | None
+    device: str
+    workers: int | None
+    out: Path
+    quiet: bool
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Work until the study has what was asked for; returns the exit code, of several processes the worst."""
+    from autotune.search.worker import studies_of
+
+    joined = studies_of(options.storage, options.study_name)
+    invitation = joined[0].invitation
+    kind = options.device.partition(":")[0]
+    if kind not in ("auto", invitation.device):
+        raise InputError(
+            f"--device {options.device}: the study runs on {invitation.device}, and scores of different kinds of device"
+            f" do not mix; give --device {invitation.device}"
+        )
+    device = invitation.device if options.device == "auto" else options.device
+    devices = _devices(device, options.workers)
+    if len(devices) > 1:
+        return _Crew(options, devices).wait()
+
+    from autotune.search.interrupts import Interrupted
+    from autotune.search.worker import work
+
+    # Those who take machines away ask by SIGTERM first: the trial in hand goes back into the queue, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    source = options.model or (None if invitation.model is None else ModelSource.find(invitation.model))
+    dtype: DType = invitation.dtype  # type: ignore[assignment]
+    try:
+        pipe = None if source is None else source.load(devices[0], dtype)
+        trials = work(pipe, joined, options.out, quiet=options.quiet)
+    except Interrupted:
+        print("postdiff: stopped; the trial in hand went back into the queue", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if not options.quiet:
+        print(f"The study {options.study_name} needs no more workers; this one evaluated {trials} candidates.")
+    return DONE
+
+
+def _devices(device: str, workers: int | None) -> list[str]:
+    """The device of every process."""
+    import torch
+
+    if device != "cuda":
+        return [device] * (workers or 1)
+    there = max(torch.cuda.device_count(), 1)
+    return [f"cuda:{number % there}" for number in range(workers or there)]
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+class _Crew:
+    """Worker processes on this machine. Ctrl-C and SIGTERM end all of them; one that dies leaves the others alone."""
+
+    def __init__(self, options: WorkerOptions, devices: list[str]) -> None:
+        self._ending = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._end)
+        command = [sys.executable, "-m", "autotune.cli", "worker", "--workers", "1", "--out", str(options.out)]
+        command += ["--storage", options.storage, "--study-name", options.study_name]
+        command += ["--model", options.model.name] if options.model else []
+        command += ["--quiet"] if options.quiet else []
+        # In a group of their own: a terminal's Ctrl-C reaches this process alone, which passes it on once.
+        for device in devices:
+            process = subprocess.Popen([*command, "--device", device], start_new_session=True, stdin=subprocess.DEVNULL)
+            self._processes.append(process)
+
+    def wait(self) -> int:
+        """The worst exit code, when all have ended."""
+        waiting = dict(enumerate(self._processes, 1))
+        while waiting:
+            for number, process in list(waiting.items()):
+                if process.poll() is not None:
+                    del waiting[number]
+                    if process.returncode < 0 and not self._ending:
+                        name = signal.Signals(-process.returncode).name
+                        print(f"postdiff: worker {number} was ended by {name}; others retry its trial", file=sys.stderr)
+            time.sleep(_POLL_SECONDS)
+        if self._ending:
+            return INTERRUPTED
+        return max(FAILED if process.returncode < 0 else process.returncode for process in self._processes)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ending = True
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
