@@ -146,8 +146,8 @@ def test_a_row_of_several_units_is_their_mean_and_prefixes_are_left_aside(pipe: 
     assert len(prefixes.take_uses()) == 1
 
 
-def test_of_a_step_with_two_calls_the_first_counts(pipe: Any) -> None:
-    pipe.scheduler = HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+def test_of_a_step_with_two_calls_the_first_counts(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "scheduler", HeunDiscreteScheduler.from_config(pipe.scheduler.config))
     measured = measure_sensitivity(picture_maker(pipe), Policy(steps=3), [["mid_block"]], PROMPTS, SEEDS)
     assert measured.changes.shape == (1, 3) and (measured.changes[0, 1:] > 0).all()
     assert np.allclose(measured.progress, progress_of(pipe.scheduler.timesteps[::2].tolist()))
