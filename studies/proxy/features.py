@@ -117,12 +117,14 @@ def views(name: str, entries: list[Entry], folder: Path = FOLDER) -> Views:
         prompts=tuple(prompts),
         policies=policies,
         coarse=seen("coarse", coarse(full)),
-        real=seen("real", _real_pictures(set(demo_assets(name).tuning_prompts))),
+        real=seen("real", real_pictures(name)),
         clip_text=eyes.clip.text_features(prompts),
         judge_text=eyes.judge.text_features(prompts),
     )
 
 
-def _real_pictures(captions: set[str]) -> Tensor:
+def real_pictures(name: str) -> Tensor:
+    """Real pictures (M, 3, 64, 64) uint8 of what a shipped model's prompts are drawn from."""
+    captions = set(demo_assets(name).tuning_prompts)
     images, all_captions, _ = load()
     return images[torch.tensor([caption in captions for caption in all_captions])]
