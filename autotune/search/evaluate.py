@@ -129,14 +129,15 @@ class TrialRunner:
             result = self._earlier(proposal) or self._evaluate(trial, proposal)
             if not math.isfinite(result.loss):
                 return self._fail(trial, proposal, f"its loss is {result.loss}")
-            if result.duplicate_of is not None:
-                trial.set_user_attr(DUPLICATE_OF, result.duplicate_of)
             for name, value in result.scores.items():
                 trial.set_user_attr(name, value)
             trial.set_user_attr(PICTURES, result.pictures)
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
             # Both must happen before the trial ends: Optuna refuses them afterwards.
             self._publish(trial, proposal, result)
+            twin = self._twin(trial, proposal) if result.duplicate_of is None else result.duplicate_of
+            if twin is not None:
+                trial.set_user_attr(DUPLICATE_OF, twin)
         except Exception as error:
             if concerns_all(error):
                 raise
@@ -144,7 +145,7 @@ class TrialRunner:
             failure = f"{type(error).__name__}: {error}"
         else:
             self._tell(trial, result)
-            return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, result.duplicate_of)
+            return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, twin)
         # Outside of the handler, whose traceback keeps the candidate's tensors alive.
         if self._prefixes is not None:
             # Memory may be what was lacking.
@@ -188,10 +189,21 @@ class TrialRunner:
         """What the first trial that computed the same scored."""
         plan = self._proposer.plan(proposal.policy)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-            if trial.user_attrs.get(PLAN) == plan:
+            if trial.user_attrs.get(PLAN) == plan and DUPLICATE_OF not in trial.user_attrs:
                 scores = {name: float(trial.user_attrs[name]) for name in _SHARED}
                 given_up = trial.state is TrialState.PRUNED
                 return _Result(scores, trial.user_attrs[PICTURES], given_up, trial.number)
+        return None
+
+    def _twin(self, trial: optuna.Trial, proposal: Proposal) -> int | None:
+        """A trial that computed the same at the same time, on another machine, and counts instead of this one."""
+        plan = self._proposer.plan(proposal.policy)
+        for other in self._study.get_trials(deepcopy=False):
+            if other.number == trial.number or other.user_attrs.get(PLAN) != plan or DUPLICATE_OF in other.user_attrs:
+                continue
+            sooner = other.state is TrialState.RUNNING and other.number < trial.number
+            if sooner or other.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                return other.number
         return None
 
     def _best(self) -> Evaluation | None:

@@ -15,15 +15,7 @@ from autotune.search.progress import Progress
 from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
-from autotune.search.study import (
-    DUPLICATE_OF,
-    POLICY_ID,
-    evaluated,
-    finished,
-    put_back,
-    waiting,
-    waiting_recipes,
-)
+from autotune.search.study import DUPLICATE_OF, POLICY_ID, evaluated, finished, waiting, waiting_recipes
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
@@ -95,7 +87,7 @@ def search(
         study.sampler = sampler_for(sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
         trial = study.ask()
         if surplus(study, trial.number, trials):
-            put_back(study, trial.number)
+            study.tell(trial, state=TrialState.FAIL)
             continue
         progress.candidate(trial.number, pictures)
         with attended(study, trial):

@@ -17,7 +17,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import bindparam, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from autotune.errors import InputError, Unavailable, reason_of
 from autotune.search.interrupts import checkpoint, pause
@@ -183,29 +183,34 @@ def _sleep(seconds: float) -> None:
 
 def _is_outage(error: BaseException | None) -> bool:
     """Whether the database itself is what went wrong: it is away, or its disk full."""
-    cause = _cause(error)
-    return isinstance(cause, OperationalError | InterfaceError) or (
-        isinstance(cause, DBAPIError) and cause.connection_invalidated
-    )
+    return _cause(error) is not None
 
 
 def _passes(error: BaseException) -> bool:
     """Whether waiting may help: a server comes back, a lock is let go of; a full disk stays full."""
-    if not _is_outage(error):
-        return False
     cause = _cause(error)
+    if cause is None:
+        return False
     in_a_file = "sqlite" in type(getattr(cause, "orig", None)).__module__
     return not in_a_file or "locked" in str(cause)
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
-    """What a library said; Optuna puts an error of its own in front of it."""
-    return error.__cause__ if isinstance(error, StorageInternalError) else error
+def _cause(error: BaseException | None) -> DBAPIError | None:
+    """What the database's driver said; Optuna and SQLAlchemy put errors of their own in front of it."""
+    while error is not None:
+        if isinstance(error, OperationalError | InterfaceError):
+            return error
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return error
+        if not isinstance(error, StorageInternalError | SQLAlchemyError):
+            return None
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(error: BaseException | None) -> str:
     cause = _cause(error)
-    original = getattr(cause, "orig", None) or cause
+    original = error if cause is None else cause.orig or cause
     return "no reason given" if original is None else reason_of(original)
 
 

@@ -26,8 +26,7 @@ PROMPTS = [f"{style} {thing}" for style in ("noto", "fluent") for thing in THING
 HELD_OUT = [f"{style} {thing}" for style in ("twitter", "plain") for thing in THINGS]
 
 
-@pytest.fixture(scope="session")
-def pipe() -> Any:
+def tiny_pipeline() -> Any:
     """A tiny untrained StableDiffusionPipeline: three levels, latents of 16x16, nine words."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -68,6 +67,11 @@ def pipe() -> Any:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session")
+def pipe() -> Any:
+    return tiny_pipeline()
 
 
 def prompt_features(prompts: Sequence[str]) -> Tensor:
