@@ -17,7 +17,7 @@ from PIL import Image
 
 from autotune.loading import load_policy
 
-TRIALS = 9
+TRIALS = 12
 SMALL = ["--images", "8", "--held-out-images", "8", "--out", "run"]
 COMMAND = ["tune", "--budget", "40%", "--trials", str(TRIALS), "--timeout", "10m", *SMALL]
 
