@@ -201,8 +201,9 @@ def sigma_argument(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
 
 
 def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
-    # Keys of other classes would only be warned of.
-    config = {key: value for key, value in current.config.items() if key in _parameters(cls)}
+    # Keys of other classes would only be warned of; what begins with an underscore says which values are mere defaults.
+    known = _parameters(cls)
+    config = {key: value for key, value in current.config.items() if key in known or key.startswith("_")}
     try:
         made = cls.from_config(config, **changes)
         check_scheduler(made)
