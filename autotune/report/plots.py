@@ -37,7 +37,12 @@ def frontier(run: Run) -> Figure:
     in_time = run.outline is not None and run.outline.most_flops is None and run.outline.most_ms is not None
     found = sorted(candidates, key=lambda each: (each.loss, each.number))
     with_bars = {each.number for each in (found if len(found) <= MOST_BARS else found[:_BEST_WITH_BARS])}
-    finalists = {each.trial for each in run.last_round.contenders[2:]} if run.last_round else set()
+    # With several budgets a finalist may be another study's trial, whose number means nothing here.
+    finalists = (
+        {each.trial for each in run.last_round.contenders[2:] if each.study in (None, run.study.study_name)}
+        if run.last_round
+        else set()
+    )
 
     def x(each: Candidate) -> float | None:
         return each.latency_ms if in_time else None if each.cost is None else 100 * each.cost

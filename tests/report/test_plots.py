@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,16 @@ def test_importances_are_drawn_largest_first(large: Path) -> None:
     found = importance_of(read_run(large))
     (bars,) = plots.importances(found)["data"]
     assert bars["y"][-1] == next(iter(found)) and sum(bars["x"]) == pytest.approx(100)
+
+
+def test_a_finalist_of_another_budget_is_no_candidate_of_this_search(finished: Path) -> None:
+    def circled() -> list[float]:
+        traces = plots.frontier(read_run(finished))["data"]
+        return [x for trace in traces if trace["name"] == "in the last round" for x in trace["x"]]
+
+    before = circled()
+    path = finished / "finalists.json"
+    document = json.loads(path.read_text())
+    document["contenders"][2]["study"] = "study-60pct"
+    path.write_text(json.dumps(document))
+    assert len(circled()) == len(before) - 1
