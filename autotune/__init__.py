@@ -12,10 +12,10 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from autotune import errors
+from autotune.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.cost import price
@@ -43,24 +43,21 @@ __all__ = [
     "tune",
 ]
 
-_HOMES = {
-    "Policy": "policy",
-    "applied": "runtime",
-    "apply_policy": "runtime",
-    "compare": "search.compare",
-    "demo_pipeline": "demo",
-    "full_policy": "runtime",
-    "load_policy": "loading",
-    "price": "cost",
-    "remove_policy": "runtime",
-    "tune": "search.tune",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(
+    __name__,
+    {
+        "Policy": "policy",
+        "applied": "runtime",
+        "apply_policy": "runtime",
+        "compare": "search.compare",
+        "demo_pipeline": "demo",
+        "full_policy": "runtime",
+        "load_policy": "loading",
+        "price": "cost",
+        "remove_policy": "runtime",
+        "tune": "search.tune",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from autotune.cost.budget import Budget, Limits, parse_budget, parse_bytes
+from autotune.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.cost.measure import measure_profile
@@ -27,18 +27,15 @@ __all__ = [
     "price",
 ]
 
-_HOMES = {
-    "Cost": "pricing",
-    "Pricer": "pricing",
-    "price": "pricing",
-    "Profile": "profile",
-    "load_profile": "profile",
-    "measure_profile": "measure",
-    "pipeline_from_configs": "weightless",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"autotune.cost.{_HOMES[name]}"), name)
+__getattr__ = attributes(
+    __name__,
+    {
+        "Cost": "pricing",
+        "Pricer": "pricing",
+        "price": "pricing",
+        "Profile": "profile",
+        "load_profile": "profile",
+        "measure_profile": "measure",
+        "pipeline_from_configs": "weightless",
+    },
+)

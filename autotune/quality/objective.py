@@ -230,7 +230,7 @@ class Objective:
         self._rows_of_prompt = _rows_of_prompt(baseline.prompts)
         self._full = self._measure.prepare(baseline.full.features)
         self._full_alignment, self._chance = (x.cpu().double() for x in (baseline.full.alignment, baseline.chance))
-        self._full_of_resamples = functools.lru_cache(maxsize=2)(self._full_resampled)
+        self._remember()
         full, matched = (float(x) for x in self._full_at(self._all))
         bad, chance = self._measure(baseline.coarse), self.chance
         if matched <= chance and weights.clip:
@@ -301,17 +301,25 @@ class Objective:
         Raises:
             ValueError: If there are not so many pictures.
         """
-        baseline = self._baseline
-        if not 0 < count <= len(baseline.prompts):
-            raise ValueError(f"There are {len(baseline.prompts)} pictures, of which no first {count} can be taken.")
-        head = copy.copy(self)
+        pictures = len(self._baseline.prompts)
+        if not 0 < count <= pictures:
+            raise ValueError(f"There are {pictures} pictures, of which no first {count} can be taken.")
+        return self if count == pictures else self._heads(count)
+
+    def _head(self, count: int) -> Objective:
+        baseline, head = self._baseline, copy.copy(self)
         full = Evaluation(baseline.full.features[:count], baseline.full.alignment[:count])
         head._baseline = Baseline(full, baseline.coarse[:count], baseline.chance[:count], baseline.prompts[:count])
         head._rows_of_prompt = _rows_of_prompt(head._baseline.prompts)
         head._full = self._measure.prepare(full.features)
         head._full_alignment, head._chance = self._full_alignment[:count], self._chance[:count]
-        head._full_of_resamples = functools.lru_cache(maxsize=2)(head._full_resampled)
+        head._remember()
         return head
+
+    def _remember(self) -> None:
+        """Keep what every candidate asks for again."""
+        self._full_of_resamples = functools.lru_cache(maxsize=2)(self._full_resampled)
+        self._heads = functools.lru_cache(maxsize=8)(self._head)
 
     def mean(self, values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
         """Mean of a number per picture, and its interval over the same resamples of the prompts as every other score's.

@@ -6,8 +6,9 @@ study can be read without torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from autotune.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.search.comparison import ComparedRun, Comparison, Pair
@@ -17,18 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ComparedRun", "Comparison", "Contender", "Finalists", "Interrupted", "Pair", "TuneResult"]
 
-_HOMES = {
-    "ComparedRun": "comparison",
-    "Comparison": "comparison",
-    "Contender": "finalists",
-    "Finalists": "finalists",
-    "Interrupted": "interrupts",
-    "Pair": "comparison",
-    "TuneResult": "tune",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"autotune.search.{_HOMES[name]}"), name)
+__getattr__ = attributes(
+    __name__,
+    {
+        "ComparedRun": "comparison",
+        "Comparison": "comparison",
+        "Contender": "finalists",
+        "Finalists": "finalists",
+        "Interrupted": "interrupts",
+        "Pair": "comparison",
+        "TuneResult": "tune",
+    },
+)

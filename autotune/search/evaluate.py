@@ -115,9 +115,9 @@ class TrialRunner:
 
         Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
         trial with the reason in its attribute ``failure``; the next one runs. (A full disk, which the next one
-        would meet as well, is raised.) A candidate that computes what
-        an earlier trial's did costs nothing: its result is told again, with ``duplicate_of`` set. One that is
-        given up is told as pruned, with the loss of its first pictures.
+        would meet as well, is raised.) A candidate that computes what an earlier trial's did costs nothing: its
+        result is told again, with ``duplicate_of`` set. One that is given up is told as pruned, with the loss of
+        its first pictures.
         """
         started = time.perf_counter()
         proposal: Proposal | None = None
@@ -172,11 +172,10 @@ class TrialRunner:
         trial.set_user_attr(SKIPPED, self._skipped(proposal.policy))
         save_grid(outcome.preview, self._grid(proposal.policy))
         made = len(outcome.evaluation.alignment)
-        given_up = made < len(self._bench.prompts)
-        objective = self._bench.objective.head(made) if given_up else self._bench.objective
+        objective = self._bench.objective.head(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
         scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
-        return _Result(scores, made, given_up)
+        return _Result(scores, made, given_up=made < len(self._bench.prompts))
 
     def _skipped(self, policy: Policy) -> int:
         """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""

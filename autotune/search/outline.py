@@ -171,7 +171,7 @@ def _tables(pricer: Pricer, policies: Iterable[Policy]) -> tuple[SizedTable, ...
 
 
 def _calls(pricer: Pricer, full: Policy, max_steps: int) -> dict[int, tuple[int, ...]]:
-    """Policies of a search differ in nothing that calls depend on but the number of steps."""
+    """Under the pipeline's own solver calls depend on nothing but the number of steps."""
     if len(pricer.plan(full).steps) == full.steps:
         return {}
     counted = {

@@ -9,8 +9,6 @@ doubt, which a paired comparison tells, is given up whatever its rank.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 
@@ -39,7 +37,7 @@ class Race:
     """
 
     def __init__(self, objective: Objective) -> None:
-        self._head = lru_cache(maxsize=8)(objective.head)
+        self._objective = objective
 
     def lost(self, trial: optuna.Trial, partial: Evaluation, best: Evaluation | None) -> bool:
         """Whether to give up on a candidate that has made some of its pictures.
@@ -52,10 +50,10 @@ class Race:
         made = len(partial.alignment)
         if made < LEAST:
             return False
-        trial.report(self._head(made).score(partial).loss, step=made)
+        trial.report(self._objective.head(made).score(partial).loss, step=made)
         return trial.should_prune() or (best is not None and self._behind(partial, best))
 
     def _behind(self, partial: Evaluation, best: Evaluation) -> bool:
         made = len(partial.alignment)
         same = Evaluation(best.features[:made], best.alignment[:made])
-        return self._head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL).low > 0
+        return self._objective.head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL).low > 0

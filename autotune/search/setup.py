@@ -47,6 +47,9 @@ Ranges = Mapping[str, tuple[int, int]] | str | os.PathLike[str]
 SEEDS_APART = 10**9
 """Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""
 
+PREFIX_MEMORY = "1GB"
+"""For what calls begin with; states of one call take megabytes."""
+
 _MIN_IMAGES = 8
 # Prompts that tell how outputs change.
 _WATCHED = 8
@@ -118,19 +121,19 @@ def prepare(
     pipe: Any | None,
     budgets: Sequence[str],
     *,
-    prompts: Prompts | None,
-    held_out: Prompts | None,
-    reference: AnyReference | None,
-    scorer: AnyScorer | None,
-    height: int | None,
-    width: int | None,
-    guidance_scale: float | None,
-    steps: int | None,
-    max_steps: int | None,
     images: int,
     held_out_images: int,
     batch_size: int,
     seed: int,
+    prompts: Prompts | None = None,
+    held_out: Prompts | None = None,
+    reference: AnyReference | None = None,
+    scorer: AnyScorer | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    max_steps: int | None = None,
     network: AnyNetwork | None = None,
     objective: str = "quality",
     distance: str | None = None,
@@ -142,7 +145,7 @@ def prepare(
     max_cache_memory: str | int | None = None,
     sampler: str = DEFAULT_SAMPLER,
     early_stopping: bool | None = None,
-    prefix_memory: str | int = 0,
+    prefix_memory: str | int = PREFIX_MEMORY,
     on_progress: OnProgress | None = None,
 ) -> tuple[Setup, ...]:
     """Resolve defaults and check everything, for each budget; see :func:`autotune.search.tune.tune` for the arguments.

@@ -34,7 +34,7 @@ from autotune.search.outline import keep_outline
 from autotune.search.progress import Progress
 from autotune.search.references import own_reference
 from autotune.search.refine import Refiner
-from autotune.search.setup import Examples, Prompts, Ranges, Setup, prepare
+from autotune.search.setup import PREFIX_MEMORY, Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.showcase import keep_showcase
 from autotune.search.spending import Spending, spending
 from autotune.search.study import POLICY_KEY, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
@@ -43,13 +43,8 @@ from autotune.search.timing import time_policies
 FINALISTS = 3
 """Candidates of every last round."""
 
-PREFIX_MEMORY = "1GB"
-"""For what calls begin with; states of one call take megabytes."""
-
 # Candidates of each other budget that a search begins with.
 _LEARNED = 2
-# Arguments of the preparation that have no default there.
-_LEFT_TO_MODEL = ("held_out", "reference", "scorer", "height", "width", "guidance_scale", "steps", "max_steps")
 
 _FULL_RUN_GRID = "full_run_grid"
 _TIMED_IMAGES = 8
@@ -278,8 +273,7 @@ def tune_budgets(
     if not timeout >= 0:
         raise InputError(f"timeout is {timeout:g} seconds; give 0 or more")
     budget_labels(budgets)
-    given: dict[str, Any] = dict.fromkeys(_LEFT_TO_MODEL) | {"prefix_memory": PREFIX_MEMORY} | settings
-    given |= {
+    given = settings | {
         "prompts": prompts,
         "images": images,
         "held_out_images": held_out_images,
