@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Literal
 
 from autotune.plan import accepted_scales
 from autotune.policy import CacheRule, Guidance, Policy
@@ -48,6 +49,7 @@ class UNetSpace(DenoiserSpace):
         self.scales = accepted_scales(height, width, structure.size_multiple)
         self.reusable = reusable_outputs(structure)
         full, depth = len(self.scales) - 1, len(self.reusable)
+        gate = guided and bool(structure.of_kind("cross-attention"))
         self.knobs = (
             Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
             Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
@@ -64,10 +66,12 @@ class UNetSpace(DenoiserSpace):
                 most=PARTS - 1 if guided else 0,
             ),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
+            Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )
         self.knobs += self.noise_knobs(self.solvers)
         self.costlier = (
             ("guidance_start", -1),
+            ("gate", -1),
             ("guidance_stop", 1),
             ("interval", -1),
             ("depth", -1),
@@ -75,7 +79,7 @@ class UNetSpace(DenoiserSpace):
             ("scale", 1),
         )
         plain = {"scale": full, "switch": 0, "handoff": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
-        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "solver": 0, "skew": 0}
+        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
         branch_0 = {"depth": depth}
@@ -97,16 +101,20 @@ class UNetSpace(DenoiserSpace):
                 # Kynkaanniemi et al. 2024: guidance does harm at high noise and nothing at low noise.
                 "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
             }
+        if gate:
+            settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
         switch, start, stop = self.times(values, steps)
+        gated = bool(values["gate"]) and stop < steps
+        after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
         return Policy(
             steps=steps,
             **self.noise_levels(values, steps),
             resolution=self.stages(values, switch),
-            guidance=Guidance(start_step=start, stop_step=stop) if start or stop < steps else None,
+            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
             cache=self._cache(values, steps, switch, start),
         )
 

@@ -1,0 +1,182 @@
+"""Many evaluated policies of a shipped model at one budget: the table that searches are replayed on.
+
+``python -m studies.search.table MODEL`` evaluates the recipes, then policies drawn at random from the search space,
+then what the default sampler proposes from all of these, then neighbours of the best ones, each on the same pictures.
+A table of random policies alone would say nothing of where searches end. Results are appended to
+``studies/results/policies-MODEL.jsonl`` as they come; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
+
+from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.policy import Policy, policy_from_dict
+from autotune.search import progress as search_progress
+from autotune.search.judges import shipped_judges
+from autotune.search.making import without_bars
+from autotune.search.proposals import Proposal, Proposer
+from autotune.search.samplers import sampler_for
+from autotune.search.setup import Setup, prepare
+from autotune.search.tune import bench_for
+from search_spaces import moved
+
+RESULTS = Path(__file__).parents[1] / "results"
+BUDGET = "25%"
+"""Where policies differ: at larger budgets most of them are as good as the full run."""
+
+PICTURES = 32
+POLICIES = 512
+RANDOM, SAMPLED = 0.5, 0.75
+"""Shares of the table after which the sampler, and then local search, takes over."""
+
+BEST = 10
+"""Whose neighbours are tried."""
+
+_FOLDER = Path("runs") / "table"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A policy and what its pictures scored.
+
+    Attributes:
+        source: ``recipe``, ``random``, ``sampler`` or ``neighbour``.
+        values: Knobs that it stands for, or those of the policy that it is a neighbour of.
+        plan: Digest of what it computes.
+        relative: Share of the full run's FLOPs.
+        loss: Of the objective, 0 for the full run.
+    """
+
+    source: str
+    policy: Policy
+    values: Mapping[str, int]
+    plan: str
+    relative: float
+    loss: float
+
+    def to_json(self) -> str:
+        document = {**vars(self), "policy": self.policy.to_dict(), "loss": round(self.loss, 6)}
+        return json.dumps(document, separators=(",", ":"))
+
+
+def path_of(model: str) -> Path:
+    return RESULTS / f"policies-{model}.jsonl"
+
+
+def read(model: str) -> list[Entry]:
+    """The table as far as it was made."""
+    path = path_of(model)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    documents = [json.loads(line) for line in lines]
+    return [Entry(**{**document, "policy": policy_from_dict(document["policy"])}) for document in documents]
+
+
+def setup_of(model: str, pictures: int = PICTURES, budget: str = BUDGET) -> Setup:
+    """A search of a shipped model as the command line makes it, with few pictures."""
+    assets = demo_assets(model)
+    scorer, reference = shipped_judges(model, None, None, None)
+    (setup,) = prepare(
+        demo_pipeline(model),
+        (budget,),
+        images=pictures,
+        held_out_images=8,
+        batch_size=32,
+        seed=0,
+        prompts=assets.tuning_prompts,
+        held_out=assets.held_out_prompts,
+        scorer=scorer,
+        reference=reference,
+        steps=assets.full_steps,
+        guidance_scale=assets.guidance_scale,
+    )
+    return setup
+
+
+def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tuple[str, Proposal]]:
+    """What to evaluate next. The caller appends to ``entries`` what came of the last one before it asks for more."""
+    known = {entry.plan for entry in entries}
+    recipes = {setup.proposer.plan(recipe.proposal.policy): recipe.proposal for recipe in setup.recipes}
+    for plan, proposal in recipes.items():
+        if plan not in known:
+            yield "recipe", proposal
+    number = Counter(entry.source for entry in entries)
+    tries = 0
+    while len(entries) < wanted:
+        tries += 1
+        share = len(entries) / wanted
+        source = "random" if share < RANDOM else "sampler" if share < SAMPLED else "neighbour"
+        draw = random.Random(f"{len(entries)} {tries}")
+        if source == "random":
+            values = {knob.name: draw.randint(knob.low, knob.high) for knob in setup.proposer.space.knobs}
+            proposal = setup.proposer.propose(values)
+        elif source == "sampler":
+            proposal = setup.proposer.propose(asked(setup.proposer, entries, len(entries) * 1000 + tries))
+        else:
+            proposal = neighbour(setup.proposer, entries, draw)
+        if proposal is None or setup.proposer.plan(proposal.policy) in {entry.plan for entry in entries}:
+            continue
+        tries = 0
+        number[source] += 1
+        yield source, proposal
+
+
+def asked(proposer: Proposer, entries: Sequence[Entry], seed: int) -> Mapping[str, int]:
+    """Knob values that the default sampler proposes after the entries."""
+    study = optuna.create_study(sampler=sampler_for("tpe", seed, 0))
+    study.add_trials([trial_of(proposer, entry.values, entry.loss) for entry in entries])
+    return proposer.space.values_of(study.ask())
+
+
+def trial_of(proposer: Proposer, values: Mapping[str, int], loss: float) -> optuna.trial.FrozenTrial:
+    bounds = {knob.name: IntDistribution(knob.low, knob.high) for knob in proposer.space.knobs}
+    return create_trial(params=dict(values), distributions=bounds, value=loss)
+
+
+def neighbour(proposer: Proposer, entries: Sequence[Entry], draw: random.Random) -> Proposal | None:
+    """One of the best policies after one or two moves of its explicit schedule."""
+    best = draw.choice(sorted(entries, key=lambda entry: entry.loss)[:BEST])
+    policy: Policy | None = proposer.space.spelled_out(best.policy)
+    for _ in range(draw.randint(1, 2)):
+        policy = policy and moved(policy, draw)
+    return None if policy is None else proposer.explicit(policy, best.values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--policies", type=int, default=POLICIES)
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    RESULTS.mkdir(exist_ok=True)
+    setup, entries = setup_of(args.model), read(args.model)
+    with search_progress.Progress(quiet=True) as quiet, without_bars(setup.pipe):
+        bench = bench_for(setup, setup.tuning, "tuning", _FOLDER / args.model, quiet)
+    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeRemainingColumn()) as bar:
+        task = bar.add_task(args.model, total=args.policies, completed=len(entries))
+        with without_bars(setup.pipe), path_of(args.model).open("a") as file:
+            for source, proposal in islice(candidates(setup, entries, args.policies), args.policies):
+                score = bench.objective.score(bench.outcome(proposal.policy).evaluation)
+                policy, cost = proposal.policy.model_copy(update={"model": None}), proposal.cost.relative
+                plan = setup.proposer.plan(proposal.policy)
+                entry = Entry(source, policy, dict(proposal.values), plan, cost, float(score.loss))
+                entries.append(entry)
+                print(entry.to_json(), file=file, flush=True)
+                bar.update(task, completed=len(entries), description=f"{args.model} {source} {score.loss:.3f}")
+
+
+if __name__ == "__main__":
+    main()
