@@ -40,6 +40,17 @@ class DemoAssets:
     guidance_scale: float
     call: Mapping[str, Any]
 
+    def search_prompts(self) -> tuple[list[str], list[str]]:
+        """Captions for a search, and those that judge what it found.
+
+        The latter are all captions the model has never seen and a quarter of the others: intervals narrow with
+        different captions, and hardly with more pictures of the same one.
+        """
+        from autotune.quality import split
+
+        tuning, aside = split(self.tuning_prompts)
+        return tuning, aside + self.held_out_prompts
+
 
 def demo_assets(name: str = "emoji-unet") -> DemoAssets:
     """Paths and prompts of a shipped model.

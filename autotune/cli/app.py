@@ -101,7 +101,14 @@ def tune(
         typer.Option(help="No candidate begins later than this: 300 (seconds), 5m or 1h. Known recipes always run."),
     ] = "4m",
     images: Annotated[int, typer.Option(min=8, help="Most pictures per candidate.")] = 256,
-    held_out_images: Annotated[int, typer.Option(min=8, help="Pictures per finalist, of held-out prompts.")] = 264,
+    held_out_images: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Pictures per finalist, of held-out prompts.",
+            show_default="480, but at most three of each prompt",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
     space: Annotated[
         Path | None,

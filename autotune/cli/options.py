@@ -42,7 +42,7 @@ class TuneOptions:
     trials: int
     timeout: float
     images: int
-    held_out_images: int
+    held_out_images: int | None
     seed: int
     space: Mapping[str, tuple[int, int]] | None
     sampler: str

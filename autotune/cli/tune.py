@@ -93,8 +93,7 @@ def _examples(options: TuneOptions) -> dict[str, Any]:
     scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
     chosen |= {"scorer": scorer, "reference": reference}
     if options.prompts is None:
-        assets = demo_assets(options.source.name)
-        chosen |= {"prompts": assets.tuning_prompts, "held_out": assets.held_out_prompts}
+        chosen["prompts"], chosen["held_out"] = demo_assets(options.source.name).search_prompts()
     return chosen
 
 

@@ -51,6 +51,8 @@ PREFIX_MEMORY = "1GB"
 """For what calls begin with; states of one call take megabytes."""
 
 _MIN_IMAGES = 8
+# Held-out pictures. More of the same prompt hardly narrow an interval that is taken over prompts.
+_HELD_OUT, _OF_EACH = 480, 3
 # Prompts that tell how outputs change.
 _WATCHED = 8
 
@@ -122,7 +124,7 @@ def prepare(
     budgets: Sequence[str],
     *,
     images: int,
-    held_out_images: int,
+    held_out_images: int | None,
     batch_size: int,
     seed: int,
     prompts: Prompts | None = None,
@@ -158,7 +160,8 @@ def prepare(
     memory = parse_bytes(max_cache_memory) if isinstance(max_cache_memory, str) else max_cache_memory
     target = load_profile(target) if isinstance(target, str | os.PathLike) else target
     check_examples(images, seed, "images")
-    check_examples(held_out_images, seed, "held_out_images")
+    if held_out_images is not None:
+        check_examples(held_out_images, seed, "held_out_images")
     for name, value in (
         ("call_batch", call_batch or 1),
         ("steps", steps or 1),
@@ -178,7 +181,8 @@ def prepare(
         steps = steps or assets.full_steps
         guidance_scale = assets.guidance_scale if guidance_scale is None else guidance_scale
         if own_prompts is None:
-            own_prompts, own_held_out = assets.tuning_prompts, own_held_out or assets.held_out_prompts
+            own_prompts, aside = assets.search_prompts()
+            own_held_out = own_held_out or aside
         scorer, reference = shipped_judges(DEMO, scorer, network, reference)
     else:
         model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
@@ -190,6 +194,8 @@ def prepare(
             f"{len(own_prompts)} prompts are too few to set some aside; give more, or held-out prompts of their own"
         )
 
+    if held_out_images is None:
+        held_out_images = max(_MIN_IMAGES, min(_HELD_OUT, _OF_EACH * len(held_out_prompts)))
     full = full_policy(pipe, steps)
     prefix_bytes = parse_bytes(prefix_memory) if isinstance(prefix_memory, str) else prefix_memory
     maker = picture_maker(

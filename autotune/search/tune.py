@@ -100,7 +100,7 @@ def tune(
     trials: int = 48,
     timeout: float = 240.0,
     images: int = 256,
-    held_out_images: int = 264,
+    held_out_images: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
     network: AnyNetwork | None = None,
@@ -145,7 +145,8 @@ def tune(
         trials: Candidates to evaluate; repetitions are not counted, recipes are.
         timeout: Seconds after which no further candidate begins. The recipes always run.
         images: Most pictures per candidate.
-        held_out_images: Pictures per run of the last round; prompts are used equally often.
+        held_out_images: Pictures per run of the last round; prompts are used equally often. By default
+            480, but no more than three of each prompt.
         batch_size: Pictures per pipeline call.
         seed: Decides the candidates, the choice of prompts and the pictures' seeds.
         network: Feature network that the distance to the reference is taken in, or its name (see
@@ -226,7 +227,7 @@ def tune_budgets(
     *,
     prompts: Prompts | None = None,
     images: int = 256,
-    held_out_images: int = 264,
+    held_out_images: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
     trials: int = 48,
