@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import create_trial
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
@@ -113,7 +111,6 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
     for plan, proposal in recipes.items():
         if plan not in known:
             yield "recipe", proposal
-    number = Counter(entry.source for entry in entries)
     tries = 0
     while len(entries) < wanted:
         tries += 1
@@ -130,7 +127,6 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
         if proposal is None or setup.proposer.plan(proposal.policy) in {entry.plan for entry in entries}:
             continue
         tries = 0
-        number[source] += 1
         yield source, proposal
 
 
@@ -142,16 +138,16 @@ def asked(proposer: Proposer, entries: Sequence[Entry], seed: int) -> Mapping[st
 
 
 def trial_of(proposer: Proposer, values: Mapping[str, int], loss: float) -> optuna.trial.FrozenTrial:
-    bounds = {knob.name: IntDistribution(knob.low, knob.high) for knob in proposer.space.knobs}
+    bounds: dict[str, BaseDistribution] = {k.name: IntDistribution(k.low, k.high) for k in proposer.space.knobs}
     return create_trial(params=dict(values), distributions=bounds, value=loss)
 
 
 def neighbour(proposer: Proposer, entries: Sequence[Entry], draw: random.Random) -> Proposal | None:
     """One of the best policies after one or two moves of its explicit schedule."""
     best = draw.choice(sorted(entries, key=lambda entry: entry.loss)[:BEST])
-    policy: Policy | None = proposer.space.spelled_out(best.policy)
-    for _ in range(draw.randint(1, 2)):
-        policy = policy and moved(policy, draw)
+    policy = moved(proposer.space.spelled_out(best.policy), draw)
+    if policy is not None and draw.random() < 0.5:
+        policy = moved(policy, draw) or policy
     return None if policy is None else proposer.explicit(policy, best.values)
 
 
