@@ -7,8 +7,9 @@
    timesteps, DeepCache or FORA, PAB-like, T-GATE and PostDiff's mix, each in that of its settings which scores best on
    64 tuning prompts;
 3. **judges**: Frechet distance of EfficientNet-Lite0's features to real pictures, in the 64 directions in which these
-   vary most, and alignment by a second CLIP, with equal weights (:mod:`studies.proxy.features`), of 1,024 pictures of as many captions which neither the search nor its
-   last round has seen. Differences are paired by caption; 95 % bootstrap intervals.
+   vary most, and alignment by a second CLIP, with equal weights (:mod:`studies.proxy.features`), of 1,024 pictures of
+   as many captions which neither the search nor its last round has seen. Differences are paired by caption; 95 %
+   bootstrap intervals.
 
 The loss is 0 for the full run. Pictures and features are kept in ``runs/fixed``: the same command goes on where it
 stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.

@@ -108,10 +108,11 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
     """What to evaluate next. The caller appends to ``entries`` what came of the last one before it asks for more."""
     known = {entry.plan for entry in entries}
     recipes = {setup.proposer.plan(recipe.proposal.policy): recipe.proposal for recipe in setup.recipes}
-    for plan, proposal in recipes.items():
+    for plan, recipe in recipes.items():
         if plan not in known:
-            yield "recipe", proposal
+            yield "recipe", recipe
     tries = 0
+    proposal: Proposal | None
     while len(entries) < wanted:
         tries += 1
         share = len(entries) / wanted

@@ -1,0 +1,215 @@
+"""How many evaluations a search takes: ours and others, replayed on a table of evaluated policies.
+
+``python -m studies.search_efficiency MODEL`` reads the table (:mod:`studies.search.table`), learns what lies between
+its entries (:mod:`studies.search.surrogate`) and lets each search run from 20 seeds. All of them propose values of the
+same knobs, have the number of steps solved from the budget, and repeat nothing. What differs:
+
+- **ours**: recipes first, then multivariate TPE, in the last third neighbours of the best policy;
+- **TPE**, **GP**, **random**: Optuna's samplers as they come;
+- **NSGA-II**: with ECAD's settings (crossover 0.9, mutation 0.05; arXiv 2506.15682), but a population of 16, not 72.
+
+Printed: the best loss after 25, 50 and 100 evaluations (median over seeds), and the median number of evaluations to
+reach what random search and NSGA-II reach after 100. Results go to ``studies/results/search_efficiency-MODEL.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from autotune.demo import DEMO_NAMES
+from autotune.policy import policy_from_dict
+from autotune.records import write_atomically
+from autotune.search.evaluate import PLAN, Report
+from autotune.search.loop import search
+from autotune.search.progress import Progress
+from autotune.search.proposals import Proposal
+from autotune.search.refine import Refiner
+from autotune.search.setup import Setup
+from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, POLICY_ID, POLICY_KEY, REFINES, enqueue_recipes
+from autotune.search.tune import quiet_optuna
+from studies.search.surrogate import Surrogate, agreement, features
+from studies.search.table import RESULTS, read, setup_of
+
+SEEDS = 20
+EVALUATIONS = 100
+SHOWN = (25, 50, 100)
+RANDOM, GENETIC, OURS = "random", "NSGA-II", "ours"
+# Samplers that keep proposing what they know end here.
+_MOST_TRIALS = 4 * EVALUATIONS
+
+Losses = list[float]
+"""Of the policies a search evaluated, in their order."""
+
+
+class Replay:
+    """Evaluates trials by the table, and notes what came of each. Takes the place of a ``TrialRunner``."""
+
+    def __init__(self, setup: Setup, surrogate: Surrogate) -> None:
+        self._setup, self._surrogate = setup, surrogate
+        self.losses: Losses = []
+        self._seen: dict[str, int] = {}
+        self._study: optuna.Study | None = None
+
+    def on(self, study: optuna.Study) -> Replay:
+        self._study = study
+        return self
+
+    def run(self, trial: optuna.Trial) -> Report:
+        proposer, study = self._setup.proposer, self._study
+        assert study is not None
+        values = proposer.space.values_of(trial)
+        proposal: Proposal | None
+        if REFINES in trial.user_attrs:
+            proposal = proposer.explicit(policy_from_dict(json.loads(trial.user_attrs[POLICY])), values)
+        else:
+            proposal = proposer.propose(values)
+        if proposal is None:
+            trial.set_user_attr(FAILURE, "no step count of these knobs is within the budget")
+            study.tell(trial, state=TrialState.FAIL)
+            return Report(trial.number, None, None)
+        plan = proposer.plan(proposal.policy)
+        loss = self._surrogate.loss(proposal.policy, plan)
+        policy = proposal.policy
+        known = {POLICY: json.dumps(policy.to_dict()), POLICY_ID: policy.id, POLICY_KEY: policy.key, PLAN: plan}
+        trial.set_user_attr("relative_cost", proposal.cost.relative)
+        for name, value in known.items():
+            trial.set_user_attr(name, value)
+        if plan in self._seen:
+            trial.set_user_attr(DUPLICATE_OF, self._seen[plan])
+        else:
+            self._seen[plan] = trial.number
+            self.losses.append(loss)
+        study.tell(trial, loss)
+        return Report(trial.number, proposal, loss)
+
+
+def ours(setup: Setup, surrogate: Surrogate, seed: int, *, recipes: bool = True, refined: bool = True) -> Losses:
+    """The search as ``postdiff-tune`` runs it, but for its pictures."""
+    study = optuna.create_study(direction="minimize")
+    replay = Replay(setup, surrogate).on(study)
+    if recipes:
+        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+    with Progress(quiet=True) as quiet:
+        search(
+            study,
+            replay,  # type: ignore[arg-type]
+            Refiner(setup.proposer, seed, _sensitivity(setup)) if refined else None,
+            sampler="tpe",
+            trials=EVALUATIONS,
+            timeout=1e9,
+            seed=seed,
+            progress=quiet,
+        )
+    return replay.losses
+
+
+def plain(setup: Setup, surrogate: Surrogate, sampler: BaseSampler) -> Losses:
+    """A sampler on the same knobs, from nothing."""
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    replay = Replay(setup, surrogate).on(study)
+    for _ in range(_MOST_TRIALS):
+        if len(replay.losses) >= EVALUATIONS:
+            break
+        replay.run(study.ask())
+    return replay.losses
+
+
+@functools.cache
+def _sensitivity(setup: Setup) -> Callable[..., Any]:
+    return functools.cache(setup.sensitivity)
+
+
+SEARCHES: Mapping[str, Callable[[Setup, Surrogate, int], Losses]] = {
+    OURS: ours,
+    "ours without recipes": lambda *given: ours(*given, recipes=False),
+    "ours without refinement": lambda *given: ours(*given, refined=False),
+    "TPE": lambda setup, surrogate, seed: plain(setup, surrogate, TPESampler(seed=seed)),
+    "GP": lambda setup, surrogate, seed: plain(setup, surrogate, GPSampler(seed=seed)),
+    GENETIC: lambda setup, surrogate, seed: plain(
+        setup, surrogate, NSGAIISampler(population_size=16, crossover_prob=0.9, mutation_prob=0.05, seed=seed)
+    ),
+    RANDOM: lambda setup, surrogate, seed: plain(setup, surrogate, RandomSampler(seed=seed)),
+}
+
+
+def best_after(losses: Losses, evaluations: int) -> float:
+    """The lowest loss among the first so many."""
+    return min(losses[:evaluations])
+
+
+def needed(losses: Losses, level: float) -> float:
+    """Evaluations until the loss is no higher than ``level``; infinite where it never is."""
+    return next((number for number, loss in enumerate(losses, 1) if loss <= level), float("inf"))
+
+
+def table(model: str, runs: Mapping[str, list[Losses]], levels: Mapping[str, float]) -> Table:
+    shown = Table(title=f"{model}: medians over {SEEDS} seeds")
+    shown.add_column("search")
+    for count in SHOWN:
+        shown.add_column(f"best of {count}", justify="right")
+    for name in levels:
+        shown.add_column(f"evaluations to {name}'s best of {EVALUATIONS}", justify="right")
+    for name, found in runs.items():
+        bests = [f"{statistics.median(best_after(each, count) for each in found):.4f}" for count in SHOWN]
+        counts = [f"{statistics.median(needed(each, level) for each in found):g}" for level in levels.values()]
+        shown.add_row(name, *bests, *counts)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    args = parser.parse_args()
+    console = Console(highlight=False, width=150)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    setup, entries = setup_of(args.model), read(args.model)
+    rows = np.stack([features(entry.policy, setup.proposer.space, setup.pricer) for entry in entries])
+    models = agreement(entries, rows)
+    for each in models:
+        console.print(
+            f"{each.model}: Spearman {each.spearman:.3f}, among the best quarter {each.spearman_of_best:.3f},"
+            f" variance explained {each.explained:.0%} (entries left out, {len(entries)} in all)"
+        )
+    surrogate = Surrogate(entries, rows, models[0].model, setup.proposer.space, setup.pricer)
+    with quiet_optuna():
+        runs = {
+            name: [run(setup, surrogate, seed) for seed in track(range(args.seeds), name, transient=True)]
+            for name, run in SEARCHES.items()
+        }
+    levels = {
+        name: statistics.median(best_after(each, EVALUATIONS) for each in runs[name]) for name in (RANDOM, GENETIC)
+    }
+    console.print(table(args.model, runs, levels))
+    document = {
+        "model": args.model,
+        "entries": len(entries),
+        "surrogate": [asdict(each) for each in models],
+        "levels": levels,
+        "needed": {
+            name: {to: [needed(each, level) for each in found] for to, level in levels.items()}
+            for name, found in runs.items()
+        },
+        "losses": {name: [[round(loss, 5) for loss in each] for each in found] for name, found in runs.items()},
+    }
+    write_atomically(Path(RESULTS) / f"search_efficiency-{args.model}.json", json.dumps(document) + "\n")
+
+
+if __name__ == "__main__":
+    main()

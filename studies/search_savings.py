@@ -1,0 +1,134 @@
+"""What early stopping and shared prefixes spare a search, and whether it finds as good a policy.
+
+``python -m studies.search_savings MODEL`` runs the same search from several seeds twice: with both, and without either.
+Printed for each seed: denoiser FLOPs of all pictures that were made (exact: calls that a shared prefix skipped are not
+counted, those of candidates given up are), as multiples of the full run's for one picture; and the difference of the
+two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in
+``runs/savings``; results go to ``studies/results/search_savings-MODEL.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.records import write_atomically
+from autotune.search.judges import shipped_judges
+from autotune.search.making import without_bars
+from autotune.search.progress import Progress
+from autotune.search.setup import Setup, prepare
+from autotune.search.spending import spending
+from autotune.search.study import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
+from autotune.search.tune import bench_for, explore, quiet_optuna
+
+RESULTS = Path(__file__).with_name("results")
+FOLDER = Path("runs") / "savings"
+BUDGET = "25%"
+SEEDS, TRIALS, PICTURES, HELD_OUT = 3, 32, 128, 480
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search. ``flops`` are in full runs of one picture."""
+
+    candidates: int
+    pictures: int
+    flops: float
+    winner: str
+    loss: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``apart`` is the loss of the sparing search's winner minus the other's, on unseen captions."""
+
+    seed: int
+    sparing: Search
+    plain: Search
+    apart: tuple[float, float, float]
+
+    @property
+    def share(self) -> float:
+        """FLOPs with early stopping and shared prefixes over those without."""
+        return self.sparing.flops / self.plain.flops
+
+
+def setup_of(model: str, pipe: Any, seed: int, *, sparing: bool) -> Setup:
+    assets = demo_assets(model)
+    scorer, reference = shipped_judges(model, None, None, None)
+    prompts, held_out = assets.search_prompts()
+    (setup,) = prepare(
+        pipe,
+        (BUDGET,),
+        images=PICTURES,
+        held_out_images=HELD_OUT,
+        batch_size=32,
+        seed=seed,
+        prompts=prompts,
+        held_out=held_out,
+        scorer=scorer,
+        reference=reference,
+        steps=assets.full_steps,
+        guidance_scale=assets.guidance_scale,
+        early_stopping=sparing,
+        prefix_memory="1GB" if sparing else 0,
+    )
+    return setup
+
+
+def searched(model: str, pipe: Any, seed: int, folder: Path, *, sparing: bool) -> tuple[Setup, Search, Any]:
+    """Run or finish one search; its winner too."""
+    setup = setup_of(model, pipe, seed, sparing=sparing)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = open_study("search", sqlite_url(folder / "study.db"), setup.configuration)
+    with Progress() as progress:
+        bench = bench_for(setup, setup.tuning, "tuning", folder, progress)
+        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+        explore(setup, study, bench, folder, TRIALS, 7200, seed, progress)
+    trials = evaluated(study)
+    spent = spending(trials, PICTURES)
+    best = ranked(study)[0]
+    full = setup.pricer.full_cost().flops
+    search = Search(spent.candidates, spent.pictures, spent.spent / full, policy_of(best).id, float(best.values[0]))
+    return setup, search, policy_of(best)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    args = parser.parse_args()
+    console, pipe = Console(highlight=False, width=150), demo_pipeline(args.model)
+    table = Table("seed", "FLOPs with", "without", "share", "winner with", "without", "loss apart, unseen captions")
+    pairs = []
+    with without_bars(pipe), quiet_optuna():
+        for seed in range(args.seeds):
+            folder = FOLDER / args.model / str(seed)
+            setup, sparing, found = searched(args.model, pipe, seed, folder / "sparing", sparing=True)
+            _, plain, other = searched(args.model, pipe, seed, folder / "plain", sparing=False)
+            with Progress() as progress:
+                unseen = bench_for(setup, setup.held_out, "held-out", folder, progress)
+                apart = unseen.objective.compare(unseen.outcome(found).evaluation, unseen.outcome(other).evaluation)
+            pair = Pair(seed, sparing, plain, (apart.estimate, apart.low, apart.high))
+            pairs.append(pair)
+            interval = f"{apart.estimate:+.3f} ({apart.low:+.3f}..{apart.high:+.3f})"
+            flops = (f"{sparing.flops:,.0f}", f"{plain.flops:,.0f}", f"{pair.share:.0%}")
+            table.add_row(str(seed), *flops, sparing.winner, plain.winner, interval)
+    console.print(table)
+    document = {
+        "model": args.model,
+        "budget": BUDGET,
+        "pairs": [asdict(each) | {"share": each.share} for each in pairs],
+    }
+    write_atomically(RESULTS / f"search_savings-{args.model}.json", json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
