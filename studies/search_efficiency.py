@@ -20,9 +20,8 @@ import json
 import statistics
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -37,9 +36,11 @@ from autotune.policy import policy_from_dict
 from autotune.records import write_atomically
 from autotune.search.evaluate import PLAN, Report
 from autotune.search.loop import search
+from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.proposals import Proposal
-from autotune.search.refine import Refiner
+from autotune.search.refine import Refiner, Units
+from autotune.search.sensitivity import Sensitivity
 from autotune.search.setup import Setup
 from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, POLICY_ID, POLICY_KEY, REFINES, enqueue_recipes
 from autotune.search.tune import quiet_optuna
@@ -57,22 +58,25 @@ Losses = list[float]
 """Of the policies a search evaluated, in their order."""
 
 
+@dataclass(frozen=True)
+class World:
+    """What searches run in: the model's space and prices, what policies score, and how outputs change along a run."""
+
+    setup: Setup
+    surrogate: Surrogate
+    measure: Callable[[Units], Sensitivity]
+
+
 class Replay:
     """Evaluates trials by the table, and notes what came of each. Takes the place of a ``TrialRunner``."""
 
-    def __init__(self, setup: Setup, surrogate: Surrogate) -> None:
-        self._setup, self._surrogate = setup, surrogate
+    def __init__(self, world: World, study: optuna.Study) -> None:
+        self._world, self._study = world, study
         self.losses: Losses = []
         self._seen: dict[str, int] = {}
-        self._study: optuna.Study | None = None
-
-    def on(self, study: optuna.Study) -> Replay:
-        self._study = study
-        return self
 
     def run(self, trial: optuna.Trial) -> Report:
-        proposer, study = self._setup.proposer, self._study
-        assert study is not None
+        proposer, study = self._world.setup.proposer, self._study
         values = proposer.space.values_of(trial)
         proposal: Proposal | None
         if REFINES in trial.user_attrs:
@@ -84,7 +88,7 @@ class Replay:
             study.tell(trial, state=TrialState.FAIL)
             return Report(trial.number, None, None)
         plan = proposer.plan(proposal.policy)
-        loss = self._surrogate.loss(proposal.policy, plan)
+        loss = self._world.surrogate.loss(proposal.policy, plan)
         policy = proposal.policy
         known = {POLICY: json.dumps(policy.to_dict()), POLICY_ID: policy.id, POLICY_KEY: policy.key, PLAN: plan}
         trial.set_user_attr("relative_cost", proposal.cost.relative)
@@ -99,17 +103,17 @@ class Replay:
         return Report(trial.number, proposal, loss)
 
 
-def ours(setup: Setup, surrogate: Surrogate, seed: int, *, recipes: bool = True, refined: bool = True) -> Losses:
+def ours(world: World, seed: int, *, recipes: bool = True, refined: bool = True) -> Losses:
     """The search as ``postdiff-tune`` runs it, but for its pictures."""
     study = optuna.create_study(direction="minimize")
-    replay = Replay(setup, surrogate).on(study)
+    replay = Replay(world, study)
     if recipes:
-        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in world.setup.recipes])
     with Progress(quiet=True) as quiet:
         search(
             study,
             replay,  # type: ignore[arg-type]
-            Refiner(setup.proposer, seed, _sensitivity(setup)) if refined else None,
+            Refiner(world.setup.proposer, seed, world.measure) if refined else None,
             sampler="tpe",
             trials=EVALUATIONS,
             timeout=1e9,
@@ -119,10 +123,10 @@ def ours(setup: Setup, surrogate: Surrogate, seed: int, *, recipes: bool = True,
     return replay.losses
 
 
-def plain(setup: Setup, surrogate: Surrogate, sampler: BaseSampler) -> Losses:
+def plain(world: World, sampler: BaseSampler) -> Losses:
     """A sampler on the same knobs, from nothing."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
-    replay = Replay(setup, surrogate).on(study)
+    replay = Replay(world, study)
     for _ in range(_MOST_TRIALS):
         if len(replay.losses) >= EVALUATIONS:
             break
@@ -130,21 +134,16 @@ def plain(setup: Setup, surrogate: Surrogate, sampler: BaseSampler) -> Losses:
     return replay.losses
 
 
-@functools.cache
-def _sensitivity(setup: Setup) -> Callable[..., Any]:
-    return functools.cache(setup.sensitivity)
-
-
-SEARCHES: Mapping[str, Callable[[Setup, Surrogate, int], Losses]] = {
+SEARCHES: Mapping[str, Callable[[World, int], Losses]] = {
     OURS: ours,
     "ours without recipes": lambda *given: ours(*given, recipes=False),
     "ours without refinement": lambda *given: ours(*given, refined=False),
-    "TPE": lambda setup, surrogate, seed: plain(setup, surrogate, TPESampler(seed=seed)),
-    "GP": lambda setup, surrogate, seed: plain(setup, surrogate, GPSampler(seed=seed)),
-    GENETIC: lambda setup, surrogate, seed: plain(
-        setup, surrogate, NSGAIISampler(population_size=16, crossover_prob=0.9, mutation_prob=0.05, seed=seed)
+    "TPE": lambda world, seed: plain(world, TPESampler(seed=seed)),
+    "GP": lambda world, seed: plain(world, GPSampler(seed=seed)),
+    GENETIC: lambda world, seed: plain(
+        world, NSGAIISampler(population_size=16, crossover_prob=0.9, mutation_prob=0.05, seed=seed)
     ),
-    RANDOM: lambda setup, surrogate, seed: plain(setup, surrogate, RandomSampler(seed=seed)),
+    RANDOM: lambda world, seed: plain(world, RandomSampler(seed=seed)),
 }
 
 
@@ -188,9 +187,10 @@ def main() -> None:
             f" variance explained {each.explained:.0%} (entries left out, {len(entries)} in all)"
         )
     surrogate = Surrogate(entries, rows, models[0].model, setup.proposer.space, setup.pricer)
-    with quiet_optuna():
+    world = World(setup, surrogate, functools.cache(setup.sensitivity))
+    with quiet_optuna(), without_bars(setup.pipe):
         runs = {
-            name: [run(setup, surrogate, seed) for seed in track(range(args.seeds), name, transient=True)]
+            name: [run(world, seed) for seed in track(range(args.seeds), name, transient=True)]
             for name, run in SEARCHES.items()
         }
     levels = {

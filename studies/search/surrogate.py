@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.base import RegressorMixin, clone
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold, cross_val_predict
@@ -81,11 +81,12 @@ def features(policy: Policy, space: SearchSpace, pricer: Pricer) -> Floats:
 def regressors() -> dict[str, RegressorMixin]:
     """Models that may learn the table."""
     kernel = ConstantKernel() * Matern(length_scale=10.0, nu=1.5) + WhiteKernel()
+    trees = ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.5, random_state=0)
+    process = make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True, random_state=0))
     return {
-        "extremely randomised trees": ExtraTreesRegressor(300, min_samples_leaf=2, max_features=0.5, random_state=0),
-        "Gaussian process": make_pipeline(
-            StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-        ),
+        "extremely randomised trees": trees,
+        "Gaussian process": process,
+        "mean of both": VotingRegressor([("trees", trees), ("process", process)]),
     }
 
 

@@ -1,0 +1,91 @@
+"""Fixed recipes meet the budget, tables are read back as they were written, and the replays count right."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from autotune.cost import Pricer
+from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.policy import Policy
+from search_spaces import SearchSpace, space_for
+from studies.fixed_recipes import TUNED, Standing, verdict
+from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
+from studies.search.table import Entry
+
+
+@pytest.fixture(scope="module", params=DEMO_NAMES)
+def model(request: pytest.FixtureRequest) -> tuple[SearchSpace, Pricer]:
+    pipe, steps = demo_pipeline(request.param), demo_assets(request.param).full_steps
+    return space_for(pipe, steps=steps), Pricer(pipe, full_steps=steps)
+
+
+@pytest.mark.parametrize("budget", [0.25, 0.6])
+def test_settings_of_every_recipe_meet_the_budget(model: tuple[SearchSpace, Pricer], budget: float) -> None:
+    space, pricer = model
+    found = methods(space, pricer, budget, 40)
+    assert {"PAB-like", "T-GATE", "PostDiff"} < set(found)
+    for policies in found.values():
+        assert len(policies) <= CANDIDATES
+        for policy in policies:
+            assert abs(pricer.price(policy).relative / budget - 1) <= TOLERANCE
+
+
+def test_timesteps_are_tuned_for_every_solver(model: tuple[SearchSpace, Pricer]) -> None:
+    space, pricer = model
+    policies = tuned_steps(space, 8, (-2, 0, 2))
+    assert {repr(policy.scheduler) for policy in policies} == {repr(solver.choice) for solver in space.solvers}
+    assert sum(policy.timesteps != "default" for policy in policies) >= 2
+    assert {pricer.price(policy).flops for policy in policies} == {pricer.price(Policy(steps=8)).flops}
+
+
+def test_steps_are_evenly_apart() -> None:
+    assert evenly(10, 4) == (0, 2, 5, 7)
+    assert evenly(6, 6) == tuple(range(6))
+
+
+def test_ends_are_among_what_is_spread_out() -> None:
+    policies = [Policy(steps=steps) for steps in range(1, 12)]
+    assert [policy.steps for policy in spread_out(policies, 3)] == [1, 6, 11]
+    assert spread_out(policies[:2], 3) == policies[:2]
+
+
+def test_an_entry_is_read_back_as_it_was_written() -> None:
+    entry = Entry("random", Policy(steps=7), {"skew": 1}, "plan", 0.25, 0.5)
+    document = json.loads(entry.to_json())
+    assert document["policy"] == Policy(steps=7).to_dict()
+    assert (document["source"], document["values"], document["loss"]) == ("random", {"skew": 1}, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([(0.2, (0.1, 0.05, 0.15))], "first beyond doubt"),
+        ([(0.2, (0.1, -0.05, 0.25)), (0.3, (0.2, 0.1, 0.3))], "first"),
+        ([(0.05, (-0.05, -0.1, 0.0))], "place 2"),
+    ],
+)
+def test_only_clear_leads_are_beyond_doubt(
+    others: list[tuple[float, tuple[float, float, float]]], expected: str
+) -> None:
+    found = [Standing(TUNED, "", 0.25, 0.1, (0.0, 0.0, 0.0))]
+    found += [Standing(f"other {loss}", "", 0.25, loss, behind) for loss, behind in others]
+    assert verdict(sorted(found, key=lambda each: each.loss)) == expected
+
+
+def test_evaluations_are_counted_until_the_level_is_reached() -> None:
+    efficiency = pytest.importorskip("studies.search_efficiency", reason="needs scikit-learn")
+    assert efficiency.needed([0.5, 0.3, 0.4, 0.1], 0.3) == 2
+    assert efficiency.needed([0.5], 0.3) == float("inf")
+    assert efficiency.best_after([0.5, 0.3, 0.1], 2) == 0.3
+
+
+def test_a_plan_is_numbers_of_one_length(model: tuple[SearchSpace, Pricer]) -> None:
+    surrogate = pytest.importorskip("studies.search.surrogate", reason="needs scikit-learn")
+    space, pricer = model
+    rows = [surrogate.features(space.sample(seed), space, pricer) for seed in range(20)]
+    assert len({len(row) for row in rows}) == 1
+    assert np.isfinite(rows).all()
+    assert len({tuple(row) for row in rows}) == 20
