@@ -13,12 +13,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autotune.errors import InputError, did_you_mean, reason_of
 
-__all__ = ["read_ranges"]
+__all__ = ["KNOBS", "ranges_in", "read_ranges"]
 
-_TABLE = "knobs"
+KNOBS = "knobs"
+"""Name of the table."""
 
 
 def read_ranges(path: str | os.PathLike[str]) -> Mapping[str, tuple[int, int]]:
@@ -35,11 +37,20 @@ def read_ranges(path: str | os.PathLike[str]) -> Mapping[str, tuple[int, int]]:
     except ValueError as error:
         raise InputError(f"{path} is not a TOML file ({reason_of(error)}).") from error
     for key in document:
-        if key != _TABLE:
-            raise InputError(f"{path}: {key!r} means nothing here{did_you_mean(key, [_TABLE])}")
-    knobs = document.get(_TABLE)
+        if key != KNOBS:
+            raise InputError(f"{path}: {key!r} means nothing here{did_you_mean(key, [KNOBS])}")
+    return ranges_in(document, path)
+
+
+def ranges_in(document: Mapping[str, Any], path: Path) -> Mapping[str, tuple[int, int]]:
+    """The ranges in the table ``knobs`` of a TOML document that was read from ``path``.
+
+    Raises:
+        InputError: there is none, or it holds something else.
+    """
+    knobs = document.get(KNOBS)
     if not isinstance(knobs, dict) or not knobs:
-        raise InputError(f"{path} changes nothing: write a table [{_TABLE}] with lines such as interval = [2, 10]")
+        raise InputError(f"{path} changes nothing: write a table [{KNOBS}] with lines such as interval = [2, 10]")
     return {name: _range(path, name, value) for name, value in knobs.items()}
 
 
@@ -48,5 +59,5 @@ def _range(path: Path, name: str, value: object) -> tuple[int, int]:
     # True and false are whole numbers to Python.
     numbers = [bound for bound in bounds if type(bound) is int]
     if len(bounds) != 2 or len(numbers) != 2:
-        raise InputError(f"{path}: {_TABLE}.{name} is {value!r}; give a whole number or two, [least, greatest]")
+        raise InputError(f"{path}: {KNOBS}.{name} is {value!r}; give a whole number or two, [least, greatest]")
     return numbers[0], numbers[1]

@@ -20,6 +20,7 @@ from autotune.cli.arguments import (
     Quiet,
     SamplerOption,
     ScorerOption,
+    Study,
     WeightClip,
     WeightFd,
     Width,
@@ -59,6 +60,8 @@ def postdiff(
 
 @app.command()
 def tune(
+    context: typer.Context,
+    study: Study = None,
     model: Model = "emoji-unet",
     budget: Annotated[
         list[str],
@@ -109,6 +112,9 @@ def tune(
             show_default="480, but at most three of each prompt",
         ),
     ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures per call in the search; fewer take less memory.")
+    ] = 16,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
     space: Annotated[
         Path | None,
@@ -143,17 +149,24 @@ def tune(
         str | None, typer.Option(help="Database URL of the study.", show_default="study.db in the run's folder")
     ] = None,
     study_name: Annotated[
-        str | None, typer.Option(help="An existing one is resumed.", show_default="from model and budget")
+        str | None, typer.Option(help="An existing one is resumed.", show_default="from model or study, and budget")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/STUDY_NAME")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what known recipes cost and how long the search would take, and stop."),
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
+    from autotune.cli.study_file import given_over_file, knobs_of
     from autotune.cost import load_profile, parse_budget, parse_bytes
     from autotune.quality import load_prompts
     from search_spaces import read_ranges
 
     checks.weights(objective, weight_fd, weight_clip)
+    if frontier and budget:
+        budget, frontier = given_over_file(context, budget=budget, frontier=frontier)
     if frontier and budget:
         raise InputError("--frontier takes budgets of its own; leave --budget out, or name all of them")
     budgets = [*_FRONTIER] if frontier else budget or ["40%"]
@@ -165,11 +178,12 @@ def tune(
     source = ModelSource.find(model)
     if prompts is None and not source.shipped:
         raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
-    ranges = None if space is None else read_ranges(space)
+    ranges = read_ranges(space) if space is not None else None if study is None else knobs_of(study)
     profile = None if target is None else load_profile(target)
     if profile is not None:
         source.check_profile(profile, batch)
-    name = study_name or default_study_name(Path(model).resolve().name, *budgets)
+    subject = Path(model).resolve().name if study is None else study.stem
+    name = study_name or default_study_name(subject, *budgets)
     checked = TuneOptions(
         source=source,
         budgets=tuple(budgets),
@@ -184,6 +198,7 @@ def tune(
         timeout=checks.duration(timeout),
         images=images,
         held_out_images=held_out_images,
+        batch_size=batch_size,
         seed=seed,
         space=ranges,
         sampler=sampler,
@@ -198,6 +213,11 @@ def tune(
         out=checks.folder_to_write(Path("runs") / name if out is None else out),
         quiet=quiet,
     )
+
+    if dry_run:
+        from autotune.cli.dry_run import run_dry
+
+        return run_dry(checked)
 
     from autotune.cli.tune import run_tune
 

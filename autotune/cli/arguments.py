@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from autotune.cli.models import DType
+
+
+def _take_defaults(context: typer.Context, path: Path | None) -> Path | None:
+    from autotune.cli.study_file import take_defaults
+
+    return take_defaults(context, path)
+
 
 Model = Annotated[str, typer.Option(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.")]
@@ -42,3 +50,13 @@ Height = Annotated[int | None, typer.Option(help="Pixels.", show_default="the mo
 Width = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")]
 GuidanceScale = Annotated[float | None, typer.Option(min=0, show_default="the model's own")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors only.")]
+Study = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file of these options without their dashes (guidance-scale = 5.0) and of a table [knobs] as for"
+        " --space. Paths in it are relative to it; options given here win.",
+        show_default="none",
+        is_eager=True,
+        callback=_take_defaults,
+    ),
+]

@@ -43,6 +43,7 @@ class TuneOptions:
     timeout: float
     images: int
     held_out_images: int | None
+    batch_size: int
     seed: int
     space: Mapping[str, tuple[int, int]] | None
     sampler: str

@@ -37,25 +37,9 @@ def run_tune(options: TuneOptions) -> int:
         results = tune_budgets(
             pipe,
             options.budgets,
-            **_examples(options),
-            objective=options.judges.objective,
-            weight_fd=options.judges.weight_fd,
-            weight_clip=options.judges.weight_clip,
-            height=options.height,
-            width=options.width,
-            guidance_scale=options.guidance_scale,
-            steps=options.steps,
+            **settings(options),
             trials=options.trials,
             timeout=options.timeout,
-            images=options.images,
-            held_out_images=options.held_out_images,
-            seed=options.seed,
-            space=options.space,
-            sampler=options.sampler,
-            early_stopping=options.early_stopping,
-            target=options.target,
-            call_batch=options.call_batch,
-            max_cache_memory=options.max_cache_memory,
             study_name=options.study_name,
             storage=options.storage,
             run_dir=options.out,
@@ -75,6 +59,29 @@ def run_tune(options: TuneOptions) -> int:
     if not options.quiet:
         print(f"See every trial: postdiff dashboard {options.out}")
     return EXPORTED if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
+
+
+def settings(options: TuneOptions) -> dict[str, Any]:
+    """What a search is prepared from, see :func:`autotune.search.setup.prepare`."""
+    return _examples(options) | {
+        "objective": options.judges.objective,
+        "weight_fd": options.judges.weight_fd,
+        "weight_clip": options.judges.weight_clip,
+        "height": options.height,
+        "width": options.width,
+        "guidance_scale": options.guidance_scale,
+        "steps": options.steps,
+        "images": options.images,
+        "held_out_images": options.held_out_images,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "space": options.space,
+        "sampler": options.sampler,
+        "early_stopping": options.early_stopping,
+        "target": options.target,
+        "call_batch": options.call_batch,
+        "max_cache_memory": options.max_cache_memory,
+    }
 
 
 def _examples(options: TuneOptions) -> dict[str, Any]:

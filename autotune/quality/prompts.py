@@ -18,7 +18,8 @@ from autotune.errors import InputError
 
 __all__ = ["general_categories", "general_prompts", "load_prompts", "split"]
 
-_GENERAL = "general"
+GENERAL = "general"
+"""Stands for the shipped prompts where a file of prompts is asked for."""
 
 _COLUMNS = ("prompt", "caption")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -39,7 +40,7 @@ def load_prompts(path: str | os.PathLike[str]) -> list[str]:
         InputError: If the file is missing, unreadable, not in its format, or without any prompt.
     """
     path = Path(path)
-    if str(path) == _GENERAL and not path.is_file():
+    if str(path) == GENERAL and not path.is_file():
         return general_prompts()
     try:
         data = path.read_bytes()
@@ -63,7 +64,7 @@ def general_prompts() -> list[str]:
 
 def general_categories() -> dict[str, list[str]]:
     """The shipped prompts by what they try: objects, scenes, counts, colours, relations, styles, text, people."""
-    text = files("autotune.quality").joinpath(f"{_GENERAL}.jsonl").read_text("utf-8")
+    text = files("autotune.quality").joinpath(f"{GENERAL}.jsonl").read_text("utf-8")
     categories: dict[str, list[str]] = {}
     for line in text.splitlines():
         entry = json.loads(line)

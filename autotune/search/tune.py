@@ -46,8 +46,10 @@ FINALISTS = 3
 # Candidates of each other budget that a search begins with.
 _LEARNED = 2
 
+TIMED_IMAGES = 8
+"""Pictures in a call whose time the last round measures, where the budget says nothing of time."""
+
 _FULL_RUN_GRID = "full_run_grid"
-_TIMED_IMAGES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,7 +466,7 @@ def _last_round(
     trial = next((t.number for t in evaluated(study) if t.user_attrs.get(POLICY_KEY) == fewer_steps.key), None)
     finalists = judge(bench, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
     # Times under a bound on time are comparable with it.
-    wanted = _TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
+    wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
     timed = min(wanted, setup.configuration.batch_size, len(bench.prompts))
     progress.stage("measuring time", timed)
 

@@ -1,0 +1,97 @@
+"""``postdiff tune --dry-run``: what the search would try, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autotune.cli.options import TuneOptions
+from autotune.cli.tune import settings
+from autotune.search.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
+from autotune.search.making import without_bars
+from autotune.search.progress import Progress
+from autotune.search.setup import Setup, prepare
+
+DONE = 0
+
+# Columns where the output is no terminal.
+_WIDTH = 100
+
+
+def run_dry(options: TuneOptions) -> int:
+    """Price what is known, time the full run, and say what that makes of the search; returns the exit code."""
+    pipe = options.source.load(options.device, options.dtype)
+    with Progress(quiet=options.quiet) as progress, without_bars(pipe):
+        setups = prepare(pipe, options.budgets, on_progress=progress.profiling, **settings(options))
+        pace = measure_pace(setups[0], progress)
+    forecasts = [forecast(setup, pace, trials=options.trials, timeout=options.timeout) for setup in setups]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for each in forecasts:
+        console.print(_table(each))
+    console.print("\n".join(_sentences(setups[0], forecasts, pace, options.timeout)), markup=False, soft_wrap=True)
+    return DONE
+
+
+def _table(budget: Forecast) -> Table:
+    table = Table(title=f"Known settings at a budget of {budget.budget}", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run")
+    timed = any(run.latency_ms is not None for run in budget.runs)
+    for name in ("steps", "FLOPs", *(("ms a call",) if timed else ())):
+        table.add_column(name, justify="right")
+    for run in budget.runs:
+        time = "" if run.latency_ms is None else f"{run.latency_ms:,.1f}"
+        table.add_row(run.name, str(run.steps), f"{run.relative:.1%}", *((time,) if timed else ()))
+    return table
+
+
+def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: float) -> list[str]:
+    images, shared = len(setup.tuning.prompts), shared_seconds(setup, pace)
+    measured = f"a call with {pace.pictures} picture{'s' * (pace.pictures > 1)}"
+    if pace.steps < setup.full.steps:
+        measured += f" and {pace.steps} of the {setup.full.steps} steps"
+    lines = [f"A picture of the full run takes about {duration(pace.seconds)} here ({measured} was timed)."]
+    for each in budgets:
+        lines.append(f"Budget {each.budget}: {_candidates(each, images)} {_time_for_them(each, timeout)}")
+    search, last = (
+        sum(values) for values in zip(*((b.search_seconds, b.last_round_seconds) for b in budgets), strict=True)
+    )
+    lines.append(
+        f"The run would take about {duration(total_seconds(budgets, shared))}: {duration(shared)} for pictures of the"
+        f" full run, {duration(search)} for candidates, {duration(last)} for the last round."
+    )
+    return [*lines, "This was a dry run: no study was made and nothing written."]
+
+
+def _candidates(budget: Forecast, images: int) -> str:
+    whole = f"all {images} pictures of a candidate take about {duration(budget.candidate_seconds)}"
+    if budget.usual_seconds == budget.candidate_seconds:
+        return f"{whole}."
+    return f"{whole}, but most are given up early: one takes {duration(budget.usual_seconds)} on average."
+
+
+def _time_for_them(budget: Forecast, timeout: float) -> str:
+    known, allowed = len(budget.runs) - 1, f"the {duration(timeout)} of --timeout"
+    if budget.fitting < known:
+        needed = known * budget.usual_seconds
+        return f"The {known} known settings, which always run, take {duration(needed)}, more than {allowed}."
+    fit = f"About {budget.fitting} of {budget.trials}" if budget.fitting < budget.trials else f"All {budget.trials}"
+    return f"{fit} candidates fit into {allowed}, the {known} known settings first."
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it.
+
+    Example:
+        >>> duration(0.034), duration(7.04), duration(260), duration(9000)
+        ('34 ms', '7.0 s', '4.3 minutes', '2.5 hours')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
