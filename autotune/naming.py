@@ -6,11 +6,14 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from autotune.errors import InputError
-from autotune.loading import is_hub_id
 
 FULL_RUN = "full run"
+
+CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
+"""How the denoiser is compiled; ``none``, or a mode of ``torch.compile``."""
 
 _LONGEST_NAME = 60
 _POLICY_OF_A_SEARCH = "policy"
@@ -81,6 +84,9 @@ def default_comparison_name(names: Iterable[str]) -> str:
 
 
 def _policy_name(source: str) -> str:
+    # Here, because loading policies takes longer than all else that names need.
+    from autotune.loading import is_hub_id
+
     path = Path(source)
     name = path.name if is_hub_id(source) and not path.is_file() else path.stem
     if name == _POLICY_OF_A_SEARCH:

@@ -1,8 +1,7 @@
 """The command line: ``postdiff`` and ``postdiff-tune``.
 
 Options are checked before torch is loaded, so that a mistake costs a second and leaves nothing
-behind. Exit codes: 0 done, 1 a disk is full or a database away, 2 bad input, 3 nothing within the
-budget beats fewer steps, 130 interrupted.
+behind. What the commands return to the shell is in :mod:`autotune.cli.exit_codes`.
 """
 
 from __future__ import annotations
@@ -10,13 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from autotune.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, UNAVAILABLE
 from autotune.errors import InputError, Unavailable
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "UNAVAILABLE", "main", "run", "tune_main"]
-
-UNAVAILABLE = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -44,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     except Unavailable as error:
         _refuse(str(error))
         return UNAVAILABLE
-    return int(code or 0)
+    return int(code or DONE)
 
 
 def _refuse(message: str) -> int:

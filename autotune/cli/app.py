@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from autotune import __version__
 from autotune.cli import checks
 from autotune.cli.arguments import (
     Device,
@@ -27,9 +26,8 @@ from autotune.cli.arguments import (
 )
 from autotune.cli.models import ModelSource
 from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
-from autotune.cost.profile import CompileMode
 from autotune.errors import InputError
-from autotune.naming import budget_labels, default_comparison_name, default_study_name
+from autotune.naming import CompileMode, budget_labels, default_comparison_name, default_study_name
 
 # From where every step hurts to where hardly any is missed.
 _FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
@@ -38,21 +36,25 @@ app = typer.Typer(
     name="postdiff",
     help="Find, price and run the policy that makes a text-to-image pipeline cheaper.",
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"postdiff {__version__}")
+        from autotune.cli.version import version_text
+
+        typer.echo(version_text())
         raise typer.Exit
 
 
 @app.callback()
 def postdiff(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the versions that matter and exit."
+        ),
     ] = False,
 ) -> None:
     """Find, price and run the policy that makes a text-to-image pipeline cheaper."""

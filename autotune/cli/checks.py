@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.cli.models import ModelSource
 from autotune.errors import InputError, PolicyError
-from autotune.loading import load_policy
 from autotune.naming import policy_names
-from autotune.policy import Policy
+
+if TYPE_CHECKING:
+    from autotune.policy import Policy
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|sec|m|min|h)?", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -98,6 +100,8 @@ def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
     Raises:
         PolicyError: one of them cannot be read, or was made for another model.
     """
+    from autotune.loading import load_policy
+
     loaded = {}
     for name, source in zip(policy_names(sources), sources, strict=True):
         policy = load_policy(source)

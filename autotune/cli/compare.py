@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autotune.cli.exit_codes import DONE, INTERRUPTED
 from autotune.cli.options import CompareOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
 
 if TYPE_CHECKING:
     from autotune.search.comparison import ComparedRun, Comparison
-
-COMPARED = 0
-INTERRUPTED = 130
 
 # Columns of the tables where the output is no terminal.
 _WIDTH = 100
@@ -61,7 +59,7 @@ def run_compare(options: CompareOptions) -> int:
         print(json.dumps(comparison.to_dict()))
     elif not options.quiet:
         _show(comparison, grid)
-    return COMPARED
+    return DONE
 
 
 def _examples(options: CompareOptions) -> dict[str, Any]:

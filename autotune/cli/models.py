@@ -6,13 +6,14 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from autotune.cost.profile import Profile, ProfileError
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.errors import InputError, PolicyError, did_you_mean
-from autotune.loading import is_hub_id
-from autotune.policy import ModelInfo
+
+if TYPE_CHECKING:
+    from autotune.cost.profile import Profile
+    from autotune.policy import ModelInfo
 
 _INDEX = "model_index.json"
 _RECORD = "postdiff.json"
@@ -36,6 +37,8 @@ class ModelSource:
         """
         if model in DEMO_NAMES:
             return ModelSource(model, demo_assets(model).folder)
+        from autotune.loading import is_hub_id
+
         folder = Path(model)
         if (folder / _INDEX).is_file():
             return ModelSource(model, folder)
@@ -78,6 +81,8 @@ class ModelSource:
         Raises:
             ProfileError: one sentence that names the difference.
         """
+        from autotune.cost.profile import ProfileError
+
         if batch is not None:
             profile.of_batch(batch)
         if self.folder is None:

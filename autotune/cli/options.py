@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.cli.models import DType, ModelSource
-from autotune.policy import Policy
 
 if TYPE_CHECKING:
     from autotune.cost import Profile
+    from autotune.policy import Policy
     from autotune.quality.lpips import Backbone
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN, INTERRUPTED
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
@@ -16,10 +17,6 @@ from autotune.report.run import read_run
 
 if TYPE_CHECKING:
     from autotune.search.tune import TuneResult
-
-EXPORTED = 0
-FEWER_STEPS_WIN = 3
-INTERRUPTED = 130
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100
@@ -58,7 +55,7 @@ def run_tune(options: TuneOptions) -> int:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
         print(f"See every trial: postdiff dashboard {options.out}")
-    return EXPORTED if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
+    return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
 
 
 def settings(options: TuneOptions) -> dict[str, Any]:

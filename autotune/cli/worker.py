@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from autotune.cli.exit_codes import DONE, INTERRUPTED, UNAVAILABLE
 from autotune.cli.models import DType, ModelSource
 from autotune.errors import InputError
-
-DONE = 0
-FAILED = 1
-INTERRUPTED = 130
 
 _POLL_SECONDS = 0.2
 
@@ -114,7 +111,7 @@ class _Crew:
             time.sleep(_POLL_SECONDS)
         if self._ending:
             return INTERRUPTED
-        return max(FAILED if process.returncode < 0 else process.returncode for process in self._processes)
+        return max(UNAVAILABLE if process.returncode < 0 else process.returncode for process in self._processes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ending = True

@@ -24,10 +24,11 @@ from autotune.cost.calibration import UNCORRECTED, calibration_policies, fit_cor
 from autotune.cost.environment import describe_device, versions
 from autotune.cost.latency import LatencyModel
 from autotune.cost.pricing import Pricer
-from autotune.cost.profile import BatchTimes, CalibrationRun, CallTimes, CompileMode, Profile, ProfileError, rounded
+from autotune.cost.profile import BatchTimes, CalibrationRun, CallTimes, Profile, ProfileError, rounded
 from autotune.cost.timers import Around, Clock, UnitTimer
 from autotune.errors import InputError
 from autotune.families import family_of
+from autotune.naming import CompileMode
 from autotune.plan import accepted_scales
 from autotune.policy import Guidance, Policy, ResolutionStage
 from autotune.runtime import applied

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from autotune.errors import InputError
+from autotune.naming import CompileMode
 from autotune.policy import Pixels
 from autotune.records import Count, Record, Text, read_document, refusal, shown, to_json, validated, write_atomically
 
@@ -23,7 +24,6 @@ MAX_BYTES = 32 * 1024 * 1024
 
 Milliseconds = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
-CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
 
 
 class ProfileError(InputError):
