@@ -15,11 +15,14 @@ from pydantic import ValidationError
 from autotune.errors import InputError, reason_of
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, read_policy
 from autotune.records import Record
+from autotune.search.outline import FILE as OUTLINE
 from autotune.search.outline import Outline, read_outline
 from autotune.search.showcase import Showcase, read_showcase
 from autotune.search.study import CONFIG, DUPLICATE_OF, FAILURE, POLICY_ID, POLICY_KEY, RECIPE, policy_of
 
 STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
+
+_MOST_NAMED = 6
 
 
 class FinalistCost(Record):
@@ -161,7 +164,9 @@ class Run:
 
 
 def study_url(folder: Path, storage: str | None = None) -> str:
-    """The URL of a run's study: ``storage`` if given, else the SQLite file in its folder, else what the run recorded.
+    """The URL of a run's study: ``storage`` if given, else its SQLite file, else what the run recorded.
+
+    The file is in the run's folder; the folders of several budgets share the one above them.
 
     Raises:
         InputError: the folder holds no study and says of none.
@@ -169,15 +174,22 @@ def study_url(folder: Path, storage: str | None = None) -> str:
     if storage is not None:
         return storage
     if (folder / STUDY).is_file():
-        from sqlalchemy import URL
-
-        return URL.create("sqlite", database=str((folder / STUDY).resolve())).render_as_string()
+        return _sqlite(folder / STUDY)
     outline = read_outline(folder)
+    above = folder.resolve().parent / STUDY
+    if outline is not None and outline.storage is None and above.is_file():
+        return _sqlite(above)
     if outline is None or outline.storage is None:
         raise InputError(
             f"{folder}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
         )
     return outline.storage
+
+
+def _sqlite(file: Path) -> str:
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file.resolve())).render_as_string()
 
 
 def read_run(folder: Path, storage: str | None = None, study: optuna.Study | None = None) -> Run:
@@ -192,6 +204,8 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         InputError: there is no run, or a file of it is damaged.
     """
     outline = read_outline(folder)
+    if outline is None:
+        _check_own(folder)
     if study is None:
         study = _open(study_url(folder, storage), outline.study if outline else None)
     policy = folder / POLICY
@@ -205,6 +219,21 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         policy=read_policy(policy) if policy.is_file() else None,
         showcase=read_showcase(folder),
     )
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse the folder above those of several budgets, or of several runs.
+
+    Raises:
+        InputError: it names the folders to give.
+    """
+    found = sorted(str(file.parent) for file in folder.glob(f"*/{OUTLINE}"))
+    if found:
+        more = f" or another of {len(found)}" if len(found) > _MOST_NAMED else ""
+        raise InputError(
+            f"{folder}: holds no run of its own but those of its folders, one for each budget or search; give"
+            f" {' or '.join(found[:_MOST_NAMED])}{more}"
+        )
 
 
 def _open(url: str, name: str | None) -> optuna.Study:

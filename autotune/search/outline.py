@@ -46,7 +46,8 @@ class Outline(Record):
 
     Attributes:
         study: the study's name.
-        storage: its SQLAlchemy URL without the password; None is SQLite in the run's folder.
+        storage: its SQLAlchemy URL without the password; None is SQLite in the run's folder or, of several budgets,
+            in the one above.
         model: its name, for people.
         source: what loads it: a shipped model's name, a folder or a Hugging Face Hub id; None where the pipeline
             does not know.
@@ -133,7 +134,7 @@ def keep_outline(
         setup: the search.
         folder: the run's.
         study: the study's name.
-        storage: its URL; None is SQLite in ``folder``.
+        storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
     """
     from autotune.runtime.models import denoiser_of, root_of

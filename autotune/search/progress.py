@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from types import TracebackType
@@ -11,6 +12,8 @@ import rich.progress
 from rich.console import Console
 
 from autotune.search.evaluate import Report
+
+_LOG = logging.getLogger(__name__)
 
 
 class Progress:
@@ -58,6 +61,7 @@ class Progress:
 
     def stage(self, text: str, pictures: int = 0) -> None:
         """Something begins that makes ``pictures`` pictures (0: takes no time worth a bar)."""
+        _LOG.info("%s", text)
         if self._bar is None:
             self._line(text)
         elif self._stage is None:
@@ -110,16 +114,12 @@ class Progress:
             self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
         if report.duplicate_of is None:
             self._done += 1
+        said = _said(report)
+        _LOG.info("trial %d: %s", report.trial, said)
         if self._bar is not None and self._trials is not None:
             self._bar.update(self._trials, completed=self._done, note=self._note())
-            return
-        if report.duplicate_of is not None:
-            return
-        result = f"failed: {report.reason}" if report.loss is None else f"loss {report.loss:.3f}"
-        if report.given_up:
-            result = f"given up after {report.pictures} pictures"
-        name = f"{report.proposal.cost.relative:.1%}  {report.proposal.policy.id}" if report.proposal else ""
-        self._line("  ".join(filter(None, (f"{self._done}/{self._total}", result, name, self._note()))))
+        elif report.duplicate_of is None:
+            self._line(f"{self._done}/{self._total}  {said}  {self._note()}")
 
     def _note(self) -> str:
         elapsed = time.monotonic() - self._started
@@ -132,6 +132,18 @@ class Progress:
     def _line(self, text: str) -> None:
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
+
+
+def _said(report: Report) -> str:
+    """How a trial ended."""
+    result = f"failed: {report.reason}" if report.loss is None else f"loss {report.loss:.3f}"
+    if report.duplicate_of is not None:
+        result = f"the same as trial {report.duplicate_of}"
+    elif report.given_up:
+        result = f"given up after {report.pictures} pictures"
+    if report.proposal is None:
+        return result
+    return f"{result}  {report.proposal.cost.relative:.1%}  {report.proposal.policy.id}"
 
 
 def _clock(seconds: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from autotune.search.interrupts import Interrupted, deferred
 from autotune.search.invitation import Invitation, publish
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.liveness import close, out_of_space
+from autotune.search.log import TUNER_LOG, logged
 from autotune.search.loop import search
 from autotune.search.making import without_bars
 from autotune.search.outline import keep_outline
@@ -39,6 +42,8 @@ from autotune.search.showcase import keep_showcase
 from autotune.search.spending import Spending, spending
 from autotune.search.study import POLICY_KEY, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
 from autotune.search.timing import time_policies
+
+_LOG = logging.getLogger(__name__)
 
 FINALISTS = 3
 """Candidates of every last round."""
@@ -299,7 +304,7 @@ def tune_budgets(
         for setup, study in zip(setups, studies, strict=True):
             publish(study, Invitation.of(name, pipe, setup, given, trials))
         try:
-            with deferred(), Progress(quiet=quiet) as progress:
+            with logged(folder / TUNER_LOG), deferred(), Progress(quiet=quiet) as progress:
                 return _run(setups, studies, folder, trials, timeout, progress, storage)
         except KeyboardInterrupt:
             raise Interrupted(folder) from None
@@ -324,11 +329,10 @@ def _run(
     first = setups[0]
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
-    # Several studies are not found by where their reports lie.
-    url = storage or (sqlite_url(folder / "study.db") if len(setups) > 1 else None)
     for setup, study, place in zip(setups, studies, places, strict=True):
+        _LOG.info("study %s in %s: %s", study.study_name, place, json.dumps(setup.configuration.document()))
         place.mkdir(exist_ok=True)
-        keep_outline(setup, place, study=study.study_name, storage=url)
+        keep_outline(setup, place, study=study.study_name, storage=storage)
     bench = bench_for(first, first.tuning, "tuning", folder, progress)
     for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
         if len(setups) > 1:
@@ -344,6 +348,7 @@ def _run(
         finalists = _last_round(setup, study, studies, held_out, progress)
         finalists.save(place / "finalists.json")
         policy = exported(setup, study, finalists)
+        _LOG.info("budget %s: %s, exports %s", setup.budget, finalists.verdict, policy.id)
         policy.save(place / "policy.json")
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
         if policy_file.parent != place:
@@ -351,7 +356,7 @@ def _run(
         progress.stage("pictures to look at")
         keep_showcase(place, finalists, held_out, setup.held_out.seeds, setup.pictures)
         shown = [run.policy for run in finalists.podium]
-        keep_outline(setup, place, study=study.study_name, storage=url, policies=shown)
+        keep_outline(setup, place, study=study.study_name, storage=storage, policies=shown)
         results.append(
             TuneResult(
                 policy=policy,

@@ -14,6 +14,7 @@ from autotune.errors import InputError, Unavailable
 from autotune.search.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.search.invitation import RUN, Invitation, invitation_to
 from autotune.search.liveness import CLOSED, WORKER, out_of_space, this_worker
+from autotune.search.log import logged, worker_log
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.setup import SEEDS_APART, Setup, prepare
@@ -82,7 +83,13 @@ def work(pipe: Any | None, joined: Sequence[Invited], run_dir: Path, *, quiet: b
     setups = _prepared(pipe, joined)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        with quiet_optuna(), without_bars(setups[0].pipe), deferred(), Progress(quiet=quiet) as progress:
+        with (
+            quiet_optuna(),
+            without_bars(setups[0].pipe),
+            logged(run_dir / worker_log()),
+            deferred(),
+            Progress(quiet=quiet) as progress,
+        ):
             bench = None
             for setup, each in zip(setups, joined, strict=True):
                 _await_opening(each.study, progress)

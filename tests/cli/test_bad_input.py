@@ -45,6 +45,9 @@ CASES = [
     (["tune", "--objective", "beauty"], "--objective"),
     (["tune", "--space", "missing.toml"], "missing.toml"),
     (["tune", "--space", "empty.txt"], "changes nothing"),
+    (["tune", "--study", "empty.txt", "--budget", "4"], "budget '4'"),
+    (["tune", "--study", "binary.json"], "not TOML"),
+    (["tune", "--batch-size", "0"], "--batch-size"),
     (["tune", "--model", "emoji-unit"], "did you mean 'emoji-unet'"),
     (["tune", "--model", "folder"], "model_index.json"),
     (["tune", "--model", "somebody/something"], "--prompts"),
@@ -194,7 +197,17 @@ def test_lpips_weights_that_cannot_be_had_are_missed_before_anything_is_done(
     assert not (files / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["tune", "--budget", "abc"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["tune", "--help"],
+        ["--version"],
+        ["tune", "--budget", "abc"],
+        ["tune", "--study", "README.md"],
+        ["--show-completion"],
+    ],
+)
 def test_what_does_not_compute_does_not_load_torch(environment: dict[str, str], arguments: list[str]) -> None:
     script = "import sys; from autotune.cli import run; run(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     process = subprocess.run(

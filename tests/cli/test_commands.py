@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -33,7 +34,11 @@ tune_module = import_module("autotune.search.tune")
 
 def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
     version = postdiff("--version")
-    assert (version.code, version.output) == (0, f"postdiff {autotune.__version__}\n")
+    assert version.code == 0
+    named = dict(line.split() for line in version.output.splitlines())
+    assert named["postdiff"] == autotune.__version__ and named["python"] == platform.python_version()
+    assert (named["torch"], named["optuna"]) == (torch.__version__.partition("+")[0], optuna.__version__)
+    assert list(named) == ["postdiff", "torch", "diffusers", "transformers", "optuna", "python"]
     for arguments in ([], ["--help"]):
         shown = postdiff(*arguments)
         assert shown.code == 0
@@ -43,8 +48,10 @@ def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
 
 def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
     text = postdiff("tune", "--help").output
-    blocks = [block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet", "frontier"))]
-    assert len(blocks) == 29
+    blocks = [
+        block for block in text.split("│ --")[1:] if not block.startswith(("help", "quiet", "frontier", "dry-run"))
+    ]
+    assert len(blocks) == 31
     for block in blocks:
         assert "[default:" in " ".join(block.split()), block
 

@@ -157,3 +157,27 @@ def test_words_claim_no_more_than_intervals() -> None:
         "about the same",
         "1.5 times more",
     ]
+
+
+def test_folders_of_several_budgets_find_the_study_above_them_wherever_that_is(finished: Path, tmp_path: Path) -> None:
+    above = tmp_path / "moved"
+    for name in ("25", "40"):
+        shutil.copytree(finished, above / name)
+        (above / name / "study.db").unlink()
+    shutil.move(finished / "study.db", above / "study.db")
+    assert read_run(above / "40").finished
+    optuna.create_study(study_name="another", storage=url(above))
+    assert read_run(above / "25").study.study_name == "study"
+
+
+def test_the_folder_above_those_of_several_budgets_names_them(
+    finished: Path,
+) -> None:
+    above = finished.parent / "both"
+    for name in ("25", "40"):
+        (above / name).mkdir(parents=True)
+        shutil.copy(finished / FILE, above / name)
+    shutil.copy(finished / "study.db", above)
+    with pytest.raises(InputError) as refused:
+        read_run(above)
+    assert str(refused.value).endswith(f"give {above / '25'} or {above / '40'}")

@@ -1,0 +1,133 @@
+"""``postdiff tune --study``: what a file may say, and what is said of one that says something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from autotune.cli import run, tune_main
+from autotune.cli.options import TuneOptions
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[TuneOptions]:
+    """What the command would have run."""
+    found: list[TuneOptions] = []
+
+    def take(options: TuneOptions) -> int:
+        found.append(options)
+        return 0
+
+    monkeypatch.setattr(import_module("autotune.cli.tune"), "run_tune", take)
+    return found
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        (tmp_path / "mine.toml").write_text(text)
+        return str(tmp_path / "mine.toml")
+
+    return write
+
+
+def test_options_of_every_kind(asked: list[TuneOptions], study: Callable[[str], str]) -> None:
+    file = study(
+        """
+        budget = ["25%", "40%"]
+        guidance-scale = 3
+        steps = 12
+        sampler = "random"
+        early-stopping = false
+        quiet = true
+        timeout = 90
+        [knobs]
+        interval = [1, 3]
+        depth = 0
+        """
+    )
+    assert run(["tune", "--study", file]) == 0
+    (options,) = asked
+    assert options.budgets == ("25%", "40%") and options.study_name == "mine-25pct-40pct"
+    assert (options.guidance_scale, options.steps, options.timeout) == (3.0, 12, 90.0)
+    assert (options.sampler, options.early_stopping, options.quiet) == ("random", False, True)
+    assert options.space == {"interval": (1, 3), "depth": (0, 0)}
+    # Everything else is as without a file.
+    assert (options.source.name, options.images) == ("emoji-unet", 256)
+
+
+def test_paths_are_relative_to_the_file(
+    asked: list[TuneOptions], study: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red apple\n")
+    (tmp_path / "space.toml").write_text("[knobs]\ninterval = 2\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    monkeypatch.chdir("/")
+    assert run(["tune", "--study", study('prompts = "prompts.txt"\nspace = "space.toml"\nout = "run"')]) == 0
+    assert run(["tune", "--study", study('model = "model"\nprompts = "general"')]) == 0
+    first, second = asked
+    assert first.prompts == ["a red apple"] and first.space == {"interval": (2, 2)} and first.out == tmp_path / "run"
+    assert second.source.folder == tmp_path / "model" and second.prompts is not None and len(second.prompts) > 100
+
+
+def test_the_command_line_wins(asked: list[TuneOptions], study: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("[knobs]\ninterval = 2\n")
+    file = study('budget = "25%"\nimages = 64\nearly-stopping = false\n[knobs]\nswitch = [0, 9]')
+    more = ["--images", "32", "--early-stopping", "--space", str(tmp_path / "space.toml")]
+    assert run(["tune", "--study", file, "--budget", "60%", *more]) == 0
+    # Wherever it stands.
+    assert run(["tune", "--frontier", "--study", file]) == 0
+    first, second = asked
+    assert (first.budgets, first.images, first.early_stopping) == (("60%",), 32, True)
+    assert first.space == {"interval": (2, 2)}
+    assert len(second.budgets) == 6 and second.images == 64 and second.space == {"switch": (0, 9)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("guidance_scale = 3", "did you mean 'guidance-scale'?"),
+        ("study = 'other.toml'", "'study' is no option"),
+        ("[knob]\ninterval = 2", "did you mean 'knobs'?"),
+        ("[knobs]\ninterval = 'x'", "knobs.interval is 'x'"),
+        ("[knobs]\n", "changes nothing"),
+        ("space = 'a.toml'\n[knobs]\ninterval = 2", "the same thing twice"),
+        ("steps = 'many'", "steps is 'many'"),
+        ("steps = '12'", "without quotes"),
+        ("steps = true", "steps is true"),
+        ("steps = 1.5", "steps is 1.5"),
+        ("steps = 1", "steps is 1: input should be greater than or equal to 2"),
+        ("steps = [12]", "steps is [12]"),
+        ("quiet = 1", "give true or false"),
+        ("sampler = 'bayes'", "not one of 'tpe'"),
+        ("budget = ['40%', true]", "or a list of them"),
+        ("budget = '4'", "budget '4' is not understood"),
+        ("prompts = 'missing.txt'", "missing.txt"),
+        ("steps", "is not TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    text: str,
+    words: str,
+    study: Callable[[str], str],
+    asked: list[TuneOptions],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = study(text)
+    monkeypatch.setattr("sys.argv", ["postdiff-tune", "--study", file])
+    with pytest.raises(SystemExit) as ended:
+        tune_main()
+    assert ended.value.code == 2 and not asked
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert words in sentence
+    assert "mine.toml" in sentence or "missing.txt" in sentence or "budget" in sentence
+
+
+def test_a_file_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "--study", "missing.toml"]) == 2
+    assert "missing.toml" in capsys.readouterr().err
