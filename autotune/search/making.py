@@ -102,12 +102,18 @@ def picture_maker(
     With ``prefixes`` pictures under policies that begin alike share that; they are the same to the bit.
 
     Raises:
-        InputError: the pipeline makes no pictures of that size, runs under a policy already, or is not supported.
+        InputError: the pipeline makes no pictures of that size or none at all, runs under a policy already, or is not
+            supported.
     """
     if not 1 <= batch_size <= MAX_STEPS:
         raise InputError(f"batch_size is {batch_size}; give a number from 1 to {MAX_STEPS}")
     if session_of(pipe) is not None:
         raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) first")
+    if family_of(pipe).default_frames(pipe) is not None:
+        raise InputError(
+            f"{type(pipe).__name__} makes videos, which nothing here judges yet: policies for it are priced and run,"
+            " but made by hand"
+        )
     height, width = _size(pipe, height, width)
     if guidance_scale is None:
         default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,13 @@ class Finished:
     output: str
     errors: str
     seconds: float
+
+
+def documented(command: str) -> set[str]:
+    """The keys that the README names of a command's JSON document."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `postdiff {command} --json` \| (.*) \|$", readme, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row))
 
 
 @pytest.fixture(scope="session")

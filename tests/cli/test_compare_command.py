@@ -17,7 +17,7 @@ from autotune.demo import demo_assets
 from autotune.policy import Guidance, Policy
 from autotune.search.comparison import VERSION
 
-from .conftest import Finished
+from .conftest import Finished, documented
 
 SCORES = ("loss", "distance", "alignment", "fidelity", "psnr", "ssim")
 SMALL = ["--images", "16", "--device", "cpu"]
@@ -39,6 +39,7 @@ def test_two_policies_beside_the_full_run(
     document = json.loads(first.output)
     folder = tmp_path / "runs" / "compare-three-two"
     assert document == json.loads((folder / "compare.json").read_text())
+    assert document.keys() == documented("compare")
     assert (document["format"], document["version"]) == ("postdiff-comparison", VERSION)
     assert (document["images"], document["prompts"], document["batch_size"]) == (16, 16, 16)
     assert document["guidance_scale"] == demo_assets().guidance_scale

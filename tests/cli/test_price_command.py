@@ -22,6 +22,8 @@ from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from tests.cost.profiles import synthetic_profile
 from tests.tiny import tiny_sd
 
+from .conftest import documented
+
 PIPE = tiny_sd()
 POLICY = Policy(
     steps=10,
@@ -204,6 +206,7 @@ def test_the_command_prints_both(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     found = quoted(timed=False, batch=2)
     document, _, text = capsys.readouterr().out.partition("\n")
     assert json.loads(document) == json.loads(json.dumps(found.to_dict()))
+    assert json.loads(document).keys() == documented("price")
     assert text == text_of(found)
 
 

@@ -17,6 +17,8 @@ from autotune.search.tune import TuneResult
 from tests.report.conftest import finished
 from tests.search.conftest import pipe, whole
 
+from .conftest import documented
+
 __all__ = ["finished", "pipe", "whole"]
 
 
@@ -30,6 +32,7 @@ def test_the_page_is_written_and_named(finished: Path, capsys: pytest.CaptureFix
 def test_json_says_what_the_page_says(whole: TuneResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(whole.run_dir), "--json", "--out", str(tmp_path / "page.html")]) == 0
     said = json.loads(capsys.readouterr().out)
+    assert said.keys() == documented("report")
     assert said["report"] == str(tmp_path / "page.html") and (tmp_path / "page.html").is_file()
     assert said["finished"] and said["policy"] == whole.policy.id and len(said["candidates"]) == 12
     assert said["last_round"]["difference"]["value"] == whole.finalists.difference.value

@@ -13,6 +13,7 @@ from autotune.runtime.apply import session_of
 from autotune.runtime.checkpoints import PrefixCache
 from autotune.runtime.models import native_size
 from autotune.search.making import PictureMaker, picture_maker, without_bars
+from tests.conformance.builders import FAMILIES
 
 
 def test_what_is_not_given_is_the_models_own(pipe: Any) -> None:
@@ -34,6 +35,11 @@ def test_what_is_not_given_is_the_models_own(pipe: Any) -> None:
 def test_what_cannot_be_made_is_refused(pipe: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         picture_maker(pipe, **options)
+
+
+def test_videos_are_refused() -> None:
+    with pytest.raises(InputError, match="WanPipeline makes videos"):
+        picture_maker(FAMILIES["wan"].make())
 
 
 def test_a_pipeline_under_a_policy_is_refused(pipe: Any) -> None:

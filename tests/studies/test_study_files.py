@@ -54,7 +54,7 @@ def space_of(name: str, options: TuneOptions) -> SearchSpace:
         model = PUBLISHED[name]
         pipe: Any = full_size.build(model, "meta").pipe
         return space_for(pipe, height=options.height, width=options.width, steps=options.steps, guided=model.guided)
-    return space_for(FAMILIES[SMALL[name]].build())
+    return space_for(FAMILIES[SMALL[name]].make())
 
 
 def test_there_is_one_for_every_model_that_people_ask_for() -> None:
