@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autotune.loading import load_policy
     from autotune.policy import Policy
     from autotune.runtime import applied, apply_policy, full_policy, remove_policy
+    from autotune.schema import policy_schema
     from autotune.search.compare import compare
     from autotune.search.tune import tune
 
@@ -38,6 +39,7 @@ __all__ = [
     "errors",
     "full_policy",
     "load_policy",
+    "policy_schema",
     "price",
     "remove_policy",
     "tune",
@@ -53,6 +55,7 @@ __getattr__ = attributes(
         "demo_pipeline": "demo",
         "full_policy": "runtime",
         "load_policy": "loading",
+        "policy_schema": "schema",
         "price": "cost",
         "remove_policy": "runtime",
         "tune": "search.tune",

@@ -16,16 +16,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from autotune.errors import PolicyError
 from autotune.records import (
     LISTED,
     MAX_TEXT,
     NAMED,
+    ONE_LINE,
     Count,
     Record,
     Text,
+    in_schema,
     one_line,
     read_document,
     refusal,
@@ -47,9 +49,14 @@ MAX_CONFIG_LIST = 16
 MAX_CONFIG_NUMBER = 2**53
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
-_COMPONENT = re.compile(r"\*{1,2}|[A-Za-z0-9_-]+")
+_NAME = r"\*{1,2}|[A-Za-z0-9_-]+"
+_COMPONENT = re.compile(_NAME)
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _CONFIG_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+def _whole(pattern: str) -> str:
+    return f"^({pattern})$"
 
 
 def _unit_form(name: str) -> str:
@@ -108,8 +115,22 @@ def _kind_of_timesteps(value: Any) -> str | None:
 StepIndex = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 Integer = Annotated[int, Field(gt=-(2**64), lt=2**64)]
-UnitName = Annotated[Text, AfterValidator(_unit_form)]
-ConfigValue = Annotated[bool | int | float | str | tuple[int | float, ...] | None, BeforeValidator(_config_value)]
+UnitName = Annotated[Text, AfterValidator(_unit_form), in_schema(pattern=_whole(rf"({_NAME})(\.({_NAME}))*"))]
+ClassName = Annotated[Text, AfterValidator(_class_name), in_schema(pattern=_whole(_CLASS_NAME.pattern))]
+ConfigKey = Annotated[str, AfterValidator(_config_key), in_schema(pattern=_whole(_CONFIG_KEY.pattern))]
+ConfigValue = Annotated[
+    bool | int | float | str | tuple[int | float, ...] | None,
+    BeforeValidator(_config_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["boolean", "number", "null"]},
+                {"type": "string", "maxLength": MAX_TEXT, "pattern": ONE_LINE},
+                {"type": "array", "items": {"type": "number"}, "maxItems": MAX_CONFIG_LIST},
+            ]
+        }
+    ),
+]
 Spacing = Literal["default", "leading", "linspace", "trailing", "karras", "exponential", "beta"]
 Timestep = Annotated[int, Field(ge=0, le=MAX_TIMESTEP)]
 Sigma = Annotated[float, Field(gt=0)]
@@ -214,8 +235,8 @@ class SchedulerChoice(Record):
     ``config`` holds what is set besides the pipeline's own scheduler config.
     """
 
-    name: Annotated[Text, AfterValidator(_class_name)]
-    config: Annotated[dict[Annotated[str, AfterValidator(_config_key)], ConfigValue], Field(max_length=32)] = {}
+    name: ClassName
+    config: Annotated[dict[ConfigKey, ConfigValue], Field(max_length=32)] = {}
 
 
 class Interval(Record):
