@@ -448,6 +448,10 @@ class Policy(Record):
         Raises:
             PolicyError: the file would exceed 8 KB.
         """
+        write_atomically(Path(path), self.to_text())
+
+    def to_text(self) -> str:
+        """What :meth:`save` writes."""
         document = self.to_dict()
         provenance = document["provenance"] or Provenance().model_dump(mode="json")
         document["provenance"] = provenance | {"checksum": None}
@@ -455,7 +459,43 @@ class Policy(Record):
         text = to_json(document)
         if len(text.encode()) > MAX_BYTES:
             raise PolicyError(f"the policy takes {len(text.encode())} bytes, a policy file holds at most {MAX_BYTES}")
-        write_atomically(Path(path), text)
+        return text
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool | None = None,
+        filename: str = "policy.json",
+        commit_message: str | None = None,
+    ) -> str:
+        """Upload the policy to the Hugging Face Hub, where ``load_policy("user/repo")`` finds it.
+
+        One commit: the file as :meth:`save` writes it, and where the repository has no README.md one made from the
+        policy's records.
+
+        Args:
+            repo_id: ``user/repo``; it is created where it does not exist.
+            token: of an account that may write there; None is the one of ``hf auth login`` or ``HF_TOKEN``.
+            private: whether a new repository is; None is the account's default.
+            filename: in the repository.
+            commit_message: None names the policy.
+
+        Returns:
+            The commit's address; its last part is a ``revision`` for :func:`autotune.load_policy`.
+
+        Raises:
+            PolicyError: the file would exceed 8 KB.
+            InputError: ``repo_id`` or ``filename`` is none, or the Hub refuses.
+
+        Example:
+            >>> autotune.Policy(steps=12).push_to_hub("user/twelve-steps")  # doctest: +ELLIPSIS
+            'http...'
+        """
+        from autotune.hub import push
+
+        return push(self, repo_id, token=token, private=private, filename=filename, commit_message=commit_message)
 
 
 def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Policy:
