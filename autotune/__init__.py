@@ -5,9 +5,11 @@ each name below brings in what it needs when it is first used.
 
 Example:
     >>> import autotune
-    >>> pipe = autotune.demo_pipeline()  # doctest: +SKIP
-    >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))  # doctest: +SKIP
-    >>> image = pipe("fluent red apple").images[0]  # doctest: +SKIP
+    >>> policy = autotune.Policy(steps=8)
+    >>> policy.save("policy.json")
+    >>> pipe = autotune.demo_pipeline()
+    >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))
+    >>> image = pipe("fluent red apple").images[0]
 """
 
 from __future__ import annotations

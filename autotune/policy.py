@@ -337,9 +337,12 @@ class Policy(Record):
     per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
 
     Example:
-        >>> from autotune import Policy
-        >>> Policy(steps=20).id
-        's20'
+        >>> rule = {"units": ["up_blocks.1"], "compute_steps": [0, 3, 6, 9]}
+        >>> policy = autotune.Policy(steps=12, cache=[rule], guidance={"stop_step": 8})
+        >>> policy.id
+        's12-up_blocks.1i3-g8'
+        >>> policy.to_dict()["guidance"]
+        {'start_step': 0, 'stop_step': 8, 'after': 'nothing'}
     """
 
     format: Literal["postdiff-policy"] = FORMAT
@@ -447,6 +450,11 @@ class Policy(Record):
 
         Raises:
             PolicyError: the file would exceed 8 KB.
+
+        Example:
+            >>> autotune.Policy(steps=8).save("policy.json")
+            >>> autotune.load_policy("policy.json").id
+            's8'
         """
         write_atomically(Path(path), self.to_text())
 
@@ -490,8 +498,8 @@ class Policy(Record):
             InputError: ``repo_id`` or ``filename`` is none, or the Hub refuses.
 
         Example:
-            >>> autotune.Policy(steps=12).push_to_hub("user/twelve-steps")  # doctest: +ELLIPSIS
-            'http...'
+            >>> autotune.Policy(steps=12).push_to_hub("user/twelve-steps")
+            'http.../user/twelve-steps/commit/...'
         """
         from autotune.hub import push
 

@@ -70,13 +70,12 @@ def test_a_token_that_may_not_write_is_one_sentence(hub: Hub, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(("a repo",), "give user/repo"), (("user/repo", "policy.txt"), "a policy is a JSON file")],
+    ("repository", "filename", "words"),
+    [("a repo", "policy.json", "give user/repo"), ("user/repo", "policy.txt", "a policy is a JSON file")],
 )
-def test_what_no_hub_would_take_is_refused_at_once(arguments: tuple[str, ...], words: str) -> None:
-    repo, *filename = arguments
+def test_what_no_hub_would_take_is_refused_at_once(repository: str, filename: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Policy(steps=4).push_to_hub(repo, **({"filename": filename[0]} if filename else {}))
+        Policy(steps=4).push_to_hub(repository, filename=filename)
 
 
 def test_the_card_says_what_the_records_say_and_how_to_run_it() -> None:
