@@ -5,9 +5,11 @@ each name below brings in what it needs when it is first used.
 
 Example:
     >>> import autotune
-    >>> pipe = autotune.demo_pipeline()  # doctest: +SKIP
-    >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))  # doctest: +SKIP
-    >>> image = pipe("fluent red apple").images[0]  # doctest: +SKIP
+    >>> policy = autotune.Policy(steps=8)
+    >>> policy.save("policy.json")
+    >>> pipe = autotune.demo_pipeline()
+    >>> pipe = autotune.apply_policy(pipe, autotune.load_policy("policy.json"))
+    >>> image = pipe("fluent red apple").images[0]
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from autotune.loading import load_policy
     from autotune.policy import Policy
     from autotune.runtime import applied, apply_policy, full_policy, remove_policy
+    from autotune.schema import policy_schema
     from autotune.search.compare import compare
     from autotune.search.tune import tune
 
@@ -38,6 +41,7 @@ __all__ = [
     "errors",
     "full_policy",
     "load_policy",
+    "policy_schema",
     "price",
     "remove_policy",
     "tune",
@@ -53,6 +57,7 @@ __getattr__ = attributes(
         "demo_pipeline": "demo",
         "full_policy": "runtime",
         "load_policy": "loading",
+        "policy_schema": "schema",
         "price": "cost",
         "remove_policy": "runtime",
         "tune": "search.tune",

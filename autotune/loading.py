@@ -7,22 +7,26 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.errors import PolicyError
+from autotune.errors import PolicyError, reason_of
 from autotune.policy import Policy, policy_from_dict, read_policy
 
 _HUB_ID = re.compile(r"[\w-]+(?:\.[\w-]+)*/[\w-]+(?:\.[\w-]+)*")
-_FILE = "policy.json"
+POLICY_FILE = "policy.json"
 # A Hub id has at most 96 characters.
 _LONGEST_NAME = 96
 _LONGEST_REASON = 90
 
 
-def load_policy(source: str | os.PathLike[str] | Mapping[str, Any]) -> Policy:
+def load_policy(
+    source: str | os.PathLike[str] | Mapping[str, Any], *, filename: str = POLICY_FILE, revision: str | None = None
+) -> Policy:
     """Load a policy and check it strictly.
 
     Args:
         source: the path of a policy file, the document itself as a dict, or a Hugging Face Hub id
-            (``user/repo``) whose ``policy.json`` is downloaded. What exists as a file is a file.
+            (``user/repo``) that the policy is downloaded from. What exists as a file is a file.
+        filename: its name in the Hub's repository.
+        revision: branch, tag or commit there; a commit never changes.
 
     Raises:
         PolicyError: it is missing, unreadable, changed after its export, or not a valid policy.
@@ -39,7 +43,7 @@ def load_policy(source: str | os.PathLike[str] | Mapping[str, Any]) -> Policy:
         )
     # os.path.exists, for Path.exists raises on names that are too long.
     if isinstance(source, str) and is_hub_id(source) and not os.path.exists(source):
-        return read_policy(_download(source))
+        return read_policy(_download(source, filename, revision))
     return read_policy(source)
 
 
@@ -48,18 +52,16 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None and not text.endswith(".json")
 
 
-def _download(repository: str) -> str:
+def _download(repository: str, filename: str, revision: str | None) -> str:
     # Here, because policies from files and dicts need no hub.
     from huggingface_hub import hf_hub_download
 
     try:
-        return str(hf_hub_download(repository, _FILE))
+        return str(hf_hub_download(repository, filename, revision=revision))
     except Exception as error:  # Everything from bad ids to lost connections, of several libraries.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if len(reason) > _LONGEST_REASON:
-            reason = f"{reason[: _LONGEST_REASON - 3]}..."
         name = repository if len(repository) <= _LONGEST_NAME else f"{repository[: _LONGEST_NAME - 3]}..."
+        reason = reason_of(error, _LONGEST_REASON)
         raise PolicyError(
-            f"{name}: neither a file nor a policy that the Hugging Face Hub gives out ({reason.removesuffix('.')});"
-            f" check the path, or that the repository holds {_FILE}"
+            f"{name}: neither a file nor a policy that the Hugging Face Hub gives out ({reason});"
+            f" check the path, or that the repository holds {filename}"
         ) from None

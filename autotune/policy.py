@@ -16,16 +16,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from autotune.errors import PolicyError
 from autotune.records import (
     LISTED,
     MAX_TEXT,
     NAMED,
+    ONE_LINE,
     Count,
     Record,
     Text,
+    in_schema,
     one_line,
     read_document,
     refusal,
@@ -47,9 +49,14 @@ MAX_CONFIG_LIST = 16
 MAX_CONFIG_NUMBER = 2**53
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
-_COMPONENT = re.compile(r"\*{1,2}|[A-Za-z0-9_-]+")
+_NAME = r"\*{1,2}|[A-Za-z0-9_-]+"
+_COMPONENT = re.compile(_NAME)
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _CONFIG_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+def _whole(pattern: str) -> str:
+    return f"^({pattern})$"
 
 
 def _unit_form(name: str) -> str:
@@ -108,8 +115,22 @@ def _kind_of_timesteps(value: Any) -> str | None:
 StepIndex = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 Integer = Annotated[int, Field(gt=-(2**64), lt=2**64)]
-UnitName = Annotated[Text, AfterValidator(_unit_form)]
-ConfigValue = Annotated[bool | int | float | str | tuple[int | float, ...] | None, BeforeValidator(_config_value)]
+UnitName = Annotated[Text, AfterValidator(_unit_form), in_schema(pattern=_whole(rf"({_NAME})(\.({_NAME}))*"))]
+ClassName = Annotated[Text, AfterValidator(_class_name), in_schema(pattern=_whole(_CLASS_NAME.pattern))]
+ConfigKey = Annotated[str, AfterValidator(_config_key), in_schema(pattern=_whole(_CONFIG_KEY.pattern))]
+ConfigValue = Annotated[
+    bool | int | float | str | tuple[int | float, ...] | None,
+    BeforeValidator(_config_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["boolean", "number", "null"]},
+                {"type": "string", "maxLength": MAX_TEXT, "pattern": ONE_LINE},
+                {"type": "array", "items": {"type": "number"}, "maxItems": MAX_CONFIG_LIST},
+            ]
+        }
+    ),
+]
 Spacing = Literal["default", "leading", "linspace", "trailing", "karras", "exponential", "beta"]
 Timestep = Annotated[int, Field(ge=0, le=MAX_TIMESTEP)]
 Sigma = Annotated[float, Field(gt=0)]
@@ -214,8 +235,8 @@ class SchedulerChoice(Record):
     ``config`` holds what is set besides the pipeline's own scheduler config.
     """
 
-    name: Annotated[Text, AfterValidator(_class_name)]
-    config: Annotated[dict[Annotated[str, AfterValidator(_config_key)], ConfigValue], Field(max_length=32)] = {}
+    name: ClassName
+    config: Annotated[dict[ConfigKey, ConfigValue], Field(max_length=32)] = {}
 
 
 class Interval(Record):
@@ -316,9 +337,12 @@ class Policy(Record):
     per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
 
     Example:
-        >>> from autotune import Policy
-        >>> Policy(steps=20).id
-        's20'
+        >>> rule = {"units": ["up_blocks.1"], "compute_steps": [0, 3, 6, 9]}
+        >>> policy = autotune.Policy(steps=12, cache=[rule], guidance={"stop_step": 8})
+        >>> policy.id
+        's12-up_blocks.1i3-g8'
+        >>> policy.to_dict()["guidance"]
+        {'start_step': 0, 'stop_step': 8, 'after': 'nothing'}
     """
 
     format: Literal["postdiff-policy"] = FORMAT
@@ -426,7 +450,16 @@ class Policy(Record):
 
         Raises:
             PolicyError: the file would exceed 8 KB.
+
+        Example:
+            >>> autotune.Policy(steps=8).save("policy.json")
+            >>> autotune.load_policy("policy.json").id
+            's8'
         """
+        write_atomically(Path(path), self.to_text())
+
+    def to_text(self) -> str:
+        """What :meth:`save` writes."""
         document = self.to_dict()
         provenance = document["provenance"] or Provenance().model_dump(mode="json")
         document["provenance"] = provenance | {"checksum": None}
@@ -434,7 +467,43 @@ class Policy(Record):
         text = to_json(document)
         if len(text.encode()) > MAX_BYTES:
             raise PolicyError(f"the policy takes {len(text.encode())} bytes, a policy file holds at most {MAX_BYTES}")
-        write_atomically(Path(path), text)
+        return text
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool | None = None,
+        filename: str = "policy.json",
+        commit_message: str | None = None,
+    ) -> str:
+        """Upload the policy to the Hugging Face Hub, where ``load_policy("user/repo")`` finds it.
+
+        One commit: the file as :meth:`save` writes it, and where the repository has no README.md one made from the
+        policy's records.
+
+        Args:
+            repo_id: ``user/repo``; it is created where it does not exist.
+            token: of an account that may write there; None is the one of ``hf auth login`` or ``HF_TOKEN``.
+            private: whether a new repository is; None is the account's default.
+            filename: in the repository.
+            commit_message: None names the policy.
+
+        Returns:
+            The commit's address; its last part is a ``revision`` for :func:`autotune.load_policy`.
+
+        Raises:
+            PolicyError: the file would exceed 8 KB.
+            InputError: ``repo_id`` or ``filename`` is none, or the Hub refuses.
+
+        Example:
+            >>> autotune.Policy(steps=12).push_to_hub("user/twelve-steps")
+            'http.../user/twelve-steps/commit/...'
+        """
+        from autotune.hub import push
+
+        return push(self, repo_id, token=token, private=private, filename=filename, commit_message=commit_message)
 
 
 def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Policy:

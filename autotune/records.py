@@ -19,6 +19,9 @@ from autotune.errors import InputError, did_you_mean
 MAX_TEXT = 200
 MAX_MESSAGE = 300
 
+# Of one_line, for JSON Schemas, which know no Unicode categories.
+ONE_LINE = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$"
+
 # Names that unions give their branches, which the author of a file never sees.
 NAMED, LISTED = "<name>", "<list>"
 # pydantic speaks of Python types, the author of a file knows those of JSON.
@@ -32,13 +35,18 @@ R = TypeVar("R", bound="Record")
 Refusal = Callable[[str], InputError]
 
 
+def in_schema(**keywords: Any) -> Any:
+    """What a validator asks for, for the JSON Schema of the field."""
+    return Field(json_schema_extra=keywords)
+
+
 def one_line(text: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
         raise ValueError(f"{shown(text)} holds a line break or another control character, give plain text on one line")
     return text
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line), in_schema(pattern=ONE_LINE)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 

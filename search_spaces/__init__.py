@@ -1,9 +1,13 @@
 """What a search may vary, per family of denoisers: a few ordinal knobs, and the policies they stand for.
 
 Example:
-    >>> space = space_for(pipe)  # doctest: +SKIP
-    >>> space.sample(seed=0).id  # doctest: +SKIP
-    's20-r0.50@9-up_blocks.1i3-g14'
+    >>> space = space_for(autotune.demo_pipeline(), steps=12)
+    >>> [knob.name for knob in space.knobs if knob.name.startswith("interval")]
+    ['interval']
+    >>> space.sample(seed=0).steps
+    12
+    >>> space.from_trial(optuna.create_study().ask()).steps
+    12
 """
 
 from __future__ import annotations

@@ -37,17 +37,18 @@ def test_a_hub_id_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     Policy(steps=12).save(tmp_path / "policy.json")
     asked = []
 
-    def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(tmp_path / file)
+    def download(repository: str, file: str, revision: str | None) -> str:
+        asked.append((repository, file, revision))
+        return str(tmp_path / "policy.json")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert load_policy("user/repo").steps == 12
-    assert asked == [("user/repo", "policy.json")]
+    assert load_policy("user/repo", filename="fast.json", revision="v1").steps == 12
+    assert asked == [("user/repo", "policy.json", None), ("user/repo", "fast.json", "v1")]
 
 
 def test_a_failed_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: str) -> str:
+    def download(*_: str, **__: str) -> str:
         raise ConnectionError("no route to host.\nTraceback of another library")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)

@@ -430,6 +430,16 @@ def models(json: Annotated[bool, typer.Option("--json", help="Print a JSON docum
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors and other programs that check them."""
+    from json import dumps
+
+    from autotune.schema import policy_schema
+
+    typer.echo(dumps(policy_schema(), indent=2))
+
+
+@app.command()
 def describe(
     subject: Annotated[
         str,

@@ -293,7 +293,8 @@ def price(
         ProfileError: the profile cannot be read, is of something else, or has no times for this batch size.
 
     Example:
-        >>> autotune.price(pipe, policy).relative
-        0.398
+        >>> cost = autotune.price(autotune.demo_pipeline(), autotune.Policy(steps=8))
+        >>> cost.relative, cost.flops, cost.macs_conv_linear, cost.cache_bytes, cost.latency_ms
+        (0.4, 6183419904, 3049766912, 0, None)
     """
     return Pricer(pipe, height, width, target=target).price(policy, batch_size)

@@ -47,8 +47,8 @@ def pipeline_from_configs(
             neither diffusers nor transformers has, or a config cannot be read.
 
     Example:
-        >>> pipe = pipeline_from_configs("autotune/models/emoji-unet")
-        >>> Pricer(pipe).full_cost().flops
+        >>> pipe = pipeline_from_configs(autotune.demo.demo_assets("emoji-unet").folder)
+        >>> autotune.cost.Pricer(pipe).full_cost().flops
         15458549760
     """
     folder = _folder_of(source)

@@ -99,6 +99,10 @@ def full_policy(pipe: Any, steps: int | None = None) -> Policy:
     """The policy that changes nothing: native size, guidance throughout, every unit computed.
 
     ``steps`` defaults to what the model recommends, else to the pipeline's own default.
+
+    Example:
+        >>> autotune.full_policy(autotune.demo_pipeline()).id
+        's20'
     """
     info = describe_model(pipe, steps)
     return Policy(steps=info.full_steps, model=info)

@@ -106,10 +106,10 @@ def compare(
         Interrupted: Ctrl-C; the same call goes on.
 
     Example:
-        >>> policies = {"mine": autotune.load_policy("mine.json"), "eight steps": autotune.Policy(steps=8)}
-        >>> comparison = autotune.compare(autotune.demo_pipeline(), policies, images=64)  # doctest: +SKIP
-        >>> comparison.sentences  # doctest: +SKIP
-        ('mine is better than eight steps: its loss differs by -0.084 (95 % interval -0.121 to -0.049).',)
+        >>> policies = {"mine": autotune.Policy(steps=9), "two steps": autotune.Policy(steps=2)}
+        >>> comparison = autotune.compare(pipe, policies, prompts=prompts, scorer=scorer, images=12, quiet=True)
+        >>> comparison.sentences
+        ('mine is better than two steps: its loss differs by -... (95 % interval -... to -...).',)
     """
     _check_policies(policies)
     check_examples(images, seed, "images")

@@ -187,8 +187,9 @@ def tune(
         Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
 
     Example:
-        >>> result = autotune.tune(budget="40%")  # doctest: +SKIP
-        >>> result.policy.id, result.finalists.verdict  # doctest: +SKIP
+        >>> result = autotune.tune(pipe, "40%", prompts=prompts, scorer=scorer, steps=10, trials=4, quiet=True)
+        >>> result.policy.cost.relative <= 0.4, result.finalists.verdict in ("better", "no better")
+        (True, True)
     """
     (result,) = tune_budgets(
         pipe,

@@ -84,10 +84,9 @@ def write_pipeline(pipe: Any, folder: Path, call: dict[str, Any]) -> None:
 
 def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
     """The CLIP, and the Gaussian of its features of the real pictures."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(work_dir / "clip", folder)
+    shutil.copytree(work_dir / "clip", folder, dirs_exist_ok=True)  # beside its card, which is written by hand
     scorer = Scorer(str(folder))
-    (folder / "reference").mkdir()
+    (folder / "reference").mkdir(exist_ok=True)
     fit(scorer.image_features(images)).save(folder / "reference" / "pictures.safetensors")
     return scorer
 
@@ -107,7 +106,17 @@ def grid(images: Tensor, captions: list[str], columns: int) -> Image.Image:
     return canvas
 
 
-def card(work_dir: Path, arch: str, figures: str) -> str:
+def size_in_words(pipe: Any) -> str:
+    """Parameters of each part, and what they take in half precision."""
+    denoiser = ("U-Net", pipe.unet) if hasattr(pipe, "unet") else ("Transformer", pipe.transformer)
+    parts = (denoiser, ("text encoder", pipe.text_encoder), ("autoencoder", pipe.vae))
+    counts = [(name, sum(parameter.numel() for parameter in module.parameters())) for name, module in parts]
+    listed = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in counts)
+    total = sum(count for _, count in counts)
+    return f"Millions of parameters: {listed}; {2 * total / 1e6:.1f} MB in half precision, as it is stored."
+
+
+def card(work_dir: Path, arch: str, size: str, figures: str) -> str:
     """The model card."""
     state = torch.load(work_dir / f"denoiser-{arch}.pt", map_location="cpu", weights_only=True)
     denoiser_losses = state["losses"]
@@ -141,6 +150,12 @@ Attribution for Twemoji: copyright Twitter, Inc. and other contributors, graphic
 {RECIPES[arch].format(step=state["step"])}
 v-prediction, min-SNR weighting (gamma 5), 10 % captions dropped, 20 % of the steps at a smaller latent size,
 AdamW 1e-3 with warm-up and a linear decay over the last quarter, EMA 0.9993, seed 0, on CPU cores.
+
+## Size
+{size}
+
+## Intended use
+Trying, testing and teaching the tuning of diffusion pipelines where there is neither GPU nor network.
 
 ## Figures
 {figures}
@@ -203,7 +218,7 @@ def main() -> None:
 
 Full run, {FULL_STEPS} DDIM steps, guidance scale {GUIDANCE_SCALE}, scored by `../emoji-clip`. In the grid the first
 four rows are training captions, the last four were held out."""
-    (folder / "README.md").write_text(card(args.work_dir, args.arch, figures))
+    (folder / "README.md").write_text(card(args.work_dir, args.arch, size_in_words(pipe), figures))
     print(figures)
     for path in MODELS.rglob("*"):
         # Some writers keep weights from other users; installed, everyone reads them.
