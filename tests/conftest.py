@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing of what is measured or counted elsewhere may decide a test, nor stay behind; the folder goes with the process.
 _CACHE = tempfile.TemporaryDirectory(prefix="postdiff-tests-")
 os.environ["POSTDIFF_CACHE"] = _CACHE.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process takes a stretch of the tests in their order, and the other's last ones when it is done.
+
+    By default they take turns, and most of what a session makes once is made by all of them.
+    """
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture
