@@ -19,10 +19,10 @@ from optuna.trial import TrialState, create_trial
 import autotune
 from autotune.search.notes import OVER_BUDGET
 from autotune.search.tune import TuneResult
-from tests.browser import browser_context
+from tests.browser import chromium
 from tests.search.conftest import whole
 
-__all__ = ["whole"]
+__all__ = ["chromium", "whole"]
 
 SOURCE = Path(autotune.__file__).parents[1]
 WIDTHS = [(1280, 900), (390, 844)]
@@ -61,9 +61,9 @@ def address(run_dir: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened(profile: Path, width: int, height: int) -> Iterator[tuple[Any, list[str]]]:
+def opened(chromium: Any, width: int, height: int) -> Iterator[tuple[Any, list[str]]]:
     """A page, and what it complains of."""
-    with browser_context(profile, viewport={"width": width, "height": height}) as context:
+    with chromium.new_context(viewport={"width": width, "height": height}) as context:
         page = context.new_page()
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
@@ -73,9 +73,9 @@ def opened(profile: Path, width: int, height: int) -> Iterator[tuple[Any, list[s
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)
 def test_a_browser_shows_the_study_and_its_trials(
-    address: str, run_dir: Path, tmp_path: Path, width: int, height: int
+    chromium: Any, address: str, run_dir: Path, width: int, height: int
 ) -> None:
-    with opened(tmp_path / "profile", width, height) as (page, complaints):
+    with opened(chromium, width, height) as (page, complaints):
         from playwright.sync_api import expect
 
         expect.set_options(timeout=30_000)
@@ -101,8 +101,8 @@ def test_a_browser_shows_the_study_and_its_trials(
         assert not complaints
 
 
-def test_the_report_is_beside_it(address: str, tmp_path: Path) -> None:
-    with opened(tmp_path / "profile", 1280, 900) as (page, complaints):
+def test_the_report_is_beside_it(chromium: Any, address: str) -> None:
+    with opened(chromium, 1280, 900) as (page, complaints):
         page.goto(f"{address}report")
         assert page.locator("h1").inner_text()
         assert not complaints
