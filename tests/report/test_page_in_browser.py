@@ -22,9 +22,10 @@ PLOTS = 6
 
 @pytest.fixture(scope="session")
 def page_file(large: Path) -> Path:
-    started = time.perf_counter()
+    # Processor time of this process, so that a busy machine does not fail the tests.
+    started = time.process_time()
     write_report(read_run(large), large / "report.html")
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert seconds < 5, f"built in {seconds:.1f} s"
     assert (large / "report.html").stat().st_size < 15e6
     return large / "report.html"
