@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EXPORTED = 0
 FEWER_STEPS_WIN = 3
-INTERRUPTED = 130
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100
@@ -28,48 +27,49 @@ _COMPARED = 8
 
 
 def run_tune(options: TuneOptions) -> int:
-    """Search, export and report; returns the exit code, with several budgets of the one that went least well."""
-    from autotune.search.interrupts import Interrupted
+    """Search, export and report; returns the exit code, with several budgets of the one that went least well.
+
+    Raises:
+        Interrupted: Ctrl-C while searching.
+    """
     from autotune.search.tune import tune_budgets
 
     pipe = options.source.load(options.device, options.dtype)
-    try:
-        results = tune_budgets(
-            pipe,
-            options.budgets,
-            **_examples(options),
-            objective=options.judges.objective,
-            weight_fd=options.judges.weight_fd,
-            weight_clip=options.judges.weight_clip,
-            height=options.height,
-            width=options.width,
-            guidance_scale=options.guidance_scale,
-            steps=options.steps,
-            trials=options.trials,
-            timeout=options.timeout,
-            images=options.images,
-            held_out_images=options.held_out_images,
-            seed=options.seed,
-            space=options.space,
-            sampler=options.sampler,
-            early_stopping=options.early_stopping,
-            target=options.target,
-            call_batch=options.call_batch,
-            max_cache_memory=options.max_cache_memory,
-            study_name=options.study_name,
-            storage=options.storage,
-            run_dir=options.out,
-            quiet=options.quiet,
-        )
-    except Interrupted as interrupted:
-        print(f"postdiff: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    results = tune_budgets(
+        pipe,
+        options.budgets,
+        **_examples(options),
+        objective=options.judges.objective,
+        weight_fd=options.judges.weight_fd,
+        weight_clip=options.judges.weight_clip,
+        height=options.height,
+        width=options.width,
+        guidance_scale=options.guidance_scale,
+        steps=options.steps,
+        trials=options.trials,
+        timeout=options.timeout,
+        images=options.images,
+        held_out_images=options.held_out_images,
+        seed=options.seed,
+        space=options.space,
+        sampler=options.sampler,
+        early_stopping=options.early_stopping,
+        target=options.target,
+        call_batch=options.call_batch,
+        max_cache_memory=options.max_cache_memory,
+        study_name=options.study_name,
+        storage=options.storage,
+        run_dir=options.out,
+        quiet=options.quiet,
+    )
     several = len(results) > 1
     for result, budget in zip(results, options.budgets, strict=True):
         place = result.policy_folder
         rows = _rows(result)
         _save_comparison(result, rows, place / "comparison.png")
-        write_report(read_run(place, study=result.study), place / FILE)
+        run = read_run(place, study=result.study)
+        write_report(run, place / FILE)
+        publish(run)
         if not options.quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
