@@ -34,7 +34,7 @@ from .strategies import EXAMPLES, JUNK, mutated_documents, mutated_texts, polici
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.large_base_example]
 
 
-def several(examples: int, all_of_them: int) -> Any:
+def several(examples: int, all_of_them: int) -> pytest.MarkDecorator:
     """Parametrizes the number of examples; under the mark there are more."""
     return pytest.mark.parametrize("examples", [examples, pytest.param(all_of_them, marks=pytest.mark.exhaustive)])
 
