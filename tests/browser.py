@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +21,17 @@ FLAGS = [
 ]
 
 
-@contextmanager
-def browser_context(profile: Path, **options: Any) -> Iterator[Any]:
-    """A playwright context with a profile of its own; ``options`` are those of ``launch_persistent_context``."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A playwright browser for all tests of a module; contexts in it share nothing."""
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on the PATH")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=browser_path, args=FLAGS, headless=True, **options
-        )
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS, headless=True)
         try:
-            yield context
+            yield browser
         finally:
-            context.close()
+            browser.close()

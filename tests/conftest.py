@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 # Before torch is imported anywhere; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +18,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing of what is measured or counted elsewhere may decide a test, nor stay behind; the folder goes with the process.
 _CACHE = tempfile.TemporaryDirectory(prefix="postdiff-tests-")
 os.environ["POSTDIFF_CACHE"] = _CACHE.name
+
+
+@event.listens_for(Engine, "connect")
+def _without_waiting_for_the_disk(connection: Any, record: Any) -> None:
+    """Studies of tests need not outlive a power failure: their commits would take longer than all else they do."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process takes a stretch of the tests in their order, and the other's last ones when it is done.
+
+    By default they take turns, and most of what a session makes once is made by all of them.
+    """
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture

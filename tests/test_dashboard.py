@@ -1,51 +1,50 @@
-"""The dashboard in a real browser: the study and a trial's picture are there to see."""
+"""The dashboard in a real browser, wide and narrow: note, plots, pictures and why trials failed are there to see."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import optuna
 import pytest
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from PIL import Image
+from optuna.trial import TrialState, create_trial
 
 import autotune
-from tests.browser import browser_context
+from autotune.search.notes import OVER_BUDGET
+from autotune.search.tune import TuneResult
+from tests.browser import chromium
+from tests.search.conftest import whole
+
+__all__ = ["chromium", "whole"]
 
 SOURCE = Path(autotune.__file__).parents[1]
-STUDY = "emoji-unet-40pct"
+WIDTHS = [(1280, 900), (390, 844)]
 
 
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    """A run's folder as the search leaves it: study.db and artifacts/, a picture attached to every trial."""
-    folder = tmp_path / "runs" / STUDY
-    folder.mkdir(parents=True)
-    (folder / "artifacts").mkdir()
-    store = FileSystemArtifactStore(str(folder / "artifacts"))
-    study = optuna.create_study(study_name=STUDY, storage=f"sqlite:///{folder / 'study.db'}")
-    for number in range(3):
-        trial = study.ask()
-        value = float(trial.suggest_int("interval", 1, 4))
-        picture = folder / f"{number}.png"
-        Image.fromarray(np.full((64, 96, 3), 80 * number, dtype=np.uint8)).save(picture)
-        upload_artifact(artifact_store=store, file_path=str(picture), study_or_trial=trial, mimetype="image/png")
-        study.tell(trial, value)
+@pytest.fixture(scope="module")
+def run_dir(whole: TuneResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, in which one trial broke down, one was over the budget and one cut off."""
+    folder = tmp_path_factory.mktemp("dashboard") / "run"
+    shutil.copytree(whole.run_dir, folder)
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{folder / 'study.db'}")
+    for reason in ("OutOfMemoryError: no memory left", OVER_BUDGET, None):
+        given = {} if reason is None else {"failure": reason}
+        study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=given))
     return folder
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of ``postdiff dashboard`` on ``folder``, run as a process of its own."""
+@pytest.fixture(scope="module")
+def address(run_dir: Path) -> Iterator[str]:
+    """Where ``postdiff dashboard`` serves it, as a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "autotune.cli", "dashboard", str(folder), "--port", "0"],
+        [sys.executable, "-m", "autotune.cli", "dashboard", str(run_dir), "--port", "0"],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         stdout=subprocess.PIPE,
         text=True,
@@ -53,27 +52,57 @@ def serving(folder: Path) -> Iterator[str]:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+/", line)
-        assert address is not None, f"no address in {line!r}"
-        yield address[0]
+        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        assert found is not None, f"no address in {line!r}"
+        yield found[0]
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def test_a_browser_shows_the_study_and_a_trials_picture(run_dir: Path, tmp_path: Path) -> None:
-    with serving(run_dir) as address, browser_context(tmp_path / "profile") as context:
+@contextmanager
+def opened(chromium: Any, width: int, height: int) -> Iterator[tuple[Any, list[str]]]:
+    """A page, and what it complains of."""
+    with chromium.new_context(viewport={"width": width, "height": height}) as context:
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page, complaints
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_a_browser_shows_the_study_and_its_trials(
+    chromium: Any, address: str, run_dir: Path, width: int, height: int
+) -> None:
+    with opened(chromium, width, height) as (page, complaints):
         from playwright.sync_api import expect
 
-        page = context.new_page()
-        page.goto(f"{address}dashboard")
-        expect(page.get_by_text(STUDY).first).to_be_visible(timeout=30_000)
+        expect.set_options(timeout=30_000)
+        page.goto(f"{address}dashboard/studies/1")
+        for plot in ("frontier", "plan", "cost-by-unit"):
+            drawn = page.locator(f"[id='user-defined-plot:postdiff-{plot}'] .main-svg").first
+            drawn.scroll_into_view_if_needed()
+            expect(drawn).to_be_visible()
+            assert drawn.bounding_box()["width"] > 100
 
-        study = page.get_by_text(STUDY).first
-        study.click()
-        page.wait_for_url(re.compile(r"/studies/\d+"))
-        page.goto(re.sub(r"(/studies/\d+).*", r"\1/trials?numbers=1", page.url))
+        page.goto(f"{address}dashboard/studies/1/note")
+        expect(page.get_by_text("What is searched.")).to_be_visible()
+        page.goto(f"{address}dashboard/studies/1/trials?numbers=1")
         picture = page.locator("img[src*='/artifacts/']").first
-        expect(picture).to_be_visible(timeout=30_000)
+        expect(picture).to_be_visible()
         page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
-        assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [96, 64]
+
+        # The last three, in their order.
+        count = len(optuna.load_study(study_name="study", storage=f"sqlite:///{run_dir / 'study.db'}").trials)
+        for number, words in enumerate(("no memory left", "Over the budget", "Cut off"), count - 3):
+            page.goto(f"{address}dashboard/studies/1/trials?numbers={number}")
+            expect(page.get_by_text(words).first).to_be_visible()
+        assert not complaints
+
+
+def test_the_report_is_beside_it(chromium: Any, address: str) -> None:
+    with opened(chromium, 1280, 900) as (page, complaints):
+        page.goto(f"{address}report")
+        assert page.locator("h1").inner_text()
+        assert not complaints

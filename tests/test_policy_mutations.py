@@ -34,18 +34,32 @@ from .strategies import EXAMPLES, JUNK, mutated_documents, mutated_texts, polici
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.large_base_example]
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=SUPPRESSED)
-@given(document=mutated_documents())
-def test_mutated_documents_load_or_are_refused(document: dict[str, Any]) -> None:
-    _loads_or_is_refused(document)
+def several(examples: int, all_of_them: int) -> pytest.MarkDecorator:
+    """Parametrizes the number of examples; under the mark there are more."""
+    return pytest.mark.parametrize("examples", [examples, pytest.param(all_of_them, marks=pytest.mark.exhaustive)])
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=SUPPRESSED)
-@given(data=mutated_texts())
-def test_mutated_files_load_or_are_refused(data: bytes, tmp_path: Path) -> None:
+@several(500, 2000)
+def test_mutated_documents_load_or_are_refused(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=SUPPRESSED)
+    @given(document=mutated_documents())
+    def check(document: dict[str, Any]) -> None:
+        _loads_or_is_refused(document)
+
+    check()
+
+
+@several(500, 2000)
+def test_mutated_files_load_or_are_refused(examples: int, tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
-    path.write_bytes(data)
-    _loads_or_is_refused(path)
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=SUPPRESSED)
+    @given(data=mutated_texts())
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        _loads_or_is_refused(path)
+
+    check()
 
 
 @settings(deadline=None)
@@ -167,19 +181,20 @@ def test_the_unmutated_policies_apply(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_mutated_policies_apply_whole_or_not_at_all(name: str) -> None:
+@several(300, 1100)
+def test_mutated_policies_apply_whole_or_not_at_all(name: str, examples: int) -> None:
     results: list[bool] = []
-    examples = _applicable(name)
+    unmutated = _applicable(name)
 
     @settings(
-        max_examples=1100,
+        max_examples=examples,
         deadline=None,
         suppress_health_check=SUPPRESSED,
         database=None,
         # To explain failures, hypothesis traces every line, which takes longer than all the rest.
         phases=set(Phase) - {Phase.explain},
     )
-    @given(document=_recombined_documents(examples) | mutated_documents(examples))
+    @given(document=_recombined_documents(unmutated) | mutated_documents(unmutated))
     def check(document: dict[str, Any]) -> None:
         try:
             policy = load_policy(document)
@@ -189,7 +204,8 @@ def test_mutated_policies_apply_whole_or_not_at_all(name: str) -> None:
 
     check()
     # Otherwise one of the two would hardly be tested.
-    assert sum(results) >= 50 and len(results) - sum(results) >= 50
+    least = examples // 22
+    assert sum(results) >= least and len(results) - sum(results) >= least
 
 
 # What a policy may well say, whether or not it goes with the rest of it and with the pipeline.

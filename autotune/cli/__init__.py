@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from autotune.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, UNAVAILABLE
 from autotune.errors import InputError, Unavailable
+from autotune.search.interrupts import Interrupted
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "UNAVAILABLE", "main", "run", "tune_main"]
 
@@ -26,7 +27,17 @@ def tune_main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; what the user got wrong is one sentence on stderr."""
+    """Run one command and return its exit code; what the user got wrong, or stopped, is one sentence on stderr."""
+    try:
+        return _run(arguments)
+    except Interrupted as interrupted:
+        _refuse(str(interrupted))
+    except KeyboardInterrupt:
+        _refuse("interrupted; repeat the same command to go on")
+    return INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
     from typer.exceptions import TyperException
 
     from autotune.cli.app import app
@@ -40,6 +51,9 @@ def run(arguments: Sequence[str]) -> int:
     except Unavailable as error:
         _refuse(str(error))
         return UNAVAILABLE
+    # What typer makes of Ctrl-C; no command returns it.
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     return int(code or DONE)
 
 

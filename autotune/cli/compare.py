@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from autotune.cli.exit_codes import DONE, INTERRUPTED
+from autotune.cli.exit_codes import DONE
 from autotune.cli.options import CompareOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
@@ -23,36 +23,35 @@ _WIDTH = 100
 
 
 def run_compare(options: CompareOptions) -> int:
-    """Compare, save the grid of pictures and report; returns the exit code."""
+    """Compare, save the grid of pictures and report; returns the exit code.
+
+    Raises:
+        Interrupted: Ctrl-C while comparing.
+    """
     from autotune.quality.lpips import Lpips
     from autotune.search.compare import compare
-    from autotune.search.interrupts import Interrupted
 
     # Its weights may be missing, which is to be said before a large model is read; what says that they are being
     # fetched must not get into the document.
     with redirect_stdout(sys.stderr):
         lpips = None if options.lpips is None else Lpips(options.lpips)
-    try:
-        comparison = compare(
-            options.source.load(options.device, options.dtype),
-            options.policies,
-            **_examples(options),
-            images=options.images,
-            objective=options.judges.objective,
-            weight_fd=options.judges.weight_fd,
-            weight_clip=options.judges.weight_clip,
-            lpips=lpips,
-            height=options.height,
-            width=options.width,
-            guidance_scale=options.guidance_scale,
-            steps=options.steps,
-            seed=options.seed,
-            run_dir=options.out,
-            quiet=options.quiet,
-        )
-    except Interrupted as interrupted:
-        print(f"postdiff: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    comparison = compare(
+        options.source.load(options.device, options.dtype),
+        options.policies,
+        **_examples(options),
+        images=options.images,
+        objective=options.judges.objective,
+        weight_fd=options.judges.weight_fd,
+        weight_clip=options.judges.weight_clip,
+        lpips=lpips,
+        height=options.height,
+        width=options.width,
+        guidance_scale=options.guidance_scale,
+        steps=options.steps,
+        seed=options.seed,
+        run_dir=options.out,
+        quiet=options.quiet,
+    )
     grid = comparison.run_dir / "comparison.png"
     _save_grid(comparison, grid)
     if options.as_json:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN, INTERRUPTED
+from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
 
@@ -25,32 +25,33 @@ _COMPARED = 8
 
 
 def run_tune(options: TuneOptions) -> int:
-    """Search, export and report; returns the exit code, with several budgets of the one that went least well."""
-    from autotune.search.interrupts import Interrupted
+    """Search, export and report; returns the exit code, with several budgets of the one that went least well.
+
+    Raises:
+        Interrupted: Ctrl-C while searching.
+    """
     from autotune.search.tune import tune_budgets
 
     pipe = options.source.load(options.device, options.dtype)
-    try:
-        results = tune_budgets(
-            pipe,
-            options.budgets,
-            **settings(options),
-            trials=options.trials,
-            timeout=options.timeout,
-            study_name=options.study_name,
-            storage=options.storage,
-            run_dir=options.out,
-            quiet=options.quiet,
-        )
-    except Interrupted as interrupted:
-        print(f"postdiff: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+    results = tune_budgets(
+        pipe,
+        options.budgets,
+        **settings(options),
+        trials=options.trials,
+        timeout=options.timeout,
+        study_name=options.study_name,
+        storage=options.storage,
+        run_dir=options.out,
+        quiet=options.quiet,
+    )
     several = len(results) > 1
     for result, budget in zip(results, options.budgets, strict=True):
         place = result.policy_folder
         rows = _rows(result)
         _save_comparison(result, rows, place / "comparison.png")
-        write_report(read_run(place, study=result.study), place / FILE)
+        run = read_run(place, study=result.study)
+        write_report(run, place / FILE)
+        publish(run)
         if not options.quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from autotune.cli.exit_codes import DONE, INTERRUPTED, UNAVAILABLE
+from autotune.cli.exit_codes import DONE, UNAVAILABLE
 from autotune.cli.models import DType, ModelSource
 from autotune.errors import InputError
 
@@ -31,7 +31,12 @@ class WorkerOptions:
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """Work until the study has what was asked for; returns the exit code, of several processes the worst."""
+    """Work until the study has what was asked for; returns the exit code, of several processes the worst.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM while working.
+        KeyboardInterrupt: the same before or, with several processes, when all have ended.
+    """
     from autotune.search.worker import studies_of
 
     joined = studies_of(options.storage, options.study_name)
@@ -57,11 +62,9 @@ def run_worker(options: WorkerOptions) -> int:
     try:
         pipe = None if source is None else source.load(devices[0], dtype)
         trials = work(pipe, joined, options.out, quiet=options.quiet)
-    except Interrupted:
-        print("postdiff: stopped; the trial in hand went back into the queue", file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except Interrupted as stopped:
+        said = "stopped; the trial in hand went back into the queue, repeat the same command to go on"
+        raise Interrupted(stopped.run_dir, said) from None
     if not options.quiet:
         print(f"The study {options.study_name} needs no more workers; this one evaluated {trials} candidates.")
     return DONE
@@ -99,7 +102,11 @@ class _Crew:
             self._processes.append(process)
 
     def wait(self) -> int:
-        """The worst exit code, when all have ended."""
+        """The worst exit code, when all have ended.
+
+        Raises:
+            KeyboardInterrupt: they were told to end.
+        """
         waiting = dict(enumerate(self._processes, 1))
         while waiting:
             for number, process in list(waiting.items()):
@@ -110,7 +117,7 @@ class _Crew:
                         print(f"postdiff: worker {number} was ended by {name}; others retry its trial", file=sys.stderr)
             time.sleep(_POLL_SECONDS)
         if self._ending:
-            return INTERRUPTED
+            raise KeyboardInterrupt
         return max(UNAVAILABLE if process.returncode < 0 else process.returncode for process in self._processes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:

@@ -63,7 +63,7 @@ def render(run: Run, *, reload_seconds: int | None = None) -> str:
 def view_of(run: Run) -> dict[str, Any]:
     """What the template shows."""
     importance = importance_of(run)
-    shown = _shown_policy(run)
+    shown = shown_policy(run)
     picture = plan_of(run)
     found = sorted(run.evaluated, key=lambda each: (each.loss, each.number))
     return {
@@ -74,7 +74,7 @@ def view_of(run: Run) -> dict[str, Any]:
         "sections": pictures.held_out(run) or pictures.so_far(run),
         "drawing": lay_out(picture) if picture else None,
         "drawn": shown.id if shown else None,
-        "plots": _plots(run, importance),
+        "plots": plots_of(run, importance),
         "too_few": not importance,
         "least": LEAST_CANDIDATES,
         "evaluated": len(run.evaluated),
@@ -89,7 +89,7 @@ def view_of(run: Run) -> dict[str, Any]:
 
 def plan_of(run: Run) -> PlanPicture | None:
     """The plan of the best policy of the last round, or of the leader so far; None where the run says too little."""
-    policy = _shown_policy(run)
+    policy = shown_policy(run)
     if run.outline is None or policy is None:
         return None
     return draw(run.outline.plan(policy), run.outline.full_table)
@@ -155,13 +155,15 @@ def provenance(run: Run) -> Mapping[str, str]:
     return facts
 
 
-def _shown_policy(run: Run) -> Policy | None:
+def shown_policy(run: Run) -> Policy | None:
+    """The best policy of the last round, or the leader so far."""
     if run.last_round is not None:
         return run.last_round.podium[-1].policy
     return run.policy_of(run.best) if run.best else None
 
 
-def _plots(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
+def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
+    """Every plot that the run has got far enough for, by its id."""
     found: list[Plot] = []
     if run.evaluated:
         found += [
@@ -191,7 +193,7 @@ def _plots(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
                 plots.importances(importance),
             )
         )
-    policy = _shown_policy(run)
+    policy = shown_policy(run)
     breakdown = run.outline.breakdown(policy) if run.outline is not None and policy is not None else None
     if breakdown is not None:
         found += [

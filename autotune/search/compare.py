@@ -21,7 +21,7 @@ from autotune.search.batches import Batches, Noted
 from autotune.search.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
 from autotune.search.finalists import interval_record, quality_record
 from autotune.search.identity import identity, weights_digest
-from autotune.search.interrupts import Interrupted, deferred
+from autotune.search.interrupts import Interrupted, checkpoint, deferred
 from autotune.search.judges import (
     AnyNetwork,
     AnyReference,
@@ -216,6 +216,7 @@ class _Task:
             reference = batches.own_reference(prompts, self.conditions.seed + 2 * SEEDS_APART)
         text = self.judges.scorer.text_features(self.examples.prompts)
         noted = batches.run(different, self.examples, text)
+        checkpoint()
         progress.stage("intervals")
         progress.pictures(len(self.examples.prompts) * len(noted))
         full = noted[FULL_RUN]

@@ -22,8 +22,8 @@ _pending = threading.Event()
 class Interrupted(PostDiffError):
     """The user stopped a run. Nothing is lost: the same call goes on where it stopped."""
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(f"interrupted; everything so far is in {run_dir}, repeat the same command to go on")
+    def __init__(self, run_dir: Path, message: str | None = None) -> None:
+        super().__init__(message or f"interrupted; everything so far is in {run_dir}, repeat the same command to go on")
         self.run_dir = run_dir
 
 

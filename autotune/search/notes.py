@@ -10,6 +10,9 @@ from autotune.policy import Policy
 if TYPE_CHECKING:
     from autotune.search.proposals import Proposal
 
+OVER_BUDGET = "no step count of these knobs is within the budget"
+"""Why a trial failed of which nothing was run."""
+
 
 def in_words(policy: Policy) -> str:
     """What the policy does, one short sentence per part."""
@@ -48,3 +51,12 @@ def trial_note(
         f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
     ]
     return "\n".join(lines)
+
+
+def failure_note(reason: str | None) -> str:
+    """Markdown for a trial that failed; without a reason it was cut off."""
+    if reason is None:
+        return "**Cut off** by an interrupt or with its worker. What it was to try went back into the queue."
+    if reason == OVER_BUDGET:
+        return f"**Over the budget**, and not run: {reason}."
+    return f"**Failed**: {reason}"

@@ -15,6 +15,12 @@ from autotune.search.evaluate import Report
 
 _LOG = logging.getLogger(__name__)
 
+# Without a terminal, a line at least as often while pictures are made.
+_LINE_SECONDS = 60
+_BAR_WIDTH = 16
+# What a row takes besides its note and its bar: the description, how many of how many, and the gaps.
+_BESIDES = 24
+
 
 class Progress:
     """Live progress of one run. Use as a context manager.
@@ -38,12 +44,14 @@ class Progress:
         self._best = ""
         self._best_loss: float | None = None
         self._waiting_for = 0
+        self._doing, self._pictures = "", 0
+        self._said_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(),
+                rich.progress.BarColumn(_BAR_WIDTH),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[note]}"),
                 console=self._console,
@@ -62,6 +70,7 @@ class Progress:
     def stage(self, text: str, pictures: int = 0) -> None:
         """Something begins that makes ``pictures`` pictures (0: takes no time worth a bar)."""
         _LOG.info("%s", text)
+        self._doing, self._pictures = text, pictures
         if self._bar is None:
             self._line(text)
         elif self._stage is None:
@@ -79,6 +88,8 @@ class Progress:
         """So many pictures of the current stage or candidate are made."""
         if self._bar is not None and self._stage is not None:
             self._bar.update(self._stage, completed=made)
+        elif self._pictures and time.monotonic() - self._said_at >= _LINE_SECONDS:
+            self._line(f"{self._doing}: {made} of {self._pictures} pictures")
 
     def search(self, total: int, done: int, timeout: float) -> None:
         """The search begins: ``total`` candidates, ``done`` of them by earlier runs, ``timeout`` seconds at most."""
@@ -99,8 +110,9 @@ class Progress:
 
     def candidate(self, number: int, pictures: int) -> None:
         """Trial ``number`` begins."""
+        self._doing, self._pictures = f"trial {number}", pictures
         if self._bar is not None:
-            self.stage(f"trial {number}", pictures)
+            self.stage(self._doing, pictures)
 
     def others(self, trials: int) -> None:
         """Nothing is left to begin; other workers are at work on so many trials, or died and are not missed yet."""
@@ -126,10 +138,16 @@ class Progress:
         left = self._deadline - time.monotonic()
         if self._done > self._done_before:
             left = min(left, elapsed / (self._done - self._done_before) * (self._total - self._done))
-        times = f"{_clock(elapsed)} elapsed" + (f", {_clock(left)} left" if math.isfinite(left) else "")
+        remaining = f"{_clock(left)} left" if math.isfinite(left) else ""
+        if self._bar is not None:
+            # What does not fit is lost, so that the time comes first and the policy last.
+            room = max(self._console.width - _BESIDES - _BAR_WIDTH, 0)
+            return "  ".join(filter(None, (remaining or f"{_clock(elapsed)} elapsed", self._best)))[:room]
+        times = f"{_clock(elapsed)} elapsed" + (f", {remaining}" if remaining else "")
         return f"{self._best}  {times}" if self._best else times
 
     def _line(self, text: str) -> None:
+        self._said_at = time.monotonic()
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
 

@@ -26,7 +26,7 @@ from autotune.search.evaluate import TrialRunner, artifact_store
 from autotune.search.export import exported, notes
 from autotune.search.finalists import Finalists, best_trials, judge
 from autotune.search.grid import save_grid
-from autotune.search.interrupts import Interrupted, deferred
+from autotune.search.interrupts import Interrupted, checkpoint, deferred
 from autotune.search.invitation import Invitation, publish
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.liveness import close, out_of_space
@@ -301,11 +301,13 @@ def tune_budgets(
             raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
         url = storage or sqlite_url(folder / "study.db")
         names = [name] if len(setups) == 1 else [default_study_name(name, str(setup.budget)) for setup in setups]
-        studies = [open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)]
-        for setup, study in zip(setups, studies, strict=True):
-            publish(study, Invitation.of(name, pipe, setup, given, trials))
         try:
             with logged(folder / TUNER_LOG), deferred(), Progress(quiet=quiet) as progress:
+                studies = [
+                    open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)
+                ]
+                for setup, study in zip(setups, studies, strict=True):
+                    publish(study, Invitation.of(name, pipe, setup, given, trials))
                 return _run(setups, studies, folder, trials, timeout, progress, storage)
         except KeyboardInterrupt:
             raise Interrupted(folder) from None
@@ -354,6 +356,7 @@ def _run(
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
         if policy_file.parent != place:
             policy.save(policy_file)
+        checkpoint()
         progress.stage("pictures to look at")
         keep_showcase(place, finalists, held_out, setup.held_out.seeds, setup.pictures)
         shown = [run.policy for run in finalists.podium]
@@ -373,6 +376,7 @@ def _run(
                 notes=notes(setup, policy),
             )
         )
+    checkpoint()
     return tuple(results)
 
 
@@ -474,6 +478,7 @@ def _last_round(
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
     timed = min(wanted, setup.configuration.batch_size, len(bench.prompts))
+    checkpoint()
     progress.stage("measuring time", timed)
 
     # What is timed must be made from its start.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import autotune
+from autotune.cli import run
 from autotune.policy import ModelInfo
 
 SOURCE = Path(autotune.__file__).parents[1]
@@ -58,6 +59,23 @@ def postdiff(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Finis
         return Finished(process.returncode, process.stdout, process.stderr, time.monotonic() - started)
 
     return run
+
+
+@pytest.fixture
+def in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """The same in this process, where everything is loaded already: for all but the first of a test's commands."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run_here(*arguments: str) -> Finished:
+        capsys.readouterr()
+        started = time.monotonic()
+        code = run(arguments)
+        return Finished(code, *capsys.readouterr(), time.monotonic() - started)
+
+    return run_here
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,21 @@ from autotune.policy import ModelInfo, Policy
 from .conftest import Finished
 
 SECONDS = 3.0
+
+# One process for all cases: most of what a command takes until it refuses is the start of Python.
+READER = """
+import contextlib, io, json, os, sys, time
+from autotune.cli import run
+
+for line in sys.stdin:
+    folder, *arguments = json.loads(line)
+    os.chdir(folder)
+    output, errors, started = io.StringIO(), io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = run(arguments)
+    heavy = [name for name in ("torch", "diffusers", "transformers") if name in sys.modules]
+    print(json.dumps([code, output.getvalue(), errors.getvalue(), time.monotonic() - started, heavy]), flush=True)
+"""
 
 CASES = [
     (["tune", "--budget", "0%"], "0%"),
@@ -166,30 +181,57 @@ def files(tmp_path: Path, another_model: ModelInfo) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def reader(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Runs the commands that it reads, one after the other."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.mark.parametrize(("arguments", "named"), CASES, ids=[" ".join(arguments) for arguments, _ in CASES])
 def test_one_sentence_and_nothing_else(
-    postdiff: Callable[..., Finished], files: Path, arguments: list[str], named: str
+    reader: subprocess.Popen[str], files: Path, arguments: list[str], named: str
 ) -> None:
     before = _contents(files)
 
-    finished = postdiff(*arguments)
+    assert reader.stdin is not None and reader.stdout is not None
+    reader.stdin.write(json.dumps([str(files), *arguments]) + "\n")
+    reader.stdin.flush()
+    code, output, errors, seconds, heavy = json.loads(reader.stdout.readline())
 
+    _is_refused(Finished(code, output, errors, seconds), named)
+    assert not heavy, "they take seconds to load"
+    assert _contents(files) == before
+
+
+@pytest.mark.parametrize("command", ["tune", "generate", "compare", "price", "profile", "dashboard"])
+def test_a_process_is_as_quick_to_refuse(postdiff: Callable[..., Finished], files: Path, command: str) -> None:
+    before = _contents(files)
+    arguments, named = next(case for case in reversed(CASES) if case[0][0] == command)
+    _is_refused(postdiff(*arguments), named)
+    assert _contents(files) == before
+
+
+def _is_refused(finished: Finished, named: str) -> None:
     assert finished.code == 2, finished.errors
     assert finished.output == ""
     (sentence,) = finished.errors.splitlines()
     assert sentence.startswith("postdiff: ")
     assert named in sentence
     assert finished.seconds < SECONDS
-    assert _contents(files) == before
 
 
 def test_lpips_weights_that_cannot_be_had_are_missed_before_anything_is_done(
-    postdiff: Callable[..., Finished], files: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+    in_process: Callable[..., Finished], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No weights here, and nobody answers at this address.
-    monkeypatch.setitem(environment, "TORCH_HOME", str(files / "torch"))
-    monkeypatch.setitem(environment, "https_proxy", "http://127.0.0.1:9")
-    finished = postdiff("compare", "--policy", "plain.json", "--lpips", "squeeze", "--device", "cpu")
+    monkeypatch.setenv("TORCH_HOME", str(files / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    finished = in_process("compare", "--policy", "plain.json", "--lpips", "squeeze", "--device", "cpu")
     assert (finished.code, finished.output) == (2, "")
     assert "the squeeze weights that LPIPS needs cannot be had" in finished.errors.splitlines()[-1]
     assert str(files / "torch") in finished.errors.splitlines()[-1]

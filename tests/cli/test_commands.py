@@ -77,14 +77,16 @@ def test_the_shipped_model_records_its_fingerprints() -> None:
     assert record == describe_model(autotune.demo_pipeline()).model_dump(mode="json")
 
 
-def test_generate_makes_the_picture_that_python_makes(postdiff: Callable[..., Finished], tmp_path: Path) -> None:
+def test_generate_makes_the_picture_that_python_makes(
+    postdiff: Callable[..., Finished], in_process: Callable[..., Finished], tmp_path: Path
+) -> None:
     pipe = autotune.demo_pipeline()
     policy = Policy(steps=4, guidance=Guidance(stop_step=3), model=describe_model(pipe))
     policy.save(tmp_path / "policy.json")
     arguments = ["generate", "--prompt", "fluent red apple", "--device", "cpu", "--seed", "7"]
 
     finished = postdiff(*arguments, "--policy", "policy.json", "--out", "apple.png")
-    plain = postdiff(*arguments, "--prompt", "noto cat", "--out", "plain")
+    plain = in_process(*arguments, "--prompt", "noto cat", "--out", "plain")
 
     assert (finished.code, finished.output, finished.errors) == (0, "", "")
     assert plain.code == 0, plain.errors
@@ -102,12 +104,14 @@ def test_generate_makes_the_picture_that_python_makes(postdiff: Callable[..., Fi
     ]
 
 
-def test_price_says_what_python_says(postdiff: Callable[..., Finished], tmp_path: Path) -> None:
+def test_price_says_what_python_says(
+    postdiff: Callable[..., Finished], in_process: Callable[..., Finished], tmp_path: Path
+) -> None:
     policy = Policy(steps=8)
     policy.save(tmp_path / "policy.json")
     cost = autotune.price(autotune.demo_pipeline(), policy)
 
-    as_json, as_text = postdiff("price", "policy.json", "--json"), postdiff("price", "policy.json")
+    as_json, as_text = postdiff("price", "policy.json", "--json"), in_process("price", "policy.json")
 
     document = json.loads(as_json.output)
     assert (document["flops"], document["relative"]) == (cost.flops, cost.relative)

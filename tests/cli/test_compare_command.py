@@ -32,7 +32,7 @@ def policies(tmp_path: Path) -> list[str]:
 
 
 def test_two_policies_beside_the_full_run(
-    postdiff: Callable[..., Finished], policies: list[str], tmp_path: Path
+    postdiff: Callable[..., Finished], in_process: Callable[..., Finished], policies: list[str], tmp_path: Path
 ) -> None:
     first = postdiff("compare", *policies, *SMALL, "--json")
     assert first.code == 0, first.errors
@@ -60,7 +60,7 @@ def test_two_policies_beside_the_full_run(
         assert grid.width > 4 * 128 and grid.height > 8 * 128
     assert "batch 1 of 1" in first.errors
 
-    again = postdiff("compare", *policies, *SMALL, "--objective", "fidelity")
+    again = in_process("compare", *policies, *SMALL, "--objective", "fidelity")
     assert again.code == 0, again.errors
     assert "1 of 1 batches are already done" in again.errors and "batch 1 of" not in again.errors
     for expected in ("16 pictures of 16 prompts", "full run", "three", "two", "15.0%", "PSNR", "comparison.png"):
@@ -69,19 +69,19 @@ def test_two_policies_beside_the_full_run(
     assert sentence in again.output
     assert max(map(len, again.output.split("three is")[0].splitlines())) <= 100
 
-    quiet = postdiff("compare", *policies, *SMALL, "--quiet")
+    quiet = in_process("compare", *policies, *SMALL, "--quiet")
     assert (quiet.code, quiet.output, quiet.errors) == (0, "", "")
     assert json.loads((folder / "compare.json").read_text()) == document
 
 
 @pytest.mark.slow
 def test_interrupted_by_ctrl_c_and_gone_on_with(
-    policies: list[str], tmp_path: Path, environment: dict[str, str]
+    in_process: Callable[..., Finished], policies: list[str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
     options = ["--images", "48", "--steps", "4", "--device", "cpu", "--out"]
-    command = [sys.executable, "-m", "autotune.cli", "compare", *policies, *options]
+    command = ["compare", *policies, *options]
     process = subprocess.Popen(
-        [*command, "run"],
+        [sys.executable, "-m", "autotune.cli", *command, "run"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -103,11 +103,9 @@ def test_interrupted_by_ctrl_c_and_gone_on_with(
 
     documents = []
     for folder in ("run", "whole"):
-        finished = subprocess.run(
-            [*command, folder, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert finished.returncode == 0, finished.stderr
-        documents.append(json.loads(finished.stdout))
+        finished = in_process(*command, folder, "--json")
+        assert finished.code == 0, finished.errors
+        documents.append(json.loads(finished.output))
     assert documents[0] == documents[1]
     assert len(list((tmp_path / "run").glob("batches/*"))) == 9
 

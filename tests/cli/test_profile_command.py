@@ -27,13 +27,13 @@ def profiled(postdiff: Run, tmp_path: Path) -> Path:
     return tmp_path / "cpu.json"
 
 
-def test_a_profile_of_configs_alone_prices_a_policy(postdiff: Run, profiled: Path, tmp_path: Path) -> None:
+def test_a_profile_of_configs_alone_prices_a_policy(in_process: Run, profiled: Path, tmp_path: Path) -> None:
     profile = load_profile(profiled)
     assert [times.batch for times in profile.batches] == [1, 2]
     assert {(call.height, call.branches) for call in profile.batches[0].calls} == {(8, 1), (8, 2), (16, 1), (16, 2)}
     Policy(steps=8).save(tmp_path / "policy.json")
     arguments = ("price", "policy.json", "--model", "emoji-dit", "--target", "cpu.json", "--json")
-    one, two = (json.loads(postdiff(*arguments, *more).output) for more in ((), ("--batch", "2")))
+    one, two = (json.loads(in_process(*arguments, *more).output) for more in ((), ("--batch", "2")))
     assert 0 < one["latency_ms"] < two["latency_ms"] < one["full"]["latency_ms"] * 2
     assert one["device"] == profile.device.title
 

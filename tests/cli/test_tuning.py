@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,8 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from autotune.loading import load_policy
+
+from .conftest import Finished
 
 TRIALS = 12
 SMALL = ["--images", "8", "--held-out-images", "8", "--out", "run"]
@@ -35,7 +38,9 @@ def finished_trials(database: Path) -> int:
 
 
 @pytest.mark.slow
-def test_interrupted_resumed_exported(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_interrupted_resumed_exported_and_not_mixed_up_with_another_search(
+    in_process: Callable[..., Finished], tmp_path: Path, environment: dict[str, str]
+) -> None:
     command = [sys.executable, "-m", "autotune.cli", *COMMAND]
     database = tmp_path / "run" / "study.db"
 
@@ -85,15 +90,8 @@ def test_interrupted_resumed_exported(tmp_path: Path, environment: dict[str, str
     assert "full run" in resumed.stdout
     assert "fewer steps" in resumed.stdout
 
-
-def test_a_run_directory_of_another_search_is_not_mixed_up(tmp_path: Path, environment: dict[str, str]) -> None:
-    def tune(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "autotune.cli", "tune", *SMALL, "--quiet", *options]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-
-    assert tune("--trials", "1", "--timeout", "1s", "--budget", "40%").returncode in (0, 3)
-    before = (tmp_path / "run" / "policy.json").read_bytes()
-    other = tune("--trials", "1", "--timeout", "1s", "--budget", "40%", "--seed", "1")
-    assert other.returncode == 2
-    assert "seed" in other.stderr
-    assert (tmp_path / "run" / "policy.json").read_bytes() == before
+    exported = (tmp_path / "run" / "policy.json").read_bytes()
+    other = in_process(*COMMAND, "--seed", "1")
+    assert other.code == 2
+    assert "seed" in other.errors
+    assert (tmp_path / "run" / "policy.json").read_bytes() == exported

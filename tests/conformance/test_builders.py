@@ -13,8 +13,15 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from tests.conformance.builders import FAMILIES, PROMPTS, TinyFamily
+from tests.conformance.test_contract import VARIANTS
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+pytestmark = pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, id=name, marks=[pytest.mark.exhaustive] if name in VARIANTS else [])
+        for name, family in FAMILIES.items()
+    ],
+)
 
 
 @cache

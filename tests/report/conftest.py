@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.search.conftest import pipe, whole
 __all__ = ["pipe", "whole"]
 
 TRIALS = 500
+# Enough for pages to be of the size that as many different pictures would make.
+_DIFFERENT = 4
 
 
 def url(folder: Path) -> str:
@@ -53,8 +56,9 @@ def large(whole: TuneResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = optuna.load_study(study_name="study", storage=url(folder))
     done = study.get_trials(deepcopy=False)
     study.add_trials([_another(done[number % len(done)], number) for number in range(len(done), TRIALS)])
+    drawn = [_picture(number) for number in range(_DIFFERENT)]
     for number, path in enumerate(sorted((folder / FOLDER).glob("*.webp"))):
-        _picture(number).save(path, format="WEBP", quality=90)
+        path.write_bytes(drawn[number % _DIFFERENT])
     return folder
 
 
@@ -77,9 +81,11 @@ def _another(trial: optuna.trial.FrozenTrial, number: int) -> optuna.trial.Froze
     return create_trial(value=loss, user_attrs=given, **known)
 
 
-def _picture(seed: int) -> Image.Image:
-    """Smooth with some grain, which compresses about as well as a photograph."""
+def _picture(seed: int) -> bytes:
+    """WebP, smooth with some grain, which compresses about as well as a photograph."""
     numbers = np.random.default_rng(seed)
     coarse = Image.fromarray(numbers.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize((1024, 1024), 3)
     grain = numbers.normal(0, 4, (1024, 1024, 1))
-    return Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(file, format="WEBP", quality=90)
+    return file.getvalue()

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 
 from autotune.report import plots
+from autotune.report.dashboard import light, resolved
 from autotune.report.importance import importance_of
 from autotune.report.page import view_of
 from autotune.report.run import read_run
 from autotune.search.tune import TuneResult
-
-CSS = (Path(plots.__file__).parent / "templates" / "report.css").read_text()
-
-
-def resolved(figure: Any) -> Any:
-    """With the page's colours in the place of their names."""
-    if isinstance(figure, dict):
-        return {key: resolved(value) for key, value in figure.items()}
-    if isinstance(figure, list | tuple):
-        return [resolved(value) for value in figure]
-    if isinstance(figure, str) and figure.startswith("@"):
-        color = re.search(rf"--{figure[1:]}: (#[0-9a-f]{{6}});", CSS)
-        assert color, f"the page has no colour {figure}"
-        return color[1]
-    return figure
 
 
 @pytest.mark.parametrize("which", ["whole", "large"])
@@ -39,7 +23,7 @@ def test_plotly_accepts_every_figure(which: str, request: pytest.FixtureRequest)
     shown = view_of(run)["plots"]
     assert {"frontier", "progress", "by-step", "by-kind", "by-part"} <= shown.keys()
     for plot in shown.values():
-        go.Figure(resolved(plot.figure))
+        go.Figure(resolved(plot.figure, light()))
 
 
 def test_the_frontier_holds_every_candidate_once_and_the_budget(large: Path) -> None:

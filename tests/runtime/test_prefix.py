@@ -171,15 +171,19 @@ def test_shared_calls_are_priced_as_the_calls_they_are(policy: Policy, calls: in
 # Pipeline calls
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(_POLICIES, min_size=2, max_size=3), st.sampled_from([ROOMY, 2 * 10**5]))
-def test_pictures_are_the_same_with_it(policies: list[Policy], max_bytes: int) -> None:
-    prefixes = PrefixCache(max_bytes)
-    for policy in policies:
-        assert torch.equal(sharing(policy, prefixes), plainly(policy))
-        assert prefixes.bytes <= max_bytes
-    for use, policy in zip(prefixes.take_uses(), policies, strict=True):
-        assert use.policy == policy.key and use.calls == STEPS and use.pictures == len(PROMPTS)
+@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.exhaustive)])
+def test_pictures_are_the_same_with_it(examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(_POLICIES, min_size=2, max_size=3), st.sampled_from([ROOMY, 2 * 10**5]))
+    def check(policies: list[Policy], max_bytes: int) -> None:
+        prefixes = PrefixCache(max_bytes)
+        for policy in policies:
+            assert torch.equal(sharing(policy, prefixes), plainly(policy))
+            assert prefixes.bytes <= max_bytes
+        for use, policy in zip(prefixes.take_uses(), policies, strict=True):
+            assert use.policy == policy.key and use.calls == STEPS and use.pictures == len(PROMPTS)
+
+    check()
 
 
 def test_as_much_is_skipped_as_is_shared_and_kept() -> None:

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,17 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def whole(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
     """What ``arguments`` find, uninterrupted. Only to be read."""
+    return _whole(tmp_path_factory.getbasetemp())
+
+
+@cache
+def _whole(folder: Path) -> TuneResult:
+    """Once, however many packages of tests import the fixture."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         _use(FakePictures(), monkeypatch)
-        return tune(pipe, "40%", **search_arguments(tmp_path_factory.mktemp("whole") / "run"))
+        return tune(tiny_pipeline(), "40%", **search_arguments(folder / "whole"))
 
 
 @pytest.fixture

