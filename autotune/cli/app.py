@@ -146,6 +146,14 @@ def tune(
         str | None, typer.Option(help="An existing one is resumed.", show_default="from model and budget")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/STUDY_NAME")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Afterwards find out at six budgets if the model is better served by fewer steps, cheaper steps or"
+            " both; takes several times as long.",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
@@ -196,6 +204,7 @@ def tune(
         storage=checks.storage(storage),
         study_name=name,
         out=checks.folder_to_write(Path("runs") / name if out is None else out),
+        explain=explain,
         quiet=quiet,
     )
 

@@ -55,6 +55,7 @@ class TuneOptions:
     storage: str | None
     study_name: str
     out: Path
+    explain: bool
     quiet: bool
 
 
