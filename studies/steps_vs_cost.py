@@ -1,11 +1,12 @@
 """Fewer denoising steps or cheaper ones? The question of Du et al. 2025 (arXiv 2508.06160), for a shipped model.
 
-At each budget, the best that a search finds of three ways to keep to it: fewer steps (each at full cost, solver and noise
-levels searched too), cheaper steps (as many as the full run has, all else searched), and both. Candidates are judged
-on tuning prompts; the best of each way are compared on held-out prompts, in pairs.
+At each budget, the best that a search finds of three ways to keep to it: fewer steps (each at full cost, solver and
+noise levels searched too), cheaper steps (as many as the full run has, all else searched), and both. Candidates are
+judged on tuning prompts; the best of each way are compared on held-out prompts, in pairs.
 
 ``python -m studies.steps_vs_cost`` prints a table and the verdict, and writes
-``studies/results/steps_vs_cost-MODEL.json`` and a page with plots into ``runs/steps-vs-cost-MODEL``. Interrupted, the same command goes on where it stopped.
+``studies/results/steps_vs_cost-MODEL.json`` and a page with plots into ``runs/steps-vs-cost-MODEL``. Interrupted, the
+same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from autotune.cli.tune import show_answer
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.errors import PostDiffError
 from autotune.records import write_atomically
 from autotune.report.page import render_question
+from autotune.runtime.models import denoiser_of
 from autotune.search.answer import Answer
 from autotune.search.interrupts import Interrupted, deferred
 from autotune.search.judges import shipped_judges
@@ -31,7 +35,7 @@ from autotune.search.study import sqlite_url
 from autotune.search.tune import bench_for, quiet_optuna
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES, HELD_OUT_IMAGES, BATCH = 64, 176, 16
+IMAGES, HELD_OUT_IMAGES, BATCH = 64, 240, 32
 
 
 def main() -> None:
@@ -102,13 +106,17 @@ def study(
 
 def shipped(model: str, budgets: Sequence[str], images: int, held_out_images: int, seed: int) -> Setup:
     """A search of a shipped model, with the prompts and judges that belong to it."""
-    assets = demo_assets(model)
+    assets, pipe = demo_assets(model), demo_pipeline(model)
+    # A quarter faster on a CPU.
+    for part in (denoiser_of(pipe), pipe.vae):
+        part.to(memory_format=torch.channels_last)
+    prompts, held_out = assets.search_prompts()
     scorer, reference = shipped_judges(model, None, None, None)
     (setup,) = prepare(
-        demo_pipeline(model),
+        pipe,
         budgets[:1],
-        prompts=assets.tuning_prompts,
-        held_out=assets.held_out_prompts,
+        prompts=prompts,
+        held_out=held_out,
         scorer=scorer,
         reference=reference,
         guidance_scale=assets.guidance_scale,

@@ -185,11 +185,12 @@ def _rung(
     missing: dict[str, str] = {}
     for way, cell in cells.items():
         best = best_trials(pools[way], 1, within=cell.proposer.allows)
-        if cell.study is None or not best:
+        if not best:
             missing[way] = cell.why or "no candidate could be evaluated"
             continue
         progress.stage(f"the best of {way} within {budget} on held-out prompts", len(bench.prompts))
-        winners[way] = _winner(best[0], pools[way], len(evaluated(cell.study)), setup, bench)
+        candidates = 0 if cell.study is None else len(evaluated(cell.study))
+        winners[way] = _winner(best[0], pools[way], candidates, setup, bench)
     differences = [_difference(a, b, winners, setup, bench) for a, b in PAIRS if a in winners and b in winners]
     return Rung(budget=str(budget), share=share, winners=winners, missing=missing, differences=tuple(differences))
 
