@@ -85,7 +85,7 @@ def study(
         InputError: an argument cannot be used, or the folder holds a study with other settings.
         Interrupted: Ctrl-C; the same call goes on there.
     """
-    setup = shipped(model, budgets, images, held_out_images, seed)
+    setup = shipped(model, images, held_out_images, seed)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with quiet_optuna(), without_bars(setup.pipe), deferred(), Progress(quiet=quiet) as progress:
@@ -104,7 +104,7 @@ def study(
         raise Interrupted(folder) from None
 
 
-def shipped(model: str, budgets: Sequence[str], images: int, held_out_images: int, seed: int) -> Setup:
+def shipped(model: str, images: int, held_out_images: int, seed: int) -> Setup:
     """A search of a shipped model, with the prompts and judges that belong to it."""
     assets, pipe = demo_assets(model), demo_pipeline(model)
     # A quarter faster on a CPU.
@@ -114,7 +114,7 @@ def shipped(model: str, budgets: Sequence[str], images: int, held_out_images: in
     scorer, reference = shipped_judges(model, None, None, None)
     (setup,) = prepare(
         pipe,
-        budgets[:1],
+        ("100%",),
         prompts=prompts,
         held_out=held_out,
         scorer=scorer,

@@ -93,6 +93,9 @@ class Answer(Record):
         images: most tuning pictures a candidate.
         held_out_images, held_out_prompts: what winners are compared on.
         seed: of the searches and the pictures.
+        scorer: image-text model that judged.
+        network: what the distance was taken in; None is the scorer.
+        estimator: of the distance.
         rungs: growing budgets.
         verdict: the answer in sentences.
     """
@@ -107,6 +110,9 @@ class Answer(Record):
     held_out_images: int
     held_out_prompts: int
     seed: int
+    scorer: str
+    network: str | None
+    estimator: str
     rungs: tuple[Rung, ...]
     verdict: tuple[str, ...]
 

@@ -91,6 +91,9 @@ def answer(
         held_out_images=len(held_out.prompts),
         held_out_prompts=len(set(held_out.prompts)),
         seed=setup.configuration.seed,
+        scorer=setup.judges.scorer_name,
+        network=setup.judges.network_name,
+        estimator=setup.judges.estimator,
         rungs=rungs,
         verdict=verdict_of(rungs),
     )

@@ -85,7 +85,7 @@ def test_an_answer_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_pat
     rungs = (rung(15, None), rung(40, BETTER))
     found = Answer(
         model="m", full_steps=20, full_flops=10, trials=8, images=8, held_out_images=8, held_out_prompts=8, seed=0,
-        rungs=rungs, verdict=verdict_of(rungs),
+        scorer="clip", network=None, estimator="kid", rungs=rungs, verdict=verdict_of(rungs),
     )  # fmt: skip
     path = tmp_path / "explain.json"
     assert read_answer(path) is None
