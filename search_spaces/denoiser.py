@@ -24,6 +24,7 @@ class DenoiserSpace(SearchSpace):
 
     scales: tuple[Fraction, ...]
     solvers: tuple[Solver, ...]
+    of_steps = ("solver", "skew")
 
     @abstractmethod
     def __init__(

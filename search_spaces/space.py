@@ -81,6 +81,8 @@ class SearchSpace(ABC):
             a setting too cheap for its budget is repaired. Followed to the end it leads to the
             setting that accelerates nothing.
         recipes: Known settings. The first one is ``"fewer steps"``: nothing but the step count changes.
+        of_steps: Names of the knobs that say which steps are taken, by what solver and at what noise; all others say
+            what a step computes.
         default_steps: Steps of sampled policies where the caller names none.
     """
 
@@ -88,6 +90,7 @@ class SearchSpace(ABC):
     costlier: tuple[tuple[str, Literal[-1, 1]], ...]
     recipes: tuple[Recipe, ...]
     default_steps: int
+    of_steps: tuple[str, ...] = ()
 
     @abstractmethod
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
@@ -99,6 +102,10 @@ class SearchSpace(ABC):
         Raises:
             InputError: a knob is missing, unknown, or out of its range.
         """
+
+    def fixed(self, values: Mapping[str, int]) -> Self:
+        """This space with some knobs at one value each."""
+        return self.within({name: (value, value) for name, value in values.items()})
 
     def spelled_out(self, policy: Policy) -> Policy:
         """The policy with its noise levels as a list, where its solver takes one, for :func:`search_spaces.moved`.

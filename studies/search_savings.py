@@ -21,12 +21,13 @@ from rich.table import Table
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.records import write_atomically
 from autotune.search.judges import shipped_judges
+from autotune.search.loop import explore
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.setup import Setup, prepare
 from autotune.search.spending import spending
 from autotune.search.study import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
-from autotune.search.tune import bench_for, explore, quiet_optuna
+from autotune.search.tune import bench_for, quiet_optuna
 
 RESULTS = Path(__file__).with_name("results")
 FOLDER = Path("runs") / "savings"

@@ -158,6 +158,14 @@ def tune(
         bool,
         typer.Option("--dry-run", help="Say what known recipes cost and how long the search would take, and stop."),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Afterwards find out at six budgets if the model is better served by fewer steps, cheaper steps or"
+            " both; takes several times as long.",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
@@ -213,6 +221,7 @@ def tune(
         storage=checks.storage(storage),
         study_name=name,
         out=checks.folder_to_write(Path("runs") / name if out is None else out),
+        explain=explain,
         quiet=quiet,
     )
 

@@ -56,6 +56,7 @@ class TuneOptions:
     storage: str | None
     study_name: str
     out: Path
+    explain: bool
     quiet: bool
 
 

@@ -11,11 +11,13 @@ from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.options import TuneOptions
 from autotune.demo import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.report.answer import answer_table
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
 
 if TYPE_CHECKING:
+    from autotune.search.answer import Answer
     from autotune.search.tune import TuneResult
 
 # Columns of the table where the output is no terminal.
@@ -42,6 +44,7 @@ def run_tune(options: TuneOptions) -> int:
         study_name=options.study_name,
         storage=options.storage,
         run_dir=options.out,
+        explain=options.explain,
         quiet=options.quiet,
     )
     several = len(results) > 1
@@ -55,6 +58,8 @@ def run_tune(options: TuneOptions) -> int:
         if not options.quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
+        if results[0].answer is not None:
+            show_answer(results[0].answer)
         print(f"See every trial: postdiff dashboard {options.out}")
     return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
 
@@ -127,11 +132,23 @@ def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     save_grid(columns, prompts, path)
 
 
-def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None) -> None:
-    finalists = result.finalists
+def show_answer(answer: Answer) -> None:
+    """Print whether fewer or cheaper steps serve the model better, as a table and in sentences."""
+    console = _console()
+    console.print(answer_table(answer))
+    console.print("\n".join(answer.verdict), markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
+    return console
+
+
+def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None) -> None:
+    finalists = result.finalists
+    console = _console()
     if heading is not None:
         console.print(heading)
     console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images))

@@ -257,4 +257,5 @@ def document(run: Run, importance: Mapping[str, float]) -> dict[str, Any]:
         else last.model_dump(mode="json", exclude={"contenders": {"__all__": {"policy"}}}),
         "candidates": [asdict(each) for each in run.candidates],
         "importance": dict(importance),
+        "fewer_or_cheaper_steps": None if run.answer is None else list(run.answer.verdict),
     }

@@ -18,11 +18,13 @@ from autotune.demo import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.records import write_atomically
 from autotune.report import pictures, plots
+from autotune.report.answer import headings, rows_of
 from autotune.report.facts import facts_of, lines_of, percent, subject
 from autotune.report.importance import LEAST_CANDIDATES, importance_of
 from autotune.report.plan_picture import PlanPicture, draw
 from autotune.report.plan_svg import lay_out
 from autotune.report.run import Run
+from autotune.search.answer import Answer
 
 FILE = "report.html"
 
@@ -57,7 +59,7 @@ def write_report(run: Run, path: Path, *, reload_seconds: int | None = None) -> 
 def render(run: Run, *, reload_seconds: int | None = None) -> str:
     """The page as HTML."""
     view = view_of(run) | {"reload_seconds": None if run.finished else reload_seconds}
-    return str(_template().render(view))
+    return str(_template("report.html").render(view))
 
 
 def view_of(run: Run) -> dict[str, Any]:
@@ -82,9 +84,40 @@ def view_of(run: Run) -> dict[str, Any]:
         "percent": percent,
         "snippet": snippet(run),
         "provenance": provenance(run),
-        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": autotune.__version__,
+        **question_of(run.answer),
+        **_made(),
     }
+
+
+def question_of(answer: Answer | None) -> dict[str, Any]:
+    """What the template shows of fewer steps against cheaper ones."""
+    if answer is None:
+        return {"answer": None, "question_plots": []}
+    return {
+        "answer": answer,
+        "answer_headings": headings(),
+        "answer_rows": rows_of(answer),
+        "question_plots": [
+            Plot(
+                "losses",
+                "The best of each way",
+                "Loss on held-out prompts of the best policy of each way within each budget; bars are 95 % intervals.",
+                plots.losses_by_way(answer),
+            ),
+            Plot(
+                "differences",
+                "The ways against each other",
+                "Differences of these losses, paired by prompt, which is sharper than two intervals side by side: what"
+                " lies below zero with its whole bar is better beyond doubt.",
+                plots.differences_by_way(answer),
+            ),
+        ],
+    }
+
+
+def render_question(answer: Answer) -> str:
+    """A page of the answer alone, as HTML."""
+    return str(_template("question.html").render(question_of(answer) | _made()))
 
 
 def plan_of(run: Run) -> PlanPicture | None:
@@ -155,6 +188,11 @@ def provenance(run: Run) -> Mapping[str, str]:
     return facts
 
 
+def _made() -> dict[str, str]:
+    now = datetime.datetime.now(datetime.UTC)
+    return {"made": now.strftime("%Y-%m-%d %H:%M UTC"), "version": autotune.__version__}
+
+
 def shown_policy(run: Run) -> Policy | None:
     """The best policy of the last round, or the leader so far."""
     if run.last_round is not None:
@@ -205,7 +243,7 @@ def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     environment = Environment(
         loader=PackageLoader("autotune.report"),
         autoescape=True,
@@ -215,7 +253,7 @@ def _template() -> Any:
     )
     environment.globals["plotly_js"] = _plotly
     environment.globals["included"] = lambda name: Markup(_source(environment, name))
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _source(environment: Environment, name: str) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 from autotune.cost.breakdown import Breakdown, GroupCost
 from autotune.plan import Action
+from autotune.policy import Interval
 from autotune.report.facts import percent
 from autotune.report.plan_picture import WORDS, PlanPicture, runs_of
 from autotune.report.run import Candidate, Run
+from autotune.search.answer import PAIRS, Answer
+from autotune.search.ways import BOTH, CHEAPER, FEWER, WAYS
 
 Figure = dict[str, Any]
 """``data`` and ``layout``."""
@@ -32,6 +35,11 @@ _SYMBOLS = (
     "bowtie",
     "x",
 )
+_OF_WAYS = {
+    FEWER: {"color": "@vermillion", "symbol": "square"},
+    CHEAPER: {"color": "@blue", "symbol": "circle"},
+    BOTH: {"color": "@green", "symbol": "diamond"},
+}
 _COLORS = ("@vermillion", "@green", "@orange", "@purple", "@sky", "@blue", "@faint")
 
 
@@ -316,6 +324,69 @@ def plan(picture: PlanPicture) -> Figure:
     layout["xaxis"] |= {"range": [0.5, len(picture.columns) + 0.5]}
     layout["yaxis"] |= {"categoryorder": "array", "categoryarray": names[::-1], "tickfont": {"size": 11}}
     return {"data": data, "layout": layout | {"barmode": "overlay", "height": 130 + 22 * len(names)}}
+
+
+def losses_by_way(answer: Answer) -> Figure:
+    """The best of each way at every budget, on held-out prompts; the full run is zero."""
+    data = []
+    for place, way in enumerate(WAYS):
+        found = [(100 * rung.share, rung.winners[way]) for rung in answer.rungs if way in rung.winners]
+        losses = [best.quality.loss for _, best in found]
+        text = [
+            f"{way}: {best.id.replace('<', '&lt;')}<br>{percent(best.relative)} of the FLOPs,"
+            f" loss {best.quality.loss.value:.3f} ({best.quality.loss.low:.3f} to {best.quality.loss.high:.3f})"
+            for _, best in found
+        ]
+        data.append(_with_intervals(way, place, [share for share, _ in found], losses, text, _OF_WAYS[way]))
+    layout = _layout("budget, % of the full run's FLOPs", "held-out loss (lower is better)")
+    layout["shapes"] = [_line(0, horizontal=True)]
+    layout["annotations"] = [_note("full run", x=1, y=0, xref="paper", xanchor="right", yanchor="bottom")]
+    return {"data": data, "layout": layout}
+
+
+def differences_by_way(answer: Answer) -> Figure:
+    """Losses of the ways against each other, paired by prompt; below zero the first is better."""
+    data = []
+    for place, (a, b) in enumerate(PAIRS):
+        found = [(100 * rung.share, pair) for rung in answer.rungs if (pair := rung.difference(a, b)) is not None]
+        name = f"{a} \N{MINUS SIGN} {b}"
+        text = [
+            f"{name}: the same policy"
+            if pair.same
+            else f"{name}: {pair.loss.value:+.3f} ({pair.loss.low:+.3f} to {pair.loss.high:+.3f})"
+            for _, pair in found
+        ]
+        look = _OF_WAYS[a] if b == FEWER else {"color": "@purple", "symbol": "triangle-up"}
+        data.append(_with_intervals(name, place, [x for x, _ in found], [pair.loss for _, pair in found], text, look))
+    layout = _layout("budget, % of the full run's FLOPs", "difference of losses (below 0 the first is better)")
+    layout["shapes"] = [_line(0, horizontal=True)]
+    return {"data": data, "layout": layout}
+
+
+def _with_intervals(
+    name: str, place: int, x: Sequence[float], values: Sequence[Interval], text: Sequence[str], look: Mapping[str, str]
+) -> dict[str, Any]:
+    """A line of estimates with their intervals, moved aside a little so that those of several lines can be seen."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": [each + 0.8 * (place - 1) for each in x],
+        "y": [each.value for each in values],
+        "text": list(text),
+        "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": look["color"], "width": 1.5},
+        "marker": {"color": look["color"], "symbol": look["symbol"], "size": 9},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [each.high - each.value for each in values],
+            "arrayminus": [each.value - each.low for each in values],
+            "thickness": 1.2,
+            "width": 3,
+            "color": look["color"],
+        },
+    }
 
 
 def _hover(each: Candidate) -> str:

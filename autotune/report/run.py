@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from autotune.errors import InputError, reason_of
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, read_policy
 from autotune.records import Record
+from autotune.search.answer import FILE as EXPLAINED
+from autotune.search.answer import Answer, read_answer
 from autotune.search.outline import FILE as OUTLINE
 from autotune.search.outline import Outline, read_outline
 from autotune.search.showcase import Showcase, read_showcase
@@ -123,6 +125,7 @@ class Run:
         last_round: None until the last round is through.
         policy: what was exported, likewise.
         showcase: held-out pictures, likewise.
+        answer: whether fewer or cheaper steps serve the model better; None where nobody asked.
     """
 
     folder: Path
@@ -133,6 +136,7 @@ class Run:
     last_round: LastRound | None
     policy: Policy | None
     showcase: Showcase | None
+    answer: Answer | None
 
     @property
     def evaluated(self) -> tuple[Candidate, ...]:
@@ -218,6 +222,7 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         last_round=_last_round(folder / FINALISTS),
         policy=read_policy(policy) if policy.is_file() else None,
         showcase=read_showcase(folder),
+        answer=read_answer(folder / EXPLAINED),
     )
 
 

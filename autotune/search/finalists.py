@@ -129,14 +129,17 @@ class Candidate:
 
 
 def best_trials(
-    studies: Sequence[optuna.Study], count: int, exclude: Policy, within: Callable[[Policy], bool] = lambda policy: True
+    studies: Sequence[optuna.Study],
+    count: int,
+    exclude: Policy | None = None,
+    within: Callable[[Policy], bool] = lambda policy: True,
 ) -> list[Candidate]:
     """The ``count`` candidates with the lowest losses, best first and none twice.
 
     Args:
         studies: Whose losses mean the same.
         count: How many to find.
-        exclude: A policy that is in the last round already.
+        exclude: A policy that is in the last round already, if any.
         within: Whether a policy is within the budget.
     """
     trials = [(trial, study.study_name) for study in studies for trial in ranked(study)]
@@ -145,7 +148,7 @@ def best_trials(
     for trial, study in trials:
         candidate = Candidate(study, trial.number, policy_of(trial))
         key = candidate.policy.key
-        if key != exclude.key and key not in found and within(candidate.policy):
+        if key not in found and (exclude is None or key != exclude.key) and within(candidate.policy):
             found[key] = candidate
         if len(found) == count:
             break

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from itertools import takewhile
+from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
+from autotune.search.bench import Bench
 from autotune.search.evaluate import TrialRunner
 from autotune.search.interrupts import checkpoint, pause
 from autotune.search.liveness import attended, close, is_closed, retry_abandoned, running, surplus
@@ -15,6 +17,7 @@ from autotune.search.progress import Progress
 from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
+from autotune.search.setup import Setup
 from autotune.search.study import DUPLICATE_OF, POLICY_ID, evaluated, finished, waiting, waiting_recipes
 
 REFINED = 1 / 3
@@ -27,6 +30,38 @@ _REPEATS_UNTIL_EXHAUSTED = 60
 
 # How often to look whether others have finished.
 _POLL_SECONDS = 0.5
+
+
+def explore(
+    setup: Setup,
+    study: optuna.Study,
+    bench: Bench,
+    folder: Path,
+    trials: int,
+    timeout: float,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
+    search(
+        study,
+        TrialRunner(
+            study,
+            setup.proposer,
+            bench,
+            folder,
+            prefixes=setup.maker.prefixes,
+            flops=setup.pricer.first_calls_flops,
+            early_stopping=setup.configuration.early_stopping,
+        ),
+        Refiner(setup.proposer, seed, setup.sensitivity),
+        sampler=setup.configuration.sampler,
+        trials=trials,
+        timeout=timeout,
+        seed=seed,
+        progress=progress,
+        pictures=len(setup.tuning.prompts),
+    )
 
 
 def search(

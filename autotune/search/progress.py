@@ -98,6 +98,8 @@ class Progress:
         self._deadline = self._started + timeout
         self._best, self._best_loss = "", None
         if self._bar is not None:
+            if self._trials is not None:
+                self._bar.remove_task(self._trials)
             self._trials = self._bar.add_task("candidates", total=total, completed=done, note=self._note())
         elif done:
             self._line(f"resuming: {done} of {total} candidates are already done")

@@ -21,8 +21,10 @@ from autotune.cost.environment import describe_device
 from autotune.errors import InputError, Unavailable
 from autotune.naming import budget_labels, default_study_name
 from autotune.policy import MeasuredTime, Policy
+from autotune.search.answer import FILE as EXPLAINED
+from autotune.search.answer import Answer
 from autotune.search.bench import Bench, Pictures
-from autotune.search.evaluate import TrialRunner, artifact_store
+from autotune.search.evaluate import artifact_store
 from autotune.search.export import exported, notes
 from autotune.search.finalists import Finalists, best_trials, judge
 from autotune.search.grid import save_grid
@@ -31,12 +33,12 @@ from autotune.search.invitation import Invitation, publish
 from autotune.search.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.search.liveness import close, out_of_space
 from autotune.search.log import TUNER_LOG, logged
-from autotune.search.loop import search
+from autotune.search.loop import explore
 from autotune.search.making import without_bars
 from autotune.search.outline import keep_outline
 from autotune.search.progress import Progress
+from autotune.search.question import answer
 from autotune.search.references import own_reference
-from autotune.search.refine import Refiner
 from autotune.search.setup import PREFIX_MEMORY, Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.showcase import keep_showcase
 from autotune.search.spending import Spending, spending
@@ -76,6 +78,7 @@ class TuneResult:
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.podium``.
         spending: What the search's pictures took.
         notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
+        answer: Whether fewer or cheaper steps serve the model better, where that was asked.
     """
 
     policy: Policy
@@ -89,6 +92,7 @@ class TuneResult:
     previews: tuple[Tensor, ...]
     spending: Spending
     notes: tuple[str, ...] = ()
+    answer: Answer | None = None
 
 
 def tune(
@@ -125,6 +129,7 @@ def tune(
     study_name: str | None = None,
     storage: str | None = None,
     run_dir: str | Path | None = None,
+    explain: bool = False,
     quiet: bool = False,
 ) -> TuneResult:
     """Search the policy with the least loss of quality within ``budget``, and export it.
@@ -179,6 +184,8 @@ def tune(
         study_name: By default made of model and budget.
         storage: SQLAlchemy URL of the study, by default SQLite in ``run_dir``.
         run_dir: By default ``runs/<study name>``.
+        explain: Whether to find out afterwards, from 15 % to 100 % of the full run's FLOPs, if this model is better
+            served by fewer steps, cheaper steps or both (:mod:`autotune.search.question`); takes several times as long.
         quiet: Show no progress.
 
     Raises:
@@ -224,6 +231,7 @@ def tune(
         study_name=study_name,
         storage=storage,
         run_dir=run_dir,
+        explain=explain,
         quiet=quiet,
     )
     return result
@@ -243,6 +251,7 @@ def tune_budgets(
     study_name: str | None = None,
     storage: str | None = None,
     run_dir: str | Path | None = None,
+    explain: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> tuple[TuneResult, ...]:
@@ -266,6 +275,7 @@ def tune_budgets(
         study_name: By default made of model and budgets.
         storage: SQLAlchemy URL of the studies, by default SQLite in ``run_dir``.
         run_dir: By default ``runs/<study name>``.
+        explain: Likewise; the answer is the same for all budgets.
         quiet: Show no progress.
         **settings: Everything else that :func:`tune` takes.
 
@@ -308,7 +318,8 @@ def tune_budgets(
                 ]
                 for setup, study in zip(setups, studies, strict=True):
                     publish(study, Invitation.of(name, pipe, setup, given, trials))
-                return _run(setups, studies, folder, trials, timeout, progress, storage)
+                results = _run(setups, studies, folder, trials, timeout, progress, storage)
+                return _explained(first, results, name, storage, progress) if explain else results
         except KeyboardInterrupt:
             raise Interrupted(folder) from None
         except OSError as error:
@@ -380,36 +391,24 @@ def _run(
     return tuple(results)
 
 
-def explore(
-    setup: Setup,
-    study: optuna.Study,
-    bench: Bench,
-    folder: Path,
-    trials: int,
-    timeout: float,
-    seed: int,
-    progress: Progress,
-) -> None:
-    """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
-    search(
-        study,
-        TrialRunner(
-            study,
-            setup.proposer,
-            bench,
-            folder,
-            prefixes=setup.maker.prefixes,
-            flops=setup.pricer.first_calls_flops,
-            early_stopping=setup.configuration.early_stopping,
-        ),
-        Refiner(setup.proposer, seed, setup.sensitivity),
-        sampler=setup.configuration.sampler,
-        trials=trials,
-        timeout=timeout,
-        seed=seed,
+def _explained(
+    setup: Setup, results: Sequence[TuneResult], name: str, storage: str | None, progress: Progress
+) -> tuple[TuneResult, ...]:
+    """The results of one run with the answer to its question, which is kept beside each of its reports."""
+    folder = results[0].run_dir
+    found = answer(
+        setup,
+        bench_for(setup, setup.tuning, "tuning", folder, progress),
+        bench_for(setup, setup.held_out, "held-out", folder, progress),
+        folder,
+        name=name,
+        url=storage or sqlite_url(folder / "study.db"),
         progress=progress,
-        pictures=len(setup.tuning.prompts),
+        tuned=[result.study for result in results],
     )
+    for result in results:
+        found.save(result.policy_folder / EXPLAINED)
+    return tuple(replace(result, answer=found) for result in results)
 
 
 def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[tuple[str, dict[str, int]]]:

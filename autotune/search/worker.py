@@ -15,12 +15,13 @@ from autotune.search.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.search.invitation import RUN, Invitation, invitation_to
 from autotune.search.liveness import CLOSED, WORKER, out_of_space, this_worker
 from autotune.search.log import logged, worker_log
+from autotune.search.loop import explore
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.setup import SEEDS_APART, Setup, prepare
 from autotune.search.storage import open_storage, shown
 from autotune.search.study import CONFIG, difference, digest, retry_once
-from autotune.search.tune import bench_for, explore, quiet_optuna
+from autotune.search.tune import bench_for, quiet_optuna
 
 _POLL_SECONDS = 1.0
 

@@ -18,9 +18,9 @@ from PIL import Image
 from autotune.report.run import STUDY
 from autotune.search.showcase import FOLDER
 from autotune.search.tune import TuneResult
-from tests.search.conftest import pipe, whole
+from tests.search.conftest import explained, pipe, whole
 
-__all__ = ["pipe", "whole"]
+__all__ = ["explained", "pipe", "whole"]
 
 TRIALS = 500
 # Enough for pages to be of the size that as many different pictures would make.

@@ -66,7 +66,7 @@ def test_failures_are_told_apart(finished: Path) -> None:
 
 def test_a_study_that_nobody_of_us_made_is_left_alone() -> None:
     study = optuna.create_study()
-    publish(Run(Path(), study, {}, (), None, None, None, None))
+    publish(Run(Path(), study, {}, (), None, None, None, None, None))
     assert get_note(study) == "" and study.metric_names is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from autotune.policy import Policy
+from autotune.search.question import answer
 from autotune.search.setup import Setup
 from autotune.search.tune import TuneResult, tune
 
@@ -173,6 +175,17 @@ def _whole(folder: Path) -> TuneResult:
     with pytest.MonkeyPatch.context() as monkeypatch:
         _use(FakePictures(), monkeypatch)
         return tune(tiny_pipeline(), "40%", **search_arguments(folder / "whole"))
+
+
+@pytest.fixture(scope="session")
+def explained(pipe: Any, whole: TuneResult, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """A copy of ``whole`` that was asked for fewer or cheaper steps at two budgets. Only to be read."""
+    folder = tmp_path_factory.mktemp("explained") / "run"
+    shutil.copytree(whole.run_dir, folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _use(FakePictures(), monkeypatch)
+        monkeypatch.setattr("autotune.search.tune.answer", functools.partial(answer, budgets=("5%", "40%"), trials=1))
+        return tune(pipe, "40%", **search_arguments(folder), explain=True)
 
 
 @pytest.fixture

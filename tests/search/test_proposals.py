@@ -149,3 +149,48 @@ def test_a_budget_in_time_is_kept_and_spent(space: SearchSpace, pricer: Pricer, 
     if proposal.policy.steps < MAX_STEPS:
         one_more = timed.price(space.policy(proposal.values, proposal.policy.steps + 1))
         assert not limits.allow(one_more)
+
+
+def all_steps(space: SearchSpace, pricer: Pricer, budget: str) -> Proposer:
+    limits = parse_budget(budget).limits(pricer.full_cost())
+    return proposer(space, pricer, "100%").restricted(limits, steps=FULL_STEPS)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), percent=st.integers(10, 100))
+def test_of_one_number_of_steps_nothing_is_over_budget_either(
+    space: SearchSpace, pricer: Pricer, seed: int, percent: int
+) -> None:
+    proposing = all_steps(space, pricer, f"{percent}%")
+    proposal = proposing.propose(random_values(space, seed))
+    assert proposal is not None
+    assert proposal.policy.steps == FULL_STEPS
+    assert proposing.limits.allow(proposal.cost)
+    assert proposal.policy == space.policy(proposal.values, FULL_STEPS)
+
+
+@pytest.mark.parametrize("budget", ["15%", "40%", "80%"])
+def test_of_one_number_of_steps_candidates_spend_what_they_are_given(
+    budget: str, space: SearchSpace, pricer: Pricer
+) -> None:
+    proposing = all_steps(space, pricer, budget)
+    proposals = [proposing.propose(random_values(space, seed)) for seed in range(60)]
+    spent = [p is not None and proposing.limits.used(p.cost) >= LEAST_USED for p in proposals]
+    assert sum(spent) >= 54
+
+
+def test_what_saves_already_is_what_a_setting_too_costly_saves_more_of(space: SearchSpace, pricer: Pricer) -> None:
+    values = {**space.recipes[0].values, "depth": 4, "interval": 2}
+    proposal = all_steps(space, pricer, "50%").propose(values)
+    assert proposal is not None
+    assert proposal.values["interval"] > 2
+    assert proposal.values == {**values, "interval": proposal.values["interval"]}
+
+
+def test_no_setting_of_one_number_of_steps_is_cheaper_than_the_cheapest(space: SearchSpace, pricer: Pricer) -> None:
+    proposing = all_steps(space, pricer, "100%")
+    least = proposing.cheapest.cost.flops
+    assert all(pricer.price(space.sample(seed, FULL_STEPS)).flops >= least for seed in range(50))
+    below = Limits(flops=least - 1)
+    assert all(proposing.restricted(below).propose(random_values(space, seed)) is None for seed in range(5))
+    assert proposing.restricted(Limits(flops=least)).propose(space.recipes[0].values) is not None

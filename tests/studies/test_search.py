@@ -11,6 +11,7 @@ from autotune.cost import Pricer
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from search_spaces import SearchSpace, space_for
+from search_spaces.denoiser import DenoiserSpace
 from studies.fixed_recipes import TUNED, Standing, verdict
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
 from studies.search.table import Entry
@@ -35,6 +36,7 @@ def test_settings_of_every_recipe_meet_the_budget(model: tuple[SearchSpace, Pric
 
 def test_timesteps_are_tuned_for_every_solver(model: tuple[SearchSpace, Pricer]) -> None:
     space, pricer = model
+    assert isinstance(space, DenoiserSpace)
     policies = tuned_steps(space, 8, (-2, 0, 2))
     assert {repr(policy.scheduler) for policy in policies} == {repr(solver.choice) for solver in space.solvers}
     assert sum(policy.timesteps != "default" for policy in policies) >= 2

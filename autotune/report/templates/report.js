@@ -63,7 +63,7 @@
       });
     }
   }
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog?.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
   const copy = document.getElementById("copy");
   if (copy) {

@@ -1,0 +1,220 @@
+"""Fewer steps or cheaper steps? The best of either and of both at several budgets, found and compared for one model.
+
+What Du et al. 2025 (arXiv 2508.06160) ask, answered by searching all three ways alike: the same judges and pictures,
+the same search, winners chosen on tuning prompts and compared on held-out ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from autotune.cost import Budget, Limits, parse_budget
+from autotune.errors import InputError
+from autotune.naming import default_study_name
+from autotune.policy import Interval
+from autotune.search.answer import PAIRS, Answer, Difference, Rung, Winner, verdict_of
+from autotune.search.bench import Bench
+from autotune.search.finalists import Candidate, best_trials, interval_record, quality_record
+from autotune.search.liveness import close
+from autotune.search.loop import explore
+from autotune.search.progress import Progress
+from autotune.search.proposals import Proposer
+from autotune.search.setup import Setup
+from autotune.search.study import enqueue_recipes, evaluated, open_study, ranked
+from autotune.search.ways import BOTH, WAYS, known_recipes, proposer_for
+
+BUDGETS = ("15%", "25%", "40%", "60%", "80%", "100%")
+TRIALS = 8
+"""Candidates of every way and budget, besides what is known."""
+
+
+def answer(
+    setup: Setup,
+    tuning: Bench,
+    held_out: Bench,
+    folder: Path,
+    *,
+    name: str,
+    url: str,
+    progress: Progress,
+    budgets: Sequence[str] = BUDGETS,
+    trials: int = TRIALS,
+    tuned: Sequence[optuna.Study] = (),
+) -> Answer:
+    """Search the best of each way within each budget, then compare them on held-out prompts.
+
+    Every search is a study of its own in the storage, called ``<name>-explain-<way>-<budget>``, so that the same call
+    resumes. A way may take any candidate of its own that the budget pays for, whichever budget's search it comes
+    from; ``both`` takes those of the other two ways as well.
+
+    Args:
+        setup: The model, its judges and its space.
+        tuning: Evaluates candidates.
+        held_out: Compares winners, on prompts and seeds that no candidate has seen.
+        folder: Gets the candidates' pictures.
+        name: What the studies' names begin with.
+        url: SQLAlchemy URL of their storage.
+        progress: Is told of everything.
+        budgets: Shares of the full run's FLOPs.
+        trials: Candidates of every way and budget, besides known recipes and the best of what was searched before.
+        tuned: Studies of the same model and pictures, whose candidates take part in ``both``.
+
+    Raises:
+        InputError: a budget is no share of the FLOPs or comes twice, or ``trials`` is below 1.
+        KeyboardInterrupt: at a safe point; the same call goes on there.
+    """
+    if trials < 1:
+        raise InputError(f"trials is {trials}; give at least 1")
+    full = setup.pricer.price(setup.full)
+    searches = _Searches(setup, tuning, folder, name, url, trials, progress)
+    ladder: list[tuple[float, Budget, dict[str, Cell]]] = []
+    for share, budget in _by_share(budgets).items():
+        limits = budget.limits(full, setup.proposer.limits.memory_bytes)
+        smaller = ladder[-1][2] if ladder else {}
+        cells: dict[str, Cell] = {}
+        for way in WAYS:
+            earlier = [*([smaller[way]] if smaller else []), *(cells.values() if way == BOTH else [])]
+            cells[way] = searches.run(way, budget, limits, [cell.study for cell in earlier if cell.study is not None])
+        ladder.append((share, budget, cells))
+    pools = _pools([cells for _, _, cells in ladder], tuned)
+    rungs = tuple(_rung(*each, pools, setup, held_out, progress) for each in ladder)
+    return Answer(
+        model=setup.model_name,
+        full_steps=setup.full.steps,
+        full_flops=full.flops,
+        trials=trials,
+        images=len(tuning.prompts),
+        held_out_images=len(held_out.prompts),
+        held_out_prompts=len(set(held_out.prompts)),
+        seed=setup.configuration.seed,
+        scorer=setup.judges.scorer_name,
+        network=setup.judges.network_name,
+        estimator=setup.judges.estimator,
+        rungs=rungs,
+        verdict=verdict_of(rungs),
+    )
+
+
+def _by_share(budgets: Sequence[str]) -> dict[float, Budget]:
+    """Budgets by their share of the FLOPs, growing."""
+    found: dict[float, Budget] = {}
+    for text in budgets:
+        budget = parse_budget(text)
+        share = budget.bounds[0].flops_share
+        if len(budget.bounds) > 1 or share is None:
+            raise InputError(f"{text!r} is no share of the full run's FLOPs; give budgets such as 40%")
+        if float(share) in found:
+            raise InputError(f"the budget {text} is given twice; give each once")
+        found[float(share)] = budget
+    if not found:
+        raise InputError("no budget is given; give at least one, such as 40%")
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way within one budget, searched; ``study`` is None where it cannot keep to the budget, and why is told."""
+
+    proposer: Proposer
+    study: optuna.Study | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Searches:
+    """What all searches share; see :func:`answer`."""
+
+    setup: Setup
+    bench: Bench
+    folder: Path
+    name: str
+    url: str
+    trials: int
+    progress: Progress
+
+    def run(self, way: str, budget: Budget, limits: Limits, before: Sequence[optuna.Study]) -> Cell:
+        """The search of one way within one budget, begun with recipes and with the best of searches ``before`` it."""
+        proposer = proposer_for(way, self.setup.proposer, limits, self.setup.full.steps)
+        self.progress.stage(f"{way} within {budget}")
+        if proposer.propose(proposer.cheapest.values) is None:
+            least = proposer.cheapest.cost.relative
+            return Cell(proposer, None, f"the cheapest takes {100 * least:.3g} %")
+        known = [(recipe.name, recipe.proposal.values) for recipe in known_recipes(way, proposer)]
+        for study in before:
+            known += [(f"best of {study.study_name}", best.user_attrs["values"]) for best in ranked(study)[:1]]
+        setup = self._restricted(proposer, budget)
+        name = default_study_name(f"{self.name}-explain-{way}", str(budget))
+        study = open_study(name, self.url, setup.configuration)
+        enqueue_recipes(study, known)
+        close(study, False)
+        trials, seed = len(known) + self.trials, setup.configuration.seed
+        explore(setup, study, self.bench, self.folder, trials, float("inf"), seed, self.progress)
+        return Cell(proposer, study)
+
+    def _restricted(self, proposer: Proposer, budget: Budget) -> Setup:
+        """The setup of a search by another proposer, and what its study is bound to."""
+        steps = f"steps {proposer.least_steps or 1}..{proposer.max_steps}"
+        configuration = replace(
+            self.setup.configuration,
+            budget=str(budget),
+            max_steps=proposer.max_steps,
+            knobs=(*(f"{knob.name} {knob.low}..{knob.high}" for knob in proposer.space.knobs), steps),
+        )
+        return replace(self.setup, proposer=proposer, budget=budget, configuration=configuration)
+
+
+def _pools(ladder: Sequence[Mapping[str, Cell]], tuned: Sequence[optuna.Study]) -> dict[str, list[optuna.Study]]:
+    """Whose candidates each way may take."""
+    searched = [(way, cell.study) for cells in ladder for way, cell in cells.items() if cell.study is not None]
+    pools = {way: [study for of, study in searched if way in (of, BOTH)] for way in WAYS}
+    return pools | {BOTH: [*pools[BOTH], *tuned]}
+
+
+def _rung(
+    share: float,
+    budget: Budget,
+    cells: Mapping[str, Cell],
+    pools: Mapping[str, Sequence[optuna.Study]],
+    setup: Setup,
+    bench: Bench,
+    progress: Progress,
+) -> Rung:
+    """The winners within one budget, against each other on held-out prompts."""
+    winners: dict[str, Winner] = {}
+    missing: dict[str, str] = {}
+    for way, cell in cells.items():
+        best = best_trials(pools[way], 1, within=cell.proposer.allows)
+        if not best:
+            missing[way] = cell.why or "no candidate could be evaluated"
+            continue
+        progress.stage(f"the best of {way} within {budget} on held-out prompts", len(bench.prompts))
+        candidates = 0 if cell.study is None else len(evaluated(cell.study))
+        winners[way] = _winner(best[0], pools[way], candidates, setup, bench)
+    differences = [_difference(a, b, winners, setup, bench) for a, b in PAIRS if a in winners and b in winners]
+    return Rung(budget=str(budget), share=share, winners=winners, missing=missing, differences=tuple(differences))
+
+
+def _winner(best: Candidate, studies: Sequence[optuna.Study], candidates: int, setup: Setup, bench: Bench) -> Winner:
+    study = next(each for each in studies if each.study_name == best.study)
+    return Winner(
+        study=best.study,
+        trial=best.trial,
+        id=best.policy.id,
+        policy=best.policy,
+        relative=setup.pricer.price(best.policy).relative,
+        tuning_loss=study.get_trials(deepcopy=False)[best.trial].values[0],
+        quality=quality_record(bench.objective.interval(bench.outcome(best.policy).evaluation)),
+        candidates=candidates,
+    )
+
+
+def _difference(a: str, b: str, winners: Mapping[str, Winner], setup: Setup, bench: Bench) -> Difference:
+    policies = [winners[way].policy for way in (a, b)]
+    if setup.proposer.plan(policies[0]) == setup.proposer.plan(policies[1]):
+        return Difference(a=a, b=b, loss=Interval(value=0.0, low=0.0, high=0.0), same=True)
+    one, other = (bench.outcome(policy).evaluation for policy in policies)
+    return Difference(a=a, b=b, loss=interval_record(bench.objective.compare(one, other)), same=False)

@@ -1,0 +1,116 @@
+"""Fewer steps or cheaper steps, in worlds where the answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from autotune.errors import InputError
+from autotune.policy import Policy
+from autotune.search import question
+from autotune.search.answer import Answer, read_answer
+from autotune.search.progress import Progress
+from autotune.search.setup import prepare
+from autotune.search.study import sqlite_url
+from autotune.search.tune import TuneResult, bench_for, quiet_optuna
+from autotune.search.ways import BOTH, CHEAPER, FEWER, WAYS
+from search_spaces import space_for
+
+from .conftest import FakePictures, harm_of_anything_else
+
+
+@pytest.fixture
+def narrow(pipe: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Only solver and reuse may vary, so that few recipes are left."""
+    plain = space_for(pipe).recipes[0].values
+    fixed = {name: (value, value) for name, value in plain.items() if name not in ("solver", "depth", "interval")}
+    return arguments | {"space": fixed}
+
+
+def ask(pipe: Any, folder: Path, arguments: dict[str, Any]) -> Answer:
+    given = {
+        name: arguments[name]
+        for name in ("prompts", "held_out", "scorer", "steps", "images", "held_out_images", "space")
+    }
+    (setup,) = prepare(pipe, ("40%",), batch_size=16, seed=0, **given)
+    with Progress(quiet=True) as progress, quiet_optuna():
+        return question.answer(
+            setup,
+            bench_for(setup, setup.tuning, "tuning", folder, progress),
+            bench_for(setup, setup.held_out, "held-out", folder, progress),
+            folder,
+            name="study",
+            url=sqlite_url(folder / "study.db"),
+            progress=progress,
+            budgets=("5%", "40%"),
+            trials=1,
+        )
+
+
+def ids(answer: Answer) -> list[dict[str, str]]:
+    return [{way: winner.id for way, winner in rung.winners.items()} for rung in answer.rungs]
+
+
+def test_where_only_the_number_of_steps_counts_cheaper_ones_win(explained: TuneResult) -> None:
+    found = explained.answer
+    assert found is not None
+    nothing, rung = found.rungs
+    assert nothing.missing[FEWER] == "the cheapest takes 10 %" and FEWER not in nothing.winners
+    assert rung.missing == {} and set(rung.winners) == set(WAYS)
+    assert rung.winners[FEWER].policy.steps == 4
+    assert rung.winners[CHEAPER].policy.steps == 10
+    assert rung.winners[BOTH].policy.steps > 10
+    assert all(winner.relative <= 0.4 for winner in rung.winners.values())
+    assert [each.sign for each in rung.differences] == [-1, -1, -1]
+    assert found.verdict[0] == "Cheaper steps alone beat fewer steps at 40 % of the compute."
+    assert read_answer(explained.run_dir / "explain.json") == found
+
+
+def test_candidates_of_the_tuned_study_take_part_in_both(explained: TuneResult) -> None:
+    assert explained.answer is not None
+    tuned = min(trial.values[0] for trial in explained.study.get_trials() if trial.values)
+    assert explained.answer.rungs[1].winners[BOTH].tuning_loss <= tuned
+
+
+def test_every_search_is_a_study_of_its_own(explained: TuneResult) -> None:
+    names = optuna.get_all_study_names(sqlite_url(explained.run_dir / "study.db"))
+    expected = {f"study-explain-{way}-40pct" for way in ("fewer-steps", "cheaper-steps", "both")} | {"study"}
+    assert expected <= set(names)
+    assert "study-explain-fewer-steps-5pct" not in names
+
+
+def test_interrupted_it_goes_on_to_the_same_answer_and_asked_again_it_makes_no_pictures(
+    pipe: Any, pictures: FakePictures, narrow: dict[str, Any], tmp_path: Path
+) -> None:
+    pictures.harm = harm_of_anything_else
+    whole = ask(pipe, tmp_path / "whole", narrow)
+    made = len(pictures.made)
+
+    def interrupt(count: int, policy: Policy) -> None:
+        if count == made + made // 2:
+            raise KeyboardInterrupt
+
+    pictures.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ask(pipe, tmp_path / "other", narrow)
+    pictures.before = lambda count, policy: None
+    resumed = ask(pipe, tmp_path / "other", narrow)
+    assert resumed.verdict == whole.verdict and ids(resumed) == ids(whole)
+    assert len(pictures.made) == 2 * made
+
+    # In this world whatever is not fewer steps does harm, so both fall back on them.
+    cheaper, both, _ = whole.rungs[1].differences
+    assert cheaper.sign == 1
+    assert both.same and both.loss.value == 0 and whole.rungs[1].winners[BOTH].id == "s4"
+
+    assert ask(pipe, tmp_path / "whole", narrow) == whole
+    assert len(pictures.made) == 2 * made
+
+
+@pytest.mark.parametrize("budgets", [("40%ms",), ("40%,1.2s",), ("40%", "40.0%"), ()])
+def test_budgets_that_are_no_different_shares_are_refused(budgets: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="share of the full run|given twice|at least one"):
+        question._by_share(budgets)
