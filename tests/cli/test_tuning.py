@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from autotune.loading import load_policy
+from autotune.search.study import is_repetition
 
 TRIALS = 12
 SMALL = ["--images", "8", "--held-out-images", "8", "--out", "run"]
@@ -68,7 +69,7 @@ def test_interrupted_resumed_exported(tmp_path: Path, environment: dict[str, str
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{database}")
     trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{database}").get_trials()
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    assert len([trial for trial in complete if "duplicate_of" not in trial.user_attrs]) == TRIALS
+    assert len([trial for trial in complete if not is_repetition(trial)]) == TRIALS
     assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
 
     policy = load_policy(tmp_path / "run" / "policy.json")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
 from autotune.search.liveness import WORKER
+from autotune.search.storage import open_storage
 from autotune.search.study import FAILURE, evaluated
+from studies.postgres import Server
 
 from . import world
-from .postgres import Server
 from .test_killed import whole
 
 TRIALS = 30
@@ -46,7 +46,7 @@ def started(
     tuner = process(world.tuner, model, tmp_path / "tuner", changes, SECONDS)
 
     def published() -> bool:
-        names = optuna.get_all_study_names(RDBStorage(postgresql.url))
+        names = optuna.get_all_study_names(open_storage(postgresql.url))
         return bool(names) and "trials" in optuna.load_study(study_name=names[0], storage=postgresql.url).user_attrs
 
     until(published)
