@@ -1,9 +1,11 @@
 """How much of many workers' time one database takes: real searches whose evaluations only sleep.
 
-python -m studies.storage_overhead [--workers 8] [--trials 160] [--seconds 1] [--storage URL]
+python -m studies.storage_overhead [--workers 8] [--trials 208] [--seconds 1] [--storage URL]
 
-Everything but the pictures is real: sampler, refinement, attributes, notes, artifacts, signs of life. Without
-``--storage`` a PostgreSQL server is started on this machine, which then serves the workers and runs them as well.
+Everything but the pictures is real: sampler, refinement, attributes, notes, artifacts, signs of life. (Nobody gives up
+early, which would be told batch by batch.) Counted is the time that workers spend inside of storage calls, or wait for
+those that another thread makes meanwhile. Without ``--storage`` a PostgreSQL server is started on this machine, which
+then serves the workers and runs them as well; what else it runs slows every call down, so its load is printed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from optuna.storages import BaseStorage
 from PIL import Image
 
 from autotune.search.evaluate import TrialRunner, _Result
+from autotune.search.later import Later
 from autotune.search.liveness import close
 from autotune.search.loop import search
 from autotune.search.progress import Progress
@@ -71,6 +74,7 @@ class Clock:
         for name in dir(BaseStorage):
             if not name.startswith("_"):
                 setattr(PatientStorage, name, self._timed(name, getattr(PatientStorage, name)))
+        setattr(Later, "settle", self._timed("(waiting for the thread)", Later.settle))  # noqa: B010
 
     def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -120,7 +124,7 @@ def work(setup: Setup, url: str, folder: Path, number: int, trials: int, seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--trials", type=int, default=160)
+    parser.add_argument("--trials", type=int, default=208)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--storage", help="URL of an empty database", default=None)
     options = parser.parse_args()
@@ -141,6 +145,7 @@ def main() -> None:
             close(study, False)
         # A pool of connections must not be shared with children.
         study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+        before = os.getloadavg()[0]
         context = multiprocessing.get_context("fork")
         results = context.Queue()
         arguments = [(setup, url, folder, n, options.trials, options.seconds, results) for n in range(options.workers)]
@@ -158,7 +163,9 @@ def main() -> None:
             f" {repeated} repetitions and {trials - repeated - counted} trials begun that were not needed"
         )
     wall, cpu, inside = (sum(each[n] for each in measured) for n in range(3))
-    print(f"{os.cpu_count()} cores; processor time {cpu / wall:.1%} of the workers' {wall:.0f} s")
+    load = ", ".join(f"{each:.1f}" for each in (before, os.getloadavg()[0]))
+    print(f"{os.cpu_count()} cores, on which {load} processes wanted to run before and after (mean of a minute)")
+    print(f"processor time {cpu / wall:.1%} of the workers' {wall:.0f} s")
     print(f"inside storage calls: {inside:.1f} s, {inside / wall:.1%} (target: 10 % at most)")
     names = set().union(*(each[4] for each in measured))
     calls = {name: sum(each[3].get(name, 0) for each in measured) for name in names}

@@ -8,7 +8,8 @@ from autotune.search.later import Later
 
 
 def test_calls_are_made_in_order_by_another_thread() -> None:
-    later, made, go = Later(), [], threading.Event()
+    later, go = Later(), threading.Event()
+    made: list[int] = []
     later.call(go.wait)
     for number in range(5):
         later.call(made.append, number)
@@ -27,7 +28,8 @@ def test_what_went_wrong_is_raised_once() -> None:
 
 
 def test_what_is_dropped_is_not_made_up_for() -> None:
-    later, made, go = Later(), [], threading.Event()
+    later, go = Later(), threading.Event()
+    made: list[int] = []
     later.call(go.wait)
     later.call(made.append, 1)
     threading.Timer(0.1, go.set).start()

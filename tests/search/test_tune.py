@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import sqlite3
 import threading
 import warnings
@@ -16,7 +18,7 @@ from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 
 from autotune.cost import Pricer, Profile
-from autotune.errors import InputError
+from autotune.errors import InputError, Unavailable
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.interrupts import Interrupted
@@ -491,3 +493,25 @@ def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictu
     compared = [trial for trial in complete if attributes(trial)["policy_key"] in losses]
     assert len(compared) >= 3
     assert all(trial.value == losses[attributes(trial)["policy_key"]] for trial in compared)
+
+
+def test_a_disk_that_fills_up_as_the_policy_is_written(
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], whole: TuneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = continued["run_dir"]
+    before = (folder / "policy.json").read_bytes()
+    (folder / "policy.json").unlink()
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "policy.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="No space left on device.*same command"):
+        patch.setattr(os, "replace", full)
+        tune(pipe, "40%", **continued)
+    assert not [path for path in folder.iterdir() if "policy.json" in path.name], "nothing half written is left"
+    tune(pipe, "40%", **continued)
+    written = [json.loads(text) for text in (before, (folder / "policy.json").read_bytes())]
+    assert written[0]["cache"] == written[1]["cache"] and written[0]["steps"] == written[1]["steps"]
