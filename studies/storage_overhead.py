@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.storages import BaseStorage
 from PIL import Image
 
@@ -67,6 +68,8 @@ class Clock:
     total: float = 0.0
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    statements: int = 0
+    transactions: int = 0
     _inside: bool = False
 
     def watch(self) -> None:
@@ -75,6 +78,18 @@ class Clock:
             if not name.startswith("_"):
                 setattr(PatientStorage, name, self._timed(name, getattr(PatientStorage, name)))
         setattr(Later, "settle", self._timed("(waiting for the thread)", Later.settle))  # noqa: B010
+
+    def count(self, engine: sqlalchemy.Engine) -> None:
+        """Count what is asked of the database, by whatever thread."""
+
+        def asked(*_: Any) -> None:
+            self.statements += 1
+
+        def committed(_: Any) -> None:
+            self.transactions += 1
+
+        sqlalchemy.event.listen(engine, "before_cursor_execute", asked)
+        sqlalchemy.event.listen(engine, "commit", committed)
 
     def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -111,14 +126,14 @@ def work(setup: Setup, url: str, folder: Path, number: int, trials: int, seconds
         runner = SleepingRunner(study, setup.proposer, _Bench(), folder, early_stopping=False)  # type: ignore[arg-type]
         runner.seconds = seconds
         clock.watch()
+        clock.count(study._storage._backend.engine)  # type: ignore[attr-defined]
         started, cpu = time.perf_counter(), time.process_time()
         refiner = Refiner(setup.proposer, number)
         search(
             study, runner, refiner, sampler="tpe", trials=trials, timeout=float("inf"), seed=number, progress=progress
         )
-    results.put(
-        (time.perf_counter() - started, time.process_time() - cpu, clock.total, dict(clock.calls), dict(clock.seconds))
-    )
+    times = time.perf_counter() - started, time.process_time() - cpu, clock.total
+    results.put((*times, dict(clock.calls), dict(clock.seconds), clock.statements, clock.transactions))
 
 
 def main() -> None:
@@ -167,6 +182,8 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, on which {load} processes wanted to run before and after (mean of a minute)")
     print(f"processor time {cpu / wall:.1%} of the workers' {wall:.0f} s")
     print(f"inside storage calls: {inside:.1f} s, {inside / wall:.1%} (target: 10 % at most)")
+    statements, transactions = (sum(each[n] for each in measured) / trials for n in (5, 6))
+    print(f"of each trial: {statements:.0f} statements in {transactions:.1f} transactions")
     names = set().union(*(each[4] for each in measured))
     calls = {name: sum(each[3].get(name, 0) for each in measured) for name in names}
     seconds = {name: sum(each[4].get(name, 0.0) for each in measured) for name in names}

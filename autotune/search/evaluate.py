@@ -51,7 +51,7 @@ from autotune.search.study import (
 
 _LOG = logging.getLogger(__name__)
 
-PLAN, PICTURES, SKIPPED = "plan", "pictures", "skipped_flops"
+RELATIVE_COST, PLAN, PICTURES, SKIPPED = "relative_cost", "plan", "pictures", "skipped_flops"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
@@ -142,7 +142,7 @@ class TrialRunner:
             proposal = self._proposal(draft.values, draft.user_attrs)
         except Exception:
             _LOG.debug("no policy of %s", draft.values, exc_info=True)
-        known = {} if proposal is None else self._described(proposal)
+        known = {} if proposal is None else {DESCRIPTION: self._description(proposal)}
         draft = replace(draft, user_attrs={**draft.user_attrs, **known, WORKER: this_worker()})
         return begin(self._study, draft), proposal
 
@@ -170,15 +170,18 @@ class TrialRunner:
                 proposal = self._proposal(values, trial.user_attrs)
                 if proposal is None:
                     return self._fail(trial, None, "no step count of these knobs is within the budget")
-                for name, value in self._described(proposal).items():
-                    trial.set_user_attr(name, value)
+                trial.set_user_attr(DESCRIPTION, self._description(proposal))
+            # Again, as columns that people look at.
+            for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
+                self._later.call(trial.storage.set_trial_user_attr, trial._trial_id, name, value)
             result = self._earlier(proposal, known) or self._evaluate(trial, proposal, known)
             if not math.isfinite(result.loss):
                 return self._fail(trial, proposal, f"its loss is {result.loss}")
-            # All but the note must be written before the trial ends: Optuna refuses it afterwards.
-            self._publish(trial, proposal, result)
-            # Of this trial all but what follows is written, so that what is read now is what others will see.
             self._later.settle()
+            # Of this trial all but what follows is written, so that what is read now is what others will see.
+            if result.given_up and result.duplicate_of is not None:
+                trial.report(result.loss, step=result.pictures)
+            self._publish(trial, proposal)
             seen = Snapshot.of(self._study)
             twin = self._twin(trial, proposal, seen) if result.duplicate_of is None else result.duplicate_of
             scores: dict[str, Any] = {
@@ -189,6 +192,8 @@ class TrialRunner:
             }
             results = {RESULTS: scores if twin is None else scores | {DUPLICATE_OF: twin}}
             trial.set_user_attr(RESULTS, results[RESULTS])
+            # All but the note must be written before the trial ends: Optuna refuses it afterwards.
+            self._later.settle()
         except Exception as error:
             self._later.drop()
             if concerns_all(error):
@@ -286,29 +291,25 @@ class TrialRunner:
         end(self._study, trial, TrialState.FAIL)
         return Report(trial.number, proposal, None, reason=reason)
 
-    def _described(self, proposal: Proposal) -> dict[str, Any]:
-        """Attributes of a trial; those beside the description are columns that people look at."""
+    def _description(self, proposal: Proposal) -> dict[str, Any]:
         policy, cost = proposal.policy, proposal.cost
         description: dict[str, Any] = {
             POLICY: policy.to_dict(),
+            POLICY_ID: policy.id,
             POLICY_KEY: policy.key,
             PLAN: self._proposer.plan(policy),
             "values": dict(proposal.values),
+            RELATIVE_COST: cost.relative,
             "flops": cost.flops,
             "memory_bytes": cost.memory_bytes,
         }
-        if cost.latency_ms is not None:
-            description["latency_ms"] = round(cost.latency_ms, 3)
-        return {POLICY_ID: policy.id, "relative_cost": cost.relative, DESCRIPTION: description}
+        return description if cost.latency_ms is None else description | {"latency_ms": round(cost.latency_ms, 3)}
 
-    def _publish(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
+    def _publish(self, trial: optuna.Trial, proposal: Proposal) -> None:
         grid = self._grid(proposal.policy)
         if grid.is_file():
-            upload_artifact(
-                artifact_store=self._artifacts, file_path=str(grid), study_or_trial=trial, mimetype="image/png"
-            )
-        if result.given_up and result.duplicate_of is not None:
-            trial.report(result.loss, step=result.pictures)
+            upload = functools.partial(upload_artifact, artifact_store=self._artifacts, mimetype="image/png")
+            self._later.call(functools.partial(upload, file_path=str(grid), study_or_trial=trial))
 
     def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
         """As optuna-dashboard's ``save_note`` does, but without reading the notes of all other trials.

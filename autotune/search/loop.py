@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.search.draft import draw
-from autotune.search.evaluate import TrialRunner
+from autotune.search.evaluate import RELATIVE_COST, TrialRunner
 from autotune.search.interrupts import checkpoint, pause
 from autotune.search.liveness import SURPLUS, Watch, attended, close, is_closed, running, surplus
 from autotune.search.progress import Progress
@@ -20,6 +20,7 @@ from autotune.search.samplers import sampler_for
 from autotune.search.study import (
     POLICY_ID,
     Snapshot,
+    attributes,
     claim,
     end,
     evaluated,
@@ -76,7 +77,8 @@ def search(
     progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     for earlier in done:
         if earlier.state is TrialState.COMPLETE:
-            progress.best(earlier.values[0], earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
+            given = attributes(earlier)
+            progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
     watch = Watch(study)
     started, looked, closed = time.monotonic(), -float("inf"), False
     known: Snapshot | None = None
