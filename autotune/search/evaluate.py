@@ -200,6 +200,9 @@ class TrialRunner:
                 raise
             _LOG.debug("trial %d failed", trial.number, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
+        except BaseException:
+            self._later.drop()
+            raise
         else:
             state = TrialState.PRUNED if result.given_up else TrialState.COMPLETE
             end(self._study, trial, state, result.loss)

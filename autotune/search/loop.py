@@ -41,7 +41,7 @@ _REPEATS_UNTIL_EXHAUSTED = 60
 # How often to look whether others have finished.
 _POLL_SECONDS = 0.5
 # How often to look whether somebody else has closed the study.
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 5.0
 
 
 def search(
