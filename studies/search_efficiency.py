@@ -34,7 +34,8 @@ from rich.table import Table
 from autotune.demo import DEMO_NAMES
 from autotune.policy import policy_from_dict
 from autotune.records import write_atomically
-from autotune.search.evaluate import PLAN, Report
+from autotune.search.draft import Draft
+from autotune.search.evaluate import PLAN, RELATIVE_COST, Report
 from autotune.search.loop import search
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
@@ -42,7 +43,18 @@ from autotune.search.proposals import Proposal
 from autotune.search.refine import Refiner, Units
 from autotune.search.sensitivity import Sensitivity
 from autotune.search.setup import Setup
-from autotune.search.study import DUPLICATE_OF, FAILURE, POLICY, POLICY_ID, POLICY_KEY, REFINES, enqueue_recipes
+from autotune.search.study import (
+    DESCRIPTION,
+    DUPLICATE_OF,
+    FAILURE,
+    POLICY,
+    POLICY_ID,
+    POLICY_KEY,
+    REFINES,
+    begin,
+    enqueue_recipes,
+)
+from autotune.search.study import RESULTS as TRIAL_RESULTS
 from autotune.search.tune import quiet_optuna
 from studies.search.surrogate import Surrogate, agreement, features
 from studies.search.table import RESULTS, read, setup_of
@@ -75,12 +87,22 @@ class Replay:
         self.losses: Losses = []
         self._seen: dict[str, int] = {}
 
-    def run(self, trial: optuna.Trial) -> Report:
+    def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
+        return self._world.setup.proposer.space.values_of(trial)
+
+    def begin(self, draft: Draft) -> tuple[optuna.Trial, None]:
+        return begin(self._study, draft), None
+
+    def settle(self) -> None:
+        """Everything is written at once."""
+
+    def run(self, trial: optuna.Trial, *_: object) -> Report:
         proposer, study = self._world.setup.proposer, self._study
-        values = proposer.space.values_of(trial)
+        # Those of drafts are what they were made with.
+        values = self.knobs(trial)
         proposal: Proposal | None
         if REFINES in trial.user_attrs:
-            proposal = proposer.explicit(policy_from_dict(json.loads(trial.user_attrs[POLICY])), values)
+            proposal = proposer.explicit(policy_from_dict(trial.user_attrs[DESCRIPTION][POLICY]), values)
         else:
             proposal = proposer.propose(values)
         if proposal is None:
@@ -90,12 +112,10 @@ class Replay:
         plan = proposer.plan(proposal.policy)
         loss = self._world.surrogate.loss(proposal.policy, plan)
         policy = proposal.policy
-        known = {POLICY: json.dumps(policy.to_dict()), POLICY_ID: policy.id, POLICY_KEY: policy.key, PLAN: plan}
-        trial.set_user_attr("relative_cost", proposal.cost.relative)
-        for name, value in known.items():
-            trial.set_user_attr(name, value)
+        known = {POLICY: policy.to_dict(), POLICY_ID: policy.id, POLICY_KEY: policy.key, PLAN: plan}
+        trial.set_user_attr(DESCRIPTION, known | {RELATIVE_COST: proposal.cost.relative})
         if plan in self._seen:
-            trial.set_user_attr(DUPLICATE_OF, self._seen[plan])
+            trial.set_user_attr(TRIAL_RESULTS, {DUPLICATE_OF: self._seen[plan]})
         else:
             self._seen[plan] = trial.number
             self.losses.append(loss)

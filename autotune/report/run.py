@@ -20,7 +20,17 @@ from autotune.search.answer import Answer, read_answer
 from autotune.search.outline import FILE as OUTLINE
 from autotune.search.outline import Outline, read_outline
 from autotune.search.showcase import Showcase, read_showcase
-from autotune.search.study import CONFIG, DUPLICATE_OF, FAILURE, POLICY_ID, POLICY_KEY, RECIPE, policy_of
+from autotune.search.study import (
+    CONFIG,
+    DUPLICATE_OF,
+    FAILURE,
+    POLICY_ID,
+    POLICY_KEY,
+    RECIPE,
+    attributes,
+    check_format,
+    policy_of,
+)
 
 STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
 
@@ -212,6 +222,7 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         _check_own(folder)
     if study is None:
         study = _open(study_url(folder, storage), outline.study if outline else None)
+    check_format(study)
     policy = folder / POLICY
     return Run(
         folder=folder,
@@ -270,7 +281,7 @@ def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     found = []
     for trial in trials:
-        given = trial.user_attrs
+        given = attributes(trial)
         complete = trial.state is not TrialState.FAIL
         # Trials that an interrupt cut off have no reason, and are queued again.
         if not complete and FAILURE not in given:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from autotune.policy import Policy, policy_from_dict
 from autotune.quality import Evaluation
 from autotune.runtime.checkpoints import PrefixCache
 from autotune.search.bench import Bench
+from autotune.search.draft import Draft
 from autotune.search.grid import save_grid
-from autotune.search.liveness import concerns_all
+from autotune.search.later import Later
+from autotune.search.liveness import WORKER, concerns_all, this_worker
 from autotune.search.notes import trial_note
 from autotune.search.proposals import Proposal, Proposer
 from autotune.search.racing import Race
 from autotune.search.study import (
+    DESCRIPTION,
     DUPLICATE_OF,
     FAILURE,
     POLICY,
@@ -34,23 +38,33 @@ from autotune.search.study import (
     POLICY_KEY,
     RECIPE,
     REFINES,
+    RESULTS,
+    Snapshot,
+    Trials,
+    attributes,
+    begin,
+    end,
+    is_repetition,
     policy_of,
     ranked,
 )
 
 _LOG = logging.getLogger(__name__)
 
-PLAN, PICTURES, SKIPPED = "plan", "pictures", "skipped_flops"
+RELATIVE_COST, PLAN, PICTURES, SKIPPED = "relative_cost", "plan", "pictures", "skipped_flops"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
+# Characters that the dashboard keeps in one attribute.
+_NOTE_PART = 2045
 
 
 @dataclass(frozen=True)
 class Report:
     """How a trial ended. ``loss`` is None where it failed, ``reason`` then says why.
 
-    ``pictures`` of it were made; where ``given_up``, these are not all, and the loss is of them alone.
+    ``pictures`` of it were made; where ``given_up``, these are not all, and the loss is of them alone. ``known`` is
+    what the study holds now, where that need not be read.
     """
 
     trial: int
@@ -60,6 +74,7 @@ class Report:
     given_up: bool = False
     duplicate_of: int | None = None
     reason: str | None = None
+    known: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class _Result:
     pictures: int
     given_up: bool
     duplicate_of: int | None = None
+    skipped_flops: int = 0
 
     @property
     def loss(self) -> float:
@@ -107,45 +123,92 @@ class TrialRunner:
         self._flops = flops
         self._bench = bench
         self._race = Race(bench.objective) if early_stopping else None
+        self._later = Later()
         self._grids = run_dir / "grids"
         self._artifacts = artifact_store(run_dir)
 
-    def run(self, trial: optuna.Trial) -> Report:
-        """Evaluate one asked trial and tell it.
+    def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
+        """Ask a trial for the value of every knob."""
+        return self._proposer.space.values_of(trial)
+
+    def begin(self, draft: Draft) -> tuple[optuna.Trial, Proposal | None]:
+        """Make a trial of a draft.
+
+        Returns:
+            The running trial, and what it stands for; None where that cannot be told, and :meth:`run` will say why.
+        """
+        proposal = None
+        try:
+            proposal = self._proposal(draft.values, draft.user_attrs)
+        except Exception:
+            _LOG.debug("no policy of %s", draft.values, exc_info=True)
+        known = {} if proposal is None else {DESCRIPTION: self._description(proposal)}
+        draft = replace(draft, user_attrs={**draft.user_attrs, **known, WORKER: this_worker()})
+        return begin(self._study, draft), proposal
+
+    def run(
+        self, trial: optuna.Trial, asked: Mapping[str, int], known: Trials, proposal: Proposal | None = None
+    ) -> Report:
+        """Evaluate one running trial and tell it.
 
         Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
         trial with the reason in its attribute ``failure``; the next one runs. (A full disk, which the next one
         would meet as well, is raised.) A candidate that computes what an earlier trial's did costs nothing: its
         result is told again, with ``duplicate_of`` set. One that is given up is told as pruned, with the loss of
         its first pictures.
+
+        Args:
+            trial: The trial.
+            asked: Values of its knobs; others are drawn.
+            known: The study, or what it held when the trial began.
+            proposal: What the trial stands for, where that is known and written in it.
         """
         started = time.perf_counter()
-        proposal: Proposal | None = None
         try:
-            proposal = self._proposal(trial)
+            values = self._values(trial, asked)
             if proposal is None:
-                return self._fail(trial, None, "no step count of these knobs is within the budget")
-            self._describe(trial, proposal)
-            result = self._earlier(proposal) or self._evaluate(trial, proposal)
+                proposal = self._proposal(values, trial.user_attrs)
+                if proposal is None:
+                    return self._fail(trial, None, "no step count of these knobs is within the budget")
+                trial.set_user_attr(DESCRIPTION, self._description(proposal))
+            # Again, as columns that people look at.
+            for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
+                self._later.call(trial.storage.set_trial_user_attr, trial._trial_id, name, value)
+            result = self._earlier(proposal, known) or self._evaluate(trial, proposal, known)
             if not math.isfinite(result.loss):
                 return self._fail(trial, proposal, f"its loss is {result.loss}")
-            for name, value in result.scores.items():
-                trial.set_user_attr(name, value)
-            trial.set_user_attr(PICTURES, result.pictures)
-            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
-            # Both must happen before the trial ends: Optuna refuses them afterwards.
-            self._publish(trial, proposal, result)
-            twin = self._twin(trial, proposal) if result.duplicate_of is None else result.duplicate_of
-            if twin is not None:
-                trial.set_user_attr(DUPLICATE_OF, twin)
+            self._later.settle()
+            # Of this trial all but what follows is written, so that what is read now is what others will see.
+            if result.given_up and result.duplicate_of is not None:
+                trial.report(result.loss, step=result.pictures)
+            self._publish(trial, proposal)
+            seen = Snapshot.of(self._study)
+            twin = self._twin(trial, proposal, seen) if result.duplicate_of is None else result.duplicate_of
+            scores: dict[str, Any] = {
+                **result.scores,
+                PICTURES: result.pictures,
+                SKIPPED: result.skipped_flops,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            results = {RESULTS: scores if twin is None else scores | {DUPLICATE_OF: twin}}
+            trial.set_user_attr(RESULTS, results[RESULTS])
+            # All but the note must be written before the trial ends: Optuna refuses it afterwards.
+            self._later.settle()
         except Exception as error:
+            self._later.drop()
             if concerns_all(error):
                 raise
             _LOG.debug("trial %d failed", trial.number, exc_info=True)
             failure = f"{type(error).__name__}: {error}"
+        except BaseException:
+            self._later.drop()
+            raise
         else:
-            self._tell(trial, result)
-            return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, twin)
+            state = TrialState.PRUNED if result.given_up else TrialState.COMPLETE
+            end(self._study, trial, state, result.loss)
+            self._note(trial, proposal, result)
+            known = seen.ended(trial, state, result.loss, results)
+            return Report(trial.number, proposal, result.loss, result.pictures, result.given_up, twin, known=known)
         # Outside of the handler, whose traceback keeps the candidate's tensors alive.
         if self._prefixes is not None:
             # Memory may be what was lacking.
@@ -155,27 +218,40 @@ class TrialRunner:
             torch.cuda.empty_cache()
         return self._fail(trial, proposal, failure)
 
-    def _proposal(self, trial: optuna.Trial) -> Proposal | None:
-        """What the trial's knobs stand for, or the policy that a local search queued with them."""
-        values = self._proposer.space.values_of(trial)
-        if REFINES in trial.user_attrs:
-            return self._proposer.explicit(policy_from_dict(json.loads(trial.user_attrs[POLICY])), values)
+    def settle(self) -> None:
+        """Wait until all is written."""
+        self._later.settle()
+
+    def _values(self, trial: optuna.Trial, asked: Mapping[str, int]) -> Mapping[str, int]:
+        """Values of all knobs of a trial, which become its parameters."""
+        knobs = self._proposer.space.knobs
+        if trial.params or asked.keys() != {knob.name for knob in knobs}:
+            return self.knobs(trial)
+        for knob in knobs:
+            ends = IntDistribution(knob.low, knob.high)
+            self._later.call(trial.storage.set_trial_param, trial._trial_id, knob.name, asked[knob.name], ends)
+        return asked
+
+    def _proposal(self, values: Mapping[str, int], origin: Mapping[str, Any]) -> Proposal | None:
+        """What knobs stand for, or the policy that a local search derived from one of theirs."""
+        if REFINES in origin:
+            return self._proposer.explicit(policy_from_dict(origin[DESCRIPTION][POLICY]), values)
         return self._proposer.propose(values)
 
-    def _evaluate(self, trial: optuna.Trial, proposal: Proposal) -> _Result:
-        best = self._best()
+    def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
+        best = self._best(known)
 
         def lost(partial: Evaluation) -> bool:
             return self._race is not None and self._race.lost(trial, partial, best)
 
         outcome = self._bench.outcome(proposal.policy, lost)
-        trial.set_user_attr(SKIPPED, self._skipped(proposal.policy))
+        skipped = self._skipped(proposal.policy)
         save_grid(outcome.preview, self._grid(proposal.policy))
         made = len(outcome.evaluation.alignment)
         objective = self._bench.objective.head(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
         scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
-        return _Result(scores, made, given_up=made < len(self._bench.prompts))
+        return _Result(scores, made, given_up=made < len(self._bench.prompts), skipped_flops=skipped)
 
     def _skipped(self, policy: Policy) -> int:
         """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""
@@ -184,76 +260,72 @@ class TrialRunner:
         uses = [use for use in self._prefixes.take_uses() if use.policy == policy.key]
         return sum(self._flops(policy, use.skipped) * use.pictures for use in uses)
 
-    def _earlier(self, proposal: Proposal) -> _Result | None:
+    def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
         """What the first trial that computed the same scored."""
         plan = self._proposer.plan(proposal.policy)
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-            if trial.user_attrs.get(PLAN) == plan and DUPLICATE_OF not in trial.user_attrs:
-                scores = {name: float(trial.user_attrs[name]) for name in _SHARED}
+        for trial in known.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            given = attributes(trial)
+            if given.get(PLAN) == plan and not is_repetition(trial):
+                scores = {name: float(given[name]) for name in _SHARED}
                 given_up = trial.state is TrialState.PRUNED
-                return _Result(scores, trial.user_attrs[PICTURES], given_up, trial.number)
+                return _Result(scores, given[PICTURES], given_up, trial.number)
         return None
 
-    def _twin(self, trial: optuna.Trial, proposal: Proposal) -> int | None:
+    def _twin(self, trial: optuna.Trial, proposal: Proposal, seen: Trials) -> int | None:
         """A trial that computed the same at the same time, on another machine, and counts instead of this one."""
         plan = self._proposer.plan(proposal.policy)
-        for other in self._study.get_trials(deepcopy=False):
-            if other.number == trial.number or other.user_attrs.get(PLAN) != plan or DUPLICATE_OF in other.user_attrs:
+        for other in seen.get_trials(deepcopy=False):
+            if other.number == trial.number or attributes(other).get(PLAN) != plan or is_repetition(other):
                 continue
             sooner = other.state is TrialState.RUNNING and other.number < trial.number
             if sooner or other.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 return other.number
         return None
 
-    def _best(self) -> Evaluation | None:
+    def _best(self, known: Trials) -> Evaluation | None:
         """All pictures of the best candidate so far, unless another machine holds them."""
-        best = next(iter(ranked(self._study)), None)
+        best = next(iter(ranked(known)), None)
         kept = None if best is None else self._bench.kept(policy_of(best))
         return None if kept is None else kept.evaluation
-
-    def _tell(self, trial: optuna.Trial, result: _Result) -> None:
-        if not result.given_up:
-            self._study.tell(trial, result.loss)
-            return
-        if result.duplicate_of is not None:
-            trial.report(result.loss, step=result.pictures)
-        self._study.tell(trial, state=TrialState.PRUNED)
 
     def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:
         _LOG.warning("trial %d failed: %s", trial.number, reason)
         trial.set_user_attr(FAILURE, reason[:2000])
-        self._study.tell(trial, state=TrialState.FAIL)
+        end(self._study, trial, TrialState.FAIL)
         return Report(trial.number, proposal, None, reason=reason)
 
-    def _describe(self, trial: optuna.Trial, proposal: Proposal) -> None:
+    def _description(self, proposal: Proposal) -> dict[str, Any]:
         policy, cost = proposal.policy, proposal.cost
-        attributes: dict[str, Any] = {
-            POLICY: json.dumps(policy.to_dict()),
+        description: dict[str, Any] = {
+            POLICY: policy.to_dict(),
             POLICY_ID: policy.id,
             POLICY_KEY: policy.key,
             PLAN: self._proposer.plan(policy),
             "values": dict(proposal.values),
-            "relative_cost": cost.relative,
+            RELATIVE_COST: cost.relative,
             "flops": cost.flops,
             "memory_bytes": cost.memory_bytes,
         }
-        if cost.latency_ms is not None:
-            attributes["latency_ms"] = round(cost.latency_ms, 3)
-        for name, value in attributes.items():
-            trial.set_user_attr(name, value)
+        return description if cost.latency_ms is None else description | {"latency_ms": round(cost.latency_ms, 3)}
 
-    def _publish(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
-        from optuna_dashboard import save_note
-
+    def _publish(self, trial: optuna.Trial, proposal: Proposal) -> None:
         grid = self._grid(proposal.policy)
         if grid.is_file():
-            upload_artifact(
-                artifact_store=self._artifacts, file_path=str(grid), study_or_trial=trial, mimetype="image/png"
-            )
-        note = trial_note(
-            proposal, result.scores, result.pictures, trial.user_attrs.get(RECIPE), given_up=result.given_up
-        )
-        save_note(trial, note)
+            upload = functools.partial(upload_artifact, artifact_store=self._artifacts, mimetype="image/png")
+            self._later.call(functools.partial(upload, file_path=str(grid), study_or_trial=trial))
+
+    def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
+        """As optuna-dashboard's ``save_note`` does, but without reading the notes of all other trials.
+
+        The form in which a note is kept is the dashboard's.
+        """
+        recipe = trial.user_attrs.get(RECIPE)
+        note = trial_note(proposal, result.scores, result.pictures, recipe, given_up=result.given_up)
+        begins = f"dashboard:{trial._trial_id}:note"
+        keep = functools.partial(self._study._storage.set_study_system_attr, self._study._study_id)
+        self._later.call(keep, f"{begins}_ver", 1)
+        for part, start in enumerate(range(0, len(note), _NOTE_PART)):
+            self._later.call(keep, f"{begins}_str:{part}", note[start : start + _NOTE_PART])
 
     def _grid(self, policy: Policy) -> Path:
         return self._grids / f"{policy.key}.png"

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune.errors import Unavailable
 from autotune.search.storage import PatientStorage
-from autotune.search.study import DUPLICATE_OF, FAILURE, RECIPE, put_back
+from autotune.search.study import FAILURE, RECIPE, Trials, is_repetition, put_back
 
 _LOG = logging.getLogger(__name__)
 
 WORKER = "worker"
 """Attribute of a trial: host and process that worked on it."""
+
+SURPLUS = "not_needed"
+"""Attribute of a trial that others, begun at the same moment, made one too many."""
 
 CLOSED = "closed"
 """Attribute of a study in which no further candidate begins."""
@@ -40,7 +44,8 @@ def attended(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     """
     try:
         with _beating(study, trial._trial_id):
-            trial.set_user_attr(WORKER, this_worker())
+            if WORKER not in trial.user_attrs:
+                trial.set_user_attr(WORKER, this_worker())
             yield
     except (KeyboardInterrupt, OSError):
         try:
@@ -54,20 +59,33 @@ def attended(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
         _LOG.warning("trial %d was given to another worker while this one was not heard of; it goes on", trial.number)
 
 
-def retry_abandoned(study: optuna.Study) -> None:
-    """Fail trials whose worker has not given a sign of life for long, and queue each once more."""
-    storage = study._storage
-    if not isinstance(storage, PatientStorage) or not storage.heard_all:
-        return
-    # A worker that died before its first sign of life would never be missed: the trial's silence counts from now on.
-    for trial_id in storage.silent([trial._trial_id for trial in running(study)]):
-        storage.record_heartbeat(trial_id)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        fail_stale_trials(study)
+class Watch:
+    """Looks every now and then for trials whose worker has not given a sign of life for long."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._looked = -float("inf")
+        self._silent: set[int] | None = None
+
+    def retry_abandoned(self) -> None:
+        """Fail such trials, and queue each once more, unless all was well a moment ago."""
+        storage = self._study._storage
+        if not isinstance(storage, PatientStorage) or not storage.heard_all:
+            return
+        if time.monotonic() - self._looked < storage.interval / 2:
+            return
+        self._looked = time.monotonic()
+        # A worker that died before its first sign of life would never be missed: the silence counts from now on.
+        silent = storage.silent([trial._trial_id for trial in running(self._study)])
+        for trial_id in silent if self._silent is None else silent & self._silent:
+            storage.record_heartbeat(trial_id)
+        self._silent = silent
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(self._study)
 
 
-def running(study: optuna.Study) -> list[FrozenTrial]:
+def running(study: Trials) -> list[FrozenTrial]:
     """Trials that somebody works on, or did when he died."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
@@ -85,7 +103,7 @@ def surplus(study: optuna.Study, number: int, trials: int) -> bool:
         each
         for each in everything
         if (each.state is TrialState.RUNNING and each.number < number)
-        or ((each.state in ended or FAILURE in each.user_attrs) and DUPLICATE_OF not in each.user_attrs)
+        or ((each.state in ended or FAILURE in each.user_attrs) and not is_repetition(each))
     ]
     return len(counted) >= trials
 
@@ -122,18 +140,18 @@ def _beating(study: optuna.Study, trial_id: int) -> Iterator[None]:
     if not isinstance(storage, PatientStorage):
         yield
         return
-    seconds = storage.get_heartbeat_interval()
+    seconds = storage.interval
     ended = threading.Event()
 
     def beat(storage: PatientStorage) -> None:
-        while not ended.is_set():
+        # None of those who look for silent trials takes one as young as this.
+        while not ended.wait(seconds):
             try:
                 storage.record_heartbeat(trial_id)
             except StorageInternalError as error:
                 # The next one may get through, and nobody takes the trial before the database was back for a while.
                 storage.was_away()
                 _LOG.debug("no sign of life of trial %d: %s", trial_id, error)
-            ended.wait(seconds)
 
     thread = threading.Thread(target=beat, args=(storage,), name=f"signs of life of trial {trial_id}", daemon=True)
     thread.start()

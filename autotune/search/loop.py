@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
@@ -10,15 +11,27 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.search.bench import Bench
-from autotune.search.evaluate import TrialRunner
+from autotune.search.draft import draw
+from autotune.search.evaluate import RELATIVE_COST, TrialRunner
 from autotune.search.interrupts import checkpoint, pause
-from autotune.search.liveness import attended, close, is_closed, retry_abandoned, running, surplus
+from autotune.search.liveness import SURPLUS, Watch, attended, close, is_closed, running, surplus
 from autotune.search.progress import Progress
 from autotune.search.racing import pruner
 from autotune.search.refine import Refiner
 from autotune.search.samplers import sampler_for
 from autotune.search.setup import Setup
-from autotune.search.study import DUPLICATE_OF, POLICY_ID, evaluated, finished, waiting, waiting_recipes
+from autotune.search.study import (
+    POLICY_ID,
+    Snapshot,
+    attributes,
+    claim,
+    end,
+    evaluated,
+    finished,
+    is_repetition,
+    waiting,
+    waiting_recipes,
+)
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
@@ -30,6 +43,8 @@ _REPEATS_UNTIL_EXHAUSTED = 60
 
 # How often to look whether others have finished.
 _POLL_SECONDS = 0.5
+# How often to look whether somebody else has closed the study.
+_LOOK_SECONDS = 5.0
 
 
 def explore(
@@ -97,33 +112,54 @@ def search(
     progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     for earlier in done:
         if earlier.state is TrialState.COMPLETE:
-            progress.best(earlier.values[0], earlier.user_attrs["relative_cost"], earlier.user_attrs[POLICY_ID])
-    started = time.monotonic()
+            given = attributes(earlier)
+            progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
+    watch = Watch(study)
+    started, looked, closed = time.monotonic(), -float("inf"), False
+    known: Snapshot | None = None
     while True:
         checkpoint()
-        retry_abandoned(study)
-        ended, spent = finished(study), time.monotonic() - started
-        candidates = len(evaluated(study))
-        repeats = sum(1 for _ in takewhile(lambda each: DUPLICATE_OF in each.user_attrs, reversed(ended)))
-        if spent >= timeout or repeats >= _REPEATS_UNTIL_EXHAUSTED:
+        watch.retry_abandoned()
+        now, known = known or Snapshot.of(study), None
+        ended, spent = finished(now), time.monotonic() - started
+        candidates = len(evaluated(now))
+        repeats = sum(1 for _ in takewhile(is_repetition, reversed(ended)))
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            looked, closed = time.monotonic(), is_closed(study)
+        if not closed and (spent >= timeout or repeats >= _REPEATS_UNTIL_EXHAUSTED):
             close(study)
-        over = candidates >= trials or is_closed(study)
-        if not waiting_recipes(study):
-            others = len(running(study))
+            closed = True
+        over = candidates >= trials or closed
+        others = len(running(now))
+        if not waiting_recipes(now):
             if over and not others:
+                runner.settle()
                 return
             if over or candidates + others >= trials:
                 progress.others(others)
                 pause(_POLL_SECONDS)
                 continue
-        late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-        if refiner is not None and late and not waiting(study):
-            refiner.queue(study)
         study.sampler = sampler_for(sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
-        trial = study.ask()
-        if surplus(study, trial.number, trials):
-            study.tell(trial, state=TrialState.FAIL)
+        values: Mapping[str, int]
+        queued, proposal = waiting(now), None
+        if queued:
+            claimed = claim(study, queued)
+            if claimed is None:
+                continue
+            trial, values = claimed
+        else:
+            late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
+            draft = refiner.draft(now) if refiner is not None and late else None
+            draft = draft or draw(study.sampler, runner.knobs, now.get_trials())
+            values = draft.values
+            trial, proposal = runner.begin(draft)
+        begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)
+        if candidates + others + begun_meanwhile >= trials and surplus(study, trial.number, trials):
+            trial.set_user_attr(SURPLUS, True)
+            end(study, trial, TrialState.FAIL)
             continue
         progress.candidate(trial.number, pictures)
         with attended(study, trial):
-            progress.report(runner.run(trial))
+            report = runner.run(trial, values, now, proposal)
+            known = report.known
+            progress.report(report)

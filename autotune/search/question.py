@@ -24,7 +24,7 @@ from autotune.search.loop import explore
 from autotune.search.progress import Progress
 from autotune.search.proposals import Proposer
 from autotune.search.setup import Setup
-from autotune.search.study import enqueue_recipes, evaluated, open_study, ranked
+from autotune.search.study import attributes, enqueue_recipes, evaluated, open_study, ranked
 from autotune.search.ways import BOTH, WAYS, known_recipes, proposer_for
 
 BUDGETS = ("15%", "25%", "40%", "60%", "80%", "100%")
@@ -145,7 +145,7 @@ class _Searches:
             return Cell(proposer, None, f"the cheapest takes {100 * least:.3g} %")
         known = [(recipe.name, recipe.proposal.values) for recipe in known_recipes(way, proposer)]
         for study in before:
-            known += [(f"best of {study.study_name}", best.user_attrs["values"]) for best in ranked(study)[:1]]
+            known += [(f"best of {study.study_name}", attributes(best)["values"]) for best in ranked(study)[:1]]
         setup = self._restricted(proposer, budget)
         name = default_study_name(f"{self.name}-explain-{way}", str(budget))
         study = open_study(name, self.url, setup.configuration)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 
-import optuna
 from optuna.trial import FrozenTrial
 
 from autotune.policy import CacheRule, Policy
+from autotune.search.draft import Draft
 from autotune.search.evaluate import PLAN
 from autotune.search.proposals import Proposer
 from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_progress, progress_of
-from autotune.search.study import POLICY, REFINES, digest, evaluated, policy_of, ranked
+from autotune.search.study import Trials, attributes, digest, evaluated, policy_of, ranked, refining
 from search_spaces import moved
 
 Units = tuple[tuple[str, ...], ...]
@@ -25,7 +24,7 @@ _MOST_MOVES = 2
 
 
 class Refiner:
-    """Queues neighbours of the best candidate so far.
+    """Proposes neighbours of the best candidate so far.
 
     Args:
         proposer: Prices them; none is over the budget.
@@ -40,20 +39,21 @@ class Refiner:
         self._measure = measure
         self._measured: dict[Units, Sensitivity] = {}
 
-    def queue(self, study: optuna.Study) -> bool:
-        """Queue a neighbour of the best candidate that the study does not have; False where none was found."""
+    def draft(self, study: Trials) -> Draft | None:
+        """A neighbour of the best candidate that the study does not have, as a trial to be; None where none was found.
+
+        The knobs that it came from stand for it where samplers learn.
+        """
         best = next(iter(ranked(study)), None)
         policy = None if best is None else next(self._new(study, best), None)
         if best is None or policy is None:
-            return False
-        # The knobs it came from stand for it where samplers learn.
-        study.enqueue_trial(best.params, user_attrs={REFINES: best.number, POLICY: json.dumps(policy.to_dict())})
-        return True
+            return None
+        return Draft(best.params, user_attrs=refining(best.number, policy.to_dict()))
 
-    def _new(self, study: optuna.Study, best: FrozenTrial) -> Iterator[Policy]:
+    def _new(self, study: Trials, best: FrozenTrial) -> Iterator[Policy]:
         """Neighbours within the budget that no trial has computed."""
         tried = evaluated(study)
-        known = {trial.user_attrs.get(PLAN) for trial in tried}
+        known = {attributes(trial).get(PLAN) for trial in tried}
         draw = random.Random(digest([self._seed, len(tried)]))
         for policy in self._neighbours(policy_of(best), draw):
             proposal = self._proposer.explicit(policy, best.params)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from autotune.search.evaluate import PICTURES, SKIPPED
+from autotune.search.study import attributes
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ def spending(trials: Iterable[FrozenTrial], pictures: int) -> Spending:
         trials: Failed ones count for nothing.
         pictures: How many a candidate has at most.
     """
-    found = [trial for trial in trials if PICTURES in trial.user_attrs]
-    made = sum(trial.user_attrs[PICTURES] for trial in found)
-    skipped = sum(trial.user_attrs.get(SKIPPED, 0) for trial in found)
-    plain = sum(trial.user_attrs[PICTURES] * trial.user_attrs["flops"] for trial in found)
-    return Spending(
-        len(found), made, plain - skipped, skipped, sum(pictures * trial.user_attrs["flops"] for trial in found)
-    )
+    found = [given for given in map(attributes, trials) if PICTURES in given]
+    made = sum(given[PICTURES] for given in found)
+    skipped = sum(given.get(SKIPPED, 0) for given in found)
+    plain = sum(given[PICTURES] * given["flops"] for given in found)
+    return Spending(len(found), made, plain - skipped, skipped, sum(pictures * given["flops"] for given in found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import os
@@ -17,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import bindparam, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from autotune.errors import InputError, Unavailable, reason_of
 from autotune.search.interrupts import checkpoint, pause
@@ -36,6 +37,9 @@ _MISSED = 3
 
 # SQLite lets a writer wait for readers such as a dashboard; by default it gives up after five seconds.
 _BUSY_SECONDS = 30
+# Servers, and what lies between, drop connections that were idle for minutes.
+_STALE_SECONDS = 120
+_OPENINGS = 8
 _LONGEST_PAUSE = 5.0
 
 
@@ -51,11 +55,30 @@ class PatientStorage(_CachedStorage):
         super().__init__(backend)
         self.shown_url = shown(str(backend.url))
         self._away_until = -float("inf")
+        self._made: FrozenTrial | None = None
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial that this process has just made is not read again."""
+        made, self._made = self._made, None
+        if made is not None and made._trial_id == trial_id:
+            return made
+        return super().get_trial(trial_id)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial_id = super().create_new_trial(study_id, template_trial)
+        _, number = self._trial_id_to_study_id_and_number[trial_id]
+        self._made = copy.deepcopy(self._studies[study_id].trials[number])
+        return trial_id
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two signs of life of a trial."""
+        return float(_heartbeat_seconds())
 
     @property
     def grace_period(self) -> float:
         """Seconds without a sign of life after which a trial's worker counts as dead."""
-        return float(_MISSED * _heartbeat_seconds())
+        return _MISSED * self.interval
 
     def was_away(self) -> None:
         """Note that the database does not answer, so that nobody could give a sign of life."""
@@ -91,25 +114,41 @@ def open_storage(url: str, when_dead: Callable[[optuna.Study, FrozenTrial], None
     Raises:
         InputError: it cannot be opened.
     """
-    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    # Asking before every transaction whether the connection still lives would take as long as a short one does.
+    arguments: dict[str, Any] = {"pool_pre_ping": False, "pool_recycle": _STALE_SECONDS}
     if url.startswith("sqlite"):
         arguments = {"connect_args": {"timeout": _BUSY_SECONDS}}
     seconds = _heartbeat_seconds()
+
+    # Of several that open an empty database at once, all but one find that its tables have just been made.
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(_made_by_others),
+        wait=tenacity.wait_random(0.1, 1),
+        stop=tenacity.stop_after_attempt(_OPENINGS),
+        reraise=True,
+    )
+    def opened() -> RDBStorage:
+        return RDBStorage(
+            url,
+            engine_kwargs=dict(arguments),
+            heartbeat_interval=seconds,
+            grace_period=_MISSED * seconds,
+            heartbeat_stale_trial_callback=when_dead,
+        )
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            backend = RDBStorage(
-                url,
-                engine_kwargs=arguments,
-                heartbeat_interval=seconds,
-                grace_period=_MISSED * seconds,
-                heartbeat_stale_trial_callback=when_dead,
-            )
-        return PatientStorage(backend)
+            return PatientStorage(opened())
     except Exception as error:
         raise InputError(
             f"the storage {shown(url)} cannot be opened ({_reason(error)}); give another --storage"
         ) from error
+
+
+def _made_by_others(error: BaseException) -> bool:
+    """Whether a table was not there a moment ago, and is now."""
+    return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and "already exists" in str(error))
 
 
 def shown(url: str) -> str:
@@ -219,4 +258,4 @@ _OWN = {"remove_session", "get_heartbeat_interval", "get_heartbeat_stale_trial_c
 for _name in [name for name in dir(BaseStorage) if not name.startswith("_") and name not in _OWN] + [
     "_get_stale_trial_ids"
 ]:
-    setattr(PatientStorage, _name, _patient(getattr(_CachedStorage, _name)))
+    setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.errors import InputError
 from autotune.policy import Policy, policy_from_dict
+from autotune.search.draft import Draft
 from autotune.search.storage import open_storage, shown
+
+_LOG = logging.getLogger(__name__)
 
 CONFIG = "config"
 DUPLICATE_OF = "duplicate_of"
@@ -27,8 +31,15 @@ RECIPE = "recipe"
 REFINES = "refines"
 POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
+DESCRIPTION, RESULTS = "description", "results"
+"""Attributes of a trial that hold many in one, since each costs a database a transaction; see :func:`attributes`."""
+
+_FORMAT = "format"
+# Of what a study holds; another one cannot be read.
+_VERSION = 2
+
 # What a trial was queued with.
-_ORIGIN = (RECIPE, REFINES, POLICY)
+_ORIGIN = (RECIPE, REFINES)
 # The same, as Optuna notes it, and how often the trial was tried.
 _ASKED, _HISTORY = "fixed_params", ("failed_trial", "retry_history")
 
@@ -117,13 +128,25 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
             raise InputError(
                 f"the study {name!r} in {shown(url)} was not made by this program; choose another --study-name"
             )
+        study.set_user_attr(_FORMAT, _VERSION)
         study.set_user_attr(CONFIG, wanted)
-    elif stored != wanted:
+        return study
+    check_format(study)
+    if stored != wanted:
         raise InputError(
             f"the study {name!r} cannot be resumed: {difference(stored, wanted)};"
             " repeat the command that made it, or choose another --study-name"
         )
     return study
+
+
+def check_format(study: optuna.Study) -> None:
+    """Raise InputError where another version of this program kept its trials in another form."""
+    if CONFIG in study.user_attrs and study.user_attrs.get(_FORMAT) != _VERSION:
+        raise InputError(
+            f"the study {study.study_name!r} was made by another version of this program, which kept trials in another"
+            " form; repeat the search under another --study-name, or use that version"
+        )
 
 
 def put_back(study: optuna.Study, number: int) -> None:
@@ -157,10 +180,13 @@ def _asked(trial: FrozenTrial) -> dict[str, Any]:
 
 def _origin(trial: FrozenTrial) -> dict[str, Any]:
     kept = {name: trial.user_attrs[name] for name in _ORIGIN if name in trial.user_attrs}
-    if REFINES not in kept:
-        # Of other trials the policy follows from the knobs.
-        kept.pop(POLICY, None)
-    return kept
+    # Of other trials the policy follows from the knobs.
+    return kept | refining(kept[REFINES], attributes(trial)[POLICY]) if REFINES in kept else kept
+
+
+def refining(number: int, policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a trial to come, whose policy was derived from trial ``number``'s."""
+    return {REFINES: number, DESCRIPTION: {POLICY: policy}}
 
 
 def _with_number(study: optuna.Study, number: int) -> FrozenTrial:
@@ -177,7 +203,71 @@ def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[st
         study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=name not in lost)
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
+class Trials(Protocol):
+    """A study, or what it held at one moment."""
+
+    def get_trials(self, deepcopy: bool = ..., states: Container[TrialState] | None = ...) -> list[FrozenTrial]: ...
+
+
+class Snapshot:
+    """What a study holds now, for several questions that one look at the storage answers."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        self._trials = trials
+
+    @staticmethod
+    def of(study: optuna.Study) -> Snapshot:
+        return Snapshot(study.get_trials(deepcopy=False))
+
+    def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def ended(self, trial: optuna.Trial, state: TrialState, loss: float, given: Mapping[str, Any]) -> Snapshot:
+        """The same once a running trial of it has ended, which saves another look."""
+        (running,) = (each for each in self._trials if each.number == trial.number)
+        told = copy.copy(running)
+        told.state, told.values, told.user_attrs = state, [loss], {**running.user_attrs, **given}
+        return Snapshot([told if each is running else each for each in self._trials])
+
+
+def begin(study: optuna.Study, draft: Draft) -> optuna.Trial:
+    """Make a running trial of a draft in one transaction.
+
+    Its knobs are not among its parameters yet, but would be should it be retried.
+    """
+    system_attrs = {_ASKED: dict(draft.values), **draft.system_attrs}
+    template = create_trial(state=TrialState.RUNNING, user_attrs=dict(draft.user_attrs), system_attrs=system_attrs)
+    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
+
+
+def claim(study: optuna.Study, queued: Sequence[FrozenTrial]) -> tuple[optuna.Trial, dict[str, Any]] | None:
+    """The first of the queued trials that no other worker takes at the same moment, and the knob values it asks for."""
+    for trial in queued:
+        try:
+            if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return optuna.Trial(study, trial._trial_id), _asked(trial)
+        except UpdateFinishedTrialError:
+            _LOG.debug("trial %d has been taken and has ended", trial.number)
+    return None
+
+
+def end(study: optuna.Study, trial: optuna.Trial, state: TrialState, loss: float | None = None) -> None:
+    """As ``study.tell``, which reads the trial first."""
+    study._storage.set_trial_state_values(trial._trial_id, state, None if loss is None else [loss])
+
+
+def attributes(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+    """All that a trial says of its candidate: what it is and, where it came to that, what it scored."""
+    given = trial.user_attrs
+    return {**given, **given.get(DESCRIPTION, {}), **given.get(RESULTS, {})}
+
+
+def is_repetition(trial: FrozenTrial) -> bool:
+    """Whether the trial computed what another had."""
+    return DUPLICATE_OF in trial.user_attrs.get(RESULTS, {})
+
+
+def finished(study: Trials) -> list[FrozenTrial]:
     """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     return [trial for trial in trials if not _cut_off(trial)]
@@ -187,12 +277,12 @@ def _cut_off(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.FAIL and FAILURE not in trial.user_attrs
 
 
-def evaluated(study: optuna.Study) -> list[FrozenTrial]:
+def evaluated(study: Trials) -> list[FrozenTrial]:
     """Finished trials that cost an evaluation: all but duplicates of earlier ones."""
-    return [trial for trial in finished(study) if DUPLICATE_OF not in trial.user_attrs]
+    return [trial for trial in finished(study) if not is_repetition(trial)]
 
 
-def ranked(study: optuna.Study) -> list[FrozenTrial]:
+def ranked(study: Trials) -> list[FrozenTrial]:
     """Trials with a score of all pictures, one for every policy, best first."""
     complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE]
     return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
@@ -200,18 +290,17 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
 
 def policy_of(trial: FrozenTrial) -> Policy:
     """The policy that a trial evaluated."""
-    return policy_from_dict(json.loads(trial.user_attrs[POLICY]), f"trial {trial.number}")
+    return policy_from_dict(attributes(trial)[POLICY], f"trial {trial.number}")
 
 
-def waiting(study: optuna.Study) -> int:
+def waiting(study: Trials) -> list[FrozenTrial]:
     """Queued trials that have not begun."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
 
-def waiting_recipes(study: optuna.Study) -> int:
+def waiting_recipes(study: Trials) -> int:
     """Queued trials of known recipes that have not begun."""
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return sum(RECIPE in trial.user_attrs for trial in waiting)
+    return sum(RECIPE in trial.user_attrs for trial in waiting(study))
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

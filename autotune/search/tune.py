@@ -42,7 +42,7 @@ from autotune.search.references import own_reference
 from autotune.search.setup import PREFIX_MEMORY, Examples, Prompts, Ranges, Setup, prepare
 from autotune.search.showcase import keep_showcase
 from autotune.search.spending import Spending, spending
-from autotune.search.study import POLICY_KEY, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
+from autotune.search.study import POLICY_KEY, attributes, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
 from autotune.search.timing import time_policies
 
 _LOG = logging.getLogger(__name__)
@@ -472,7 +472,7 @@ def _last_round(
     fewer_steps = setup.recipes[0].proposal.policy
     candidates = best_trials(studies, FINALISTS, exclude=fewer_steps, within=setup.proposer.allows)
     progress.stage("the best candidates and fewer steps on held-out prompts", len(bench.prompts))
-    trial = next((t.number for t in evaluated(study) if t.user_attrs.get(POLICY_KEY) == fewer_steps.key), None)
+    trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == fewer_steps.key), None)
     finalists = judge(bench, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch

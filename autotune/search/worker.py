@@ -20,7 +20,7 @@ from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.setup import SEEDS_APART, Setup, prepare
 from autotune.search.storage import open_storage, shown
-from autotune.search.study import CONFIG, difference, digest, retry_once
+from autotune.search.study import CONFIG, check_format, difference, digest, retry_once
 from autotune.search.tune import bench_for, quiet_optuna
 
 _POLL_SECONDS = 1.0
@@ -54,6 +54,7 @@ def studies_of(url: str, name: str) -> list[Invited]:
         found = [optuna.load_study(study_name=each, storage=storage) for each in names]
     invited = [Invited(study, invitation_to(study)) for study in found]
     for each in invited:
+        check_format(each.study)
         if each.invitation.alone:
             raise InputError(f"workers cannot join the study {name!r}: {each.invitation.alone}")
         if each.invitation.version != autotune.__version__:

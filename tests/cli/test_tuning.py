@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from autotune.loading import load_policy
+from autotune.search.study import is_repetition
 
 from .conftest import Finished
 
@@ -73,7 +74,7 @@ def test_interrupted_resumed_exported_and_not_mixed_up_with_another_search(
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{database}")
     trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{database}").get_trials()
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    assert len([trial for trial in complete if "duplicate_of" not in trial.user_attrs]) == TRIALS
+    assert len([trial for trial in complete if not is_repetition(trial)]) == TRIALS
     assert not [trial for trial in trials if trial.state is TrialState.RUNNING]
 
     policy = load_policy(tmp_path / "run" / "policy.json")

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
 from autotune.search.evaluate import PLAN
-from autotune.search.liveness import WORKER
-from autotune.search.study import FAILURE, RECIPE, evaluated, sqlite_url
+from autotune.search.liveness import SURPLUS, WORKER
+from autotune.search.study import FAILURE, RECIPE, attributes, evaluated, sqlite_url
 
 from . import world
 
@@ -26,7 +26,7 @@ def whole(url: str, trials: int = TRIALS) -> list[FrozenTrial]:
     """All trials of the study in which exactly ``trials`` candidates have been evaluated."""
     study = optuna.load_study(study_name=world.STUDY, storage=url)
     assert len(evaluated(study)) == trials
-    counted = Counter(trial.user_attrs[PLAN] for trial in evaluated(study))
+    counted = Counter(attributes(trial)[PLAN] for trial in evaluated(study))
     assert set(counted.values()) == {1}, "no candidate counts twice"
     everything = study.get_trials()
     assert {trial.state for trial in everything} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
@@ -34,7 +34,7 @@ def whole(url: str, trials: int = TRIALS) -> list[FrozenTrial]:
     # What was cut off came again.
     ended = [trial for trial in everything if trial.state is not TrialState.FAIL]
     for trial in everything:
-        if trial.state is TrialState.FAIL and WORKER in trial.user_attrs:
+        if trial.state is TrialState.FAIL and WORKER in trial.user_attrs and SURPLUS not in trial.user_attrs:
             assert FAILURE not in trial.user_attrs
             asked = trial.system_attrs.get("fixed_params", {}) | trial.params
             again = [other for other in ended if asked.items() <= other.params.items()]

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
 from autotune.search.liveness import WORKER
+from autotune.search.storage import open_storage
 from autotune.search.study import FAILURE, evaluated
+from studies.postgres import Server
 
 from . import world
-from .postgres import Server
 from .test_killed import whole
 
 TRIALS = 30
@@ -46,7 +49,7 @@ def started(
     tuner = process(world.tuner, model, tmp_path / "tuner", changes, SECONDS)
 
     def published() -> bool:
-        names = optuna.get_all_study_names(RDBStorage(postgresql.url))
+        names = optuna.get_all_study_names(open_storage(postgresql.url))
         return bool(names) and "trials" in optuna.load_study(study_name=names[0], storage=postgresql.url).user_attrs
 
     until(published)
@@ -59,6 +62,23 @@ def started(
 def _pid(trial: FrozenTrial) -> int | None:
     worker = trial.user_attrs.get(WORKER)
     return worker and int(worker.rpartition(":")[2])
+
+
+def test_many_open_an_empty_database_at_once(postgresql: Server) -> None:
+    server = sqlalchemy.create_engine(postgresql.url, isolation_level="AUTOCOMMIT")
+    for name in ("first", "second", "third"):
+        with server.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        url = server.url.set(database=name).render_as_string()
+        together = threading.Barrier(4)
+
+        def opened(_: int, url: str = url, together: threading.Barrier = together) -> int:
+            together.wait()
+            return len(open_storage(url).get_all_studies())
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(opened, range(4))) == [0] * 4
+    server.dispose()
 
 
 @pytest.mark.slow

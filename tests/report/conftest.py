@@ -73,10 +73,9 @@ def _another(trial: optuna.trial.FrozenTrial, number: int) -> optuna.trial.Froze
     known: dict[str, Any] = {"params": params, "distributions": trial.distributions}
     if number % 50 == 0:
         return create_trial(state=TrialState.FAIL, user_attrs=given | {"failure": "no memory left"}, **known)
-    if number % 20 == 0:
-        given["duplicate_of"] = trial.number
     loss = 0.05 * sum(params.values()) / len(params) + chance.gauss(0, 0.05)
-    given |= {"loss": loss, "loss_low": loss - 0.04, "loss_high": loss + 0.05}
+    results = given["results"] | {"loss": loss, "loss_low": loss - 0.04, "loss_high": loss + 0.05}
+    given["results"] = results if number % 20 else results | {"duplicate_of": trial.number}
     given["relative_cost"] = 0.4 - 0.1 * chance.random() ** 3
     return create_trial(value=loss, user_attrs=given, **known)
 

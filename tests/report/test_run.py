@@ -14,6 +14,7 @@ from autotune.report.importance import importance_of
 from autotune.report.page import plan_of, provenance, render, snippet, view_of
 from autotune.report.run import read_run, study_url
 from autotune.search.outline import FILE, read_outline
+from autotune.search.study import attributes
 from autotune.search.tune import TuneResult
 
 from .conftest import TRIALS, url
@@ -25,7 +26,7 @@ def test_a_finished_run_is_read_as_the_search_saw_it(whole: TuneResult) -> None:
     assert run.last_round is not None and run.last_round.exported.policy.key == whole.policy.key
     assert [each.number for each in run.evaluated] == [trial.number for trial in whole.study.trials]
     best = min(whole.study.trials, key=lambda trial: trial.value or 0)
-    assert run.best is not None and run.policy_of(run.best).key == best.user_attrs["policy_key"]
+    assert run.best is not None and run.policy_of(run.best).key == attributes(best)["policy_key"]
 
 
 def test_cost_in_parts_is_the_price_of_the_exported_policy(whole: TuneResult) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import sqlite3
 import threading
 import warnings
@@ -16,11 +18,11 @@ from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 
 from autotune.cost import Pricer, Profile
-from autotune.errors import InputError
+from autotune.errors import InputError, Unavailable
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.interrupts import Interrupted
-from autotune.search.study import evaluated, finished, policy_of, sqlite_url
+from autotune.search.study import attributes, evaluated, finished, policy_of, sqlite_url
 from autotune.search.tune import TuneResult, tune, tune_budgets
 from search_spaces import space_for
 from tests.cost.profiles import synthetic_profile
@@ -37,7 +39,7 @@ def states(study: optuna.Study) -> set[TrialState]:
 
 
 def keys(study: optuna.Study) -> list[str]:
-    return [trial.user_attrs["policy_key"] for trial in evaluated(study)]
+    return [attributes(trial)["policy_key"] for trial in evaluated(study)]
 
 
 def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: TuneResult) -> None:
@@ -90,10 +92,10 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
         assert (result.run_dir / "artifacts" / artifacts[0].artifact_id).read_bytes().startswith(b"\x89PNG")
         note = get_note_from_system_attrs(notes, trial._trial_id)
         assert trial.user_attrs["policy_id"] in note["body"] and f"{trial.value:.4f}" in note["body"]
-        attributes = trial.user_attrs
-        assert attributes["policy_id"] == policy_of(trial).id
-        assert attributes["loss"] == trial.value
-        assert {"distance", "alignment", "fidelity", "seconds", "flops", "relative_cost"} <= attributes.keys()
+        known = attributes(trial)
+        assert known["policy_id"] == policy_of(trial).id
+        assert known["loss"] == trial.value
+        assert {"distance", "alignment", "fidelity", "seconds", "flops", "relative_cost"} <= known.keys()
     assert result.study.trials[0].user_attrs["recipe"] == "fewer steps"
     assert len(get_all_artifact_meta(result.study)) == 1
 
@@ -104,12 +106,12 @@ def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictu
     few = {name: (plain[name], plain[name]) for name in fixed} | {"depth": (0, 2), "interval": (1, 3)}
     arguments |= {"trials": 30, "space": few}
     result = tune(pipe, "40%", **arguments)
-    repeats = [trial for trial in result.study.trials if "duplicate_of" in trial.user_attrs]
+    repeats = [trial for trial in result.study.trials if "duplicate_of" in attributes(trial)]
     assert repeats, "thirty candidates of so small a space repeat some"
     for trial in repeats:
-        first = result.study.trials[trial.user_attrs["duplicate_of"]]
+        first = result.study.trials[attributes(trial)["duplicate_of"]]
         assert trial.value == first.value
-        assert trial.user_attrs["plan"] == first.user_attrs["plan"]
+        assert attributes(trial)["plan"] == attributes(first)["plan"]
     assert len(keys(result.study)) == len(set(keys(result.study))) == 30
     # Full run, candidates, then per held-out run one set of pictures, and the clock's.
     evaluated_on_tuning_prompts = pictures.made[: 4 + 1 + 30]
@@ -259,7 +261,7 @@ def test_pictures_that_score_nan_fail_their_trial(
 
     result = tune(pipe, "40%", **arguments | {"scorer": Blind(), "timeout": 0.0})
     (failed,) = (trial for trial in result.study.trials if trial.state is TrialState.FAIL)
-    assert failed.user_attrs["policy_key"] == doomed
+    assert attributes(failed)["policy_key"] == doomed
     assert "not finite" in failed.user_attrs["failure"]
 
 
@@ -355,8 +357,8 @@ def test_a_budget_in_time_and_memory_on_a_target_is_kept_by_every_candidate(
         cost = timed.price(policy_of(trial), 2)
         assert cost.latency_ms is not None and cost.latency_ms <= 0.5 * full
         assert cost.relative <= 0.6 and cost.memory_bytes <= 20_000
-        assert trial.user_attrs["latency_ms"] == pytest.approx(cost.latency_ms, abs=1e-3)
-        assert trial.user_attrs["memory_bytes"] == cost.memory_bytes
+        assert attributes(trial)["latency_ms"] == pytest.approx(cost.latency_ms, abs=1e-3)
+        assert attributes(trial)["memory_bytes"] == cost.memory_bytes
 
     policy = read_policy(result.run_dir / "policy.json")
     assert policy.budget == "50%ms,60%" and policy.cost is not None
@@ -426,8 +428,8 @@ def test_fidelity_needs_no_reference_and_keeps_the_pictures_one_had(
     assert result.policy.quality is not None
     assert result.policy.quality.weights == {"fidelity": 1.0}
     assert not list(arguments["run_dir"].rglob("reference.safetensors"))
-    losses = {trial.user_attrs["policy_key"]: trial.user_attrs for trial in finished(result.study)}
-    ordered = sorted(losses.values(), key=lambda attributes: attributes["loss"])
+    losses = {attributes(trial)["policy_key"]: attributes(trial) for trial in finished(result.study)}
+    ordered = sorted(losses.values(), key=lambda each: each["loss"])
     assert [each["fidelity"] for each in ordered] == sorted(each["fidelity"] for each in ordered)
 
 
@@ -479,15 +481,37 @@ def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictu
     result = tune(pipe, "40%", **arguments)
     pruned = [trial for trial in result.study.trials if trial.state is TrialState.PRUNED]
     assert pruned
-    assert all(32 <= trial.user_attrs["pictures"] < 128 for trial in pruned)
+    assert all(32 <= attributes(trial)["pictures"] < 128 for trial in pruned)
     assert all(run.trial not in {trial.number for trial in pruned} for run in result.finalists.candidates)
     plain = tune(pipe, "40%", **arguments | {"early_stopping": False, "run_dir": arguments["run_dir"] / "plain"})
     assert states(plain.study) == {TrialState.COMPLETE}
     assert result.spending.share < 1
     assert (plain.spending.share, plain.spending.skipped) == (1, 0)
     # What was not given up scored the same.
-    losses = {trial.user_attrs["policy_key"]: trial.value for trial in evaluated(plain.study)}
+    losses = {attributes(trial)["policy_key"]: trial.value for trial in evaluated(plain.study)}
     complete = [trial for trial in evaluated(result.study) if trial.state is TrialState.COMPLETE]
-    compared = [trial for trial in complete if trial.user_attrs["policy_key"] in losses]
+    compared = [trial for trial in complete if attributes(trial)["policy_key"] in losses]
     assert len(compared) >= 3
-    assert all(trial.value == losses[trial.user_attrs["policy_key"]] for trial in compared)
+    assert all(trial.value == losses[attributes(trial)["policy_key"]] for trial in compared)
+
+
+def test_a_disk_that_fills_up_as_the_policy_is_written(
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], whole: TuneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = continued["run_dir"]
+    before = (folder / "policy.json").read_bytes()
+    (folder / "policy.json").unlink()
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "policy.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="No space left on device.*same command"):
+        patch.setattr(os, "replace", full)
+        tune(pipe, "40%", **continued)
+    assert not [path for path in folder.iterdir() if "policy.json" in path.name], "nothing half written is left"
+    tune(pipe, "40%", **continued)
+    written = [json.loads(text) for text in (before, (folder / "policy.json").read_bytes())]
+    assert written[0]["cache"] == written[1]["cache"] and written[0]["steps"] == written[1]["steps"]

