@@ -58,7 +58,7 @@ def _kill_and_finish(
     moments = random.Random(seed)
     for _ in range(kills):
         tuner = process(world.tuner, model, folder, {"trials": TRIALS}, 0.1)
-        tuner.join(moments.uniform(2, 6))
+        tuner.join(moments.uniform(1, 4))
         tuner.kill()
         tuner.join()
     tuner = process(world.tuner, model, folder, {"trials": TRIALS}, 0.1)

@@ -15,7 +15,7 @@ PLOTS = ("optimization_history", "parallel_coordinate", "slice", "edf", "timelin
 ABSENT = "import sys; sys.modules.update(autotune=None, search_spaces=None)\n"
 CHECKS = f"""
 assert study.best_value == min(trial.value for trial in study.trials if trial.value is not None)
-assert len(study.trials) >= 12 and study.best_trial.user_attrs["loss"] == study.best_value
+assert len(study.trials) >= 12 and study.best_trial.user_attrs["results"]["loss"] == study.best_value
 for name in {PLOTS}:
     assert getattr(optuna.visualization, "plot_" + name)(study).data, name
 """
