@@ -23,7 +23,7 @@ from tests.readme import ROOT, commands
 
 PACKAGES = ("autotune", "search_spaces")
 # Fewer steps, pictures and candidates than the README's: the way is the same.
-SMALL = ["--steps", "5", "--trials", "1", "--timeout", "1s", "--images", "8", "--held-out-images", "8"]
+SMALL = ["--steps", "3", "--trials", "1", "--timeout", "1s", "--images", "8", "--held-out-images", "8"]
 # Runs before everything else in the installed environment's processes.
 NO_NETWORK = """
 import socket
@@ -107,6 +107,7 @@ def test_the_wheel_holds_every_file_of_the_packages(built: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_from_nothing_to_pictures_by_the_readmes_first_commands(installed: Installed) -> None:
     """Installing is the first of three; the wheel stands for the clone, whose files it holds."""
     install, tune, generate = commands()[:3]

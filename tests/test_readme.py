@@ -89,23 +89,24 @@ def test_links_lead_somewhere() -> None:
 
 def test_commands_and_options_in_the_text_exist() -> None:
     group: Any = typer.main.get_command(app)
+
+    def options(command: Any) -> set[str]:
+        return {"--help"}.union(*((*each.opts, *each.secondary_opts) for each in command.params))
+
     found = [*commands(), *re.findall(r"`((?:postdiff|python -m studies)[^`]*)`", TEXT)]
     assert len(found) > 15
     for text in found:
-        words = re.sub(r"[\[\]]", "", text).split()
-        if words[:2] == ["python", "-m"] and words[2].startswith("studies"):
-            assert find_spec(words[2]) is not None, text
-        if words[0] == "postdiff-tune":
-            words = ["postdiff", "tune", *words[1:]]
-        if words[0] != "postdiff" or words == ["postdiff"]:
+        program, *words = re.sub(r"[\[\]]", "", text).split()
+        if program == "python" and words[1].startswith("studies"):
+            assert find_spec(words[1]) is not None, text
+        if program == "postdiff-tune":
+            program, words = "postdiff", ["tune", *words]
+        if program != "postdiff" or not words:
             continue
-        options = {option for parameter in group.commands[words[1]].params for option in parameter.opts}
-        options |= {option for parameter in group.commands[words[1]].params for option in parameter.secondary_opts}
-        assert {word for word in words if word.startswith("--")} <= options | {"--help"}, text
-    for option in re.findall(r"`(--[a-z-]+)", TEXT):
-        known = {each for name in group.commands for p in group.commands[name].params for each in p.opts}
-        known |= {each for name in group.commands for p in group.commands[name].params for each in p.secondary_opts}
-        assert option in known, option
+        asked = group if words[0].startswith("-") else group.commands[words[0]]
+        assert {word for word in words if word.startswith("--")} <= options(asked), text
+    known = options(group).union(*map(options, group.commands.values()))
+    assert set(re.findall(r"`(--[a-z-]+)", TEXT)) <= known
 
 
 def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
