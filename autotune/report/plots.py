@@ -358,7 +358,7 @@ def differences_by_way(answer: Answer) -> Figure:
         ]
         look = _OF_WAYS[a] if b == FEWER else {"color": "@purple", "symbol": "triangle-up"}
         data.append(_with_intervals(name, place, [x for x, _ in found], [pair.loss for _, pair in found], text, look))
-    layout = _layout("budget, % of the full run's FLOPs", "difference of losses (below 0 the first is better)")
+    layout = _layout("budget, % of the full run's FLOPs", "difference of losses (below 0: first better)")
     layout["shapes"] = [_line(0, horizontal=True)]
     return {"data": data, "layout": layout}
 

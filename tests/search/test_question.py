@@ -13,7 +13,7 @@ from autotune.policy import Policy
 from autotune.search import question
 from autotune.search.answer import Answer, read_answer
 from autotune.search.progress import Progress
-from autotune.search.setup import prepare
+from autotune.search.setup import Setup, prepare
 from autotune.search.study import sqlite_url
 from autotune.search.tune import TuneResult, bench_for, quiet_optuna
 from autotune.search.ways import BOTH, CHEAPER, FEWER, WAYS
@@ -23,19 +23,16 @@ from .conftest import FakePictures, harm_of_anything_else
 
 
 @pytest.fixture
-def narrow(pipe: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def narrow(pipe: Any, arguments: dict[str, Any]) -> Setup:
     """Only solver and reuse may vary, so that few recipes are left."""
     plain = space_for(pipe).recipes[0].values
     fixed = {name: (value, value) for name, value in plain.items() if name not in ("solver", "depth", "interval")}
-    return arguments | {"space": fixed}
+    given = {name: arguments[name] for name in ("prompts", "held_out", "scorer", "steps", "images", "held_out_images")}
+    (setup,) = prepare(pipe, ("40%",), batch_size=16, seed=0, space=fixed, **given)
+    return setup
 
 
-def ask(pipe: Any, folder: Path, arguments: dict[str, Any]) -> Answer:
-    given = {
-        name: arguments[name]
-        for name in ("prompts", "held_out", "scorer", "steps", "images", "held_out_images", "space")
-    }
-    (setup,) = prepare(pipe, ("40%",), batch_size=16, seed=0, **given)
+def ask(setup: Setup, folder: Path) -> Answer:
     with Progress(quiet=True) as progress, quiet_optuna():
         return question.answer(
             setup,
@@ -83,10 +80,10 @@ def test_every_search_is_a_study_of_its_own(explained: TuneResult) -> None:
 
 
 def test_interrupted_it_goes_on_to_the_same_answer_and_asked_again_it_makes_no_pictures(
-    pipe: Any, pictures: FakePictures, narrow: dict[str, Any], tmp_path: Path
+    pictures: FakePictures, narrow: Setup, tmp_path: Path
 ) -> None:
     pictures.harm = harm_of_anything_else
-    whole = ask(pipe, tmp_path / "whole", narrow)
+    whole = ask(narrow, tmp_path / "whole")
     made = len(pictures.made)
 
     def interrupt(count: int, policy: Policy) -> None:
@@ -95,9 +92,9 @@ def test_interrupted_it_goes_on_to_the_same_answer_and_asked_again_it_makes_no_p
 
     pictures.before = interrupt
     with pytest.raises(KeyboardInterrupt):
-        ask(pipe, tmp_path / "other", narrow)
+        ask(narrow, tmp_path / "other")
     pictures.before = lambda count, policy: None
-    resumed = ask(pipe, tmp_path / "other", narrow)
+    resumed = ask(narrow, tmp_path / "other")
     assert resumed.verdict == whole.verdict and ids(resumed) == ids(whole)
     assert len(pictures.made) == 2 * made
 
@@ -106,7 +103,7 @@ def test_interrupted_it_goes_on_to_the_same_answer_and_asked_again_it_makes_no_p
     assert cheaper.sign == 1
     assert both.same and both.loss.value == 0 and whole.rungs[1].winners[BOTH].id == "s4"
 
-    assert ask(pipe, tmp_path / "whole", narrow) == whole
+    assert ask(narrow, tmp_path / "other") == resumed
     assert len(pictures.made) == 2 * made
 
 

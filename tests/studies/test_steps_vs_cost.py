@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autotune.search import question
 from autotune.search.answer import read_answer
+from autotune.search.ways import known_recipes
 from studies import steps_vs_cost
 
 
@@ -16,6 +18,7 @@ from studies import steps_vs_cost
 def test_the_study_writes_what_it_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(question, "known_recipes", lambda way, proposer: known_recipes(way, proposer)[:2])
     options = "--budget 5% --budget 3% --trials 1 --images 8 --held-out-images 8".split()
     places = ["--out", str(tmp_path / "run"), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["steps_vs_cost", *options, *places])
