@@ -55,6 +55,7 @@ EXECUTED = {
     "uvicorn serve:app --port 8000": (HERE, "test_the_service_serves"),
     "look.py": ("tests/search/test_plain_optuna.py", "test_plain_optuna_opens"),
     "postdiff-tune --budget 40% --model": (HERE, "test_a_model_of_ones_own"),
+    "postdiff-tune --study": ("tests/studies/test_study_files.py", "test_of_other_models"),
     "postdiff report": (HERE, "test_a_report_is_watched"),
     'pip install ".[postgresql]"': (HERE, "test_workers_join"),
     "postdiff profile": (HERE, "test_a_budget_in_time"),
@@ -98,6 +99,9 @@ def test_commands_and_options_in_the_text_exist() -> None:
         if words[0] == "postdiff-tune":
             words = ["postdiff", "tune", *words[1:]]
         if words[0] != "postdiff" or words == ["postdiff"]:
+            continue
+        if words[1].startswith("--"):
+            assert words[1] in {option for parameter in group.params for option in parameter.opts}, text
             continue
         options = {option for parameter in group.commands[words[1]].params for option in parameter.opts}
         options |= {option for parameter in group.commands[words[1]].params for option in parameter.secondary_opts}
