@@ -55,6 +55,7 @@ EXECUTED = {
     "uvicorn serve:app --port 8000": (HERE, "test_the_service_serves"),
     "look.py": ("tests/search/test_plain_optuna.py", "test_plain_optuna_opens"),
     "postdiff-tune --budget 40% --model": (HERE, "test_a_model_of_ones_own"),
+    "postdiff-tune --study": ("tests/studies/test_study_files.py", "test_of_other_models"),
     "postdiff report": (HERE, "test_a_report_is_watched"),
     'pip install ".[postgresql]"': (HERE, "test_workers_join"),
     "postdiff profile": (HERE, "test_a_budget_in_time"),

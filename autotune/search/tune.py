@@ -319,7 +319,7 @@ def tune_budgets(
                 for setup, study in zip(setups, studies, strict=True):
                     publish(study, Invitation.of(name, pipe, setup, given, trials))
                 results = _run(setups, studies, folder, trials, timeout, progress, storage)
-                return _explained(first, results, name, storage, progress) if explain else results
+                return _explained(first, results, name, url, progress) if explain else results
         except KeyboardInterrupt:
             raise Interrupted(folder) from None
         except OSError as error:
@@ -392,7 +392,7 @@ def _run(
 
 
 def _explained(
-    setup: Setup, results: Sequence[TuneResult], name: str, storage: str | None, progress: Progress
+    setup: Setup, results: Sequence[TuneResult], name: str, url: str, progress: Progress
 ) -> tuple[TuneResult, ...]:
     """The results of one run with the answer to its question, which is kept beside each of its reports."""
     folder = results[0].run_dir
@@ -402,7 +402,7 @@ def _explained(
         bench_for(setup, setup.held_out, "held-out", folder, progress),
         folder,
         name=name,
-        url=storage or sqlite_url(folder / "study.db"),
+        url=url,
         progress=progress,
         tuned=[result.study for result in results],
     )
