@@ -24,9 +24,9 @@ from .conftest import FakePictures, harm_of_anything_else
 
 @pytest.fixture
 def narrow(pipe: Any, arguments: dict[str, Any]) -> Setup:
-    """Only solver and reuse may vary, so that few recipes are left."""
-    plain = space_for(pipe).recipes[0].values
-    fixed = {name: (value, value) for name, value in plain.items() if name not in ("solver", "depth", "interval")}
+    """Only solver, noise levels and reuse may vary, so that few recipes are left."""
+    plain, free = space_for(pipe).recipes[0].values, ("solver", "skew", "depth", "interval")
+    fixed = {name: (value, value) for name, value in plain.items() if name not in free}
     given = {name: arguments[name] for name in ("prompts", "held_out", "scorer", "steps", "images", "held_out_images")}
     (setup,) = prepare(pipe, ("40%",), batch_size=16, seed=0, space=fixed, **given)
     return setup
