@@ -41,8 +41,6 @@ def study() -> optuna.Study:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_draft_is_what_the_study_would_have_drawn(name: str, study: optuna.Study) -> None:
-    if name == "cmaes":
-        pytest.importorskip("cmaes")
     draft = draw(sampler_for(name, 0, 23), knobs, study.get_trials(deepcopy=False))
     assert len(study.trials) == 24, "no trial is made"
     study.sampler = sampler_for(name, 0, 23)
