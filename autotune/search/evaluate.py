@@ -290,6 +290,8 @@ class TrialRunner:
 
     def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:
         _LOG.warning("trial %d failed: %s", trial.number, reason)
+        # Nothing can be written to a trial that has ended.
+        self._later.settle()
         trial.set_user_attr(FAILURE, reason[:2000])
         end(self._study, trial, TrialState.FAIL)
         return Report(trial.number, proposal, None, reason=reason)

@@ -22,6 +22,7 @@ from autotune.errors import InputError, Unavailable
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.interrupts import Interrupted
+from autotune.search.proposals import Proposer
 from autotune.search.study import attributes, evaluated, finished, policy_of, sqlite_url
 from autotune.search.tune import TuneResult, tune, tune_budgets
 from search_spaces import space_for
@@ -247,6 +248,23 @@ def test_a_failing_candidate_does_not_stop_the_search(
     assert {trial.user_attrs["failure"] for trial in failed} == {"RuntimeError: CUDA out of memory"}
     assert len(evaluated(result.study)) == arguments["trials"]
     assert all(not candidate.policy.cache for candidate in result.finalists.candidates)
+
+
+def test_knobs_that_no_step_count_of_is_within_the_budget_fail_a_trial_and_the_next_one_runs(
+    pipe: Any, pictures: FakePictures, continued: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = dict(space_for(pipe).recipes[0].values)
+    too_costly = plain | {"interval": 6, "skew": 3}
+    propose = Proposer.propose
+    monkeypatch.setattr(
+        Proposer, "propose", lambda self, values: propose(self, values) if values != too_costly else None
+    )
+    study = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
+    study.enqueue_trial(too_costly)
+    result = tune(pipe, "40%", **continued | {"trials": 14})
+    (failed,) = [trial for trial in result.study.trials if trial.state is TrialState.FAIL]
+    assert "no step count" in failed.user_attrs["failure"] and failed.params == too_costly
+    assert len(evaluated(result.study)) == 14
 
 
 def test_pictures_that_score_nan_fail_their_trial(
