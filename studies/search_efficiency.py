@@ -38,6 +38,7 @@ from autotune.search.draft import Draft
 from autotune.search.evaluate import PLAN, RELATIVE_COST, Report
 from autotune.search.loop import search
 from autotune.search.making import without_bars
+from autotune.search.notes import OVER_BUDGET
 from autotune.search.progress import Progress
 from autotune.search.proposals import Proposal
 from autotune.search.refine import Refiner, Units
@@ -106,7 +107,7 @@ class Replay:
         else:
             proposal = proposer.propose(values)
         if proposal is None:
-            trial.set_user_attr(FAILURE, "no step count of these knobs is within the budget")
+            trial.set_user_attr(FAILURE, OVER_BUDGET)
             study.tell(trial, state=TrialState.FAIL)
             return Report(trial.number, None, None)
         plan = proposer.plan(proposal.policy)

@@ -26,7 +26,7 @@ from autotune.search.draft import Draft
 from autotune.search.grid import save_grid
 from autotune.search.later import Later
 from autotune.search.liveness import WORKER, concerns_all, this_worker
-from autotune.search.notes import trial_note
+from autotune.search.notes import OVER_BUDGET, trial_note
 from autotune.search.proposals import Proposal, Proposer
 from autotune.search.racing import Race
 from autotune.search.study import (
@@ -169,7 +169,7 @@ class TrialRunner:
             if proposal is None:
                 proposal = self._proposal(values, trial.user_attrs)
                 if proposal is None:
-                    return self._fail(trial, None, "no step count of these knobs is within the budget")
+                    return self._fail(trial, None, OVER_BUDGET)
                 trial.set_user_attr(DESCRIPTION, self._description(proposal))
             # Again, as columns that people look at.
             for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
