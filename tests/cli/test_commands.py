@@ -121,6 +121,7 @@ def _result(verdict: str, run_dir: Path, file: str, *notes: str, folder: str = "
     finalists = _finalists(verdict)
     (run_dir / folder).mkdir(exist_ok=True)
     return SimpleNamespace(
+        answer=None,
         policy=finalists.winner.policy,
         finalists=finalists,
         study=optuna.create_study(),
