@@ -23,7 +23,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -32,7 +31,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.demo import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.quality import (
     Baseline,
@@ -47,15 +46,14 @@ from autotune.quality import (
 )
 from autotune.quality.tensors import write_tensors
 from autotune.records import write_atomically
-from autotune.runtime.models import denoiser_of
 from autotune.search.bench import Bench
-from autotune.search.judges import shipped_judges
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.setup import Examples, Setup, choose, prepare
 from autotune.search.tune import TuneResult, bench_for, tune_budgets
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
 from studies.search.recipes import TUNED_STEPS, UNIFORM, methods, tuned_steps
+from studies.shipped import BATCH, fast_pipeline, search_settings
 
 FOLDER = Path("runs") / "fixed"
 RESULTS = Path(__file__).with_name("results")
@@ -67,7 +65,6 @@ _SEARCH_PICTURES, _HELD_OUT_PICTURES = 128, 240
 _RECIPE_PICTURES = 64
 _SKEWS = (-4, -2, 0, 2, 4)
 _MOST_STEPS = 40
-_BATCH = 32
 _RESAMPLES = 400
 # In all 1,280 directions a resample takes a second.
 _DISTANCE = "frechet-subspace-64"
@@ -111,7 +108,7 @@ class Judges:
         path = self._folder / f"{policy.key}.safetensors"
         if not path.is_file():
             made = self._setup.pictures(policy, self._examples.prompts, self._examples.seeds)
-            batches = [self._look(batch) for batch in track(made, policy.id, total=PICTURES // _BATCH, transient=True)]
+            batches = [self._look(batch) for batch in track(made, policy.id, total=PICTURES // BATCH, transient=True)]
             write_tensors(path, {name: torch.cat([each[name] for each in batches]) for name in batches[0]}, {})
         return load_file(path)
 
@@ -119,22 +116,6 @@ class Judges:
         views = {"network": pictures, "coarse": coarse(pictures)}
         seen = {name: self._network.image_features(each).cpu() for name, each in views.items()}
         return seen | {"clip": self._clip.image_features(pictures).cpu()}
-
-
-def setup_of(model: str) -> tuple[dict[str, Any], tuple[Setup, ...]]:
-    """Arguments of the tuned run, and what they resolve to for every budget."""
-    assets, pipe = demo_assets(model), demo_pipeline(model)
-    # A quarter faster on a CPU; the last bits may differ.
-    for part in (denoiser_of(pipe), pipe.vae):
-        part.to(memory_format=torch.channels_last)
-    scorer, reference = shipped_judges(model, None, None, None)
-    prompts, held_out = assets.search_prompts()
-    arguments: dict[str, Any] = {
-        "prompts": prompts, "held_out": held_out, "scorer": scorer, "reference": reference, "seed": 0,
-        "steps": assets.full_steps, "guidance_scale": assets.guidance_scale, "batch_size": _BATCH,
-        "images": _SEARCH_PICTURES, "held_out_images": _HELD_OUT_PICTURES,
-    }  # fmt: skip
-    return {"pipe": pipe, **arguments}, prepare(pipe, tuple(BUDGETS), **arguments)
 
 
 def unseen(model: str, setup: Setup) -> Examples:
@@ -209,12 +190,15 @@ def main() -> None:
     parser.add_argument("model", choices=DEMO_NAMES)
     model: str = parser.parse_args().model
     console, folder = Console(highlight=False, width=150), FOLDER / model
-    arguments, setups = setup_of(model)
-    pipe = arguments["pipe"]
+    pipe = fast_pipeline(model)
+    settings = search_settings(model)
+    settings |= {"seed": 0, "images": _SEARCH_PICTURES, "held_out_images": _HELD_OUT_PICTURES}
+    setups = prepare(pipe, tuple(BUDGETS), **settings)
     with without_bars(pipe):
         results = tune_budgets(
-            **arguments,
-            budgets=tuple(BUDGETS),
+            pipe,
+            tuple(BUDGETS),
+            **settings,
             trials=_TRIALS,
             timeout=7200,
             run_dir=folder / "tuned",

@@ -18,16 +18,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.demo import DEMO_NAMES
 from autotune.records import write_atomically
-from autotune.search.judges import shipped_judges
 from autotune.search.loop import explore
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
-from autotune.search.setup import Setup, prepare
+from autotune.search.setup import PREFIX_MEMORY, Setup, prepare
 from autotune.search.spending import spending
 from autotune.search.study import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
 from autotune.search.tune import bench_for, quiet_optuna
+from studies.shipped import fast_pipeline, search_settings
 
 RESULTS = Path(__file__).with_name("results")
 FOLDER = Path("runs") / "savings"
@@ -61,32 +61,18 @@ class Pair:
         return self.sparing.flops / self.plain.flops
 
 
-def setup_of(model: str, pipe: Any, seed: int, *, sparing: bool) -> Setup:
-    assets = demo_assets(model)
-    scorer, reference = shipped_judges(model, None, None, None)
-    prompts, held_out = assets.search_prompts()
+def searched(model: str, pipe: Any, seed: int, folder: Path, *, sparing: bool) -> tuple[Setup, Search, Any]:
+    """Run or finish one search; its winner too."""
     (setup,) = prepare(
         pipe,
         (BUDGET,),
         images=PICTURES,
         held_out_images=HELD_OUT,
-        batch_size=32,
         seed=seed,
-        prompts=prompts,
-        held_out=held_out,
-        scorer=scorer,
-        reference=reference,
-        steps=assets.full_steps,
-        guidance_scale=assets.guidance_scale,
         early_stopping=sparing,
-        prefix_memory="1GB" if sparing else 0,
+        prefix_memory=PREFIX_MEMORY if sparing else 0,
+        **search_settings(model),
     )
-    return setup
-
-
-def searched(model: str, pipe: Any, seed: int, folder: Path, *, sparing: bool) -> tuple[Setup, Search, Any]:
-    """Run or finish one search; its winner too."""
-    setup = setup_of(model, pipe, seed, sparing=sparing)
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study("search", sqlite_url(folder / "study.db"), setup.configuration)
     with Progress() as progress:
@@ -106,7 +92,7 @@ def main() -> None:
     parser.add_argument("model", choices=DEMO_NAMES)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     args = parser.parse_args()
-    console, pipe = Console(highlight=False, width=150), demo_pipeline(args.model)
+    console, pipe = Console(highlight=False, width=150), fast_pipeline(args.model)
     table = Table("seed", "FLOPs with", "without", "share", "winner with", "without", "loss apart, unseen captions")
     pairs = []
     with without_bars(pipe), quiet_optuna():

@@ -16,26 +16,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from autotune.cli.tune import show_answer
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.demo import DEMO_NAMES
 from autotune.errors import PostDiffError
 from autotune.records import write_atomically
 from autotune.report.page import render_question
-from autotune.runtime.models import denoiser_of
 from autotune.search.answer import Answer
 from autotune.search.interrupts import Interrupted, deferred
-from autotune.search.judges import shipped_judges
 from autotune.search.making import without_bars
 from autotune.search.progress import Progress
 from autotune.search.question import BUDGETS, TRIALS, answer
-from autotune.search.setup import Setup, prepare
+from autotune.search.setup import prepare
 from autotune.search.study import sqlite_url
 from autotune.search.tune import bench_for, quiet_optuna
+from studies.shipped import fast_pipeline, search_settings
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES, HELD_OUT_IMAGES, BATCH = 64, 240, 32
+IMAGES, HELD_OUT_IMAGES = 64, 240
 
 
 def main() -> None:
@@ -85,7 +82,14 @@ def study(
         InputError: an argument cannot be used, or the folder holds a study with other settings.
         Interrupted: Ctrl-C; the same call goes on there.
     """
-    setup = shipped(model, images, held_out_images, seed)
+    (setup,) = prepare(
+        fast_pipeline(model),
+        ("100%",),
+        images=images,
+        held_out_images=held_out_images,
+        seed=seed,
+        **search_settings(model),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with quiet_optuna(), without_bars(setup.pipe), deferred(), Progress(quiet=quiet) as progress:
@@ -102,31 +106,6 @@ def study(
             )
     except KeyboardInterrupt:
         raise Interrupted(folder) from None
-
-
-def shipped(model: str, images: int, held_out_images: int, seed: int) -> Setup:
-    """A search of a shipped model, with the prompts and judges that belong to it."""
-    assets, pipe = demo_assets(model), demo_pipeline(model)
-    # A quarter faster on a CPU.
-    for part in (denoiser_of(pipe), pipe.vae):
-        part.to(memory_format=torch.channels_last)
-    prompts, held_out = assets.search_prompts()
-    scorer, reference = shipped_judges(model, None, None, None)
-    (setup,) = prepare(
-        pipe,
-        ("100%",),
-        prompts=prompts,
-        held_out=held_out,
-        scorer=scorer,
-        reference=reference,
-        guidance_scale=assets.guidance_scale,
-        steps=assets.full_steps,
-        images=images,
-        held_out_images=held_out_images,
-        batch_size=BATCH,
-        seed=seed,
-    )
-    return setup
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy, policy_from_dict
 from autotune.search import progress as search_progress
-from autotune.search.judges import shipped_judges
 from autotune.search.making import without_bars
 from autotune.search.proposals import Proposal, Proposer
 from autotune.search.samplers import sampler_for
 from autotune.search.setup import Setup, prepare
 from autotune.search.tune import bench_for
 from search_spaces import moved
+from studies.shipped import search_settings
 
 RESULTS = Path(__file__).parents[1] / "results"
 BUDGET = "25%"
@@ -85,22 +85,8 @@ def read(model: str) -> list[Entry]:
 
 def setup_of(model: str, pictures: int = PICTURES, budget: str = BUDGET) -> Setup:
     """A search of a shipped model as the command line makes it, with few pictures."""
-    assets = demo_assets(model)
-    scorer, reference = shipped_judges(model, None, None, None)
-    (setup,) = prepare(
-        demo_pipeline(model),
-        (budget,),
-        images=pictures,
-        held_out_images=8,
-        batch_size=32,
-        seed=0,
-        prompts=assets.tuning_prompts,
-        held_out=assets.held_out_prompts,
-        scorer=scorer,
-        reference=reference,
-        steps=assets.full_steps,
-        guidance_scale=assets.guidance_scale,
-    )
+    settings = search_settings(model) | {"prompts": demo_assets(model).tuning_prompts}
+    (setup,) = prepare(demo_pipeline(model), (budget,), images=pictures, held_out_images=8, seed=0, **settings)
     return setup
 
 
