@@ -85,14 +85,15 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     places = sysconfig.get_paths("venv", {"base": str(folder / "venv"), "platbase": str(folder / "venv")})
     packages = Path(places["purelib"])
-    # A line that is a path is added as it is: what the running environment installs as editable is not found there.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (packages / "no_network.py").write_text(NO_NETWORK)
     (wheel,) = built.glob("*.whl")
     python = Path(places["scripts"]) / "python"
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    # Only now, or pip would find the wheel installed already where the running environment has it. The line is a path
+    # and added as it is: what that environment installs as editable is not found there.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "no_network.py").write_text(NO_NETWORK)
     (packages / "no_network.pth").write_text("import no_network\n")
     (folder / "empty").mkdir()
     return Installed(Path(places["scripts"]), folder / "empty")
