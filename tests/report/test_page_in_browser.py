@@ -12,6 +12,7 @@ import pytest
 
 from autotune.report.page import write_report
 from autotune.report.run import read_run
+from autotune.search.tune import TuneResult
 from tests.browser import chromium
 
 __all__ = ["chromium"]
@@ -55,6 +56,17 @@ def opened(chromium: Any) -> Open:
             yield page, complaints
 
     return open_
+
+
+def serious_findings(page: Any) -> dict[str, list[str]]:
+    """What axe-core finds that keeps people from reading the page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return {
+        finding["id"]: [node["html"][:200] for node in finding["nodes"][:3]]
+        for finding in Axe().run(page).response["violations"]
+        if finding["impact"] in ("moderate", "serious", "critical")
+    }
 
 
 def all_drawn(page: Any) -> None:
@@ -149,18 +161,24 @@ def test_the_snippet_is_copied(opened: Open, page_file: Path) -> None:
 def test_no_serious_findings_of_accessibility(
     opened: Open, page_file: Path, width: int, height: int, scheme: str
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     with opened(page_file, width, height, scheme) as (page, _):
         all_drawn(page)
         page.locator("details summary").click()
-        found = Axe().run(page).response["violations"]
-        serious = {
-            finding["id"]: [node["html"][:200] for node in finding["nodes"][:3]]
-            for finding in found
-            if finding["impact"] in ("moderate", "serious", "critical")
-        }
-        assert not serious
+        assert not serious_findings(page)
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_the_question_and_its_answer(
+    opened: Open, explained: TuneResult, tmp_path: Path, width: int, height: int
+) -> None:
+    write_report(read_run(explained.run_dir), tmp_path / "report.html")
+    with opened(tmp_path / "report.html", width, height) as (page, complaints):
+        section = page.locator("#question")
+        section.scroll_into_view_if_needed()
+        section.locator(".chart:has(.main-svg)").nth(1).wait_for(timeout=30_000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not complaints
+        assert not serious_findings(page)
 
 
 def test_dark_follows_the_reader_and_print_is_light(opened: Open, page_file: Path) -> None:
