@@ -4,7 +4,8 @@
 its entries (:mod:`studies.search.surrogate`) and lets each search run from 20 seeds. All of them propose values of the
 same knobs, have the number of steps solved from the budget, and repeat nothing. What differs:
 
-- **ours**: recipes first, then multivariate TPE, in the last third neighbours of the best policy;
+- **ours**: recipes first, the most promising two or three together, then multivariate TPE, in the last third neighbours
+  of the best policy;
 - **TPE**, **GP**, **random**: Optuna's samplers as they come;
 - **NSGA-II**: with ECAD's settings (crossover 0.9, mutation 0.05; arXiv 2506.15682), but a population of 16, not 72.
 
@@ -85,6 +86,7 @@ class Replay:
 
     def __init__(self, world: World, study: optuna.Study) -> None:
         self._world, self._study = world, study
+        self.proposer = world.setup.proposer
         self.losses: Losses = []
         self._seen: dict[str, int] = {}
 

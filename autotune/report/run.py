@@ -26,10 +26,10 @@ from autotune.search.study import (
     FAILURE,
     POLICY_ID,
     POLICY_KEY,
-    RECIPE,
     attributes,
     check_format,
     policy_of,
+    recipe_of,
 )
 
 STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
@@ -291,7 +291,7 @@ def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
                 number=trial.number,
                 id=given.get(POLICY_ID, f"trial {trial.number}"),
                 key=given.get(POLICY_KEY, ""),
-                recipe=given.get(RECIPE),
+                recipe=recipe_of(given),
                 cost=given.get("relative_cost"),
                 latency_ms=given.get("latency_ms"),
                 loss=trial.value if complete else None,

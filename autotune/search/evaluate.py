@@ -36,7 +36,6 @@ from autotune.search.study import (
     POLICY,
     POLICY_ID,
     POLICY_KEY,
-    RECIPE,
     REFINES,
     RESULTS,
     Snapshot,
@@ -47,6 +46,7 @@ from autotune.search.study import (
     is_repetition,
     policy_of,
     ranked,
+    recipe_of,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class TrialRunner:
         early_stopping: bool = True,
     ) -> None:
         self._study = study
-        self._proposer = proposer
+        self.proposer = proposer
         self._prefixes = prefixes
         self._flops = flops
         self._bench = bench
@@ -129,7 +129,7 @@ class TrialRunner:
 
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
         """Ask a trial for the value of every knob."""
-        return self._proposer.space.values_of(trial)
+        return self.proposer.space.values_of(trial)
 
     def begin(self, draft: Draft) -> tuple[optuna.Trial, Proposal | None]:
         """Make a trial of a draft.
@@ -224,7 +224,7 @@ class TrialRunner:
 
     def _values(self, trial: optuna.Trial, asked: Mapping[str, int]) -> Mapping[str, int]:
         """Values of all knobs of a trial, which become its parameters."""
-        knobs = self._proposer.space.knobs
+        knobs = self.proposer.space.knobs
         if trial.params or asked.keys() != {knob.name for knob in knobs}:
             return self.knobs(trial)
         for knob in knobs:
@@ -235,8 +235,8 @@ class TrialRunner:
     def _proposal(self, values: Mapping[str, int], origin: Mapping[str, Any]) -> Proposal | None:
         """What knobs stand for, or the policy that a local search derived from one of theirs."""
         if REFINES in origin:
-            return self._proposer.explicit(policy_from_dict(origin[DESCRIPTION][POLICY]), values)
-        return self._proposer.propose(values)
+            return self.proposer.explicit(policy_from_dict(origin[DESCRIPTION][POLICY]), values)
+        return self.proposer.propose(values)
 
     def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
         best = self._best(known)
@@ -262,7 +262,7 @@ class TrialRunner:
 
     def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
         """What the first trial that computed the same scored."""
-        plan = self._proposer.plan(proposal.policy)
+        plan = self.proposer.plan(proposal.policy)
         for trial in known.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
             given = attributes(trial)
             if given.get(PLAN) == plan and not is_repetition(trial):
@@ -273,7 +273,7 @@ class TrialRunner:
 
     def _twin(self, trial: optuna.Trial, proposal: Proposal, seen: Trials) -> int | None:
         """A trial that computed the same at the same time, on another machine, and counts instead of this one."""
-        plan = self._proposer.plan(proposal.policy)
+        plan = self.proposer.plan(proposal.policy)
         for other in seen.get_trials(deepcopy=False):
             if other.number == trial.number or attributes(other).get(PLAN) != plan or is_repetition(other):
                 continue
@@ -302,7 +302,7 @@ class TrialRunner:
             POLICY: policy.to_dict(),
             POLICY_ID: policy.id,
             POLICY_KEY: policy.key,
-            PLAN: self._proposer.plan(policy),
+            PLAN: self.proposer.plan(policy),
             "values": dict(proposal.values),
             RELATIVE_COST: cost.relative,
             "flops": cost.flops,
@@ -321,7 +321,7 @@ class TrialRunner:
 
         The form in which a note is kept is the dashboard's.
         """
-        recipe = trial.user_attrs.get(RECIPE)
+        recipe = recipe_of(trial.user_attrs)
         note = trial_note(proposal, result.scores, result.pictures, recipe, given_up=result.given_up)
         begins = f"dashboard:{trial._trial_id}:note"
         keep = functools.partial(self._study._storage.set_study_system_attr, self._study._study_id)

@@ -1,4 +1,4 @@
-"""The search itself: known recipes, then the sampler's candidates, then neighbours of the best one."""
+"""The search itself: known recipes and the best two together, then the sampler's candidates, at last neighbours."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autotune.search.bench import Bench
+from autotune.search.combine import combination
 from autotune.search.draft import draw
 from autotune.search.evaluate import RELATIVE_COST, TrialRunner
 from autotune.search.interrupts import checkpoint, pause
@@ -149,7 +150,8 @@ def search(
             trial, values = claimed
         else:
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            draft = refiner.draft(now) if refiner is not None and late else None
+            draft = combination(now, runner.proposer)
+            draft = draft or (refiner.draft(now) if refiner is not None and late else None)
             draft = draft or draw(study.sampler, runner.knobs, now.get_trials())
             values = draft.values
             trial, proposal = runner.begin(draft)

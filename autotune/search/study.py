@@ -29,6 +29,7 @@ DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"
 RECIPE = "recipe"
 REFINES = "refines"
+COMBINES = "combines"
 POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
 DESCRIPTION, RESULTS = "description", "results"
@@ -39,7 +40,7 @@ _FORMAT = "format"
 _VERSION = 2
 
 # What a trial was queued with.
-_ORIGIN = (RECIPE, REFINES)
+_ORIGIN = (RECIPE, COMBINES, REFINES)
 # The same, as Optuna notes it, and how often the trial was tried.
 _ASKED, _HISTORY = "fixed_params", ("failed_trial", "retry_history")
 
@@ -260,6 +261,11 @@ def attributes(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
     """All that a trial says of its candidate: what it is and, where it came to that, what it scored."""
     given = trial.user_attrs
     return {**given, **given.get(DESCRIPTION, {}), **given.get(RESULTS, {})}
+
+
+def recipe_of(given: Mapping[str, Any]) -> str | None:
+    """The known recipe, or those together, that a trial of these attributes tries."""
+    return given.get(RECIPE) or " + ".join(given.get(COMBINES, ())) or None
 
 
 def is_repetition(trial: FrozenTrial) -> bool:
