@@ -60,7 +60,8 @@ RESULTS = Path(__file__).with_name("results")
 BUDGETS = {"25%": 0.25, "40%": 0.4, "60%": 0.6}
 PICTURES = 1024
 TUNED = "tuned"
-_TRIALS = 32
+_TRIALS = 48
+# Half of what ``postdiff-tune`` takes by itself: enough captions must be left for the judges.
 _SEARCH_PICTURES, _HELD_OUT_PICTURES = 128, 240
 _RECIPE_PICTURES = 64
 _SKEWS = (-4, -2, 0, 2, 4)
@@ -188,27 +189,33 @@ def best_candidate(result: TuneResult) -> Policy:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
-    model: str = parser.parse_args().model
+    parser.add_argument("--trials", type=int, default=_TRIALS, help="candidates for each budget")
+    parser.add_argument("--images", type=int, default=_SEARCH_PICTURES, help="most tuning pictures a candidate")
+    parser.add_argument("--held-out-images", type=int, default=_HELD_OUT_PICTURES, help="pictures of the last round")
+    args = parser.parse_args()
+    model: str = args.model
     console, folder = Console(highlight=False, width=150), FOLDER / model
+    # Other settings leave other captions.
+    asked = f"{args.images}-{args.held_out_images}"
     pipe = fast_pipeline(model)
     settings = search_settings(model)
-    settings |= {"seed": 0, "images": _SEARCH_PICTURES, "held_out_images": _HELD_OUT_PICTURES}
+    settings |= {"seed": 0, "images": args.images, "held_out_images": args.held_out_images}
     setups = prepare(pipe, tuple(BUDGETS), **settings)
     with without_bars(pipe):
         results = tune_budgets(
             pipe,
             tuple(BUDGETS),
             **settings,
-            trials=_TRIALS,
+            trials=args.trials,
             timeout=7200,
-            run_dir=folder / "tuned",
+            run_dir=folder / f"tuned-{args.trials}-{asked}",
             study_name=model,
         )
         few = choose(setups[0].tuning.prompts, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
-            bench = bench_for(setups[0], few, "recipes", folder / "recipes", quiet)
+            bench = bench_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)
         fixed = [fixed_policies(setup, share, bench) for setup, share in zip(setups, BUDGETS.values(), strict=True)]
-        judges = Judges(setups[0], unseen(model, setups[0]), model, folder / "judged")
+        judges = Judges(setups[0], unseen(model, setups[0]), model, folder / f"judged-{asked}")
         cells = []
         for budget, setup, result, policies in zip(BUDGETS, setups, results, fixed, strict=True):
             found = standings(judges, setup, best_candidate(result), policies)
@@ -222,7 +229,14 @@ def main() -> None:
                 }
             )
         console.print(", ".join(f"{cell['budget']}: {cell['verdict']}" for cell in cells))
-    document = {"model": model, "pictures": PICTURES, "cells": cells}
+    document = {
+        "model": model,
+        "trials": args.trials,
+        "images": args.images,
+        "held_out_images": args.held_out_images,
+        "pictures": PICTURES,
+        "cells": cells,
+    }
     write_atomically(RESULTS / f"fixed_recipes-{model}.json", json.dumps(document, indent=1) + "\n")
 
 
