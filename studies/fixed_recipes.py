@@ -106,15 +106,18 @@ class Judges:
         return Evaluation(seen["network"], Evaluation.of(seen["clip"], self._text.cpu()).alignment)
 
     def _seen(self, policy: Policy) -> dict[str, Tensor]:
-        path = self._folder / f"{policy.key}.safetensors"
+        """``coarse`` is only ever needed of the full run."""
+        path, anchors = self._folder / f"{policy.key}.safetensors", policy == self._setup.full
         if not path.is_file():
             made = self._setup.pictures(policy, self._examples.prompts, self._examples.seeds)
-            batches = [self._look(batch) for batch in track(made, policy.id, total=PICTURES // BATCH, transient=True)]
+            batches = [
+                self._look(batch, anchors) for batch in track(made, policy.id, total=PICTURES // BATCH, transient=True)
+            ]
             write_tensors(path, {name: torch.cat([each[name] for each in batches]) for name in batches[0]}, {})
         return load_file(path)
 
-    def _look(self, pictures: Tensor) -> dict[str, Tensor]:
-        views = {"network": pictures, "coarse": coarse(pictures)}
+    def _look(self, pictures: Tensor, anchors: bool) -> dict[str, Tensor]:
+        views = {"network": pictures} | ({"coarse": coarse(pictures)} if anchors else {})
         seen = {name: self._network.image_features(each).cpu() for name, each in views.items()}
         return seen | {"clip": self._clip.image_features(pictures).cpu()}
 
