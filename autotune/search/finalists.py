@@ -15,7 +15,7 @@ from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, Po
 from autotune.records import write_atomically
 from autotune.search.bench import Bench
 from autotune.search.recipes import FEWER_STEPS
-from autotune.search.study import policy_of, ranked
+from autotune.search.study import REFINES, policy_of, ranked
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -136,23 +136,42 @@ def best_trials(
 ) -> list[Candidate]:
     """The ``count`` candidates with the lowest losses, best first and none twice.
 
+    The best of all that local search derived from one another stands for them, while there are others: they do well or
+    badly together, and one that chance favoured brings its neighbours along.
+
     Args:
         studies: Whose losses mean the same.
         count: How many to find.
         exclude: A policy that is in the last round already, if any.
         within: Whether a policy is within the budget.
     """
-    trials = [(trial, study.study_name) for study in studies for trial in ranked(study)]
+    trials = [(trial, study) for study in studies for trial in ranked(study)]
     trials.sort(key=lambda each: (each[0].values[0], each[0].number))
-    found: dict[str, Candidate] = {}
+    origins = {study.study_name: _origins(study) for study in studies}
+    keys = {exclude.key} if exclude is not None else set()
+    kin: set[tuple[str, int]] = set()
+    found: list[tuple[bool, Candidate]] = []
     for trial, study in trials:
-        candidate = Candidate(study, trial.number, policy_of(trial))
-        key = candidate.policy.key
-        if key not in found and (exclude is None or key != exclude.key) and within(candidate.policy):
-            found[key] = candidate
-        if len(found) == count:
+        candidate = Candidate(study.study_name, trial.number, policy_of(trial))
+        if candidate.policy.key in keys or not within(candidate.policy):
+            continue
+        origin = study.study_name, origins[study.study_name][trial.number]
+        found.append((origin in kin, candidate))
+        keys.add(candidate.policy.key)
+        kin.add(origin)
+        if len(kin) == count:
             break
-    return list(found.values())
+    chosen = sorted(range(len(found)), key=lambda place: found[place][0])[:count]
+    return [found[place][1] for place in sorted(chosen)]
+
+
+def _origins(study: optuna.Study) -> dict[int, int]:
+    """Of every trial, that which local search began with; of all others themselves."""
+    origins: dict[int, int] = {}
+    for trial in study.get_trials(deepcopy=False):
+        before = trial.user_attrs.get(REFINES, trial.number)
+        origins[trial.number] = origins.get(before, before)
+    return origins
 
 
 def judge(

@@ -5,14 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from optuna.trial import create_trial
 
 from autotune.cost import Cost
 from autotune.policy import Guidance, MeasuredTime, Policy
 from autotune.quality import Evaluation, Interval, Intervals, Weights
 from autotune.search.bench import Outcome
-from autotune.search.finalists import Candidate, Finalists, judge
+from autotune.search.finalists import Candidate, Finalists, best_trials, judge
+from autotune.search.study import DESCRIPTION, POLICY, REFINES
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
@@ -96,3 +99,34 @@ def test_times_reach_their_runs_and_the_file(tmp_path: Path) -> None:
     contenders = json.loads((tmp_path / "finalists.json").read_text())["contenders"]
     assert [each["time"] and each["time"]["ms_per_image"] for each in contenders] == [10, 4, 5, None]
     assert [each["trial"] for each in contenders] == [None, 0, 7, 5]
+
+
+def study_of(name: str, *trials: tuple[float, int, int | None]) -> optuna.Study:
+    """Of trials with a loss, as many steps as tell them apart, and the trial that each was derived from."""
+    study = optuna.create_study(study_name=name)
+    for loss, steps, before in trials:
+        given = {DESCRIPTION: {POLICY: Policy(steps=steps).to_dict()}}
+        study.add_trial(create_trial(value=loss, user_attrs=given if before is None else given | {REFINES: before}))
+    return study
+
+
+def test_what_local_search_derived_from_one_candidate_sends_its_best() -> None:
+    study = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.1, 7, 1), (0.4, 8, None), (0.5, 9, None))
+    assert [each.trial for each in best_trials([study], 2)] == [2, 3]
+    assert [each.trial for each in best_trials([study], 3)] == [2, 3, 4]
+
+
+def test_its_others_follow_where_there_is_nobody_else() -> None:
+    study = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.1, 7, 1), (0.4, 8, None))
+    assert [each.trial for each in best_trials([study], 3)] == [2, 1, 3]
+
+
+def test_trials_of_two_studies_are_no_relatives() -> None:
+    one, other = study_of("a", (0.3, 5, None), (0.2, 6, 0)), study_of("b", (0.25, 7, None), (0.24, 8, 0))
+    assert [(each.study, each.trial) for each in best_trials([one, other], 2)] == [("a", 1), ("b", 1)]
+
+
+def test_candidates_are_within_the_budget_and_none_is_there_twice() -> None:
+    one, other = study_of("a", (0.1, 5, None), (0.2, 6, None)), study_of("b", (0.3, 6, None), (0.4, 20, None))
+    found = best_trials([one, other], 3, exclude=Policy(steps=5), within=lambda policy: policy.steps < 20)
+    assert [(each.study, each.trial) for each in found] == [("a", 1)]
