@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from optuna.trial import FrozenTrial
-
 from autotune.search.draft import Draft
 from autotune.search.evaluate import PLAN
 from autotune.search.proposals import Proposer
@@ -58,17 +56,16 @@ def combination(study: Trials, proposer: Proposer) -> Draft | None:
 
 
 def _effects(study: Trials, plain: Mapping[str, int]) -> list[_Effect]:
-    """Of all recipes that were evaluated.
+    """Of all recipes that were evaluated; those given up count with the pictures they made.
 
     Where fewer steps were not, as many as the full run's being over the budget, the usual recipe stands for them.
     """
-    recipes = [trial for trial in evaluated(study) if RECIPE in trial.user_attrs]
     found = []
-    for trial in recipes:
-        loss = _loss(trial)
-        if loss is not None:
+    for trial in evaluated(study):
+        # Failed ones have no values.
+        if RECIPE in trial.user_attrs and trial.values:
             changes = {name: value for name, value in trial.params.items() if value != plain[name]}
-            found.append(_Effect(trial.user_attrs[RECIPE], changes, loss))
+            found.append(_Effect(trial.user_attrs[RECIPE], changes, trial.values[0]))
     losses = [effect.excess for effect in found]
     usual = next((effect.excess for effect in found if not effect.changes), statistics.median(losses) if losses else 0)
     return [replace(effect, excess=effect.excess - usual) for effect in found if effect.changes]
@@ -80,10 +77,3 @@ def _compatible(effects: list[_Effect]) -> Iterator[tuple[_Effect, ...]]:
             names = [name for one in some for name in one.changes]
             if len(names) == len(set(names)):
                 yield some
-
-
-def _loss(trial: FrozenTrial) -> float | None:
-    """Of all its pictures or, where it was given up, of those it made."""
-    if trial.values:
-        return float(trial.values[0])
-    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None

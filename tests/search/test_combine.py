@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from autotune.cost import Pricer, parse_budget
@@ -33,7 +33,9 @@ def proposer(pipe: Any) -> Proposer:
 
 
 def add(study: optuna.Study, proposer: Proposer, draft: Draft, loss: float, *, given_up: bool = False) -> None:
-    knobs = {knob.name: IntDistribution(knob.low, knob.high) for knob in proposer.space.knobs}
+    knobs: dict[str, BaseDistribution] = {
+        knob.name: IntDistribution(knob.low, knob.high) for knob in proposer.space.knobs
+    }
     proposal = proposer.propose(draft.values)
     assert proposal is not None
     described = {DESCRIPTION: {PLAN: proposer.plan(proposal.policy), POLICY: proposal.policy.to_dict()}}
@@ -42,8 +44,7 @@ def add(study: optuna.Study, proposer: Proposer, draft: Draft, loss: float, *, g
             state=TrialState.PRUNED if given_up else TrialState.COMPLETE,
             params=dict(draft.values),
             distributions=knobs,
-            value=None if given_up else loss,
-            intermediate_values={32: loss} if given_up else {},
+            value=loss,
             user_attrs={**draft.user_attrs, **described},
         )
     )
@@ -138,7 +139,7 @@ def test_a_report_names_all_that_go_together() -> None:
 
 def test_tpe_resembles_the_best_quarter() -> None:
     """With Optuna's tenth the best two would decide alone; here the next three outvote them."""
-    ends = {"interval": IntDistribution(0, 100)}
+    ends: dict[str, BaseDistribution] = {"interval": IntDistribution(0, 100)}
     drawn = []
     for seed in range(20):
         study = optuna.create_study(sampler=sampler_for("tpe", seed, 20))
