@@ -8,7 +8,7 @@ that the pipelines make, and latents are not decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -211,12 +211,14 @@ FLUX = FullSize(
     guided=False,
 )
 
-MODELS = (SD15, SDXL, PIXART, FLUX)
+MODELS = {"sd15": SD15, "sdxl": SDXL, "pixart": PIXART, "flux": FLUX}
 
 
-def workloads(device: str = "cuda", dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[Workload, bool]]:
-    """Every model's workload and whether it is guided, one after the other: together they may not fit on the device."""
-    for model in MODELS:
+def workloads(
+    names: Iterable[str] = tuple(MODELS), device: str = "cuda", dtype: torch.dtype = torch.bfloat16
+) -> Iterator[tuple[Workload, bool]]:
+    """Each model's workload and whether it is guided, one after the other: together they may not fit on the device."""
+    for model in (MODELS[name] for name in names):
         yield build(model, device, dtype), model.guided
         if device.startswith("cuda"):
             torch.cuda.empty_cache()

@@ -6,7 +6,8 @@ and measuring alternate too, for machines that others use as well change their s
 looked for. It prints predicted and measured milliseconds of each policy (medians over the blocks and over all
 rounds), and the median and 90th percentile of the relative error.
 Targets: at most 5 % and 10 % on a CPU at batch 8, 3 % and 6 % on a GPU (``--gpu``: SD1.5-, SDXL-, PixArt-
-and FLUX-sized random weights in bfloat16).
+and FLUX-sized random weights in bfloat16; ``--scales`` for some scales of low resolution only, of which large
+latents have up to 48).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import functools
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from autotune.cost.timers import Clock
 from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from autotune.runtime import applied
+from studies.full_size import MODELS, workloads
 from studies.sampling import random_policies
 
 CHEAPEST = 0.25
@@ -68,16 +71,19 @@ class Row:
         return self.predicted / self.measured - 1
 
 
-def study(subject: Subject, count: int, blocks: int, progress: Progress) -> tuple[Profile, list[Row]]:
+def study(
+    subject: Subject, count: int, blocks: int, scales: Sequence[float] | None, progress: Progress
+) -> tuple[Profile, list[Row]]:
     """The last profile, and the full run and ``count`` random policies against all of them."""
     pricer = Pricer(subject.pipe, full_steps=subject.steps, text_tokens=subject.text_tokens)
     choices = range(max(2, subject.steps // 3), subject.steps + 1)
-    chosen = islice(random_policies(pricer, choices, low=CHEAPEST), count)
+    wanted = None if scales is None else [Fraction(scale) for scale in scales]
+    chosen = islice(random_policies(pricer, choices, low=CHEAPEST, scales=wanted), count)
     policies = [Policy(steps=subject.steps), *chosen]
     predicted: list[list[float]] = [[] for _ in policies]
     measured: list[list[float]] = [[] for _ in policies]
     for block in range(blocks):
-        profile = profiled(subject, f"profile {block + 1} of {blocks}", progress)
+        profile = profiled(subject, scales, f"profile {block + 1} of {blocks}", progress)
         timed = pricer.on(profile)
         for index, policy in enumerate(policies):
             milliseconds = timed.price(policy, subject.batch).latency_ms
@@ -92,10 +98,11 @@ def study(subject: Subject, count: int, blocks: int, progress: Progress) -> tupl
     return profile, rows
 
 
-def profiled(subject: Subject, what: str, progress: Progress) -> Profile:
+def profiled(subject: Subject, scales: Sequence[float] | None, what: str, progress: Progress) -> Profile:
     task = progress.add_task(f"{subject.name}, {what}")
     return measure_profile(
         subject.pipe,
+        scales=scales,
         batches=[subject.batch],
         call=subject.call,
         text_tokens=subject.text_tokens,
@@ -145,10 +152,8 @@ def shipped(batch: int) -> Iterator[Subject]:
         yield Subject(name, pipe, demo_assets(name).full_steps, batch, functools.partial(example_call, pipe))
 
 
-def full_size() -> Iterator[Subject]:
-    from studies.full_size import workloads
-
-    for workload, _ in workloads():
+def full_size(names: Sequence[str]) -> Iterator[Subject]:
+    for workload, _ in workloads(names):
         call = functools.partial(_the_one_call, workload.arguments | {"output_type": "latent"})
         yield Subject(workload.name, workload.pipe, workload.steps, workload.batch, call, workload.text_tokens)
 
@@ -165,13 +170,15 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=3, help="of a profile and three measurements of every policy")
     parser.add_argument("--profiles", type=Path, help="folder to keep the profiles in")
     parser.add_argument("--gpu", action="store_true", help="full-size random weights on the GPU")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="with --gpu, which of them")
+    parser.add_argument("--scales", nargs="+", type=float, help="of low resolution; by default all that a model takes")
     args = parser.parse_args()
     console = Console(highlight=False)
     if args.gpu and not torch.cuda.is_available():
         sys.exit("--gpu needs a CUDA device and torch finds none: leave it out to measure the shipped models")
-    for subject in full_size() if args.gpu else shipped(args.batch):
+    for subject in full_size(args.models) if args.gpu else shipped(args.batch):
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            profile, rows = study(subject, args.policies, args.blocks, progress)
+            profile, rows = study(subject, args.policies, args.blocks, args.scales, progress)
         if args.profiles is not None:
             profile.save(args.profiles / f"{subject.name.replace(', ', '-').replace(' ', '-')}.json")
         report(console, subject, profile, rows)

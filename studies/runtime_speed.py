@@ -7,16 +7,18 @@
 - **efficiency**: over policies that take between 25 % and 80 % of the FLOPs, the share of the time over the
   share of the FLOPs, for the denoising loop. Target: at most 1.15 on ``emoji-dit`` at batch 16.
 
-With a GPU, ``--gpu`` does the second with random weights of the size of SDXL, PixArt and FLUX in
-bfloat16; target: at most 1.10. Only the denoising loop is timed: prompts are encoded before, latents
-are not decoded.
+With a GPU, ``--gpu`` does the second with random weights of the size of SD1.5, SDXL, PixArt and FLUX in
+bfloat16; target: at most 1.10. There a round times the full run and every policy once, in random order: a GPU
+that nobody else uses keeps its speed for longer than a pair takes. Only the denoising loop is timed: prompts are
+encoded before, latents are not decoded.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from autotune.demo import demo_assets, demo_pipeline
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
 from autotune.structure import Structure
+from studies.full_size import MODELS, workloads
 from studies.workload import Workload
 
 EFFICIENCY_RANGE = (0.25, 0.80)
@@ -42,6 +45,15 @@ def pairs(one: Callable[[], float], other: Callable[[], float], count: int) -> f
         a, b = first(), second()
         ratios.append(a / b if index % 2 else b / a)
     return statistics.median(ratios[1:])
+
+
+def rounds(runs: Sequence[Callable[[], float]], count: int) -> list[float]:
+    """Medians over ``count`` rounds of each run's ratio to the first of ``runs``; one round more warms up."""
+    order, ratios = random.Random(0), []
+    for _ in range(count + 1):
+        taken = {index: runs[index]() for index in order.sample(range(len(runs)), len(runs))}
+        ratios.append([taken[index] / taken[0] for index in range(len(runs))])
+    return [statistics.median(each) for each in zip(*ratios[1:], strict=True)]
 
 
 def overhead(workload: Workload, count: int) -> float:
@@ -91,25 +103,27 @@ def policies(structure: Structure, steps: int, guided: bool) -> Iterator[Policy]
         yield Policy(steps=steps, **cut, **reuse(0.75, 2))
 
 
-def efficiency(workload: Workload, count: int, *, guided: bool = True) -> list[tuple[Policy, float, float]]:
+def efficiency(
+    workload: Workload, count: int, *, guided: bool = True, in_rounds: bool = False
+) -> list[tuple[Policy, float, float]]:
     """For each policy in range its share of the FLOPs and of the time."""
     pricer = Pricer(workload.pipe, full_steps=workload.steps, guided=guided, text_tokens=workload.text_tokens)
     full = Policy(steps=workload.steps)
-    rows = []
-    for policy in policies(pricer.structure, workload.steps, guided):
-        share = pricer.price(policy).relative
-        if not EFFICIENCY_RANGE[0] <= share <= EFFICIENCY_RANGE[1]:
-            continue
+    priced = [(policy, pricer.price(policy).relative) for policy in policies(pricer.structure, workload.steps, guided)]
+    chosen = [(policy, share) for policy, share in priced if EFFICIENCY_RANGE[0] <= share <= EFFICIENCY_RANGE[1]]
 
-        def under(policy: Policy) -> Callable[[], float]:
-            def run() -> float:
-                with applied(workload.pipe, policy):
-                    return workload.run()
+    def under(policy: Policy) -> Callable[[], float]:
+        def run() -> float:
+            with applied(workload.pipe, policy):
+                return workload.run()
 
-            return run
+        return run
 
-        rows.append((policy, share, pairs(under(policy), under(full), count)))
-    return rows
+    if in_rounds:
+        _, *taken = rounds([under(full), *(under(policy) for policy, _ in chosen)], count)
+    else:
+        taken = [pairs(under(policy), under(full), count) for policy, _ in chosen]
+    return [(policy, share, time) for (policy, share), time in zip(chosen, taken, strict=True)]
 
 
 def shipped(name: str, batch: int) -> Workload:
@@ -137,9 +151,10 @@ def _of_encoder(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7, help="alternating pairs behind every ratio")
+    parser.add_argument("--pairs", type=int, default=7, help="alternating pairs, or rounds, behind every ratio")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--gpu", action="store_true", help="SDXL-, PixArt- and FLUX-sized random weights on the GPU")
+    parser.add_argument("--gpu", action="store_true", help="full-size random weights on the GPU")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], help="with --gpu, which of them")
     args = parser.parse_args()
     console = Console()
     if args.gpu:
@@ -147,11 +162,9 @@ def main() -> None:
             raise SystemExit(
                 "--gpu needs a CUDA device and torch finds none: leave it out to measure the shipped models"
             )
-        from studies.full_size import workloads
-
         console.print(f"{torch.cuda.get_device_name()}, bfloat16, torch {torch.__version__}")
-        for workload, guided in workloads():
-            _report(console, workload, efficiency(workload, args.pairs, guided=guided), 1.10)
+        for workload, guided in workloads(args.models):
+            _report(console, workload, efficiency(workload, args.pairs, guided=guided, in_rounds=True), 1.10)
         return
     console.print(f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name in ("emoji-unet", "emoji-dit"):

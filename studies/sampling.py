@@ -13,13 +13,21 @@ from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.structure import Structure
 
 
-def random_policies(pricer: Pricer, steps: Sequence[int], *, low: float = 0.0, high: float = 1.0) -> Iterator[Policy]:
+def random_policies(
+    pricer: Pricer,
+    steps: Sequence[int],
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    scales: Sequence[Fraction] | None = None,
+) -> Iterator[Policy]:
     """Endless different policies whose share of the full run's FLOPs lies in [``low``, ``high``], always the same ones.
 
     Args:
         steps: numbers of steps to choose from.
+        scales: of low resolution, by default all that the denoiser takes.
     """
-    scales = accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)
+    scales = scales or accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)
     seen: set[str] = set()
     seed = 0
     while True:

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
@@ -34,6 +35,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         given, weights: earlier results and their weights; their sum is the output.
         first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
         shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
+        copies: whether what is kept must be a copy, see :func:`copied`.
     """
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
@@ -47,6 +49,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.residual = False
         self.notes_entry = False
         self.shape: Any = None
+        self.copies = False
         self.rest()
 
     def rest(self) -> None:
@@ -68,6 +71,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
             output = compute(*args, **kwargs)
             if self.keep:
                 self.computed = _minus(output, self.first.entry) if self.residual else output
+                if self.copies:
+                    self.computed = copied(self.computed)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
@@ -116,12 +121,16 @@ class CallHook:
 
     def attach(self, module: nn.Module) -> None:
         """Take hold of ``module``, again where it has been compiled since, and of nothing else."""
-        # Not by getattr: what torch.compile returns hands attributes on to the module inside.
-        if module is self._module and vars(module).get(_CALL) == self._call:
+        if module is self._module and self.attached():
             return
         self.detach()
         self._module, self.inner = module, vars(module).get(_CALL)
         vars(module)[_CALL] = self._call
+
+    def attached(self) -> bool:
+        """Whether calls of the module still come here."""
+        # Not by getattr: what torch.compile returns hands attributes on to the module inside.
+        return self._module is not None and vars(self._module).get(_CALL) == self._call
 
     def detach(self) -> None:
         if self._module is None:
@@ -174,6 +183,10 @@ class Place:
         HookRegistry.check_if_exists_or_initialize(module).register_hook(self._hook, _NAME)
         self._module, self._wrapper = module, module.forward
 
+    def kept(self) -> bool:
+        """Whether the hook is still where :meth:`move` put it."""
+        return self._on_call.attached() if self._module is None else self._holds()
+
     def leave(self) -> None:
         """Take the hook off, and nobody else's with it."""
         self._on_call.detach()
@@ -210,6 +223,14 @@ class Place:
     def _acts(self) -> bool:
         """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
         return bool(getattr(self._hook.fn_ref.forward, "func", None) == self._hook.new_forward)
+
+
+def copied(output: Any) -> Any:
+    """What compiled code computed, in memory of its own.
+
+    With ``mode="reduce-overhead"`` or ``"max-autotune"`` it is a CUDA graph's, whose next run writes over it.
+    """
+    return tree_map_only(Tensor, torch.clone, output)
 
 
 def _tensor_given(hook: UnitHook) -> Tensor:

@@ -12,7 +12,11 @@ from torch import Tensor
 from autotune.families import Family, LatentSize
 from autotune.runtime import resolution
 from autotune.runtime.branches import row_count
+from autotune.runtime.exact import digest
 from autotune.runtime.schedulers import restart_history
+
+# Of the first latents, so many values tell one call from another.
+_SEEDING = 64
 
 
 @dataclass
@@ -111,7 +115,7 @@ class LowResolution:
         initial = self._initial.repeat(low.shape[0] // self._initial.shape[0], *[1] * (low.ndim - 1))
 
         def fresh() -> Tensor:
-            generator = self._generator_for(low)
+            generator = self._generator_now()
             # One generator a picture, and rows for both branches: the branches share their noise.
             rows = len(generator) if isinstance(generator, list) else low.shape[0]
             shape = (rows, *low.shape[1:-2], *target)
@@ -158,9 +162,10 @@ class LowResolution:
         """One row a picture, repeated as pipelines do for guidance; of latents that hold both branches the first."""
         return torch.cat([self.latents[: self._pictures]] * (rows // self._pictures))
 
-    def _generator_for(self, low: Tensor) -> Any:
+    def _generator_now(self) -> Any:
         if self.generator is not None:
             return self.generator
-        # Pipelines that pass theirs nowhere on (DiT): fresh noise must still follow from it.
-        seed = int(self._initial.float().sum().view(torch.int32))
-        return torch.Generator(low.device).manual_seed(seed & 0x7FFFFFFF)
+        # Pipelines that pass theirs nowhere on (DiT): fresh noise must still follow from it, and as theirs does be
+        # the same on every device. A sum would not be: its last bits depend on the order of its terms.
+        some = self._initial.flatten()[:_SEEDING].float().cpu()
+        return torch.Generator().manual_seed(int(digest(some.numpy().tobytes())[:8], 16))

@@ -25,7 +25,7 @@ from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
 from autotune.runtime.checkpoints import Checkpoint, PrefixCache
 from autotune.runtime.exact import cloned, filled
-from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
+from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, copied, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
@@ -194,11 +194,14 @@ class Runtime:
         self._denoiser_hook.attach(denoiser)
         modules = dict(root_of(denoiser).named_modules())
         compiled = {name for name, module in modules.items() if name and is_compiled(module)}
-        whole = is_compiled(denoiser)
+        whole = self.session.copies = is_compiled(denoiser)
         for name, hook in self._hooks_by_module().items():
             parts = name.split(".")
             enclosed = whole or any(".".join(parts[:count]) in compiled for count in range(1, len(parts)))
-            hook.place.move(modules[name], outside=name in compiled and not enclosed)
+            outside = name in compiled and not enclosed
+            hook.place.move(modules[name], outside=outside)
+            if isinstance(hook, UnitHook):
+                hook.copies = outside
 
     def _hooks_by_module(self) -> dict[str, UnitHook | BlockHook]:
         units = {self.structure.units[unit].name: hook for unit, hook in self.hooks.items()}
@@ -412,12 +415,18 @@ class Runtime:
             shared = {key: value for key, value in kwargs.items() if key in self.family.shared_arguments}
             kwargs = half(kwargs, rows, first=first) | shared
             rows //= 2
+        places = [hook.place for hook in self.hooks.values()] + [hook.place for hook in self.block_hooks.values()]
+        if not all(place.kept() for place in places):
+            # Offloading that prefetches takes hooks off after the denoiser's first call, and others with them.
+            self._attach_hooks()
         keep = None
         if self._unguided is not None:
             keep = step.keep | self._unguided.steps[0].keep
         self.session.enter(branch, rows, keep)
         output = forward(*args, **kwargs)
         self.session.leave(branch, rows)
+        if self.session.copies:
+            output = copied(output)
         if step.branches == 1 and self.family.branches == "separate":
             self._first_output = output
         if halved:

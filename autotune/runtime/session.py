@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from autotune.plan import Action, Plan, Step
-from autotune.runtime.hooks import BlockHook, UnitHook
+from autotune.runtime.hooks import BlockHook, UnitHook, copied
 
 _FROM_MEMORY = {Action.REUSE, Action.FORECAST, Action.RESIDUAL}
 
@@ -26,12 +26,16 @@ class Session:
         hooks: the hook of every unit that some step does not compute.
         blocks: the hooks of blocks that can be stepped over.
         conditional_first: whether batched rows are [conditional, unconditional].
+
+    Attributes:
+        copies: whether features come out of compiled code and must be copied to be kept.
     """
 
     def __init__(
         self, hooks: Mapping[int, UnitHook], blocks: Sequence[BlockHook], *, conditional_first: bool = False
     ) -> None:
         self.plan: Plan | None = None
+        self.copies = False
         self._hooks = hooks
         self._blocks = blocks
         self._conditional_first = conditional_first
@@ -123,7 +127,7 @@ class Session:
         assert step is not None
         for unit, hook in self._hooks.items():
             if hook.keep:
-                self._kept[branch, unit, step.index] = (rows, hook.computed)
+                self._kept[branch, unit, step.index] = (rows, copied(hook.computed) if self.copies else hook.computed)
         self._rest()
 
     def advance(self) -> None:

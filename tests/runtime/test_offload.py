@@ -10,10 +10,17 @@ import pytest
 import torch
 from accelerate.hooks import remove_hook_from_module
 from diffusers.hooks import HookRegistry
+from diffusers.hooks.group_offloading import (
+    GroupOffloadingConfig,
+    GroupOffloadingHook,
+    GroupOffloadingType,
+    LazyPrefetchGroupOffloadingHook,
+    ModuleGroup,
+)
 from torch import nn
 
 from autotune.runtime import apply_policy, remove_policy
-from tests.runtime.ecosystem import NAMES, denoiser_of, expected, make, plain, policy_of, run
+from tests.runtime.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
 
 CPU = torch.device("cpu")
 
@@ -39,6 +46,18 @@ def no_more_offload(pipe: Any, denoiser: Any) -> None:
         registry.remove_hook(hook, recurse=True)
     if not registry.hooks:
         del denoiser._diffusers_hook
+
+
+def prefetching_group_offload(pipe: Any, denoiser: Any) -> None:
+    """As with ``use_stream=True``, which needs a GPU: in its first call the denoiser notes the order of its layers."""
+    group_offload(pipe, denoiser)
+    registry = HookRegistry.check_if_exists_or_initialize(denoiser)
+    if registry.get_hook("group_offloading") is None:
+        leader = {"offload_leader": denoiser, "onload_leader": denoiser}
+        nothing = ModuleGroup(modules=[], offload_device=CPU, onload_device=CPU, **leader)
+        config = GroupOffloadingConfig(CPU, CPU, GroupOffloadingType.LEAF_LEVEL, False, False, False)
+        registry.register_hook(GroupOffloadingHook(nothing, config=config), "group_offloading")
+    registry.register_hook(LazyPrefetchGroupOffloadingHook(), "lazy_prefetch_group_offloading")
 
 
 OFFLOADS = (model_offload, sequential_offload, group_offload)
@@ -80,6 +99,16 @@ def test_offload_and_policy_in_either_order(name: str, offload: Callable[..., No
 
     no_more_offload(pipe, denoiser)
     assert torch.equal(run(name, pipe), plain(name))
+
+
+@pytest.mark.parametrize("case", [*CASES, "reuse layers"])
+@each_pipeline
+def test_offload_that_prefetches_takes_no_hook_away_in_its_first_call(name: str, case: str) -> None:
+    """Its own hooks go after the first step, and with them those that were put around them."""
+    pipe = make(name)
+    prefetching_group_offload(pipe, denoiser_of(name, pipe))
+    apply_policy(pipe, policy_of(name, pipe, case))
+    assert torch.equal(run(name, pipe), expected(name, case))
 
 
 @each_offload

@@ -9,7 +9,7 @@ import torch
 
 from studies.full_size import FLUX, MODELS, PIXART, SD15, SDXL, STEPS, FullSize, build
 
-_SOURCES = [model.source for model in MODELS]
+_SOURCES = [model.source for model in MODELS.values()]
 
 # As few and as narrow layers as the same classes allow.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -50,14 +50,14 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS, ids=_SOURCES)
+@pytest.mark.parametrize("model", MODELS.values(), ids=_SOURCES)
 def test_the_denoiser_has_as_many_parameters_as_the_published_one(model: FullSize) -> None:
     with torch.device("meta"):
         denoiser = model.denoiser(**model.config)
     assert sum(parameter.numel() for parameter in denoiser.parameters()) == model.parameters
 
 
-@pytest.mark.parametrize("model", MODELS, ids=_SOURCES)
+@pytest.mark.parametrize("model", MODELS.values(), ids=_SOURCES)
 def test_the_workload_runs_and_its_calls_are_those_of_the_model(model: FullSize) -> None:
     before = torch.get_default_dtype(), torch.get_rng_state()
     workload = build(model, "cpu", torch.bfloat16, pixels=64, changes=_SMALL[model.source])
