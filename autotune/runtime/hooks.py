@@ -12,12 +12,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from autotune.plan import Action
+from autotune.runtime.exact import cloned
 from autotune.structure import Unit
 
 _NAME = "postdiff"
@@ -35,7 +35,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         given, weights: earlier results and their weights; their sum is the output.
         first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
         shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
-        copies: whether what is kept must be a copy, see :func:`copied`.
+        copies: whether what is kept must be a copy: compiled code with CUDA graphs (``mode="reduce-overhead"``) writes
+            over its results in its next run.
     """
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
@@ -72,7 +73,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
             if self.keep:
                 self.computed = _minus(output, self.first.entry) if self.residual else output
                 if self.copies:
-                    self.computed = copied(self.computed)
+                    self.computed = cloned(self.computed)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
@@ -223,14 +224,6 @@ class Place:
     def _acts(self) -> bool:
         """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
         return bool(getattr(self._hook.fn_ref.forward, "func", None) == self._hook.new_forward)
-
-
-def copied(output: Any) -> Any:
-    """What compiled code computed, in memory of its own.
-
-    With ``mode="reduce-overhead"`` or ``"max-autotune"`` it is a CUDA graph's, whose next run writes over it.
-    """
-    return tree_map_only(Tensor, torch.clone, output)
 
 
 def _tensor_given(hook: UnitHook) -> Tensor:

@@ -25,7 +25,7 @@ from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
 from autotune.runtime.checkpoints import Checkpoint, PrefixCache
 from autotune.runtime.exact import cloned, filled
-from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, copied, is_compiled
+from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
 from autotune.runtime.schedulers import calls_per_step
@@ -426,7 +426,7 @@ class Runtime:
         output = forward(*args, **kwargs)
         self.session.leave(branch, rows)
         if self.session.copies:
-            output = copied(output)
+            output = cloned(output)
         if step.branches == 1 and self.family.branches == "separate":
             self._first_output = output
         if halved:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from autotune.plan import Action, Plan, Step
-from autotune.runtime.hooks import BlockHook, UnitHook, copied
+from autotune.runtime.exact import cloned
+from autotune.runtime.hooks import BlockHook, UnitHook
 
 _FROM_MEMORY = {Action.REUSE, Action.FORECAST, Action.RESIDUAL}
 
@@ -127,7 +128,7 @@ class Session:
         assert step is not None
         for unit, hook in self._hooks.items():
             if hook.keep:
-                self._kept[branch, unit, step.index] = (rows, copied(hook.computed) if self.copies else hook.computed)
+                self._kept[branch, unit, step.index] = (rows, cloned(hook.computed) if self.copies else hook.computed)
         self._rest()
 
     def advance(self) -> None:
