@@ -15,7 +15,7 @@ from autotune.runtime.branches import row_count
 from autotune.runtime.exact import digest
 from autotune.runtime.schedulers import restart_history
 
-# Of the first latents, so many values tell one call from another.
+# So many values of the noise tell one call from another.
 _SEEDING = 64
 
 
@@ -61,6 +61,7 @@ class LowResolution:
         self.size = size
         self.generator: Any = None
         self._pictures = latents.shape[0]
+        self._drawn = (latents if noised is None else noised.noise).flatten()[:_SEEDING].clone()
         if noised is None:
             spatial = family.spatial(latents, full)
             scale = float(getattr(scheduler, "init_noise_sigma", 1.0))
@@ -165,7 +166,6 @@ class LowResolution:
     def _generator_now(self) -> Any:
         if self.generator is not None:
             return self.generator
-        # Pipelines that pass theirs nowhere on (DiT): fresh noise must still follow from it, and as theirs does be
-        # the same on every device. A sum would not be: its last bits depend on the order of its terms.
-        some = self._initial.flatten()[:_SEEDING].float().cpu()
-        return torch.Generator().manual_seed(int(digest(some.numpy().tobytes())[:8], 16))
+        # Pipelines that pass theirs nowhere on (DiT): fresh noise must still follow from it, and be the same on every
+        # device. So it hangs on the noise as it was drawn: what is computed of it differs in its last bits.
+        return torch.Generator().manual_seed(int(digest(self._drawn.float().cpu().numpy().tobytes())[:8], 16))

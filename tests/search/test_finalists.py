@@ -122,7 +122,8 @@ def test_its_others_follow_where_there_is_nobody_else() -> None:
 
 
 def test_trials_of_two_studies_are_no_relatives() -> None:
-    one, other = study_of("a", (0.3, 5, None), (0.2, 6, 0)), study_of("b", (0.25, 7, None), (0.24, 8, 0))
+    one = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.5, 9, None))
+    other = study_of("b", (0.25, 7, None), (0.24, 8, 0))
     assert [(each.study, each.trial) for each in best_trials([one, other], 2)] == [("a", 1), ("b", 1)]
 
 
