@@ -16,18 +16,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autotune import errors
-from autotune.lazy import attributes
+from autotune.core import errors
+from autotune.core.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.cost import price
-    from autotune.demo import demo_pipeline
-    from autotune.loading import load_policy
+    from autotune.models.shipped import demo_pipeline
     from autotune.policy import Policy
+    from autotune.policy.loading import load_policy
+    from autotune.policy.schema import policy_schema
     from autotune.runtime import applied, apply_policy, full_policy, remove_policy
-    from autotune.schema import policy_schema
-    from autotune.search.compare import compare
-    from autotune.search.tune import tune
+    from autotune.workflows.compare import compare
+    from autotune.workflows.tune import tune
 
 __version__ = "0.1.0"
 
@@ -53,14 +53,14 @@ __getattr__ = attributes(
         "Policy": "policy",
         "applied": "runtime",
         "apply_policy": "runtime",
-        "compare": "search.compare",
-        "demo_pipeline": "demo",
+        "compare": "workflows.compare",
+        "demo_pipeline": "models.shipped",
         "full_policy": "runtime",
-        "load_policy": "loading",
-        "policy_schema": "schema",
+        "load_policy": "policy.loading",
+        "policy_schema": "policy.schema",
         "price": "cost",
         "remove_policy": "runtime",
-        "tune": "search.tune",
+        "tune": "workflows.tune",
     },
 )
 

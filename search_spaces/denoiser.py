@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, Self
 
+from autotune.plan.structure import Structure
 from autotune.policy import Policy, ResolutionStage
-from autotune.structure import Structure
 from search_spaces.schedule import at
 from search_spaces.solvers import MOST_SKEW, OWN, Solver, solvers_for
 from search_spaces.space import Knob, SearchSpace
@@ -49,8 +49,8 @@ class DenoiserSpace(SearchSpace):
         guided: bool = True,
     ) -> Self:
         """The space of a pipeline around such a denoiser; see :func:`search_spaces.space_for`."""
+        from autotune.pipelines.units import find_units
         from autotune.runtime.models import default_steps, denoiser_of, latents_of
-        from autotune.units import find_units
 
         latents, steps = latents_of(pipe, height, width), steps or default_steps(pipe)
         return cls(
@@ -66,7 +66,7 @@ class DenoiserSpace(SearchSpace):
         """What a policy says of solver and noise levels."""
         return self.solvers[values["solver"]].fields(values["skew"], steps)
 
-    def spelled_out(self, policy: Policy) -> Policy:
+    def explicit_noise_levels(self, policy: Policy) -> Policy:
         if policy.timesteps != "default" or policy.sigmas is not None:
             return policy
         solver = next((solver for solver in self.solvers if solver.choice == policy.scheduler), None)

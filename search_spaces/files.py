@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import InputError, did_you_mean, reason_of
+from autotune.core.errors import InputError, did_you_mean, reason_of
 
 __all__ = ["KNOBS", "ranges_in", "read_ranges"]
 

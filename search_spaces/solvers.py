@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.policy import Policy, SchedulerChoice
 
 MOST_SKEW = 4

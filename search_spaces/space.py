@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
-from autotune.errors import InputError, did_you_mean
+from autotune.core.errors import InputError, did_you_mean
 from autotune.policy import Policy
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ class SearchSpace(ABC):
     """A family's knobs, and the pure function from their values to a policy.
 
     The number of steps is no knob: a search solves it from the budget, so that no candidate
-    is over budget and none leaves much of it unused (:mod:`autotune.search.proposals`).
+    is over budget and none leaves much of it unused (:mod:`autotune.search.proposer`).
 
     Attributes:
         knobs: What may vary.
-        costlier: Knob and direction in which each makes a policy costlier, in the order in which
+        repair_order: Knob and direction in which each makes a policy costlier, in the order in which
             a setting too cheap for its budget is repaired. Followed to the end it leads to the
             setting that accelerates nothing.
         recipes: Known settings. The first one is ``"fewer steps"``: nothing but the step count changes.
@@ -87,7 +87,7 @@ class SearchSpace(ABC):
     """
 
     knobs: tuple[Knob, ...]
-    costlier: tuple[tuple[str, Literal[-1, 1]], ...]
+    repair_order: tuple[tuple[str, Literal[-1, 1]], ...]
     recipes: tuple[Recipe, ...]
     default_steps: int
     of_steps: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class SearchSpace(ABC):
         """This space with some knobs at one value each."""
         return self.within({name: (value, value) for name, value in values.items()})
 
-    def spelled_out(self, policy: Policy) -> Policy:
+    def explicit_noise_levels(self, policy: Policy) -> Policy:
         """The policy with its noise levels as a list, where its solver takes one, for :func:`search_spaces.moved`.
 
         They are the solver's own, but for flows whose scheduler ends closer to zero than pipelines usually let it.

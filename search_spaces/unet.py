@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Literal
 
 from autotune.plan import accepted_scales
+from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy
-from autotune.structure import Structure
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.schedule import PARTS, computing_steps, forecast_order
 from search_spaces.solvers import OWN, Solver
@@ -69,7 +69,7 @@ class UNetSpace(DenoiserSpace):
             Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )
         self.knobs += self.noise_knobs(self.solvers)
-        self.costlier = (
+        self.repair_order = (
             ("guidance_start", -1),
             ("gate", -1),
             ("guidance_stop", 1),

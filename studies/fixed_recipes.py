@@ -31,7 +31,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.demo import DEMO_NAMES, demo_assets
+from autotune.core.records import write_atomically
+from autotune.evaluation.evaluator import Evaluator
+from autotune.evaluation.generation import without_bars
+from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.quality import (
     Baseline,
@@ -45,12 +48,9 @@ from autotune.quality import (
     shuffled_alignment,
 )
 from autotune.quality.tensors import write_tensors
-from autotune.records import write_atomically
-from autotune.search.bench import Bench
-from autotune.search.making import without_bars
-from autotune.search.progress import Progress
-from autotune.search.setup import Examples, Setup, choose, prepare
-from autotune.search.tune import TuneResult, bench_for, tune_budgets
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Examples, Setup, choose, prepare
+from autotune.workflows.tune import TuneResult, evaluator_for, tune_budgets
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
 from studies.search.recipes import TUNED_STEPS, UNIFORM, methods, tuned_steps
 from studies.shipped import BATCH, fast_pipeline, search_settings
@@ -130,13 +130,13 @@ def unseen(model: str, setup: Setup) -> Examples:
     return Examples(tuple(random.Random(0).sample(captions, PICTURES)), tuple(range(_SEED, _SEED + PICTURES)))
 
 
-def fixed_policies(setup: Setup, budget: float, bench: Bench) -> dict[str, Policy]:
+def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator) -> dict[str, Policy]:
     """Every method's best setting on the tuning prompts."""
     space, steps = setup.proposer.space, setup.recipes[0].proposal.policy.steps
     tried = {TUNED_STEPS: tuned_steps(space, steps, _SKEWS), **methods(space, setup.pricer, budget, _MOST_STEPS)}
 
     def loss(policy: Policy) -> float:
-        return bench.objective.score(bench.outcome(policy).evaluation).loss
+        return evaluator.objective.score(evaluator.outcome(policy).evaluation).loss
 
     chosen = {UNIFORM: Policy(steps=steps)}
     for name, policies in tried.items():
@@ -216,8 +216,8 @@ def main() -> None:
         )
         few = choose(setups[0].tuning.prompts, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
-            bench = bench_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)
-        fixed = [fixed_policies(setup, share, bench) for setup, share in zip(setups, BUDGETS.values(), strict=True)]
+            evaluator = evaluator_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)
+        fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, BUDGETS.values(), strict=True)]
         judges = Judges(setups[0], unseen(model, setups[0]), model, folder / f"judged-{asked}")
         cells = []
         for budget, setup, result, policies in zip(BUDGETS, setups, results, fixed, strict=True):

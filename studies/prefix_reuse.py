@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cost import Pricer
-from autotune.demo import demo_assets, demo_pipeline
+from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.policy import CacheRule, Policy
-from autotune.runtime.checkpoints import PrefixCache
-from autotune.runtime.prefix import features_read, prefix_keys
-from autotune.runtime.sharing import is_kept
-from autotune.search.making import PictureMaker, picture_maker, without_bars
+from autotune.runtime.prefix.checkpoints import PrefixCache
+from autotune.runtime.prefix.keys import features_read, prefix_keys
+from autotune.runtime.prefix.sharing import is_kept
 from search_spaces import SearchSpace, space_for
 
 SAMPLED, WALKS, MOVES = 150, 5, 60

@@ -19,10 +19,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from autotune.core.cache_folder import VARIABLE
 from autotune.cost import Pricer
 from autotune.plan import accepted_scales
 from autotune.policy import Policy
-from autotune.storage import VARIABLE
 from studies.full_size import FLUX, SDXL
 from studies.published import Published, weightless
 from studies.sampling import random_policies

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cost import Pricer
-from autotune.demo import demo_assets, demo_pipeline
+from autotune.models.shipped import demo_assets, demo_pipeline
+from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
-from autotune.structure import Structure
 from studies.full_size import MODELS, workloads
 from studies.workload import Workload
 

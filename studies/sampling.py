@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from autotune.cost import Pricer
 from autotune.plan import accepted_scales
+from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
-from autotune.structure import Structure
 
 
 def random_policies(

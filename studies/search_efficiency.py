@@ -32,20 +32,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from autotune.demo import DEMO_NAMES
+from autotune.core.records import write_atomically
+from autotune.evaluation.generation import without_bars
+from autotune.models.shipped import DEMO_NAMES
 from autotune.policy import policy_from_dict
-from autotune.records import write_atomically
-from autotune.search.draft import Draft
-from autotune.search.evaluate import PLAN, RELATIVE_COST, Report
+from autotune.policy.words import OVER_BUDGET
+from autotune.search.local_search import Refiner, Units
 from autotune.search.loop import search
-from autotune.search.making import without_bars
-from autotune.search.notes import OVER_BUDGET
-from autotune.search.progress import Progress
-from autotune.search.proposals import Proposal
-from autotune.search.refine import Refiner, Units
+from autotune.search.proposer import Proposal
 from autotune.search.sensitivity import Sensitivity
-from autotune.search.setup import Setup
-from autotune.search.study import (
+from autotune.search.trial_runner import PLAN, RELATIVE_COST, Report
+from autotune.study.candidate import Candidate
+from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,
     FAILURE,
@@ -56,8 +54,10 @@ from autotune.search.study import (
     begin,
     enqueue_recipes,
 )
-from autotune.search.study import RESULTS as TRIAL_RESULTS
-from autotune.search.tune import quiet_optuna
+from autotune.study.trials import RESULTS as TRIAL_RESULTS
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup
+from autotune.workflows.tune import quiet_optuna
 from studies.search.surrogate import Surrogate, agreement, features
 from studies.search.table import RESULTS, read, setup_of
 
@@ -93,15 +93,15 @@ class Replay:
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
         return self._world.setup.proposer.space.values_of(trial)
 
-    def begin(self, draft: Draft) -> tuple[optuna.Trial, None]:
-        return begin(self._study, draft), None
+    def begin(self, candidate: Candidate) -> tuple[optuna.Trial, None]:
+        return begin(self._study, candidate), None
 
     def settle(self) -> None:
         """Everything is written at once."""
 
     def run(self, trial: optuna.Trial, *_: object) -> Report:
         proposer, study = self._world.setup.proposer, self._study
-        # Those of drafts are what they were made with.
+        # Those of candidates are what they were made with.
         values = self.knobs(trial)
         proposal: Proposal | None
         if REFINES in trial.user_attrs:

@@ -18,15 +18,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from autotune.demo import DEMO_NAMES
-from autotune.records import write_atomically
+from autotune.core.records import write_atomically
+from autotune.evaluation.generation import without_bars
+from autotune.models.shipped import DEMO_NAMES
 from autotune.search.loop import explore
-from autotune.search.making import without_bars
-from autotune.search.progress import Progress
-from autotune.search.setup import PREFIX_MEMORY, Setup, prepare
-from autotune.search.spending import spending
-from autotune.search.study import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
-from autotune.search.tune import bench_for, quiet_optuna
+from autotune.study.trials import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import PREFIX_MEMORY, Setup, prepare
+from autotune.workflows.spending import spending
+from autotune.workflows.tune import evaluator_for, quiet_optuna
 from studies.shipped import fast_pipeline, search_settings
 
 RESULTS = Path(__file__).with_name("results")
@@ -76,9 +76,9 @@ def searched(model: str, pipe: Any, seed: int, folder: Path, *, sparing: bool) -
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study("search", sqlite_url(folder / "study.db"), setup.configuration)
     with Progress() as progress:
-        bench = bench_for(setup, setup.tuning, "tuning", folder, progress)
+        evaluator = evaluator_for(setup, setup.tuning, "tuning", folder, progress)
         enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
-        explore(setup, study, bench, folder, TRIALS, 7200, seed, progress)
+        explore(setup, study, evaluator, folder, TRIALS, 7200, seed, progress)
     trials = evaluated(study)
     spent = spending(trials, PICTURES)
     best = ranked(study)[0]
@@ -101,7 +101,7 @@ def main() -> None:
             setup, sparing, found = searched(args.model, pipe, seed, folder / "sparing", sparing=True)
             _, plain, other = searched(args.model, pipe, seed, folder / "plain", sparing=False)
             with Progress() as progress:
-                unseen = bench_for(setup, setup.held_out, "held-out", folder, progress)
+                unseen = evaluator_for(setup, setup.held_out, "held-out", folder, progress)
                 apart = unseen.objective.compare(unseen.outcome(found).evaluation, unseen.outcome(other).evaluation)
             pair = Pair(seed, sparing, plain, (apart.estimate, apart.low, apart.high))
             pairs.append(pair)

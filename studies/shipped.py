@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from autotune.demo import demo_assets, demo_pipeline
+from autotune.evaluation.judges import shipped_judges
+from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.runtime.models import denoiser_of
-from autotune.search.judges import shipped_judges
 
 BATCH = 32
 """Pictures per pipeline call."""

@@ -16,19 +16,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from autotune.cli.tune import show_answer
-from autotune.demo import DEMO_NAMES
-from autotune.errors import PostDiffError
-from autotune.records import write_atomically
-from autotune.report.page import render_question
-from autotune.search.answer import Answer
-from autotune.search.interrupts import Interrupted, deferred
-from autotune.search.making import without_bars
-from autotune.search.progress import Progress
-from autotune.search.question import BUDGETS, TRIALS, answer
-from autotune.search.setup import prepare
-from autotune.search.study import sqlite_url
-from autotune.search.tune import bench_for, quiet_optuna
+from autotune.cli.tune import show_tradeoff
+from autotune.core.errors import PostDiffError
+from autotune.core.interrupts import Interrupted, deferred
+from autotune.core.records import write_atomically
+from autotune.evaluation.generation import without_bars
+from autotune.models.shipped import DEMO_NAMES
+from autotune.report.page import render_tradeoff
+from autotune.results.tradeoff import Tradeoff
+from autotune.study.trials import sqlite_url
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import prepare
+from autotune.workflows.tradeoff import BUDGETS, TRIALS, run_tradeoff_study
+from autotune.workflows.tune import evaluator_for, quiet_optuna
 from studies.shipped import fast_pipeline, search_settings
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,8 +60,8 @@ def main() -> None:
     except PostDiffError as error:
         sys.exit(f"{error}")
     found.save(args.results / f"steps_vs_cost-{args.model}.json")
-    write_atomically(folder / "steps_vs_cost.html", render_question(found))
-    show_answer(found)
+    write_atomically(folder / "steps_vs_cost.html", render_tradeoff(found))
+    show_tradeoff(found)
     print(f"Plots: {folder / 'steps_vs_cost.html'}")
 
 
@@ -75,7 +75,7 @@ def study(
     held_out_images: int = HELD_OUT_IMAGES,
     seed: int = 0,
     quiet: bool = False,
-) -> Answer:
+) -> Tradeoff:
     """The answer for a shipped model; everything found on the way is kept in ``folder``.
 
     Raises:
@@ -93,10 +93,10 @@ def study(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with quiet_optuna(), without_bars(setup.pipe), deferred(), Progress(quiet=quiet) as progress:
-            return answer(
+            return run_tradeoff_study(
                 setup,
-                bench_for(setup, setup.tuning, "tuning", folder, progress),
-                bench_for(setup, setup.held_out, "held-out", folder, progress),
+                evaluator_for(setup, setup.tuning, "tuning", folder, progress),
+                evaluator_for(setup, setup.held_out, "held-out", folder, progress),
                 folder,
                 name=model,
                 url=sqlite_url(folder / "study.db"),

@@ -30,17 +30,17 @@ import sqlalchemy
 from optuna.storages import BaseStorage
 from PIL import Image
 
-from autotune.search.evaluate import TrialRunner, _Result
-from autotune.search.later import Later
-from autotune.search.liveness import close
+from autotune.search.local_search import Refiner
 from autotune.search.loop import search
-from autotune.search.progress import Progress
-from autotune.search.proposals import Proposal
-from autotune.search.refine import Refiner
-from autotune.search.setup import Setup, prepare
-from autotune.search.storage import PatientStorage
-from autotune.search.study import Trials, enqueue_recipes, evaluated, is_repetition, open_study
-from autotune.search.tune import quiet_optuna
+from autotune.search.proposer import Proposal
+from autotune.search.trial_runner import TrialRunner, _Result
+from autotune.study.heartbeat import close
+from autotune.study.storage import PatientStorage
+from autotune.study.trials import Trials, enqueue_recipes, evaluated, is_repetition, open_study
+from autotune.study.write_queue import WriteQueue
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup, prepare
+from autotune.workflows.tune import quiet_optuna
 from studies.postgres import Server
 
 NAME = "storage-overhead"
@@ -58,7 +58,7 @@ class SleepingRunner(TrialRunner):
         Image.new("RGB", (64, 64)).save(grid)
         loss = 1 / proposal.policy.steps + random.Random(proposal.policy.key).random()
         names = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
-        return _Result(dict.fromkeys(names, loss), 64, given_up=False)
+        return _Result(dict.fromkeys(names, loss), 64, pruned=False)
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Clock:
         for name in dir(BaseStorage):
             if not name.startswith("_"):
                 setattr(PatientStorage, name, self._timed(name, getattr(PatientStorage, name)))
-        setattr(Later, "settle", self._timed("(waiting for the thread)", Later.settle))  # noqa: B010
+        setattr(WriteQueue, "settle", self._timed("(waiting for the thread)", WriteQueue.settle))  # noqa: B010
 
     def count(self, engine: sqlalchemy.Engine) -> None:
         """Count what is asked of the database, by whatever thread."""

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from autotune.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, UNAVAILABLE
-from autotune.errors import InputError, Unavailable
-from autotune.search.interrupts import Interrupted
+from autotune.core.errors import InputError, Unavailable
+from autotune.core.interrupts import Interrupted
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "UNAVAILABLE", "main", "run", "tune_main"]
 

@@ -26,8 +26,8 @@ from autotune.cli.arguments import (
 )
 from autotune.cli.models import ModelSource
 from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
-from autotune.errors import InputError
-from autotune.naming import CompileMode, budget_labels, default_comparison_name, default_study_name
+from autotune.core.errors import InputError
+from autotune.core.naming import CompileMode, budget_labels, default_comparison_name, default_study_name
 
 # From where every step hurts to where hardly any is missed.
 _FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
@@ -248,7 +248,7 @@ def generate(
 ) -> None:
     """Make pictures, under a policy or by the full run."""
     from autotune.cli.generate import generate_pictures
-    from autotune.loading import load_policy
+    from autotune.policy.loading import load_policy
 
     source = ModelSource.find(model)
     loaded = None if policy is None else load_policy(policy)
@@ -369,7 +369,7 @@ def price(
 ) -> None:
     """Say what a policy costs, by step and by kind of unit; neither weights nor the target are needed."""
     from autotune.cost import load_profile
-    from autotune.loading import load_policy
+    from autotune.policy.loading import load_policy
 
     source = ModelSource.find(model)
     loaded = load_policy(policy)
@@ -443,7 +443,7 @@ def schema() -> None:
     """Print the JSON Schema of policy files, for editors and other programs that check them."""
     from json import dumps
 
-    from autotune.schema import policy_schema
+    from autotune.policy.schema import policy_schema
 
     typer.echo(dumps(policy_schema(), indent=2))
 

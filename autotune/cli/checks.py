@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.cli.models import ModelSource
-from autotune.errors import InputError, PolicyError
-from autotune.naming import policy_names
+from autotune.core.errors import InputError, PolicyError
+from autotune.core.naming import policy_names
 
 if TYPE_CHECKING:
     from autotune.policy import Policy
@@ -100,7 +100,7 @@ def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
     Raises:
         PolicyError: one of them cannot be read, or was made for another model.
     """
-    from autotune.loading import load_policy
+    from autotune.policy.loading import load_policy
 
     loaded = {}
     for name, source in zip(policy_names(sources), sources, strict=True):

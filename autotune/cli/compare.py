@@ -12,11 +12,11 @@ from rich.console import Console
 
 from autotune.cli.exit_codes import DONE
 from autotune.cli.options import CompareOptions
-from autotune.demo import demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
 
 if TYPE_CHECKING:
-    from autotune.search.comparison import ComparedRun, Comparison
+    from autotune.results.comparison import ComparedRun, Comparison
 
 # Columns of the tables where the output is no terminal.
 _WIDTH = 100
@@ -29,7 +29,7 @@ def run_compare(options: CompareOptions) -> int:
         Interrupted: Ctrl-C while comparing.
     """
     from autotune.quality.lpips import Lpips
-    from autotune.search.compare import compare
+    from autotune.workflows.compare import compare
 
     # Its weights may be missing, which is to be said before a large model is read; what says that they are being
     # fetched must not get into the document.
@@ -63,7 +63,7 @@ def run_compare(options: CompareOptions) -> int:
 
 def _examples(options: CompareOptions) -> dict[str, Any]:
     """Prompts, reference and judges: a shipped model brings its own, which options replace one by one."""
-    from autotune.search.judges import shipped_judges
+    from autotune.evaluation.judges import shipped_judges
 
     given = options.judges
     chosen: dict[str, Any] = {"prompts": options.prompts, "network": given.features}

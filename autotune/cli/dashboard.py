@@ -10,11 +10,11 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.report.dashboard import publish
 from autotune.report.page import render
 from autotune.report.run import Run, read_run, study_url
-from autotune.search.outline import FILE as OUTLINE
+from autotune.results.search_record import FILE as SEARCH_RECORD
 
 ARTIFACTS = "artifacts"
 REPORT = "/report"
@@ -90,9 +90,9 @@ def runs_in(run_dir: Path, storage: str | None) -> dict[str, Run]:
     Raises:
         InputError: a file of a run is damaged.
     """
-    if (run_dir / OUTLINE).is_file():
+    if (run_dir / SEARCH_RECORD).is_file():
         return {REPORT: read_run(run_dir, storage)}
-    folders = sorted(path.parent for path in run_dir.glob(f"*/{OUTLINE}"))
+    folders = sorted(path.parent for path in run_dir.glob(f"*/{SEARCH_RECORD}"))
     return {f"{REPORT}/{folder.name}": read_run(folder, storage) for folder in folders}
 
 

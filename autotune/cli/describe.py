@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autotune.cli.models import DType, ModelSource
 from autotune.cli.unit_tree import Node, UnitTree, nest
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 
 # Columns where the output is no terminal.
 _WIDTH = 100
@@ -119,10 +119,10 @@ def describe(pipe: Any, height: int | None = None, width: int | None = None) -> 
     """
     from autotune.cli.supported import guidance_of
     from autotune.cost import Pricer
-    from autotune.families import family_of
+    from autotune.pipelines.families import family_of
+    from autotune.pipelines.units.transformer import ARCHITECTURES
     from autotune.runtime.models import denoiser_of, latents_of, native_size, root_of, text_length
     from autotune.runtime.schedulers import check_scheduler
-    from autotune.units.transformer import ARCHITECTURES
 
     pricer = Pricer(pipe, height, width)
     structure = pricer.structure

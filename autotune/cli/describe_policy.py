@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.cli.models import ModelSource
-from autotune.demo import DEMO_NAMES
-from autotune.errors import PolicyError
+from autotune.core.errors import PolicyError
+from autotune.models.shipped import DEMO_NAMES
 from autotune.plan import Plan
 from autotune.policy import Policy
+from autotune.policy.words import in_words
 from autotune.report.plan_picture import WORDS, PlanPicture, draw
 from autotune.report.plan_text import PlanText
-from autotune.search.notes import in_words
 
 # Columns where the output is no terminal.
 _WIDTH = 100

@@ -11,10 +11,10 @@ from rich.table import Table
 from autotune.cli.exit_codes import DONE
 from autotune.cli.options import TuneOptions
 from autotune.cli.tune import settings
-from autotune.search.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
-from autotune.search.making import without_bars
-from autotune.search.progress import Progress
-from autotune.search.setup import Setup, prepare
+from autotune.evaluation.generation import without_bars
+from autotune.workflows.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup, prepare
 
 # Columns where the output is no terminal.
 _WIDTH = 100

@@ -24,7 +24,7 @@ def generate_pictures(
 
     from PIL import Image
 
-    from autotune.generate import generate
+    from autotune.evaluation.pictures import generate
     from autotune.runtime import apply_policy, full_policy
     from autotune.runtime.models import recommended
 

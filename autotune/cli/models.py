@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
-from autotune.errors import InputError, PolicyError, did_you_mean
+from autotune.core.errors import InputError, PolicyError, did_you_mean
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 
 if TYPE_CHECKING:
     from autotune.cost.profile import Profile
@@ -37,7 +37,7 @@ class ModelSource:
         """
         if model in DEMO_NAMES:
             return ModelSource(model, demo_assets(model).folder)
-        from autotune.loading import is_hub_id
+        from autotune.policy.loading import is_hub_id
 
         folder = Path(model)
         if (folder / _INDEX).is_file():

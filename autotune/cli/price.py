@@ -12,9 +12,9 @@ from autotune.policy import Policy
 
 if TYPE_CHECKING:
     from autotune.cost.breakdown import Breakdown
+    from autotune.cost.encoder_decoder import EncoderDecoderCost
     from autotune.cost.pricing import Cost
     from autotune.cost.profile import Profile
-    from autotune.cost.surroundings import Surroundings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Quote:
         cost: under the policy.
         full: of the full run.
         units: how many the denoiser has.
-        surroundings: text encoders and decoder.
+        encoder_decoder: text encoders and decoder.
     """
 
     policy: str
@@ -47,7 +47,7 @@ class Quote:
     full: Cost
     breakdown: Breakdown
     units: int
-    surroundings: Surroundings
+    encoder_decoder: EncoderDecoderCost
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it. Totals are at the top level."""
@@ -56,7 +56,7 @@ class Quote:
             | asdict(self.cost)
             | {"full": {"steps": self.full_steps} | asdict(self.full)}
             | asdict(self.breakdown)
-            | {"surroundings": asdict(self.surroundings)}
+            | {"surroundings": asdict(self.encoder_decoder)}
         )
 
 
@@ -86,7 +86,7 @@ def quote(
     """
     from autotune.cost import Pricer
     from autotune.cost.breakdown import break_down
-    from autotune.cost.surroundings import surroundings
+    from autotune.cost.encoder_decoder import encoder_decoder_cost
     from autotune.runtime.models import denoiser_of
 
     full_steps = policy.model.full_steps if policy.model else None
@@ -112,11 +112,11 @@ def quote(
         full=pricer.full_cost(batch),
         breakdown=breakdown,
         units=len(pricer.structure.units),
-        surroundings=_times(surroundings(pipe, height, width, guided=guided), batch),
+        encoder_decoder=_times(encoder_decoder_cost(pipe, height, width, guided=guided), batch),
     )
 
 
-def _times(around: Surroundings, batch: int) -> Surroundings:
+def _times(around: EncoderDecoderCost, batch: int) -> EncoderDecoderCost:
     decoder = around.vae_decoder
     return replace(
         around,
@@ -144,7 +144,7 @@ def print_price(
         dtype: precision of the model, which decides what kept features take; ``auto`` is the target's, if any.
         as_json: as a JSON document.
     """
-    from autotune.cost.environment import versions
+    from autotune.cost.profile.environment import versions
 
     if dtype == "auto" and target is not None:
         dtype = cast(DType, target.dtype)

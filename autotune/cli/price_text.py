@@ -18,7 +18,7 @@ from autotune.cost.breakdown import CallCost, GroupCost
 
 if TYPE_CHECKING:
     from autotune.cli.price import Quote
-    from autotune.cost.surroundings import Surroundings
+    from autotune.cost.encoder_decoder import EncoderDecoderCost
 
 # Columns where the output is no terminal, and the most that lines need.
 _WIDTH = 100
@@ -137,12 +137,12 @@ def _totals(quote: Quote) -> Table:
     ):
         memory = Scale.of_bytes(size)
         grid.add_row(name, memory.shown(size), memory.unit, when)
-    for row in _surroundings(quote.surroundings, scale):
+    for row in _encoder_decoder(quote.encoder_decoder, scale):
         grid.add_row(*row)
     return grid
 
 
-def _surroundings(around: Surroundings, scale: Scale) -> Iterator[tuple[str, str, str, str]]:
+def _encoder_decoder(around: EncoderDecoderCost, scale: Scale) -> Iterator[tuple[str, str, str, str]]:
     besides = "besides, under any policy"
     for name, work in around.text_encoders.items():
         yield name.replace("_", " "), scale.shown(work.flops), f"{scale.unit}FLOPs", besides

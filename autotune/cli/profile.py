@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from autotune.cli.models import DType, ModelSource
+from autotune.core.naming import CompileMode
 from autotune.cost.profile import BatchTimes, Profile
-from autotune.naming import CompileMode
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100

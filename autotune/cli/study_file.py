@@ -22,7 +22,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from autotune.errors import InputError, did_you_mean, reason_of
+from autotune.core.errors import InputError, did_you_mean, reason_of
 from autotune.quality.prompts import GENERAL
 from search_spaces.files import KNOBS, ranges_in
 

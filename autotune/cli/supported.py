@@ -10,10 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autotune.demo import DEMO_NAMES, demo_assets
+from autotune.models.shipped import DEMO_NAMES, demo_assets
 
 if TYPE_CHECKING:
-    from autotune.families import Family
+    from autotune.pipelines.families import Family
 
 # Columns where the output is no terminal.
 _WIDTH = 120
@@ -58,7 +58,7 @@ def guidance_of(pipeline: str, family: type[Family]) -> str:
 
 def supported_pipelines() -> list[SupportedPipeline]:
     """Every pipeline class that is listed, and what is taken beyond those."""
-    from autotune.families import Family, GenericFamily, supported
+    from autotune.pipelines.families import Family, GenericFamily, supported
 
     families = {name: family for family in _descendants(Family) for name in family.pipelines}
     return [

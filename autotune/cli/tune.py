@@ -9,16 +9,16 @@ from rich.console import Console
 
 from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.options import TuneOptions
-from autotune.demo import demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
-from autotune.report.answer import answer_table
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
+from autotune.report.tradeoff import tradeoff_table
 
 if TYPE_CHECKING:
-    from autotune.search.answer import Answer
-    from autotune.search.tune import TuneResult
+    from autotune.results.tradeoff import Tradeoff
+    from autotune.workflows.tune import TuneResult
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100
@@ -32,7 +32,7 @@ def run_tune(options: TuneOptions) -> int:
     Raises:
         Interrupted: Ctrl-C while searching.
     """
-    from autotune.search.tune import tune_budgets
+    from autotune.workflows.tune import tune_budgets
 
     pipe = options.source.load(options.device, options.dtype)
     results = tune_budgets(
@@ -58,14 +58,14 @@ def run_tune(options: TuneOptions) -> int:
         if not options.quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
-        if results[0].answer is not None:
-            show_answer(results[0].answer)
+        if results[0].tradeoff is not None:
+            show_tradeoff(results[0].tradeoff)
         print(f"See every trial: postdiff dashboard {options.out}")
     return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
 
 
 def settings(options: TuneOptions) -> dict[str, Any]:
-    """What a search is prepared from, see :func:`autotune.search.setup.prepare`."""
+    """What a search is prepared from, see :func:`autotune.workflows.setup.prepare`."""
     return _examples(options) | {
         "objective": options.judges.objective,
         "weight_fd": options.judges.weight_fd,
@@ -89,7 +89,7 @@ def settings(options: TuneOptions) -> dict[str, Any]:
 
 def _examples(options: TuneOptions) -> dict[str, Any]:
     """Prompts, reference and judges: a shipped model brings its own, which options replace one by one."""
-    from autotune.search.judges import shipped_judges
+    from autotune.evaluation.judges import shipped_judges
 
     given = options.judges
     chosen: dict[str, Any] = {
@@ -119,7 +119,7 @@ def _rows(result: TuneResult) -> list[Row]:
             time_share=run.time.relative if run.time else None,
             quality=run.quality,
         )
-        for name, run in zip(names, finalists.podium, strict=False)
+        for name, run in zip(names, finalists.headline_runs, strict=False)
     ]
 
 
@@ -132,11 +132,11 @@ def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     save_grid(columns, prompts, path)
 
 
-def show_answer(answer: Answer) -> None:
+def show_tradeoff(tradeoff: Tradeoff) -> None:
     """Print whether fewer or cheaper steps serve the model better, as a table and in sentences."""
     console = _console()
-    console.print(answer_table(answer))
-    console.print("\n".join(answer.verdict), markup=False, soft_wrap=True)
+    console.print(tradeoff_table(tradeoff))
+    console.print("\n".join(tradeoff.verdict), markup=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -12,7 +12,7 @@ from types import FrameType
 
 from autotune.cli.exit_codes import DONE, UNAVAILABLE
 from autotune.cli.models import DType, ModelSource
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 
 _POLL_SECONDS = 0.2
 
@@ -37,28 +37,28 @@ def run_worker(options: WorkerOptions) -> int:
         Interrupted: Ctrl-C or SIGTERM while working.
         KeyboardInterrupt: the same before or, with several processes, when all have ended.
     """
-    from autotune.search.worker import studies_of
+    from autotune.workflows.worker import studies_of
 
     joined = studies_of(options.storage, options.study_name)
-    invitation = joined[0].invitation
+    manifest = joined[0].manifest
     kind = options.device.partition(":")[0]
-    if kind not in ("auto", invitation.device):
+    if kind not in ("auto", manifest.device):
         raise InputError(
-            f"--device {options.device}: the study runs on {invitation.device}, and scores of different kinds of device"
-            f" do not mix; give --device {invitation.device}"
+            f"--device {options.device}: the study runs on {manifest.device}, and scores of different kinds of device"
+            f" do not mix; give --device {manifest.device}"
         )
-    device = invitation.device if options.device == "auto" else options.device
+    device = manifest.device if options.device == "auto" else options.device
     devices = _devices(device, options.workers)
     if len(devices) > 1:
         return _Crew(options, devices).wait()
 
-    from autotune.search.interrupts import Interrupted
-    from autotune.search.worker import work
+    from autotune.core.interrupts import Interrupted
+    from autotune.workflows.worker import work
 
     # Those who take machines away ask by SIGTERM first: the trial in hand goes back into the queue, as after Ctrl-C.
     signal.signal(signal.SIGTERM, _as_ctrl_c)
-    source = options.model or (None if invitation.model is None else ModelSource.find(invitation.model))
-    dtype: DType = invitation.dtype  # type: ignore[assignment]
+    source = options.model or (None if manifest.model is None else ModelSource.find(manifest.model))
+    dtype: DType = manifest.dtype  # type: ignore[assignment]
     try:
         pipe = None if source is None else source.load(devices[0], dtype)
         trials = work(pipe, joined, options.out, quiet=options.quiet)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autotune.core.lazy import attributes
 from autotune.cost.budget import Budget, Limits, parse_budget, parse_bytes
-from autotune.lazy import attributes
 
 if TYPE_CHECKING:
-    from autotune.cost.measure import measure_profile
     from autotune.cost.pricing import Cost, Pricer, price
     from autotune.cost.profile import Profile, load_profile
+    from autotune.cost.profile.measure import measure_profile
     from autotune.cost.weightless import pipeline_from_configs
 
 __all__ = [
@@ -35,7 +35,7 @@ __getattr__ = attributes(
         "price": "pricing",
         "Profile": "profile",
         "load_profile": "profile",
-        "measure_profile": "measure",
+        "measure_profile": "profile.measure",
         "pipeline_from_configs": "weightless",
     },
 )

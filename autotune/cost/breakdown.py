@@ -9,8 +9,8 @@ from functools import cache
 from typing import Protocol
 
 from autotune.cost.work import Work, WorkTable
-from autotune.plan import Group, Pattern, Plan, Step
-from autotune.structure import Structure
+from autotune.plan import DenoiserCall, Group, Pattern, Plan
+from autotune.plan.structure import Structure
 
 OUTSIDE = "embeddings, projections"
 """Work in no unit, which every call does."""
@@ -22,9 +22,9 @@ Tables = Callable[[int, int], WorkTable]
 
 
 class Latency(Protocol):
-    """Milliseconds of one call; see :meth:`autotune.cost.latency.LatencyModel.call_ms`."""
+    """Milliseconds of one call; see :meth:`autotune.cost.profile.latency.LatencyModel.call_ms`."""
 
-    def call_ms(self, step: Step) -> float: ...
+    def call_ms(self, step: DenoiserCall) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _calls(
         counted = table(height, width)
         return sum((counted.units[unit] for unit in pattern.computed), counted.always)
 
-    def cost(step: Step, elements: int) -> CallCost:
+    def cost(step: DenoiserCall, elements: int) -> CallCost:
         work = of_sample(step.pattern, step.height, step.width) * step.branches
         computed, taken = len(step.pattern.computed), len(step.pattern.taken)
         return CallCost(

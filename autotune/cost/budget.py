@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 
 if TYPE_CHECKING:
     from autotune.cost.pricing import Cost

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from autotune.cost.work import Work, WorkTable
-from autotune.structure import Structure
+from autotune.plan.structure import Structure
 
 T = TypeVar("T")
 

@@ -10,17 +10,17 @@ from functools import cached_property
 from typing import Any
 
 from autotune.cost.flops import count_work
-from autotune.cost.latency import LatencyModel
 from autotune.cost.profile import Profile, ProfiledModel, ProfileError, load_profile
+from autotune.cost.profile.latency import LatencyModel
 from autotune.cost.tables import cached_table
 from autotune.cost.work import Work, WorkTable
-from autotune.families import LatentSize, family_of
+from autotune.pipelines.families import LatentSize, family_of
+from autotune.pipelines.units import find_units
 from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import plain_scheduler
 from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
 from autotune.runtime.timesteps import count_calls
-from autotune.units import find_units
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from autotune.cost.environment import versions
+from autotune.core.cache_folder import cache_file, keep
+from autotune.core.records import Count, Record
+from autotune.cost.profile.environment import versions
 from autotune.cost.work import Work, WorkTable
-from autotune.records import Count, Record
-from autotune.storage import cache_file, keep
-from autotune.structure import Structure
+from autotune.plan.structure import Structure
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from autotune.errors import InputError, reason_of
-from autotune.loading import is_hub_id
+from autotune.core.errors import InputError, reason_of
+from autotune.policy.loading import is_hub_id
 
 _INDEX = "model_index.json"
 # Configs, vocabularies, sentencepiece models and chat templates.
@@ -47,7 +47,7 @@ def pipeline_from_configs(
             neither diffusers nor transformers has, or a config cannot be read.
 
     Example:
-        >>> pipe = pipeline_from_configs(autotune.demo.demo_assets("emoji-unet").folder)
+        >>> pipe = pipeline_from_configs(autotune.models.shipped.demo_assets("emoji-unet").folder)
         >>> autotune.cost.Pricer(pipe).full_cost().flops
         15458549760
     """

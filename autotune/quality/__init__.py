@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autotune.lazy import attributes
+from autotune.core.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.quality.alignment import prompt_alignment, shuffled_alignment

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError, did_you_mean
+from autotune.core.errors import InputError, did_you_mean
 from autotune.quality.cmmd import SCALE, gaussian_kernel, unit_rows
 from autotune.quality.extrapolation import Anchor, extrapolate
 from autotune.quality.frechet import Gaussian, distances, moments

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality.extractor import FeatureNetwork, Preprocessing
 
 __all__ = ["Scorer"]

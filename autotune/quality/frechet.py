@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality.tensors import check_finite, write_tensors
 
 __all__ = ["Gaussian", "distances", "fit", "frechet_distance", "moments"]

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError, did_you_mean, reason_of
+from autotune.core.errors import InputError, did_you_mean, reason_of
 from autotune.quality.fidelity import check_pairs
 
 __all__ = ["Backbone", "LEAST_SIDE", "Lpips"]

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.errors import InputError, did_you_mean, reason_of
+from autotune.core.errors import InputError, did_you_mean, reason_of
 from autotune.quality.extractor import FeatureNetwork, Preprocessing
 from autotune.quality.features import Scorer
 

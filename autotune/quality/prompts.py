@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 
 __all__ = ["general_categories", "general_prompts", "load_prompts", "split"]
 

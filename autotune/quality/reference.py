@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality.frechet import Gaussian, fit
 from autotune.quality.tensors import check_finite, write_tensors
 

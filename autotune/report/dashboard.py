@@ -13,13 +13,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
+from autotune.policy.words import failure_note
 from autotune.report import plots
 from autotune.report.facts import facts_of
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, plan_of, plots_of, shown_policy
 from autotune.report.run import Run
-from autotune.search.notes import failure_note
-from autotune.search.study import FAILURE
+from autotune.study.trials import FAILURE
 
 METRIC = "loss"
 
@@ -137,16 +137,16 @@ def light() -> Mapping[str, str]:
 
 
 def _budget(run: Run) -> str:
-    outline = run.outline
-    if outline is None:
+    record = run.search_record
+    if record is None:
         return f"{run.config.get('budget')}."
     bounds = []
-    if outline.most_flops is not None:
-        flops = f"{outline.most_flops / _GIGA:.4g} of the full run's {outline.full.flops / _GIGA:.4g} GFLOPs a picture"
+    if record.most_flops is not None:
+        flops = f"{record.most_flops / _GIGA:.4g} of the full run's {record.full.flops / _GIGA:.4g} GFLOPs a picture"
         bounds.append(flops)
-    if outline.most_ms is not None:
-        bounds.append(f"{outline.most_ms:.4g} ms a call")
-    return f"{outline.budget}: at most {' and '.join(bounds)}." if bounds else f"{outline.budget}."
+    if record.most_ms is not None:
+        bounds.append(f"{record.most_ms:.4g} ms a call")
+    return f"{record.budget}: at most {' and '.join(bounds)}." if bounds else f"{record.budget}."
 
 
 def _note_failure(study: optuna.Study, failed: FrozenTrial) -> None:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autotune.policy import Interval, MeasuredTime
-from autotune.report.run import Candidate, Finalist, Run
+from autotune.policy.words import in_words
+from autotune.report.run import Finalist, Run, TrialSummary
 from autotune.report.table import verdict
-from autotune.search.notes import in_words
 from autotune.search.recipes import FEWER_STEPS
 
 NOT_APART = "not told apart from the full run’s"
@@ -58,9 +58,9 @@ def facts_of(run: Run) -> Facts:
 
 def subject(run: Run) -> str:
     """Model and budget: ``emoji-unet within 40%``."""
-    if run.outline is None:
+    if run.search_record is None:
         return run.study.study_name
-    return f"{run.outline.model} within {run.outline.budget}"
+    return f"{run.search_record.model} within {run.search_record.budget}"
 
 
 def against_full(loss: Interval) -> str:
@@ -143,7 +143,7 @@ def _unfinished(run: Run) -> Facts:
     failed = sum(each.failure is not None for each in run.candidates)
     lead = [
         f"{count} candidate{'s' * (count != 1)} evaluated so far"
-        + (f", {len(run.given_up)} given up early" if run.given_up else "")
+        + (f", {len(run.pruned)} given up early" if run.pruned else "")
         + (f", {failed} failed" if failed else "")
         + ". Nothing has been verified on held-out prompts yet, so what leads now need not lead in the end."
     ]
@@ -165,7 +165,7 @@ def _unfinished(run: Run) -> Facts:
     )
 
 
-def _so_far(heading: str, candidate: Candidate) -> Card:
+def _so_far(heading: str, candidate: TrialSummary) -> Card:
     between = "" if candidate.low is None else f", 95 % interval {candidate.low:+.3f} to {candidate.high:+.3f}"
     return Card(heading, f"{candidate.loss:+.3f}", f"on tuning prompts{between}; 0 is the full run, lower is better")
 
@@ -248,14 +248,14 @@ def document(run: Run, importance: Mapping[str, float]) -> dict[str, Any]:
         "lead": list(facts.lead),
         "policy": facts.policy,
         "words": facts.words,
-        "budget": run.outline.budget if run.outline else run.config.get("budget"),
+        "budget": run.search_record.budget if run.search_record else run.config.get("budget"),
         "evaluated": len(run.evaluated),
-        "given_up": len(run.given_up),
+        "given_up": len(run.pruned),
         "failed": sum(each.failure is not None for each in run.candidates),
         "last_round": None
         if last is None
         else last.model_dump(mode="json", exclude={"contenders": {"__all__": {"policy"}}}),
         "candidates": [asdict(each) for each in run.candidates],
         "importance": dict(importance),
-        "fewer_or_cheaper_steps": None if run.answer is None else list(run.answer.verdict),
+        "fewer_or_cheaper_steps": None if run.tradeoff is None else list(run.tradeoff.verdict),
     }

@@ -14,17 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import autotune
-from autotune.demo import DEMO_NAMES, demo_assets
+from autotune.core.records import write_atomically
+from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
-from autotune.records import write_atomically
 from autotune.report import pictures, plots
-from autotune.report.answer import headings, rows_of
 from autotune.report.facts import facts_of, lines_of, percent, subject
 from autotune.report.importance import LEAST_CANDIDATES, importance_of
 from autotune.report.plan_picture import PlanPicture, draw
 from autotune.report.plan_svg import lay_out
 from autotune.report.run import Run
-from autotune.search.answer import Answer
+from autotune.report.tradeoff import headings, rows_of
+from autotune.results.tradeoff import Tradeoff
 
 FILE = "report.html"
 
@@ -84,68 +84,68 @@ def view_of(run: Run) -> dict[str, Any]:
         "percent": percent,
         "snippet": snippet(run),
         "provenance": provenance(run),
-        **question_of(run.answer),
+        **tradeoff_context(run.tradeoff),
         **_made(),
     }
 
 
-def question_of(answer: Answer | None) -> dict[str, Any]:
+def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
     """What the template shows of fewer steps against cheaper ones."""
-    if answer is None:
-        return {"answer": None, "question_plots": []}
+    if tradeoff is None:
+        return {"tradeoff": None, "tradeoff_plots": []}
     return {
-        "answer": answer,
-        "answer_headings": headings(),
-        "answer_rows": rows_of(answer),
-        "question_plots": [
+        "tradeoff": tradeoff,
+        "tradeoff_headings": headings(),
+        "tradeoff_rows": rows_of(tradeoff),
+        "tradeoff_plots": [
             Plot(
                 "losses",
                 "The best of each way",
                 "Loss on held-out prompts of the best policy of each way within each budget; bars are 95 % intervals.",
-                plots.losses_by_way(answer),
+                plots.losses_by_arm(tradeoff),
             ),
             Plot(
                 "differences",
                 "The ways against each other",
                 "Differences of these losses, paired by prompt, which is sharper than two intervals side by side: what"
                 " lies below zero with its whole bar is better beyond doubt.",
-                plots.differences_by_way(answer),
+                plots.differences_by_arm(tradeoff),
             ),
         ],
     }
 
 
-def render_question(answer: Answer) -> str:
+def render_tradeoff(tradeoff: Tradeoff) -> str:
     """A page of the answer alone, as HTML."""
-    return str(_template("question.html").render(question_of(answer) | _made()))
+    return str(_template("tradeoff_page.html").render(tradeoff_context(tradeoff) | _made()))
 
 
 def plan_of(run: Run) -> PlanPicture | None:
     """The plan of the best policy of the last round, or of the leader so far; None where the run says too little."""
     policy = shown_policy(run)
-    if run.outline is None or policy is None:
+    if run.search_record is None or policy is None:
         return None
-    return draw(run.outline.plan(policy), run.outline.full_table)
+    return draw(run.search_record.plan(policy), run.search_record.full_table)
 
 
 def snippet(run: Run) -> str | None:
     """Python that runs the exported policy."""
-    if run.policy is None or run.outline is None:
+    if run.policy is None or run.search_record is None:
         return None
-    outline = run.outline
-    arguments = [f"guidance_scale={outline.guidance_scale:g}"] if outline.guided else []
+    record = run.search_record
+    arguments = [f"guidance_scale={record.guidance_scale:g}"] if record.guided else []
     lines = ["import autotune", ""]
-    if outline.source in DEMO_NAMES:
-        lines.append(f'pipe = autotune.demo_pipeline("{outline.source}")')
-        arguments += [f"{name}={value!r}" for name, value in demo_assets(outline.source).call.items()]
+    if record.source in DEMO_NAMES:
+        lines.append(f'pipe = autotune.demo_pipeline("{record.source}")')
+        arguments += [f"{name}={value!r}" for name, value in demo_assets(record.source).call.items()]
     else:
-        arguments += [f"height={outline.height}", f"width={outline.width}"]
-        if outline.source is None:
-            lines.append(f"pipe = ...  # the {outline.model} that was tuned")
+        arguments += [f"height={record.height}", f"width={record.width}"]
+        if record.source is None:
+            lines.append(f"pipe = ...  # the {record.model} that was tuned")
         else:
             lines[0] = "import autotune\nfrom diffusers import DiffusionPipeline"
-            lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(outline.source)})")
-    prompt = run.showcase.prompts[0].prompt if run.showcase else "a prompt"
+            lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(record.source)})")
+    prompt = run.gallery.prompts[0].prompt if run.gallery else "a prompt"
     lines += [
         f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
         "pipe = autotune.apply_policy(pipe, policy)",
@@ -158,8 +158,8 @@ def snippet(run: Run) -> str | None:
 def provenance(run: Run) -> Mapping[str, str]:
     """Where the figures come from."""
     config, facts = run.config, {"study": run.study.study_name}
-    if run.outline is not None:
-        facts["model"] = run.outline.model
+    if run.search_record is not None:
+        facts["model"] = run.search_record.model
     for key, heading in (
         ("model", "denoiser and scheduler"),
         ("budget", "budget"),
@@ -196,7 +196,7 @@ def _made() -> dict[str, str]:
 def shown_policy(run: Run) -> Policy | None:
     """The best policy of the last round, or the leader so far."""
     if run.last_round is not None:
-        return run.last_round.podium[-1].policy
+        return run.last_round.headline_runs[-1].policy
     return run.policy_of(run.best) if run.best else None
 
 
@@ -232,7 +232,7 @@ def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
             )
         )
     policy = shown_policy(run)
-    breakdown = run.outline.breakdown(policy) if run.outline is not None and policy is not None else None
+    breakdown = run.search_record.breakdown(policy) if run.search_record is not None and policy is not None else None
     if breakdown is not None:
         found += [
             Plot("by-step", "Cost by step", "FLOPs of each call of the denoiser.", plots.cost_by_step(breakdown)),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from autotune.errors import InputError, reason_of
+from autotune.core.errors import InputError, reason_of
 from autotune.report.run import Run
-from autotune.search.showcase import FOLDER, ShownPrompt
+from autotune.results.gallery import FOLDER, ShownPrompt
 
 MOST_SIDE = 640
 """Pixels; larger pictures are made smaller for the page."""
@@ -70,17 +70,17 @@ def held_out(run: Run) -> tuple[Section, ...]:
     Raises:
         InputError: a picture is missing or damaged.
     """
-    showcase = run.showcase
-    if showcase is None:
+    gallery = run.gallery
+    if gallery is None:
         return ()
     # Pillow works outside of the interpreter's lock.
     with ThreadPoolExecutor() as threads:
-        made = list(threads.map(functools.partial(_prompt, run), showcase.prompts))
+        made = list(threads.map(functools.partial(_prompt, run), gallery.prompts))
     sections = []
     for why, (heading, note) in _HEADINGS.items():
-        prompts = tuple(prompt for prompt, each in zip(made, showcase.prompts, strict=True) if each.why == why)
+        prompts = tuple(prompt for prompt, each in zip(made, gallery.prompts, strict=True) if each.why == why)
         if prompts:
-            said = note.format(by=_BY[showcase.by], among=showcase.among)
+            said = note.format(by=_BY[gallery.by], among=gallery.among)
             sections.append(Section(heading, said, prompts))
     return tuple(sections)
 
@@ -99,16 +99,16 @@ def so_far(run: Run) -> tuple[Section, ...]:
 
 
 def _prompt(run: Run, shown: ShownPrompt) -> Prompt:
-    assert run.showcase is not None
+    assert run.gallery is not None
     pictures = tuple(
         _shown(
             name=f"{_NAMES.get(place, made.name)}, {made.steps} steps",
             path=run.folder / FOLDER / picture.file,
             note=f"alignment {picture.alignment:.3f}",
         )
-        for place, (made, picture) in enumerate(zip(run.showcase.runs, shown.pictures, strict=True))
+        for place, (made, picture) in enumerate(zip(run.gallery.runs, shown.pictures, strict=True))
     )
-    note = f"alignment {-shown.harm:+.3f}" if run.showcase.by == "alignment" else f"changed by {shown.harm:.3f}"
+    note = f"alignment {-shown.harm:+.3f}" if run.gallery.by == "alignment" else f"changed by {shown.harm:.3f}"
     return Prompt(shown.prompt, f"{note} against the full run", pictures)
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from autotune.cost.breakdown import parts_of
 from autotune.cost.work import WorkTable
 from autotune.plan import Action, Plan
-from autotune.structure import Structure
+from autotune.plan.structure import Structure
 
 WORDS = {
     Action.COMPUTE: "compute",

@@ -10,9 +10,9 @@ from autotune.plan import Action
 from autotune.policy import Interval
 from autotune.report.facts import percent
 from autotune.report.plan_picture import WORDS, PlanPicture, runs_of
-from autotune.report.run import Candidate, Run
-from autotune.search.answer import PAIRS, Answer
-from autotune.search.ways import BOTH, CHEAPER, FEWER, WAYS
+from autotune.report.run import Run, TrialSummary
+from autotune.results.tradeoff import PAIRS, Tradeoff
+from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
 
 Figure = dict[str, Any]
 """``data`` and ``layout``."""
@@ -35,7 +35,7 @@ _SYMBOLS = (
     "bowtie",
     "x",
 )
-_OF_WAYS = {
+_OF_ARMS = {
     FEWER: {"color": "@vermillion", "symbol": "square"},
     CHEAPER: {"color": "@blue", "symbol": "circle"},
     BOTH: {"color": "@green", "symbol": "diamond"},
@@ -46,7 +46,9 @@ _COLORS = ("@vermillion", "@green", "@orange", "@purple", "@sky", "@blue", "@fai
 def frontier(run: Run) -> Figure:
     """Cost against loss of every candidate, with the budget."""
     candidates = run.evaluated
-    in_time = run.outline is not None and run.outline.most_flops is None and run.outline.most_ms is not None
+    in_time = (
+        run.search_record is not None and run.search_record.most_flops is None and run.search_record.most_ms is not None
+    )
     found = sorted(candidates, key=lambda each: (each.loss, each.number))
     with_bars = {each.number for each in (found if len(found) <= MOST_BARS else found[:_BEST_WITH_BARS])}
     # With several budgets a finalist may be another study's trial, whose number means nothing here.
@@ -56,10 +58,10 @@ def frontier(run: Run) -> Figure:
         else set()
     )
 
-    def x(each: Candidate) -> float | None:
+    def x(each: TrialSummary) -> float | None:
         return each.latency_ms if in_time else None if each.cost is None else 100 * each.cost
 
-    def trace(some: Sequence[Candidate], bars: bool, **look: Any) -> dict[str, Any]:
+    def trace(some: Sequence[TrialSummary], bars: bool, **look: Any) -> dict[str, Any]:
         drawn: dict[str, Any] = {
             "type": "scatter",
             "mode": "markers",
@@ -92,9 +94,9 @@ def frontier(run: Run) -> Figure:
         )
         for bars in (False, True)
     ]
-    if run.given_up:
+    if run.pruned:
         look = {"size": 5, "color": "@faint", "opacity": 0.7}
-        data.insert(0, trace(run.given_up, False, name="given up early", marker=look))
+        data.insert(0, trace(run.pruned, False, name="given up early", marker=look))
     recipes = [each for each in candidates if each.recipe is not None]
     for place, each in enumerate(recipes):
         marker = {
@@ -326,29 +328,29 @@ def plan(picture: PlanPicture) -> Figure:
     return {"data": data, "layout": layout | {"barmode": "overlay", "height": 130 + 22 * len(names)}}
 
 
-def losses_by_way(answer: Answer) -> Figure:
+def losses_by_arm(tradeoff: Tradeoff) -> Figure:
     """The best of each way at every budget, on held-out prompts; the full run is zero."""
     data = []
-    for place, way in enumerate(WAYS):
-        found = [(100 * rung.share, rung.winners[way]) for rung in answer.rungs if way in rung.winners]
+    for place, arm in enumerate(ARMS):
+        found = [(100 * level.share, level.winners[arm]) for level in tradeoff.rungs if arm in level.winners]
         losses = [best.quality.loss for _, best in found]
         text = [
-            f"{way}: {best.id.replace('<', '&lt;')}<br>{percent(best.relative)} of the FLOPs,"
+            f"{arm}: {best.id.replace('<', '&lt;')}<br>{percent(best.relative)} of the FLOPs,"
             f" loss {best.quality.loss.value:.3f} ({best.quality.loss.low:.3f} to {best.quality.loss.high:.3f})"
             for _, best in found
         ]
-        data.append(_with_intervals(way, place, [share for share, _ in found], losses, text, _OF_WAYS[way]))
+        data.append(_with_intervals(arm, place, [share for share, _ in found], losses, text, _OF_ARMS[arm]))
     layout = _layout("budget, % of the full run's FLOPs", "held-out loss (lower is better)")
     layout["shapes"] = [_line(0, horizontal=True)]
     layout["annotations"] = [_note("full run", x=1, y=0, xref="paper", xanchor="right", yanchor="bottom")]
     return {"data": data, "layout": layout}
 
 
-def differences_by_way(answer: Answer) -> Figure:
+def differences_by_arm(tradeoff: Tradeoff) -> Figure:
     """Losses of the ways against each other, paired by prompt; below zero the first is better."""
     data = []
     for place, (a, b) in enumerate(PAIRS):
-        found = [(100 * rung.share, pair) for rung in answer.rungs if (pair := rung.difference(a, b)) is not None]
+        found = [(100 * level.share, pair) for level in tradeoff.rungs if (pair := level.difference(a, b)) is not None]
         name = f"{a} \N{MINUS SIGN} {b}"
         text = [
             f"{name}: the same policy"
@@ -356,7 +358,7 @@ def differences_by_way(answer: Answer) -> Figure:
             else f"{name}: {pair.loss.value:+.3f} ({pair.loss.low:+.3f} to {pair.loss.high:+.3f})"
             for _, pair in found
         ]
-        look = _OF_WAYS[a] if b == FEWER else {"color": "@purple", "symbol": "triangle-up"}
+        look = _OF_ARMS[a] if b == FEWER else {"color": "@purple", "symbol": "triangle-up"}
         data.append(_with_intervals(name, place, [x for x, _ in found], [pair.loss for _, pair in found], text, look))
     layout = _layout("budget, % of the full run's FLOPs", "difference of losses (below 0: first better)")
     layout["shapes"] = [_line(0, horizontal=True)]
@@ -389,7 +391,7 @@ def _with_intervals(
     }
 
 
-def _hover(each: Candidate) -> str:
+def _hover(each: TrialSummary) -> str:
     cost = "" if each.cost is None else f"{percent(each.cost)} of the FLOPs, "
     between = "" if each.low is None else f" ({each.low:.3f} to {each.high:.3f})"
     # plotly reads these as markup.
@@ -418,11 +420,15 @@ def _edge(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _limit(run: Run, in_time: bool) -> float | None:
-    if run.outline is None:
+    if run.search_record is None:
         return None
     if in_time:
-        return run.outline.most_ms
-    return None if run.outline.most_flops is None else 100 * run.outline.most_flops / run.outline.full.flops
+        return run.search_record.most_ms
+    return (
+        None
+        if run.search_record.most_flops is None
+        else 100 * run.search_record.most_flops / run.search_record.full.flops
+    )
 
 
 def _layout(x: str, y: str) -> dict[str, Any]:

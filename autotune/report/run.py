@@ -12,15 +12,15 @@ import optuna
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
-from autotune.errors import InputError, reason_of
+from autotune.core.errors import InputError, reason_of
+from autotune.core.records import Record
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, read_policy
-from autotune.records import Record
-from autotune.search.answer import FILE as EXPLAINED
-from autotune.search.answer import Answer, read_answer
-from autotune.search.outline import FILE as OUTLINE
-from autotune.search.outline import Outline, read_outline
-from autotune.search.showcase import Showcase, read_showcase
-from autotune.search.study import (
+from autotune.results.gallery import Gallery, read_gallery
+from autotune.results.search_record import FILE as SEARCH_RECORD
+from autotune.results.search_record import SearchRecord, read_search_record
+from autotune.results.tradeoff import FILE as TRADEOFF
+from autotune.results.tradeoff import Tradeoff, read_tradeoff
+from autotune.study.trials import (
     CONFIG,
     DUPLICATE_OF,
     FAILURE,
@@ -92,13 +92,13 @@ class LastRound(Record):
         return f"best policy found, {run.name}" if run == self.contenders[2] else run.name
 
     @property
-    def podium(self) -> tuple[Finalist, ...]:
+    def headline_runs(self) -> tuple[Finalist, ...]:
         """The full run, fewer steps and, where there is one, the best candidate."""
         return self.contenders[:3]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrialSummary:
     """A trial that ended. Figures are None where it failed, ``failure`` then says why.
 
     Scores of one that was given up are of its first pictures only.
@@ -118,7 +118,7 @@ class Candidate:
     low: float | None
     high: float | None
     duplicate: bool
-    given_up: bool
+    pruned: bool
     failure: str | None
 
 
@@ -131,39 +131,39 @@ class Run:
         study: what was searched.
         config: what the study is bound to.
         candidates: every trial that ended, in order.
-        outline: the denoiser as data; None where an older release made the run.
+        search_record: the denoiser as data; None where an older release made the run.
         last_round: None until the last round is through.
         policy: what was exported, likewise.
-        showcase: held-out pictures, likewise.
-        answer: whether fewer or cheaper steps serve the model better; None where nobody asked.
+        gallery: held-out pictures, likewise.
+        tradeoff: whether fewer or cheaper steps serve the model better; None where nobody asked.
     """
 
     folder: Path
     study: optuna.Study
     config: Mapping[str, Any]
-    candidates: tuple[Candidate, ...]
-    outline: Outline | None
+    candidates: tuple[TrialSummary, ...]
+    search_record: SearchRecord | None
     last_round: LastRound | None
     policy: Policy | None
-    showcase: Showcase | None
-    answer: Answer | None
+    gallery: Gallery | None
+    tradeoff: Tradeoff | None
 
     @property
-    def evaluated(self) -> tuple[Candidate, ...]:
+    def evaluated(self) -> tuple[TrialSummary, ...]:
         """Those that all pictures were made of."""
-        return tuple(each for each in self._scored if not each.given_up)
+        return tuple(each for each in self._scored if not each.pruned)
 
     @property
-    def given_up(self) -> tuple[Candidate, ...]:
+    def pruned(self) -> tuple[TrialSummary, ...]:
         """Those that others beat on their first pictures."""
-        return tuple(each for each in self._scored if each.given_up)
+        return tuple(each for each in self._scored if each.pruned)
 
     @property
-    def _scored(self) -> tuple[Candidate, ...]:
+    def _scored(self) -> tuple[TrialSummary, ...]:
         return tuple(each for each in self.candidates if each.loss is not None and not each.duplicate)
 
     @property
-    def best(self) -> Candidate | None:
+    def best(self) -> TrialSummary | None:
         """The lowest loss so far."""
         return min(self.evaluated, key=lambda each: (each.loss, each.number), default=None)
 
@@ -172,7 +172,7 @@ class Run:
         """Whether a policy was exported."""
         return self.last_round is not None and self.policy is not None
 
-    def policy_of(self, candidate: Candidate) -> Policy:
+    def policy_of(self, candidate: TrialSummary) -> Policy:
         """What a candidate stands for."""
         return policy_of(self.study.get_trials(deepcopy=False)[candidate.number])
 
@@ -189,15 +189,15 @@ def study_url(folder: Path, storage: str | None = None) -> str:
         return storage
     if (folder / STUDY).is_file():
         return _sqlite(folder / STUDY)
-    outline = read_outline(folder)
+    record = read_search_record(folder)
     above = folder.resolve().parent / STUDY
-    if outline is not None and outline.storage is None and above.is_file():
+    if record is not None and record.storage is None and above.is_file():
         return _sqlite(above)
-    if outline is None or outline.storage is None:
+    if record is None or record.storage is None:
         raise InputError(
             f"{folder}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
         )
-    return outline.storage
+    return record.storage
 
 
 def _sqlite(file: Path) -> str:
@@ -217,11 +217,11 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
     Raises:
         InputError: there is no run, or a file of it is damaged.
     """
-    outline = read_outline(folder)
-    if outline is None:
+    record = read_search_record(folder)
+    if record is None:
         _check_own(folder)
     if study is None:
-        study = _open(study_url(folder, storage), outline.study if outline else None)
+        study = _open(study_url(folder, storage), record.study if record else None)
     check_format(study)
     policy = folder / POLICY
     return Run(
@@ -229,11 +229,11 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         study=study,
         config=study.user_attrs.get(CONFIG, {}),
         candidates=_candidates(study),
-        outline=outline,
+        search_record=record,
         last_round=_last_round(folder / FINALISTS),
         policy=read_policy(policy) if policy.is_file() else None,
-        showcase=read_showcase(folder),
-        answer=read_answer(folder / EXPLAINED),
+        gallery=read_gallery(folder),
+        tradeoff=read_tradeoff(folder / TRADEOFF),
     )
 
 
@@ -243,7 +243,7 @@ def _check_own(folder: Path) -> None:
     Raises:
         InputError: it names the folders to give.
     """
-    found = sorted(str(file.parent) for file in folder.glob(f"*/{OUTLINE}"))
+    found = sorted(str(file.parent) for file in folder.glob(f"*/{SEARCH_RECORD}"))
     if found:
         more = f" or another of {len(found)}" if len(found) > _MOST_NAMED else ""
         raise InputError(
@@ -277,7 +277,7 @@ def _open(url: str, name: str | None) -> optuna.Study:
         optuna.logging.set_verbosity(before)
 
 
-def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
+def _candidates(study: optuna.Study) -> tuple[TrialSummary, ...]:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     found = []
     for trial in trials:
@@ -287,7 +287,7 @@ def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
         if not complete and FAILURE not in given:
             continue
         found.append(
-            Candidate(
+            TrialSummary(
                 number=trial.number,
                 id=given.get(POLICY_ID, f"trial {trial.number}"),
                 key=given.get(POLICY_KEY, ""),
@@ -298,7 +298,7 @@ def _candidates(study: optuna.Study) -> tuple[Candidate, ...]:
                 low=given.get("loss_low"),
                 high=given.get("loss_high"),
                 duplicate=DUPLICATE_OF in given,
-                given_up=trial.state is TrialState.PRUNED,
+                pruned=trial.state is TrialState.PRUNED,
                 failure=given.get(FAILURE),
             )
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.policy import Policy
-from autotune.runtime.checkpoints import PrefixCache
+from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.runtime import ATTRIBUTE, Runtime
 from autotune.runtime.session import Session
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from autotune.plan import Action
-from autotune.runtime.exact import cloned
-from autotune.structure import Unit
+from autotune.plan.structure import Unit
+from autotune.runtime.snapshot import cloned
 
 _NAME = "postdiff"
 # What a module's call runs in place of its forward and the hooks around that: nn.Module.compile puts it there.

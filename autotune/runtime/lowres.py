@@ -9,11 +9,11 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from autotune.families import Family, LatentSize
+from autotune.pipelines.families import Family, LatentSize
 from autotune.runtime import resolution
 from autotune.runtime.branches import row_count
-from autotune.runtime.exact import digest
 from autotune.runtime.schedulers import restart_history
+from autotune.runtime.snapshot import digest
 
 # So many values of the noise tell one call from another.
 _SEEDING = 64

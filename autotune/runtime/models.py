@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from autotune.errors import InputError, PolicyError
-from autotune.families import LatentSize, family_of
-from autotune.fingerprint import fingerprint
+from autotune.core.errors import InputError, PolicyError
+from autotune.core.fingerprint import fingerprint
+from autotune.pipelines.families import LatentSize, family_of
 from autotune.policy import ModelInfo, Policy
 from autotune.runtime.schedulers import check_scheduler
 

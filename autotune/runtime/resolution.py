@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autotune.errors import PolicyError, did_you_mean
+from autotune.core.errors import PolicyError, did_you_mean
 from autotune.runtime.schedulers import level, predict_x0
 
 Size = tuple[int, int]

@@ -18,22 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.errors import InputError
-from autotune.families import LatentSize, family_of
+from autotune.core.errors import InputError
+from autotune.pipelines.families import LatentSize, family_of
+from autotune.pipelines.units import find_units
 from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
+from autotune.plan.structure import Structure
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
-from autotune.runtime.checkpoints import Checkpoint, PrefixCache
-from autotune.runtime.exact import cloned, filled
 from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
+from autotune.runtime.prefix.checkpoints import Checkpoint, PrefixCache
+from autotune.runtime.prefix.sharing import SharedCall, setting_of, shared_call
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
-from autotune.runtime.sharing import SharedCall, setting_of, shared_call
+from autotune.runtime.snapshot import cloned, filled
 from autotune.runtime.timesteps import arguments_for, scheduler_for, try_steps
-from autotune.structure import Structure
-from autotune.units import find_units
 
 ATTRIBUTE = "_postdiff_runtime"
 _NOTHING: Any = object()

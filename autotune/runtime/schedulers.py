@@ -16,7 +16,7 @@ from typing import Any, Literal
 import diffusers
 from torch import Tensor
 
-from autotune.errors import InputError, PolicyError, did_you_mean
+from autotune.core.errors import InputError, PolicyError, did_you_mean
 
 Level = tuple[float, float]
 Resample = Callable[[Tensor], Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from autotune.plan import Action, Plan, Step
-from autotune.runtime.exact import cloned
+from autotune.plan import Action, DenoiserCall, Plan
 from autotune.runtime.hooks import BlockHook, UnitHook
+from autotune.runtime.snapshot import cloned
 
 _FROM_MEMORY = {Action.REUSE, Action.FORECAST, Action.RESIDUAL}
 
@@ -87,12 +87,12 @@ class Session:
         return self._position
 
     @property
-    def step(self) -> Step | None:
+    def step(self) -> DenoiserCall | None:
         """The step being computed, or None outside of a call under the policy."""
         return None if self.plan is None else self.plan.steps[self._position]
 
     @property
-    def following(self) -> Step:
+    def following(self) -> DenoiserCall:
         """The step after the one being computed."""
         assert self.plan is not None
         return self.plan.steps[self._position + 1]

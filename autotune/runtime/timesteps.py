@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autotune.errors import InputError, PolicyError
+from autotune.core.errors import InputError, PolicyError
 from autotune.policy import Policy
 from autotune.runtime.schedulers import (
     calls_per_step,

@@ -10,18 +10,16 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from autotune.search.bench import Bench
-from autotune.search.combine import combination
-from autotune.search.draft import draw
-from autotune.search.evaluate import RELATIVE_COST, TrialRunner
-from autotune.search.interrupts import checkpoint, pause
-from autotune.search.liveness import SURPLUS, Watch, attended, close, is_closed, running, surplus
-from autotune.search.progress import Progress
-from autotune.search.racing import pruner
-from autotune.search.refine import Refiner
+from autotune.core.interrupts import checkpoint, pause
+from autotune.evaluation.evaluator import Evaluator
+from autotune.search.combination import combination
+from autotune.search.local_search import Refiner
+from autotune.search.pruning import pruner
 from autotune.search.samplers import sampler_for
-from autotune.search.setup import Setup
-from autotune.search.study import (
+from autotune.search.trial_runner import RELATIVE_COST, TrialRunner
+from autotune.study.candidate import draw
+from autotune.study.heartbeat import SURPLUS, Watch, close, heartbeat, is_closed, running, surplus
+from autotune.study.trials import (
     POLICY_ID,
     Snapshot,
     attributes,
@@ -33,6 +31,8 @@ from autotune.search.study import (
     waiting,
     waiting_recipes,
 )
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
@@ -51,7 +51,7 @@ _LOOK_SECONDS = 5.0
 def explore(
     setup: Setup,
     study: optuna.Study,
-    bench: Bench,
+    evaluator: Evaluator,
     folder: Path,
     trials: int,
     timeout: float,
@@ -64,7 +64,7 @@ def explore(
         TrialRunner(
             study,
             setup.proposer,
-            bench,
+            evaluator,
             folder,
             prefixes=setup.maker.prefixes,
             flops=setup.pricer.first_calls_flops,
@@ -150,18 +150,18 @@ def search(
             trial, values = claimed
         else:
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            draft = combination(now, runner.proposer)
-            draft = draft or (refiner.draft(now) if refiner is not None and late else None)
-            draft = draft or draw(study.sampler, runner.knobs, now.get_trials())
-            values = draft.values
-            trial, proposal = runner.begin(draft)
+            candidate = combination(now, runner.proposer)
+            candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
+            candidate = candidate or draw(study.sampler, runner.knobs, now.get_trials())
+            values = candidate.values
+            trial, proposal = runner.begin(candidate)
         begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)
         if candidates + others + begun_meanwhile >= trials and surplus(study, trial.number, trials):
             trial.set_user_attr(SURPLUS, True)
             end(study, trial, TrialState.FAIL)
             continue
         progress.candidate(trial.number, pictures)
-        with attended(study, trial):
+        with heartbeat(study, trial):
             report = runner.run(trial, values, now, proposal)
             known = report.known
             progress.report(report)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.errors import InputError
-from autotune.search.proposals import Proposal, Proposer
+from autotune.core.errors import InputError
+from autotune.search.proposer import Proposal, Proposer
 
 FEWER_STEPS = "fewer steps"
 

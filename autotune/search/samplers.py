@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from autotune.errors import InputError, did_you_mean
-from autotune.search.study import digest
+from autotune.core.errors import InputError, did_you_mean
+from autotune.study.trials import digest
 
 DEFAULT = "tpe"
 

@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
+from autotune.evaluation.generation import PictureMaker
+from autotune.pipelines.units import find_units
 from autotune.policy import Policy
 from autotune.runtime.apply import session_of
 from autotune.runtime.models import denoiser_of, root_of
-from autotune.search.making import PictureMaker
-from autotune.units import find_units
 
 Array = NDArray[np.float64]
 

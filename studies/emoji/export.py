@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
 from autotune.quality import Scorer, fit
 from autotune.quality.alignment import prompt_alignment
 from autotune.runtime import describe_model

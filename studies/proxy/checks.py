@@ -26,8 +26,8 @@ from rich.table import Table
 from torch import Tensor
 
 from autotune.cost import Pricer
-from autotune.demo import DEMO_NAMES, DemoAssets, demo_assets, demo_pipeline
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
+from autotune.models.shipped import DEMO_NAMES, DemoAssets, demo_assets, demo_pipeline
 from autotune.policy import Guidance, Policy
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
 from autotune.runtime import applied

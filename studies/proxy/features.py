@@ -15,7 +15,7 @@ from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.demo import demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.quality import Baseline, Evaluation, FeatureNetwork, Scorer, coarse, feature_network, shuffled_alignment
 from autotune.quality.tensors import write_tensors
 from studies.emoji.data import load

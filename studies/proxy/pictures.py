@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autotune.cost import Pricer
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from autotune.quality.tensors import write_tensors
 from autotune.runtime import applied, denoiser_of

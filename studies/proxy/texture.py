@@ -25,10 +25,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from autotune.demo import DEMO_NAMES
+from autotune.core.records import write_atomically
+from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Weights, coarse
 from autotune.quality.objective import DISTANCE
-from autotune.records import write_atomically
 from studies.proxy.features import Views, real_pictures, views
 from studies.proxy.pictures import FOLDER, PICTURES, Entry, pictures_of, policies
 from studies.proxy.spoiling_network import load_network

@@ -31,10 +31,10 @@ from rich.table import Table
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
-from autotune.demo import DEMO_NAMES
+from autotune.core.records import write_atomically
+from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
 from autotune.quality.objective import DISTANCE
-from autotune.records import write_atomically
 from studies.proxy.features import Views, views
 from studies.proxy.pictures import FOLDER, PICTURES, policies
 

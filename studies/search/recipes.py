@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from autotune.core.errors import PolicyError
 from autotune.cost import Pricer
-from autotune.errors import PolicyError
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from search_spaces.schedule import computing_steps
 from search_spaces.transformer import TransformerSpace, patterns

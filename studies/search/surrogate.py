@@ -47,7 +47,7 @@ def features(policy: Policy, space: SearchSpace, pricer: Pricer) -> Floats:
     plan, steps = pricer.plan(policy), policy.steps
     costs = np.diff([pricer.first_calls_flops(policy, calls) for calls in range(steps + 1)])
     costs = costs / (pricer.full_cost().flops / pricer.full_steps)
-    listed = space.spelled_out(policy)
+    listed = space.explicit_noise_levels(policy)
     levels = np.array(
         listed.sigmas or (listed.timesteps if isinstance(listed.timesteps, tuple) else range(steps, 0, -1))
     )

@@ -21,14 +21,14 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import create_trial
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.evaluation.generation import without_bars
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy, policy_from_dict
-from autotune.search import progress as search_progress
-from autotune.search.making import without_bars
-from autotune.search.proposals import Proposal, Proposer
+from autotune.search.proposer import Proposal, Proposer
 from autotune.search.samplers import sampler_for
-from autotune.search.setup import Setup, prepare
-from autotune.search.tune import bench_for
+from autotune.workflows import progress as search_progress
+from autotune.workflows.setup import Setup, prepare
+from autotune.workflows.tune import evaluator_for
 from search_spaces import moved
 from studies.shipped import search_settings
 
@@ -132,7 +132,7 @@ def trial_of(proposer: Proposer, values: Mapping[str, int], loss: float) -> optu
 def neighbour(proposer: Proposer, entries: Sequence[Entry], draw: random.Random) -> Proposal | None:
     """One of the best policies after one or two moves of its explicit schedule."""
     best = draw.choice(sorted(entries, key=lambda entry: entry.loss)[:BEST])
-    policy = moved(proposer.space.spelled_out(best.policy), draw)
+    policy = moved(proposer.space.explicit_noise_levels(best.policy), draw)
     if policy is not None and draw.random() < 0.5:
         policy = moved(policy, draw) or policy
     return None if policy is None else proposer.explicit(policy, best.values)
@@ -147,12 +147,12 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     setup, entries = setup_of(args.model), read(args.model)
     with search_progress.Progress(quiet=True) as quiet, without_bars(setup.pipe):
-        bench = bench_for(setup, setup.tuning, "tuning", _FOLDER / args.model, quiet)
+        evaluator = evaluator_for(setup, setup.tuning, "tuning", _FOLDER / args.model, quiet)
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeRemainingColumn()) as bar:
         task = bar.add_task(args.model, total=args.policies, completed=len(entries))
         with without_bars(setup.pipe), path_of(args.model).open("a") as file:
             for source, proposal in islice(candidates(setup, entries, args.policies), args.policies):
-                score = bench.objective.score(bench.outcome(proposal.policy).evaluation)
+                score = evaluator.objective.score(evaluator.outcome(proposal.policy).evaluation)
                 policy, cost = proposal.policy.model_copy(update={"model": None}), proposal.cost.relative
                 plan = setup.proposer.plan(proposal.policy)
                 entry = Entry(source, policy, dict(proposal.values), plan, cost, float(score.loss))

@@ -19,17 +19,17 @@ from PIL import Image, ImageChops
 import autotune
 from autotune.cli import run
 from autotune.cli.models import ModelSource
-from autotune.demo import demo_assets
+from autotune.core.interrupts import Interrupted
+from autotune.models.shipped import demo_assets
 from autotune.policy import ContenderQuality, Guidance, Interval, ModelInfo, Policy
+from autotune.results.finalists import Contender, Finalists
 from autotune.runtime import describe_model
-from autotune.search.finalists import Contender, Finalists
-from autotune.search.interrupts import Interrupted
-from autotune.search.spending import Spending
+from autotune.workflows.spending import Spending
 
 from .conftest import Finished
 
-# Not "from autotune.search import tune", which is the function.
-tune_module = import_module("autotune.search.tune")
+# Not "from autotune.workflows import tune", which is the function.
+tune_module = import_module("autotune.workflows.tune")
 
 
 def test_version_and_help(postdiff: Callable[..., Finished]) -> None:
@@ -121,7 +121,7 @@ def _result(verdict: str, run_dir: Path, file: str, *notes: str, folder: str = "
     finalists = _finalists(verdict)
     (run_dir / folder).mkdir(exist_ok=True)
     return SimpleNamespace(
-        answer=None,
+        tradeoff=None,
         policy=finalists.winner.policy,
         finalists=finalists,
         study=optuna.create_study(),

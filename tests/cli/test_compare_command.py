@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from autotune.demo import demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.policy import Guidance, Policy
-from autotune.search.comparison import VERSION
+from autotune.results.comparison import VERSION
 
 from .conftest import Finished, documented
 

@@ -18,11 +18,11 @@ from autotune.cli.describe import Description, describe
 from autotune.cli.models import ModelSource
 from autotune.cli.unit_tree import Node, UnitTree, nest
 from autotune.cost import Pricer
-from autotune.demo import demo_pipeline
-from autotune.families import LatentSize, family_of
+from autotune.models.shipped import demo_pipeline
+from autotune.pipelines.families import LatentSize, family_of
 from studies.full_size import FLUX, PIXART, SDXL, FullSize
-from tests.conformance.builders import FAMILIES
-from tests.tiny import tiny_sd
+from tests.support.builders import FAMILIES
+from tests.support.tiny import tiny_sd
 
 
 def full_size(model: FullSize, **layers: int) -> Description:

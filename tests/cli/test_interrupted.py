@@ -11,10 +11,10 @@ import pytest
 
 from autotune.cli import INTERRUPTED
 from autotune.cli.models import ModelSource
+from autotune.core.interrupts import Interrupted
 from autotune.policy import Policy
-from autotune.search.interrupts import Interrupted
-from autotune.search.tune import TuneResult
-from tests.search.conftest import whole
+from autotune.workflows.tune import TuneResult
+from tests.support.fake_search import whole
 
 from .conftest import Finished
 
@@ -68,7 +68,7 @@ def test_while_the_machine_is_profiled(in_process: Run, tmp_path: Path, monkeypa
 
 def test_while_a_search_is_prepared(in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
-    monkeypatch.setattr(import_module("autotune.search.tune"), "prepare", press)
+    monkeypatch.setattr(import_module("autotune.workflows.tune"), "prepare", press)
     is_one_line(in_process("tune", "--out", "run"))
     assert not any(tmp_path.iterdir())
 
@@ -78,7 +78,7 @@ def test_while_a_result_is_shown(
     part: str, in_process: Run, whole: TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
-    monkeypatch.setattr(import_module("autotune.search.tune"), "tune_budgets", lambda *_, **options: (whole,))
+    monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", lambda *_, **options: (whole,))
     with pytest.MonkeyPatch.context() as pressed:
         pressed.setattr(f"autotune.cli.tune.{part}", press)
         is_one_line(in_process("tune"))
@@ -86,13 +86,13 @@ def test_while_a_result_is_shown(
 
 
 def test_a_worker_says_what_became_of_its_trial(in_process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = import_module("autotune.search.worker")
+    worker = import_module("autotune.workflows.worker")
     join = ("worker", "--storage", "sqlite:///study.db", "--study-name", "study")
     monkeypatch.setattr(worker, "studies_of", press)
     is_one_line(in_process(*join))
 
     class Joined:
-        class invitation:  # noqa: N801
+        class manifest:  # noqa: N801
             device, model, dtype = "cpu", None, "auto"
 
     def work(pipe: object, joined: object, run_dir: Path, **options: Any) -> int:

@@ -10,8 +10,8 @@ import pytest
 
 from autotune.cli import run
 from autotune.cli.supported import SupportedPipeline, shipped_models, supported_pipelines, supported_schedulers
-from autotune.demo import DEMO_NAMES
-from autotune.families import supported
+from autotune.models.shipped import DEMO_NAMES
+from autotune.pipelines.families import supported
 from autotune.runtime.schedulers import check_scheduler
 
 

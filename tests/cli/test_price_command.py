@@ -16,11 +16,11 @@ from autotune.cli.models import ModelSource
 from autotune.cli.price import Quote, print_price, quote
 from autotune.cli.price_text import Bar, Scale, print_quote
 from autotune.cost import Pricer
-from autotune.cost.surroundings import Surroundings, surroundings
+from autotune.cost.encoder_decoder import EncoderDecoderCost, encoder_decoder_cost
 from autotune.cost.work import Work
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
-from tests.cost.profiles import synthetic_profile
-from tests.tiny import tiny_sd
+from tests.support.profiles import synthetic_profile
+from tests.support.tiny import tiny_sd
 
 from .conftest import documented
 
@@ -75,7 +75,7 @@ def test_json_has_the_pricers_figures(batch: int) -> None:
         assert sum(part["flops"] for part in document[parts]) == cost.flops
     assert [call["index"] for call in document["steps"]] == list(range(10))
     assert all(call["latency_ms"] > 0 for call in document["steps"])
-    around = surroundings(PIPE)
+    around = encoder_decoder_cost(PIPE)
     assert around.vae_decoder is not None
     assert document["surroundings"]["vae_decoder"] == asdict(around.vae_decoder * batch)
     assert document["surroundings"]["text_encoders"] == {
@@ -175,8 +175,8 @@ def test_units_fit_the_largest_figure() -> None:
 
 
 def test_what_is_not_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    around = Surroundings({"text_encoder_2": Work(2 * 10**6, 1)}, None, (("vae", "nobody knows it"),))
-    monkeypatch.setattr("autotune.cost.surroundings.surroundings", lambda *_, **__: around)
+    around = EncoderDecoderCost({"text_encoder_2": Work(2 * 10**6, 1)}, None, (("vae", "nobody knows it"),))
+    monkeypatch.setattr("autotune.cost.encoder_decoder.encoder_decoder_cost", lambda *_, **__: around)
     text = text_of(quoted())
     assert "text encoder 2" in text
     assert "VAE decoder" not in text

@@ -13,9 +13,9 @@ import pytest
 from autotune.cli import run
 from autotune.cli.report import run_report
 from autotune.policy import CacheRule, Guidance, ModelInfo, Policy, ResolutionStage
-from autotune.search.tune import TuneResult
+from autotune.workflows.tune import TuneResult
 from tests.report.conftest import finished
-from tests.search.conftest import pipe, whole
+from tests.support.fake_search import pipe, whole
 
 from .conftest import documented
 

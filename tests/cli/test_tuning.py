@@ -16,8 +16,8 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from autotune.loading import load_policy
-from autotune.search.study import is_repetition
+from autotune.policy.loading import load_policy
+from autotune.study.trials import is_repetition
 
 from .conftest import Finished
 

@@ -12,8 +12,8 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
-from tests.conformance.builders import FAMILIES, PROMPTS, TinyFamily
 from tests.conformance.test_contract import VARIANTS
+from tests.support.builders import FAMILIES, PROMPTS, TinyFamily
 
 pytestmark = pytest.mark.parametrize(
     "family",

@@ -1,6 +1,6 @@
 """The contract that every pipeline family keeps under every technique.
 
-A new family gets all of it with one builder in :mod:`tests.conformance.builders`.
+A new family gets all of it with one builder in :mod:`tests.support.builders`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from autotune.runtime.runtime import ATTRIBUTE
 from studies.sampling import random_policies
-from tests.conformance.builders import FAMILIES
-from tests.conformance.techniques import STEPS, every_step, names, structure_of, technique
-from tests.conformance.watch import Watch
+from tests.support.builders import FAMILIES
+from tests.support.techniques import STEPS, every_step, names, structure_of, technique
+from tests.support.watch import Watch
 
 # One family for each way to run guidance and each kind of denoiser keeps every case; of the others the telling
 # ones run by default, of those that share denoiser and call with another the one that holds everything.

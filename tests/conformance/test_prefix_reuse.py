@@ -11,11 +11,11 @@ from torch import Tensor
 from autotune.policy import CacheRule, Guidance, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing
-from autotune.runtime.checkpoints import PrefixCache
+from autotune.runtime.prefix.checkpoints import PrefixCache
 from tests.conformance import test_schedulers_cross as cross
-from tests.conformance.builders import FAMILIES, TinyFamily
-from tests.conformance.techniques import STEPS, names, structure_of, technique
 from tests.conformance.test_contract import FULL, TELLING, VARIANTS
+from tests.support.builders import FAMILIES, TinyFamily
+from tests.support.techniques import STEPS, names, structure_of, technique
 
 ROOMY = 2**30
 # By default, of every family.

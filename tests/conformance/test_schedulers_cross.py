@@ -18,9 +18,9 @@ from autotune.cost import Pricer
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from autotune.runtime import applied
 from autotune.runtime.schedulers import _SOLVERS
-from tests.conformance.builders import FAMILIES
-from tests.conformance.techniques import structure_of
-from tests.conformance.watch import Watch, traces
+from tests.support.builders import FAMILIES
+from tests.support.techniques import structure_of
+from tests.support.watch import Watch, traces
 
 STEPS = 5
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

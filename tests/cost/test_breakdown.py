@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from autotune.cost import Pricer
 from autotune.cost.breakdown import OUTSIDE, Breakdown, Latency, break_down
-from autotune.plan import Step
+from autotune.plan import DenoiserCall
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from search_spaces import space_for
-from tests.conformance.builders import FAMILIES
-from tests.cost.profiles import ALWAYS_MS, CORRECTIONS, DECODER_MS, TEXT_ENCODER_MS, synthetic_profile
-from tests.tiny import tiny_sd
+from tests.support.builders import FAMILIES
+from tests.support.profiles import ALWAYS_MS, CORRECTIONS, DECODER_MS, TEXT_ENCODER_MS, synthetic_profile
+from tests.support.tiny import tiny_sd
 
 UNET = tiny_sd()
 PRICER = Pricer(UNET)
@@ -124,10 +124,10 @@ def test_calls_of_a_second_order_solver() -> None:
 
 
 def test_each_call_has_the_time_of_its_step() -> None:
-    asked: list[Step] = []
+    asked: list[DenoiserCall] = []
 
     class Fake:
-        def call_ms(self, step: Step) -> float:
+        def call_ms(self, step: DenoiserCall) -> float:
             asked.append(step)
             return 10.0 + step.index
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.core.errors import InputError
 from autotune.cost import Cost, parse_budget, parse_bytes
 from autotune.cost.budget import Limits
-from autotune.errors import InputError
 
 
 def cost(flops: int = 1000, latency_ms: float | None = 500.0, cache_bytes: int = 0, latent_bytes: int = 0) -> Cost:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.cost.calibration import UNCORRECTED, calibration_policies, fit_corrections
-from autotune.cost.latency import Parts
 from autotune.cost.profile import Corrections
+from autotune.cost.profile.calibration import UNCORRECTED, calibration_policies, fit_corrections
+from autotune.cost.profile.latency import Parts
+from autotune.pipelines.units import find_units
 from autotune.plan import compile_plan
-from autotune.units import find_units
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 RUNS = [
     Parts(1, 8, 400.0, 0, 0),

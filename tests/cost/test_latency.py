@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from autotune.cost import Pricer
-from autotune.cost.latency import LatencyModel
 from autotune.cost.profile import ProfileError
+from autotune.cost.profile.latency import LatencyModel
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from search_spaces import space_for
-from tests.conformance.builders import FAMILIES
-from tests.cost.profiles import ALWAYS_MS, CORRECTIONS, DECODER_MS, GFLOPS_PER_MS, TEXT_ENCODER_MS, synthetic_profile
-from tests.tiny import tiny_sd
+from tests.support.builders import FAMILIES
+from tests.support.profiles import ALWAYS_MS, CORRECTIONS, DECODER_MS, GFLOPS_PER_MS, TEXT_ENCODER_MS, synthetic_profile
+from tests.support.tiny import tiny_sd
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from autotune.core.cache_folder import VARIABLE
+from autotune.core.errors import InputError
 from autotune.cost import Pricer, Profile, load_profile, measure_profile
-from autotune.cost.local import local_profile
 from autotune.cost.profile import ProfileError
-from autotune.errors import InputError
+from autotune.cost.profile.local import local_profile
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
-from autotune.storage import VARIABLE
-from tests.conformance.builders import FAMILIES
-from tests.tiny import tiny_sd
+from tests.support.builders import FAMILIES
+from tests.support.tiny import tiny_sd
 
 # One for each way to run guidance and each kind of denoiser and input; the others are more of the same.
 TELLING = {"sd", "sdxl", "dit", "flux", "wan", "pixart-alpha"}
@@ -152,7 +152,7 @@ def test_this_machine_is_measured_once(tmp_path: Any, monkeypatch: pytest.Monkey
         measured.append(options)
         return measure_profile(pipe, scales=[0.5], rounds=1, batches=options["batches"])
 
-    monkeypatch.setattr("autotune.cost.local.measure_profile", measure)
+    monkeypatch.setattr("autotune.cost.profile.local.measure_profile", measure)
     pipe = tiny_sd()
     pricer = Pricer(pipe)
     first, path = local_profile(pipe, pricer)

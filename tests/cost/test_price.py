@@ -13,15 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autotune.cost import Pricer
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.pipelines.units import find_units
 from autotune.policy import Policy
 from autotune.runtime import applied, denoiser_of, full_policy
-from autotune.units import find_units
 from search_spaces import space_for
 from studies.sampling import random_policies
-from tests.conformance.watch import Watch
-from tests.tiny import tiny_sd
+from tests.support.tiny import tiny_sd
+from tests.support.watch import Watch
 
 
 def counted(pipe: Any, policy: Policy, prompts: list[str], **options: Any) -> int:

@@ -12,8 +12,8 @@ import pytest
 from autotune.cost import Pricer, Profile, load_profile, price
 from autotune.cost.profile import Device, ProfileError
 from autotune.policy import Policy
-from tests.cost.profiles import synthetic_profile
-from tests.tiny import tiny_sd
+from tests.support.profiles import synthetic_profile
+from tests.support.tiny import tiny_sd
 
 
 @pytest.fixture(scope="module")

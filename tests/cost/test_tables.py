@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from autotune.core.cache_folder import VARIABLE
 from autotune.cost import Pricer, tables
 from autotune.cost.flops import count_work
 from autotune.policy import Policy
-from autotune.storage import VARIABLE
-from tests.tiny import tiny_sd
+from tests.support.tiny import tiny_sd
 
 
 @pytest.fixture

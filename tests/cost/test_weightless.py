@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from autotune.core.errors import InputError
 from autotune.cost import Pricer
 from autotune.cost.weightless import _settle, pipeline_from_configs
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
-from autotune.errors import InputError
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from autotune.runtime import applied, full_policy
 from autotune.runtime.models import describe_model
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 # Of every architecture one.
 DISTINCT = ["sd", "sdxl", "dit", "pixart-sigma", "hunyuandit", "sd3", "flux", "sana", "qwen-image", "z-image", "wan"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studies.postgres import NoServer, Server
-from tests.search.conftest import tiny_pipeline
+from tests.support.fake_search import tiny_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from autotune.errors import Unavailable
-from autotune.search.study import evaluated, sqlite_url
+from autotune.core.errors import Unavailable
+from autotune.study.trials import evaluated, sqlite_url
 
 from . import world
 from .test_killed import whole

@@ -13,9 +13,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
-from autotune.search.evaluate import PLAN
-from autotune.search.liveness import SURPLUS, WORKER
-from autotune.search.study import FAILURE, RECIPE, attributes, evaluated, sqlite_url
+from autotune.search.trial_runner import PLAN
+from autotune.study.heartbeat import SURPLUS, WORKER
+from autotune.study.trials import FAILURE, RECIPE, attributes, evaluated, sqlite_url
 
 from . import world
 

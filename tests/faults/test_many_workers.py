@@ -17,9 +17,9 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
-from autotune.search.liveness import WORKER
-from autotune.search.storage import open_storage
-from autotune.search.study import FAILURE, evaluated
+from autotune.study.heartbeat import WORKER
+from autotune.study.storage import open_storage
+from autotune.study.trials import FAILURE, evaluated
 from studies.postgres import Server
 
 from . import world

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import autotune.search.judges
-from autotune.search.interrupts import Interrupted
-from autotune.search.setup import Setup
-from autotune.search.tune import tune
-from autotune.search.worker import studies_of, work
-from tests.search.conftest import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
+import autotune.evaluation.judges
+from autotune.core.interrupts import Interrupted
+from autotune.workflows.setup import Setup
+from autotune.workflows.tune import tune
+from autotune.workflows.worker import studies_of, work
+from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
 
 STUDY = "study"
 
@@ -35,7 +35,7 @@ def worker(folder: Path, url: str, seconds: float) -> None:
     """``postdiff worker``, as soon as there is something to join."""
     _enter(seconds)
     joined = studies_of(url, STUDY)
-    model = joined[0].invitation.model
+    model = joined[0].manifest.model
     assert model is not None
     work(_pipeline(Path(model)), joined, folder, quiet=True)
 
@@ -45,7 +45,7 @@ def _enter(seconds: float) -> None:
     fake = FakePictures(before=lambda count, policy: time.sleep(seconds))
     # For good: the process is made for this alone.
     setattr(Setup, "pictures", lambda setup, *args, **kwargs: fake(*args, **kwargs))  # noqa: B010
-    setattr(autotune.search.judges, "Scorer", lambda name, device: ReadingScorer())  # noqa: B010
+    setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())  # noqa: B010
 
 
 def _pipeline(folder: Path) -> Any:

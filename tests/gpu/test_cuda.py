@@ -14,16 +14,16 @@ from torch import Tensor
 
 from autotune import demo_pipeline, load_policy, price, tune
 from autotune.cost import measure_profile
-from autotune.demo import demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.policy import Policy
 from autotune.runtime import applied, apply_policy, remove_policy
-from autotune.runtime.checkpoints import PrefixCache
+from autotune.runtime.prefix.checkpoints import PrefixCache
 from studies.shipped import search_settings
-from tests.conformance.builders import FAMILIES
-from tests.conformance.techniques import STEPS, every_step, structure_of, technique
 from tests.conformance.test_contract import TELLING, VARIANTS
 from tests.conformance.test_prefix_reuse import ALSO, later_changes, plainly, sharing
-from tests.runtime.ecosystem import denoiser_of, policy_of, run
+from tests.support.builders import FAMILIES
+from tests.support.ecosystem import denoiser_of, policy_of, run
+from tests.support.techniques import STEPS, every_step, structure_of, technique
 
 pytestmark = [
     pytest.mark.gpu,

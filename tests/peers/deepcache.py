@@ -8,8 +8,8 @@ from typing import Any
 
 from DeepCache import DeepCacheSDHelper
 
+from autotune.pipelines.units import find_units
 from autotune.policy import CacheRule, Policy
-from autotune.units import find_units
 
 # How many skip connections DeepCache takes every block to have, whatever its layers.
 LAYERS = 3

@@ -23,9 +23,9 @@ from torch.utils._pytree import tree_leaves
 
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
-from tests.conformance.builders import FAMILIES
 from tests.peers.deepcache import deepcache, deepcache_policy
 from tests.peers.watch import Work, watched
+from tests.support.builders import FAMILIES
 
 MODELS = ("sd", "sdxl")
 STEPS = 12

@@ -24,11 +24,11 @@ import pytest
 import torch
 from diffusers import PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.policy import CacheRule, Policy
 from autotune.runtime import applied
-from tests.conformance.builders import FAMILIES
 from tests.peers.watch import Work, watched
+from tests.support.builders import FAMILIES
 
 STEPS = 12
 FLUX = FAMILIES["flux"]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.conformance.watch import FlopCount
+from tests.support.watch import FlopCount
 
 
 @dataclass

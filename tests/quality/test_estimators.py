@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import Reference, estimator, fit, frechet_distance
 from autotune.quality.cmmd import cmmd, cmmd_unbiased
 from autotune.quality.estimators import NAMES, leading_directions

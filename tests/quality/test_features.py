@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import Scorer, prompt_alignment
 from tests.quality.conftest import IMAGE_SIZE
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import Gaussian, fit, frechet_distance
 from autotune.quality.frechet import moments
 from tests.quality.samples import SEEDS, features, rotation

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from autotune.demo import demo_assets, demo_pipeline
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
+from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
 from studies.proxy.spoiling import LADDERS
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality.lpips import Lpips
 
 

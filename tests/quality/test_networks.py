@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import FeatureNetwork, Scorer, feature_network
 from autotune.quality.extractor import Preprocessing
 from tests.quality.test_features import pictures

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import (
     FIDELITY,
     Baseline,

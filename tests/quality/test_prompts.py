@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import load_prompts, split
 
 PROMPTS = ["a red apple", "ein Käfer", "a dog, running"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import autotune
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.quality import Gaussian, Reference, fit
 from autotune.quality.tensors import write_tensors
 from tests.quality.samples import features

@@ -16,9 +16,9 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from autotune.report.run import STUDY
-from autotune.search.showcase import FOLDER
-from autotune.search.tune import TuneResult
-from tests.search.conftest import explained, pipe, whole
+from autotune.results.gallery import FOLDER
+from autotune.workflows.tune import TuneResult
+from tests.support.fake_search import explained, pipe, whole
 
 __all__ = ["explained", "pipe", "whole"]
 

@@ -13,11 +13,11 @@ from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 
 from autotune.cli.dashboard import RunPages, runs_in
+from autotune.policy.words import OVER_BUDGET
 from autotune.report.dashboard import KEPT, figures, light, publish, resolved, study_note
 from autotune.report.page import plan_of
 from autotune.report.plots import plan
 from autotune.report.run import Run, read_run
-from autotune.search.notes import OVER_BUDGET
 
 
 def plots_in(study: optuna.Study) -> set[str]:
@@ -32,7 +32,7 @@ def test_a_finished_run_has_everything(finished: Path) -> None:
     assert plots_in(run.study) == {"postdiff-frontier", "postdiff-plan", "postdiff-cost-by-unit"}
     note = get_note(run.study)
     assert "within 40%" in note and "[The whole story on one page](/report)" in note
-    assert f"{run.outline.most_flops / 1e9:.4g} of the full run's" in note if run.outline else False
+    assert f"{run.search_record.most_flops / 1e9:.4g} of the full run's" in note if run.search_record else False
     assert all(knob.split()[0] in note for knob in run.config["knobs"])
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from autotune.report.page import write_report
 from autotune.report.run import read_run
-from autotune.search.tune import TuneResult
-from tests.browser import chromium
+from autotune.workflows.tune import TuneResult
+from tests.support.browser import chromium
 
 __all__ = ["chromium"]
 

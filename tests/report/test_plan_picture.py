@@ -12,7 +12,7 @@ from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.report.plan_picture import PlanPicture, draw, runs_of
 from autotune.report.plan_svg import lay_out
 from autotune.report.plan_text import PlanText
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 POLICIES = {
     "full": Policy(steps=6),

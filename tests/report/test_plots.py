@@ -13,7 +13,7 @@ from autotune.report.dashboard import light, resolved
 from autotune.report.importance import importance_of
 from autotune.report.page import view_of
 from autotune.report.run import read_run
-from autotune.search.tune import TuneResult
+from autotune.workflows.tune import TuneResult
 
 
 @pytest.mark.parametrize("which", ["whole", "large"])

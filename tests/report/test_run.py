@@ -7,15 +7,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.policy import Interval
 from autotune.report.facts import against_full, document, factor, facts_of, lines_of
 from autotune.report.importance import importance_of
 from autotune.report.page import plan_of, provenance, render, snippet, view_of
 from autotune.report.run import read_run, study_url
-from autotune.search.outline import FILE, read_outline
-from autotune.search.study import attributes
-from autotune.search.tune import TuneResult
+from autotune.results.search_record import FILE, read_search_record
+from autotune.study.trials import attributes
+from autotune.workflows.tune import TuneResult
 
 from .conftest import TRIALS, url
 
@@ -30,14 +30,14 @@ def test_a_finished_run_is_read_as_the_search_saw_it(whole: TuneResult) -> None:
 
 
 def test_cost_in_parts_is_the_price_of_the_exported_policy(whole: TuneResult) -> None:
-    outline = read_outline(whole.run_dir)
-    assert outline is not None and whole.policy.cost is not None
+    search_record = read_search_record(whole.run_dir)
+    assert search_record is not None and whole.policy.cost is not None
     for contender in (whole.finalists.full, whole.finalists.fewer_steps, *whole.finalists.candidates[:1]):
-        breakdown = outline.breakdown(contender.policy)
+        breakdown = search_record.breakdown(contender.policy)
         assert breakdown is not None
         for parts in (breakdown.steps, breakdown.groups, breakdown.parts):
             assert sum(part.flops for part in parts) == contender.cost.flops
-    assert outline.full.flops == whole.finalists.full.cost.flops
+    assert search_record.full.flops == whole.finalists.full.cost.flops
 
 
 def test_the_head_says_what_was_found(whole: TuneResult) -> None:
@@ -91,9 +91,9 @@ def test_runs_of_before_there_were_outlines_are_shown(finished: Path) -> None:
 
 def test_names_are_escaped(finished: Path) -> None:
     path = finished / "pictures" / "pictures.json"
-    showcase = json.loads(path.read_text())
-    showcase["prompts"][0]["prompt"] = "</script><img src=x onerror=alert(1)>"
-    path.write_text(json.dumps(showcase))
+    gallery = json.loads(path.read_text())
+    gallery["prompts"][0]["prompt"] = "</script><img src=x onerror=alert(1)>"
+    path.write_text(json.dumps(gallery))
     page = render(read_run(finished))
     assert "<img src=x" not in page and "&lt;img src=x" in page
 
@@ -119,8 +119,8 @@ def test_a_study_elsewhere_is_found(finished: Path, tmp_path: Path) -> None:
         read_run(finished)
     storage = f"sqlite:///{elsewhere}"
     assert read_run(finished, storage).finished
-    outline = json.loads((finished / FILE).read_text()) | {"storage": storage}
-    (finished / FILE).write_text(json.dumps(outline))
+    search_record = json.loads((finished / FILE).read_text()) | {"storage": storage}
+    (finished / FILE).write_text(json.dumps(search_record))
     assert study_url(finished) == storage
     optuna.create_study(study_name="another", storage=storage)
     assert read_run(finished).study.study_name == "study"

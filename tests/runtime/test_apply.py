@@ -11,14 +11,14 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
+from autotune.core.errors import InputError, PolicyError
 from autotune.cost import Pricer
-from autotune.errors import InputError, PolicyError
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
 from autotune.plan import Action, compile_plan
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied, apply_policy, describe_model, full_policy, remove_policy
 from autotune.runtime.apply import session_of
-from tests.tiny import tiny_sd
+from tests.support.tiny import tiny_sd
 
 PROMPTS, SEEDS = ["a cat", "a dog", "a hat"], [1, 2, 3]
 DEEP = CacheRule(units=("up_blocks.1",), compute_steps=(0, 2, 4))

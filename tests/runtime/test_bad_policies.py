@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from autotune import load_policy
+from autotune.core.errors import InputError, PolicyError
 from autotune.cost import Pricer
-from autotune.errors import InputError, PolicyError
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from autotune.runtime import applied, apply_policy, describe_model, remove_policy
-from tests.conformance.builders import FAMILIES
-from tests.conformance.watch import traces
+from tests.support.builders import FAMILIES
+from tests.support.watch import traces
 
 STEPS = 4
 HALF = (ResolutionStage(scale=0.5, until_step=2),)

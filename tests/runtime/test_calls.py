@@ -10,9 +10,8 @@ from torch import Tensor
 
 from autotune.runtime import applied, apply_policy
 from autotune.runtime.apply import session_of
-from tests.conformance.builders import FAMILIES, PROMPTS
-from tests.conformance.techniques import STEPS
-from tests.runtime.ecosystem import (
+from tests.support.builders import FAMILIES, PROMPTS
+from tests.support.ecosystem import (
     CASES,
     NAMES,
     denoiser_of,
@@ -23,6 +22,7 @@ from tests.runtime.ecosystem import (
     run,
     takes,
 )
+from tests.support.techniques import STEPS
 
 each_pipeline = pytest.mark.parametrize("name", NAMES)
 with_callbacks = pytest.mark.parametrize("name", [name for name in NAMES if name != "pixart-alpha"])

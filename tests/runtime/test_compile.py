@@ -20,13 +20,13 @@ import pytest
 import torch
 from torch import Tensor, fx
 
+from autotune.pipelines.units import find_units
 from autotune.plan import Plan, compile_plan
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied, apply_policy, remove_policy
-from autotune.units import find_units
-from tests.conformance.builders import FAMILIES
-from tests.runtime.ecosystem import make, run
-from tests.tiny import tiny_unet
+from tests.support.builders import FAMILIES
+from tests.support.ecosystem import make, run
+from tests.support.tiny import tiny_unet
 
 STEPS = 5
 CACHED = ("down_blocks.1.attentions.0", "transformer_blocks.1", "single_transformer_blocks.0")

@@ -13,8 +13,8 @@ import torch
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import apply_policy, remove_policy
 from autotune.runtime.apply import session_of
-from tests.conformance.techniques import STEPS
-from tests.runtime.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
+from tests.support.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
+from tests.support.techniques import STEPS
 
 each_pipeline = pytest.mark.parametrize("name", NAMES)
 OTHER_SOLVER = {

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from autotune.policy import Policy
 from autotune.runtime import applied, apply_policy, remove_policy
-from tests.conformance.techniques import COMPUTE
-from tests.runtime.ecosystem import denoiser_of, make, plain, policy_of, reuse, run
+from tests.support.ecosystem import denoiser_of, make, plain, policy_of, reuse, run
+from tests.support.techniques import COMPUTE
 
 # In both, layers that are units themselves and layers inside of units.
 TARGETS = {

@@ -20,7 +20,7 @@ from diffusers.hooks.group_offloading import (
 from torch import nn
 
 from autotune.runtime import apply_policy, remove_policy
-from tests.runtime.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
+from tests.support.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
 
 CPU = torch.device("cpu")
 

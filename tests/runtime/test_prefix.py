@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from autotune.core.errors import InputError
 from autotune.cost import Pricer
 from autotune.cost.breakdown import break_down
-from autotune.errors import InputError
-from autotune.generate import generate
+from autotune.evaluation.pictures import generate
 from autotune.plan import compile_plan
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing, session_of
-from autotune.runtime.checkpoints import PrefixCache, Use
-from autotune.runtime.prefix import features_read, prefix_keys, same_noise_levels, shapes_read, shared_steps
-from tests.tiny import tiny_sd
+from autotune.runtime.prefix.checkpoints import PrefixCache, Use
+from autotune.runtime.prefix.keys import features_read, prefix_keys, same_noise_levels, shapes_read, shared_steps
+from tests.support.tiny import tiny_sd
 
 STEPS = 6
 PROMPTS, SEEDS = ["a cat", "a dog"], [1, 2]
@@ -90,7 +90,7 @@ def test_a_hand_over_to_another_size_is_another_step() -> None:
 
 
 def test_residuals_of_other_ranges_are_other_steps() -> None:
-    from tests.conformance.builders import FAMILIES
+    from tests.support.builders import FAMILIES
 
     pipe = FAMILIES["pixart-alpha"].make()
     plans = [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autotune.errors import PolicyError
+from autotune.core.errors import PolicyError
 from autotune.runtime.resolution import HANDOVERS, embed_noise, hand_over, resize, shrink_noise
 from autotune.runtime.schedulers import level
 

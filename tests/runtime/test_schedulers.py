@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autotune.errors import InputError, PolicyError
+from autotune.core.errors import InputError, PolicyError
 from autotune.runtime.resolution import HANDOVERS, hand_over, resize, shrink_noise
 from autotune.runtime.schedulers import (
     calls_per_step,

@@ -10,10 +10,10 @@ from diffusers import HeunDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import InputError, PolicyError
+from autotune.core.errors import InputError, PolicyError
+from autotune.evaluation.generation import picture_maker
 from autotune.policy import Policy
-from autotune.runtime.checkpoints import PrefixCache
-from autotune.search.making import picture_maker
+from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.sensitivity import (
     Sensitivity,
     accumulated_change,
@@ -22,7 +22,7 @@ from autotune.search.sensitivity import (
     measure_sensitivity,
     progress_of,
 )
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 PROMPTS, SEEDS = ["noto apple", "noto dog", "noto hat"], [1, 2, 3]
 

@@ -70,4 +70,4 @@ def test_a_rule_that_would_compute_always_is_left_out() -> None:
 
 def test_spelled_out_lists_what_the_solver_chooses_itself() -> None:
     policy = SPACE.policy(knobs(depth=1, interval=2), 10)
-    assert SPACE.spelled_out(policy) == policy, "this space's only solver takes no list"
+    assert SPACE.explicit_noise_levels(policy) == policy, "this space's only solver takes no list"

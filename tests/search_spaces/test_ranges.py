@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from search_spaces import Knob, UNetSpace, read_ranges
 from tests.search_spaces.test_unet_space import PLAIN, SPACE
 

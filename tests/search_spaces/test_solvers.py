@@ -14,7 +14,7 @@ from autotune.runtime.timesteps import count_calls
 from search_spaces import space_for
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.solvers import MOST_SKEW, OWN, Solver, skewed_timesteps, solvers_for
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 PICTURES = [name for name, family in FAMILIES.items() if not family.frames and name != "generic"]
 

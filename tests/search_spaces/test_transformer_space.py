@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.cost import Pricer
-from autotune.families import family_of
+from autotune.pipelines.families import family_of
 from autotune.plan import Action, compile_plan
+from autotune.plan.structure import Structure, StructureBuilder
 from autotune.policy import CacheRule, Guidance
-from autotune.structure import Structure, StructureBuilder
 from search_spaces import TransformerSpace, UNetSpace, space_for
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.transformer import patterns, repeated_blocks
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 
 def four_blocks() -> Structure:
@@ -61,7 +61,7 @@ def test_each_notch_towards_costlier_ends_at_plain_steps(values: Mapping[str, in
     """What proposals rely on to repair a setting that is too cheap."""
     bounds = {knob.name: (knob.low, knob.high) for knob in SPACE.knobs}
     changed = dict(values)
-    for name, direction in SPACE.costlier:
+    for name, direction in SPACE.repair_order:
         changed[name] = bounds[name][direction > 0]
     assert SPACE.policy(changed, steps) == SPACE.policy(PLAIN, steps)
 

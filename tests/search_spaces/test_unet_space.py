@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.errors import InputError
+from autotune.core.errors import InputError
 from autotune.plan import Action, accepted_scales, compile_plan
+from autotune.plan.structure import Structure, StructureBuilder
 from autotune.policy import Guidance
-from autotune.structure import Structure, StructureBuilder
 from search_spaces import Knob, SearchSpace, UNetSpace
 from search_spaces.unet import reusable_outputs
 
@@ -204,7 +204,7 @@ def test_recipes_are_settings_of_the_space() -> None:
 
 def test_the_costlier_direction_ends_at_the_plain_policy() -> None:
     bounds = {knob.name: (knob.low, knob.high) for knob in SPACE.knobs}
-    dearest = values(warm_up=3) | {name: bounds[name][direction > 0] for name, direction in SPACE.costlier}
+    dearest = values(warm_up=3) | {name: bounds[name][direction > 0] for name, direction in SPACE.repair_order}
     assert SPACE.policy(dearest, 20) == SPACE.policy(PLAIN, 20)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from autotune.units import find_units
+from autotune.pipelines.units import find_units
 from search_spaces.unet import reusable_outputs
 from studies import paper_costs
 from studies.full_size import SDXL

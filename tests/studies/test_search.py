@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.cost import Pricer
-from autotune.demo import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from search_spaces import SearchSpace, space_for
 from search_spaces.denoiser import DenoiserSpace

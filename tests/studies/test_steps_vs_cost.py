@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune.search import question
-from autotune.search.answer import read_answer
-from autotune.search.ways import known_recipes
+from autotune.results.tradeoff import read_tradeoff
+from autotune.search.arms import known_recipes
+from autotune.workflows import tradeoff
 from studies import steps_vs_cost
 
 
@@ -18,13 +18,13 @@ from studies import steps_vs_cost
 def test_the_study_writes_what_it_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(question, "known_recipes", lambda way, proposer: known_recipes(way, proposer)[:2])
+    monkeypatch.setattr(tradeoff, "known_recipes", lambda arm, proposer: known_recipes(arm, proposer)[:2])
     options = "--budget 5% --budget 3% --trials 1 --images 8 --held-out-images 8".split()
     places = ["--out", str(tmp_path / "run"), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["steps_vs_cost", *options, *places])
     steps_vs_cost.main()
     path = tmp_path / "steps_vs_cost-emoji-unet.json"
-    found = read_answer(path)
+    found = read_tradeoff(path)
     assert found is not None and found.model == "emoji-unet"
     too_little, enough = found.rungs
     # One step of the full run takes 5 %.

@@ -11,11 +11,11 @@ import pytest
 
 from autotune.cli import run
 from autotune.cli.options import TuneOptions
-from autotune.demo import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import general_prompts, split
 from search_spaces import SearchSpace, space_for
 from studies import full_size
-from tests.conformance.builders import FAMILIES
+from tests.support.builders import FAMILIES
 
 FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 SHIPPED = [file for file in FILES if file.stem in DEMO_NAMES]

@@ -1,0 +1,1 @@
+"""What every other room builds on. Knows nothing of diffusion."""

@@ -1,0 +1,98 @@
+"""Names that the command line and the Python interface must agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from autotune.core.errors import InputError
+
+FULL_RUN = "full run"
+
+CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
+"""How the denoiser is compiled; ``none``, or a mode of ``torch.compile``."""
+
+_LONGEST_NAME = 60
+_POLICY_OF_A_SEARCH = "policy"
+
+
+def default_study_name(model: str, *budgets: str) -> str:
+    """The study's name when none is given: the same model and budgets give it again, so a repeated call resumes.
+
+    Example:
+        >>> default_study_name("emoji-unet", "40%")
+        'emoji-unet-40pct'
+    """
+    return _file_name("-".join([model, *(budget.replace("%", "pct") for budget in budgets)]))
+
+
+def budget_labels(budgets: Sequence[str]) -> list[str]:
+    """What tells the files of several budgets apart.
+
+    Raises:
+        InputError: There are none, or two that are the same.
+
+    Example:
+        >>> budget_labels(["25%", "40%,1.5s", "2x"])
+        ['25', '40-1.5s', '2x']
+    """
+    labels = [_file_name(budget.replace("%", "")) for budget in budgets]
+    if not labels:
+        raise InputError("no budget is given; give at least one, such as 40%")
+    for number, label in enumerate(labels):
+        if label in labels[:number]:
+            raise InputError(f"the budget {budgets[number]} is given twice; give each once")
+    return labels
+
+
+def policy_names(sources: Sequence[str]) -> list[str]:
+    """A name for each of several policies, no two alike: its file's, or its folder's where a search exported it.
+
+    Args:
+        sources: Paths of policy files, or Hub ids.
+
+    Example:
+        >>> policy_names(["runs/emoji-unet-40pct/policy.json", "mine.json", "old/mine.json"])
+        ['emoji-unet-40pct', 'mine', 'mine-2']
+    """
+    taken = {FULL_RUN}
+    names = []
+    for source in sources:
+        name = wanted = _policy_name(source)
+        number = 2
+        while name in taken:
+            name, number = f"{wanted}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def default_comparison_name(names: Iterable[str]) -> str:
+    """The folder of a comparison when none is given, short for any number of policies.
+
+    Example:
+        >>> default_comparison_name(["mine", "theirs"])
+        'compare-mine-theirs'
+    """
+    name = _file_name("-".join(["compare", *names]))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _policy_name(source: str) -> str:
+    # Here, because loading policies takes longer than all else that names need.
+    from autotune.policy.loading import is_hub_id
+
+    path = Path(source)
+    name = path.name if is_hub_id(source) and not path.is_file() else path.stem
+    if name == _POLICY_OF_A_SEARCH:
+        name = path.parent.name or name
+    return " ".join(name.split())[:_LONGEST_NAME]
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")

@@ -1,0 +1,394 @@
+"""Measuring a hardware profile: the denoiser's units at every latent size, and whole calls to correct their sum by.
+
+Everything is timed in turn, round by round, and told as medians: a machine that slows down for a while then
+favours nobody.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from autotune.core.errors import InputError
+from autotune.core.naming import CompileMode
+from autotune.cost.pricing import Pricer
+from autotune.cost.profile.calibration import UNCORRECTED, calibration_policies, fit_corrections
+from autotune.cost.profile.environment import describe_device, versions
+from autotune.cost.profile.latency import LatencyModel
+from autotune.cost.profile.profile import BatchTimes, CalibrationRun, CallTimes, Profile, ProfileError, rounded
+from autotune.cost.profile.timers import Around, Clock, UnitTimer
+from autotune.pipelines.families import family_of
+from autotune.plan import accepted_scales
+from autotune.policy import Guidance, Policy, ResolutionStage
+from autotune.runtime import applied
+from autotune.runtime.apply import session_of
+from autotune.runtime.models import recommended, root_of
+
+ROUNDS = 15
+_WARM_UP = 3
+# Single calls are short and timed in every round; units, and whole calls, less often.
+_UNITS_EVERY = 2
+_WHOLE_EVERY = 3
+# Short enough for the text encoder of any model.
+_PROMPT = "a red apple"
+# A stage of low resolution needs a step after it; some solvers want more than two.
+_CAPTURE_STEPS = 4
+_LAUNCHES = 200
+
+Call = Callable[[int], Mapping[str, Any]]
+OnProgress = Callable[[str, int, int], None]
+
+
+def measure_profile(
+    pipe: Any,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+    batches: Sequence[int] = (1,),
+    guided: bool | None = None,
+    scales: Sequence[float] | None = None,
+    compile_mode: CompileMode = "none",
+    call: Call | None = None,
+    text_tokens: int | None = None,
+    rounds: int = ROUNDS,
+    on_progress: OnProgress | None = None,
+) -> Profile:
+    """Measure how long the parts of the pipeline's calls take on its device.
+
+    Args:
+        height, width: of the pictures, in pixels; the model's native size by default.
+        frames: of videos; the pipeline's default by default.
+        batches: pictures in a call, each profiled on its own.
+        guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
+        scales: of a side of the latents, each in (0, 1]; by default all from a quarter on that the denoiser accepts.
+        compile_mode: how the denoiser is compiled: not at all, or a mode of ``torch.compile``. The parts of a
+            compiled call are told apart by the plain one's.
+        call: arguments of a call of the pipeline for so many pictures where an example prompt will not do.
+        text_tokens: tokens the denoiser gets for a prompt; by default the length that the pipeline pads to.
+        rounds: how often every call of the denoiser is timed.
+        on_progress: told what is being measured, how many measurements are done and how many there are.
+
+    Raises:
+        InputError: the pipeline is not supported, or already runs under a policy.
+        ProfileError: a batch, scale or compile mode that cannot be.
+    """
+    _check(pipe, batches, scales, compile_mode, rounds)
+    pricer = Pricer(pipe, height, width, frames=frames, guided=guided, text_tokens=text_tokens)
+    subject = _Subject(pipe, pricer, frames, _scales(pricer, scales), compile_mode, rounds, call)
+    progress = _Count(on_progress, subject.measurements * len(batches))
+    with _silent(pipe), torch.no_grad():
+        return Profile(
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            device=describe_device(subject.device),
+            dtype=str(next(subject.denoiser.parameters()).dtype).removeprefix("torch."),
+            compile=compile_mode,
+            versions=versions(),
+            model=pricer.subject,
+            launch_ms=rounded(_launch_ms(subject)),
+            batches=tuple(_measure_batch(subject, batch, progress) for batch in batches),
+        )
+
+
+def example_call(pipe: Any, batch: int) -> dict[str, Any]:
+    """Arguments of a call for ``batch`` pictures that pipelines of most classes take."""
+    settings = recommended(pipe)
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    given: dict[str, Any] = dict(settings.get("call", {}))
+    if "prompt" in parameters:
+        given["prompt"] = [_PROMPT] * batch
+    elif "class_labels" in parameters:
+        given["class_labels"] = [0] * batch
+    else:
+        given["batch_size"] = batch
+    if "guidance_scale" in settings:
+        given["guidance_scale"] = settings["guidance_scale"]
+    return given
+
+
+class _Subject:
+    """What is measured, and how."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        pricer: Pricer,
+        frames: int | None,
+        scales: tuple[Fraction, ...],
+        compile_mode: CompileMode,
+        rounds: int,
+        call: Call | None,
+    ) -> None:
+        family = family_of(pipe)
+        self.pipe = pipe
+        self.pricer = pricer
+        self.scales = scales
+        self.compile_mode = compile_mode
+        self.rounds = rounds
+        self.denoiser = root_of(family.denoiser(pipe))
+        self.device = next(self.denoiser.parameters()).device
+        self.clock = Clock(self.device)
+        self.separate = family.branches == "separate"
+        # Guidance branches that one call of the denoiser may compute.
+        self.branch_counts = (2, 1) if pricer.guided and not self.separate else (1,)
+        self.calibrations = calibration_policies(pricer.structure, scales, pricer.guided)
+        self._call = call
+        self._frames = frames
+        self._unguided = family.guided and not pricer.guided
+
+    @property
+    def measurements(self) -> int:
+        """Timed calls for one batch size."""
+        single = _WARM_UP + self.rounds + _times(self.rounds, _UNITS_EVERY)
+        whole = 1 + _times(self.rounds, _WHOLE_EVERY)
+        return single * len(self.scales) * len(self.branch_counts) + whole * len(self.calibrations)
+
+    def arguments(self, batch: int) -> dict[str, Any]:
+        """Of a call of the pipeline."""
+        given = example_call(self.pipe, batch) if self._call is None else dict(self._call(batch))
+        parameters = inspect.signature(type(self.pipe).__call__).parameters
+        subject = self.pricer.subject
+        size = {"height": subject.height, "width": subject.width, "num_frames": self._frames}
+        given |= {name: value for name, value in size.items() if name in parameters and value is not None}
+        if self._unguided and "guidance_scale" in parameters:
+            given["guidance_scale"] = 1.0
+        return given | {"generator": torch.Generator().manual_seed(0)}
+
+
+@dataclass
+class _Captured:
+    """The denoiser's arguments as the pipeline makes them at one latent size, and the times of calls with them.
+
+    ``shares``: of every timed call the part of its time that is each own time: of no unit, of each unit, each block.
+    """
+
+    height: int
+    width: int
+    branches: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    forward_ms: list[float] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+
+    def through(self, denoiser: nn.Module) -> Callable[[], Any]:
+        return lambda: denoiser(*self.args, **self.kwargs)
+
+    def times(self, units: int) -> CallTimes:
+        forward = statistics.median(self.forward_ms)
+        # What is left after subtraction can be less than nothing where clocks are coarse.
+        shares = np.maximum(np.median(np.array(self.shares), axis=0), 0)
+        own = [rounded(ms) for ms in forward * shares / shares.sum()]
+        return CallTimes(
+            height=self.height,
+            width=self.width,
+            branches=self.branches,
+            forward_ms=rounded(forward),
+            always_ms=own[0],
+            units_ms=tuple(own[1 : 1 + units]),
+            blocks_ms=tuple(own[1 + units :]),
+        )
+
+
+def _measure_batch(subject: _Subject, batch: int, progress: _Count) -> BatchTimes:
+    progress.begin(f"batch {batch}")
+    calls = [
+        _capture(subject, batch, scale, branches) for scale in subject.scales for branches in subject.branch_counts
+    ]
+    order = random.Random(0)
+    timer = UnitTimer(subject.denoiser, subject.pricer.structure, subject.clock)
+    for call in calls:
+        for _ in range(_WARM_UP):
+            call.through(subject.denoiser)()
+            progress.advance()
+    for _ in range(_times(subject.rounds, _UNITS_EVERY)):
+        for call in order.sample(calls, len(calls)):
+            call.shares.append(timer.shares(call.through(subject.denoiser)))
+            progress.advance()
+    around = Around(subject.pipe, subject.clock)
+    with _compiled(subject.denoiser, subject.compile_mode):
+        whole = _time_calls(subject, batch, calls, around, order, progress)
+    times = BatchTimes(
+        batch=batch,
+        text_encoder_ms=rounded(around.text_encoder_ms),
+        decoder_ms=rounded(around.decoder_ms),
+        calls=tuple(call.times(len(subject.pricer.structure.units)) for call in calls),
+        corrections=UNCORRECTED,
+        calibration=(),
+    )
+    return _calibrated(subject, times, whole)
+
+
+def _time_calls(
+    subject: _Subject, batch: int, calls: Sequence[_Captured], around: Around, order: random.Random, progress: _Count
+) -> list[float]:
+    """Time calls of the denoiser and, in between, of the whole pipeline: the medians of the latter."""
+    policies = subject.calibrations
+    whole: dict[str, list[float]] = {policy.key: [] for policy in policies}
+    if subject.compile_mode != "none":
+        for call in calls:
+            call.through(subject.denoiser)()
+    for policy in policies:
+        _whole_ms(subject, policy, batch)
+        progress.advance()
+    for number in range(subject.rounds):
+        for call in order.sample(calls, len(calls)):
+            call.forward_ms.append(subject.clock.milliseconds(call.through(subject.denoiser)))
+            progress.advance()
+        if number % _WHOLE_EVERY == 0:
+            for policy in order.sample(policies, len(policies)):
+                with around.timed():
+                    whole[policy.key].append(_whole_ms(subject, policy, batch))
+                progress.advance()
+    return [statistics.median(whole[policy.key]) for policy in policies]
+
+
+def _whole_ms(subject: _Subject, policy: Policy, batch: int) -> float:
+    """Milliseconds of a call of the pipeline under ``policy``."""
+    arguments = subject.arguments(batch)
+    with applied(subject.pipe, policy):
+        return subject.clock.milliseconds(lambda: subject.pipe(**arguments))
+
+
+def _capture(subject: _Subject, batch: int, scale: Fraction, branches: int) -> _Captured:
+    """See the first call of the denoiser under a policy that makes it the wanted one, and end the pipeline's call."""
+    policy = Policy(
+        steps=_CAPTURE_STEPS,
+        resolution=() if scale == 1 else (ResolutionStage(scale=float(scale), until_step=1),),
+        guidance=Guidance(start_step=1, stop_step=_CAPTURE_STEPS) if branches < subject.branch_counts[0] else None,
+    )
+    seen: list[tuple[Any, Any]] = []
+
+    def see(module: nn.Module, args: Any, kwargs: Any) -> None:
+        seen.append((args, kwargs))
+        raise _Seen
+
+    with applied(subject.pipe, policy):
+        handle = subject.denoiser.register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            subject.pipe(**subject.arguments(batch))
+        except _Seen:
+            pass  # What was wanted.
+        finally:
+            handle.remove()
+    ((args, kwargs),) = seen
+    height, width = (int(side * scale) for side in (subject.pricer.height, subject.pricer.width))
+    return _Captured(height, width, branches, args, kwargs)
+
+
+class _Seen(Exception):
+    """Ends a pipeline call of which only the first call of the denoiser is wanted."""
+
+
+def _calibrated(subject: _Subject, times: BatchTimes, measured: Sequence[float]) -> BatchTimes:
+    """``times`` with corrections that bring predictions to what whole calls took."""
+    policies, structure = subject.calibrations, subject.pricer.structure
+    plans = [subject.pricer.plan(policy) for policy in policies]
+    model = LatencyModel(structure, times, separate=subject.separate)
+    around = times.text_encoder_ms + times.decoder_ms
+    corrections = fit_corrections([model.parts(plan) for plan in plans], [ms - around for ms in measured])
+    times = times.model_copy(update={"corrections": corrections})
+    model = LatencyModel(structure, times, separate=subject.separate)
+    runs = tuple(
+        CalibrationRun(policy=policy.id, predicted_ms=rounded(model.predict(plan)), measured_ms=rounded(ms))
+        for policy, plan, ms in zip(policies, plans, measured, strict=True)
+    )
+    return times.model_copy(update={"calibration": runs})
+
+
+def _launch_ms(subject: _Subject) -> float:
+    """Of starting one small operation, among many."""
+    small = torch.zeros(1, device=subject.device)
+
+    def launch() -> None:
+        for _ in range(_LAUNCHES):
+            small.add_(1)
+
+    launch()
+    return min(subject.clock.milliseconds(launch) for _ in range(_WARM_UP)) / _LAUNCHES
+
+
+class _Count:
+    """How many of all measurements are done."""
+
+    def __init__(self, tell: OnProgress | None, total: int) -> None:
+        self._tell = tell
+        self._total = total
+        self._done = 0
+        self._what = ""
+
+    def begin(self, what: str) -> None:
+        self._what = what
+        self._report()
+
+    def advance(self) -> None:
+        self._done += 1
+        self._report()
+
+    def _report(self) -> None:
+        if self._tell is not None:
+            self._tell(self._what, self._done, self._total)
+
+
+def _check(pipe: Any, batches: Sequence[int], scales: Sequence[float] | None, compile_mode: str, rounds: int) -> None:
+    if session_of(pipe) is not None:
+        raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) before profiling")
+    if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
+        raise ProfileError(f"batches {list(batches)} must be different numbers of pictures, each at least 1")
+    if scales is not None and not all(0 < scale <= 1 for scale in scales):
+        raise ProfileError(f"scales {list(scales)} must lie above 0 and at most at 1")
+    if compile_mode not in get_args(CompileMode):
+        raise ProfileError(f"compile mode {compile_mode!r} is unknown; use one of {', '.join(get_args(CompileMode))}")
+    if rounds < 1:
+        raise ProfileError(f"rounds is {rounds}; every call must be timed at least once")
+
+
+def _scales(pricer: Pricer, wanted: Sequence[float] | None) -> tuple[Fraction, ...]:
+    """The scales to profile, growing; full size is always one of them."""
+    accepted = accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)
+    if wanted is None:
+        return accepted
+    chosen = {Fraction(scale).limit_denominator(1000) for scale in wanted} | {Fraction(1)}
+    for scale in sorted(chosen - set(accepted)):
+        listed = ", ".join(f"{float(scale):g}" for scale in accepted)
+        raise ProfileError(f"scale {float(scale):g} does not fit this denoiser; use some of {listed}")
+    return tuple(sorted(chosen))
+
+
+def _times(rounds: int, every: int) -> int:
+    """How often something happens that happens in the first of so many rounds."""
+    return -(-rounds // every)
+
+
+@contextmanager
+def _compiled(denoiser: nn.Module, mode: CompileMode) -> Iterator[None]:
+    if mode == "none":
+        yield
+        return
+    before = denoiser._compiled_call_impl
+    denoiser.compile(mode=mode)
+    try:
+        yield
+    finally:
+        denoiser._compiled_call_impl = before
+
+
+@contextmanager
+def _silent(pipe: Any) -> Iterator[None]:
+    """Pipelines draw a bar for every call."""
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)

@@ -1,0 +1,207 @@
+"""Pictures of several runs, made and judged batch by batch; what is noted of a batch is kept, its pictures are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autotune.core.errors import InputError
+from autotune.core.interrupts import checkpoint
+from autotune.core.naming import FULL_RUN
+from autotune.evaluation.evaluator import Judged
+from autotune.evaluation.generation import PictureMaker
+from autotune.evaluation.judges import Judges
+from autotune.evaluation.references import OTHER_SEEDS, reference_of_other_seeds
+from autotune.policy import Policy
+from autotune.quality import Reference, measure_fidelity
+from autotune.quality.lpips import Lpips
+from autotune.quality.tensors import write_tensors
+from autotune.study.trials import digest
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Examples
+
+PREVIEW = 8
+"""Pictures kept of every run, for people to look at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Noted:
+    """What is kept of N pictures of one run.
+
+    Attributes:
+        judged: What judges say; with anchors for the full run.
+        psnr: (N,) to the full run's pictures, in decibels.
+        ssim: (N,) likewise.
+        identical: (N,) bool, whether it is the full run's picture.
+        preview: The first :data:`PREVIEW` pictures of the run, (n, 3, H, W) uint8.
+        lpips: (N,) distance to the full run's pictures, if asked for.
+    """
+
+    judged: Judged
+    psnr: Tensor
+    ssim: Tensor
+    identical: Tensor
+    preview: Tensor
+    lpips: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts and seeds of one pipeline call, and how many come before them."""
+
+    start: int
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+class Batches:
+    """Makes what is not kept yet.
+
+    Args:
+        maker: Makes the pictures.
+        judges: Judge them.
+        full: The full run's policy.
+        folder: Keeps a file per batch and run, called by a digest of everything that decides it.
+        settings: What decides it besides policy, prompts and seeds, JSON-ready.
+        progress: Is told of every batch.
+        lpips: Measures each picture against the full run's too.
+    """
+
+    def __init__(
+        self,
+        maker: PictureMaker,
+        judges: Judges,
+        full: Policy,
+        folder: Path,
+        settings: Mapping[str, Any],
+        progress: Progress,
+        lpips: Lpips | None = None,
+    ) -> None:
+        self._maker = maker
+        self._judges = judges
+        self._full = full
+        self._folder = folder
+        self._settings = dict(settings)
+        self._progress = progress
+        self._lpips = lpips
+
+    def run(self, policies: Mapping[str, Policy], examples: Examples, text: Tensor) -> dict[str, Noted]:
+        """Notes on the full run and every policy, by name, all pictures of a batch before those of the next.
+
+        Args:
+            policies: By name, without the full run and without repetitions.
+            examples: Prompts and seeds.
+            text: (N, E) the scorer's features of the prompts.
+
+        Raises:
+            InputError: a policy made a picture with NaN or infinity; what is done stays.
+            KeyboardInterrupt: likewise.
+        """
+        runs = {FULL_RUN: self._full, **policies}
+        batches = list(_batches(examples.prompts, examples.seeds, self._maker.batch_size))
+        waiting = {
+            batch: [name for name, policy in runs.items() if not self._path(policy, batch).is_file()]
+            for batch in batches
+        }
+        done = sum(not names for names in waiting.values())
+        if done:
+            self._progress.stage(f"resuming: {done} of {len(batches)} batches are already done")
+        for number, (batch, names) in enumerate(waiting.items(), 1):
+            if names:
+                # A run in every batch, kept or made: so that the bar never jumps back.
+                pictures = len(examples.prompts) * len(runs)
+                self._progress.stage(f"batch {number} of {len(batches)}, {len(runs)} runs", pictures)
+                self._make(batch, {name: runs[name] for name in names}, len(runs), text)
+        return {name: self._noted(policy, batches) for name, policy in runs.items()}
+
+    def own_reference(self, prompts: Sequence[str], first_seed: int) -> Reference:
+        """The reference of the full run's own pictures; see :func:`autotune.evaluation.references.own_reference`."""
+        self._progress.stage("pictures of the full run as reference", OTHER_SEEDS * len(prompts))
+
+        def features(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
+            for batch in _batches(prompts, seeds, self._maker.batch_size):
+                path = self._path(self._full, batch, "reference")
+                if not path.is_file():
+                    pictures = self._pictures(FULL_RUN, self._full, batch)
+                    self._keep(path, {"features": self._judges.distance_network.image_features(pictures).cpu()})
+                self._progress.pictures(seeds[0] - first_seed + batch.start + len(batch.seeds))
+                yield _load(path)["features"]
+
+        return reference_of_other_seeds(features, prompts, first_seed)
+
+    def _make(self, batch: Batch, waiting: Mapping[str, Policy], runs: int, text: Tensor) -> None:
+        """Make and keep a batch of those runs that wait, of ``runs`` in all."""
+        count = len(batch.prompts)
+        ready = batch.start * runs + (runs - len(waiting)) * count
+        full = self._pictures(FULL_RUN, self._full, batch)
+        for name, policy in waiting.items():
+            path = self._path(policy, batch)
+            self._keep(path, self._note(name, policy, batch, full, text[batch.start : batch.start + count]))
+            ready += count
+            self._progress.pictures(ready)
+
+    def _note(self, name: str, policy: Policy, batch: Batch, full: Tensor, text: Tensor) -> dict[str, Tensor]:
+        anchors = name == FULL_RUN
+        pictures = full if anchors else self._pictures(name, policy, batch)
+        judged = Judged.of(pictures, text, self._judges.scorer, self._judges.network, anchors=anchors)
+        nearness = measure_fidelity(pictures, full)
+        tensors = {
+            "features": judged.features,
+            "alignment": judged.alignment,
+            "psnr": nearness.psnr,
+            "ssim": nearness.ssim,
+            "identical": nearness.identical,
+            "preview": pictures[: max(0, PREVIEW - batch.start)],
+        }
+        if judged.by_scorer is not None and judged.coarse is not None:
+            # Without a network these are the features themselves, and the format refuses to hold a tensor twice.
+            tensors |= {"by_scorer": judged.by_scorer.clone(), "coarse": judged.coarse}
+        if self._lpips is not None:
+            tensors["lpips"] = self._lpips(pictures, full)
+        return tensors
+
+    def _pictures(self, name: str, policy: Policy, batch: Batch) -> Tensor:
+        try:
+            (pictures,) = self._maker.pictures(policy, batch.prompts, batch.seeds)
+        except FloatingPointError as error:
+            who = f"the {name}" if name == FULL_RUN else f"policy {name}"
+            raise InputError(
+                f"{who}: {error} (prompts {batch.start + 1} to {batch.start + len(batch.prompts)}); leave it out, or "
+                f"try another dtype; what was finished before stays in {self._folder}"
+            ) from None
+        return pictures
+
+    def _keep(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, {})
+        checkpoint()
+
+    def _noted(self, policy: Policy, batches: Sequence[Batch]) -> Noted:
+        parts = [_load(self._path(policy, batch)) for batch in batches]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        judged = Judged(joined["features"], joined["alignment"], joined.get("by_scorer"), joined.get("coarse"))
+        numbers = {name: joined[name] for name in ("psnr", "ssim", "identical", "preview")}
+        return Noted(judged, **numbers, lpips=joined.get("lpips"))
+
+    def _path(self, policy: Policy, batch: Batch, purpose: str | None = None) -> Path:
+        if purpose is None:
+            purpose = "run" if self._lpips is None else f"run with LPIPS {self._lpips.backbone}"
+        fingerprint = digest([self._settings, purpose, policy.key, batch.start, batch.prompts, batch.seeds])
+        return self._folder / f"{fingerprint}.safetensors"
+
+
+def _batches(prompts: Sequence[str], seeds: Sequence[int], size: int) -> Iterator[Batch]:
+    for start in range(0, len(prompts), size):
+        yield Batch(start, tuple(prompts[start : start + size]), tuple(seeds[start : start + size]))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors

@@ -1,0 +1,187 @@
+"""Who judges the pictures of a search: an image-text model, a network for the distance, and the objective's weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autotune.core.errors import InputError, did_you_mean
+from autotune.evaluation.content_fingerprint import content_fingerprint
+from autotune.evaluation.evaluator import Evaluator, Features, ImageFeatures, Pictures
+from autotune.evaluation.references import Size, kept_reference
+from autotune.models.shipped import demo_assets
+from autotune.policy import Policy
+from autotune.quality import FIDELITY, QUALITY, Gaussian, Reference, Scorer, Weights, estimator, feature_network
+from autotune.quality.objective import DISTANCE
+
+DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+
+OBJECTIVES = ("quality", "fidelity")
+
+AnyScorer = Features | str | os.PathLike[str]
+AnyNetwork = ImageFeatures | str | os.PathLike[str]
+AnyReference = Reference | Gaussian | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Loaded judges.
+
+    Attributes:
+        scorer: Image-text model, for alignment and, without a network, for all image features.
+        scorer_fingerprint: What it is called and what is in it.
+        network: Takes the scorer's place in distances; None leaves them to the scorer.
+        network_fingerprint: Likewise.
+        estimator: Distance to the reference.
+        weights: Of the objective's terms.
+    """
+
+    scorer: Features
+    scorer_fingerprint: str
+    network: ImageFeatures | None
+    network_fingerprint: str | None
+    estimator: str
+    weights: Weights
+
+    @property
+    def scorer_name(self) -> str:
+        return self.scorer_fingerprint.partition("@")[0]
+
+    @property
+    def network_name(self) -> str | None:
+        return None if self.network_fingerprint is None else self.network_fingerprint.partition("@")[0]
+
+    @property
+    def distance_network(self) -> ImageFeatures:
+        """What image features are taken in."""
+        return self.scorer if self.network is None else self.network
+
+    @property
+    def distance_fingerprint(self) -> str:
+        return self.network_fingerprint or self.scorer_fingerprint
+
+    def reference(self, given: AnyReference | None, fingerprint: str, size: Size) -> Reference | None:
+        """The reference in these judges' features; None where the full run's own pictures serve as one.
+
+        Args:
+            given: Statistics or features, a file of them, a folder of pictures, or None.
+            fingerprint: What is in it, as :func:`autotune.evaluation.content_fingerprint.content_fingerprint` says.
+            size: Height and width of the pictures compared with it.
+
+        Raises:
+            InputError: it cannot be read, or holds too few pictures.
+        """
+        if given is None or isinstance(given, Reference):
+            return given
+        if isinstance(given, Gaussian):
+            return Reference(given)
+        return kept_reference(Path(given), fingerprint, self.distance_network, self.distance_fingerprint, size)
+
+    def check(self, reference: Reference, size: Size) -> None:
+        """Find out now whether distances to the reference can be measured, not after all pictures are made.
+
+        Raises:
+            InputError: its features are of another network, or it lacks those that the estimator needs.
+        """
+        estimator(self.estimator).against(reference)
+        dimensions = self.distance_network.image_features(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[1]
+        if len(reference.gaussian.mean) != dimensions:
+            raise InputError(
+                f"the reference has {len(reference.gaussian.mean)} dimensions and features have {dimensions}: they come"
+                " from different networks; give a folder of pictures as reference, or the network it was made with"
+            )
+
+    def evaluator(
+        self,
+        pictures: Callable[[Policy], Pictures],
+        prompts: tuple[str, ...],
+        reference: Reference | None,
+        full: Policy,
+        cache: Path,
+    ) -> Evaluator:
+        """An evaluator with these judges; see :class:`autotune.evaluation.evaluator.Evaluator`."""
+        return Evaluator(
+            pictures,
+            self.scorer,
+            prompts,
+            reference,
+            full,
+            cache,
+            network=self.network,
+            distance=self.estimator,
+            weights=self.weights,
+        )
+
+
+def judges(
+    scorer: AnyScorer | None = None,
+    network: AnyNetwork | None = None,
+    *,
+    objective: str = "quality",
+    distance: str | None = None,
+    weight_fd: float | None = None,
+    weight_clip: float | None = None,
+    device: str = "cpu",
+) -> Judges:
+    """Check the choice and load what it names.
+
+    Args:
+        scorer: An open_clip model or an object like :class:`autotune.quality.Scorer`; None takes one from the hub.
+        network: A feature network or its name, see :func:`autotune.quality.feature_network`.
+        objective: ``"quality"`` or ``"fidelity"`` (as near as possible to the full run's pictures).
+        distance: Estimator; None takes the default.
+        weight_fd: Of the distance to the reference, 1 unless given; objective ``"quality"`` only.
+        weight_clip: Of the alignment, 4 unless given.
+        device: Where the models run.
+
+    Raises:
+        InputError: Something cannot be used or had.
+    """
+    weights = objective_weights(objective, weight_fd, weight_clip)
+    name = estimator(distance or DISTANCE).name
+    scorer = DEFAULT_SCORER if scorer is None else scorer
+    scorer_fingerprint = content_fingerprint(scorer)
+    network_fingerprint = None if network is None else content_fingerprint(network)
+    return Judges(
+        scorer=Scorer(scorer, device=device) if isinstance(scorer, str | os.PathLike) else scorer,
+        scorer_fingerprint=scorer_fingerprint,
+        network=feature_network(network, device) if isinstance(network, str | os.PathLike) else network,
+        network_fingerprint=network_fingerprint,
+        estimator=name,
+        weights=weights,
+    )
+
+
+def shipped_judges(
+    name: str, scorer: AnyScorer | None, network: AnyNetwork | None, reference: AnyReference | None
+) -> tuple[AnyScorer, AnyReference | None]:
+    """Scorer and reference for a shipped model, which brings its own of what is None."""
+    assets = demo_assets(name)
+    if scorer is not None:
+        return scorer, reference
+    # The shipped reference holds the shipped scorer's features, which no other network's compare with.
+    return assets.scorer_dir, assets.reference if reference is None and network is None else reference
+
+
+def objective_weights(objective: str, weight_fd: float | None = None, weight_clip: float | None = None) -> Weights:
+    """The weights that an objective by name stands for.
+
+    Raises:
+        InputError: There is no such objective, a weight is negative, or all are zero.
+    """
+    if objective not in OBJECTIVES:
+        raise InputError(f"there is no objective called {objective!r}{did_you_mean(objective, OBJECTIVES)}")
+    if objective == "fidelity":
+        if weight_fd is not None or weight_clip is not None:
+            raise InputError("objective 'fidelity' has no weights; leave them out, or take objective 'quality'")
+        return FIDELITY
+    weights = Weights(
+        QUALITY.fd if weight_fd is None else weight_fd, QUALITY.clip if weight_clip is None else weight_clip
+    )
+    if not min(weights.fd, weights.clip) >= 0 or not 0 < weights.fd + weights.clip < float("inf"):
+        raise InputError(f"weights {weights.fd:g} and {weights.clip:g} must not be negative, nor both zero")
+    return weights

@@ -1,0 +1,181 @@
+"""What good pictures look like to the scorer: real pictures from a file or folder, or the full run's own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autotune.core.cache_folder import cache_file
+from autotune.core.errors import InputError
+from autotune.evaluation.evaluator import ImageFeatures, Pictures
+from autotune.quality import Reference
+
+_LOG = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+
+OTHER_SEEDS = 4
+"""Pictures of every prompt in a reference of the full run's own."""
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_LEAST = 8
+_UNREADABLE_SHARE = 0.01
+_NAMED = 5
+# Pictures held at once, as many as a scorer takes in a forward pass.
+_BATCH = 64
+
+
+def kept_reference(
+    path: Path, fingerprint: str, network: ImageFeatures, network_fingerprint: str, size: Size
+) -> Reference:
+    """:func:`read_reference`, once for the same content: a folder's result is kept in the user's cache folder.
+
+    Args:
+        path: The file or folder.
+        fingerprint: What is in it, as :func:`autotune.evaluation.content_fingerprint.content_fingerprint` says.
+        network: Image features.
+        network_fingerprint: Likewise.
+        size: Height and width of the pictures.
+    """
+    if path.is_file():
+        return Reference.load(path)
+    cache = cache_file("references", fingerprint.partition("@")[2], network_fingerprint, size).with_suffix(
+        ".safetensors"
+    )
+    if cache.is_file():
+        try:
+            return Reference.load(cache)
+        except InputError as error:
+            _LOG.warning("%s; it is made again", error)
+    reference = read_reference(path, network, *size)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        reference.save(cache)
+    except OSError as error:
+        _LOG.debug("nothing kept in %s: %s", cache, error)
+    return reference
+
+
+def read_reference(path: Path, network: ImageFeatures, height: int, width: int) -> Reference:
+    """A reference from a ``.safetensors`` file, or of the pictures in a folder (at any depth).
+
+    Pictures are resized to ``height`` x ``width`` first, so that they are as sharp as generated ones, and
+    read a few at a time. Unreadable ones are skipped with a warning that names them, up to one in a hundred.
+
+    Raises:
+        InputError: the path is missing, or holds no statistics, too few pictures or too many unreadable ones.
+    """
+    if path.is_file():
+        return Reference.load(path)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES) if path.is_dir() else []
+    if len(files) < _LEAST:
+        raise InputError(
+            f"reference {path} has {len(files)} pictures; give a folder with {_LEAST} or more, better thousands"
+        )
+    unreadable: list[Path] = []
+    batches = _batches(path, files, (width, height), unreadable)
+    features = torch.cat([network.image_features(batch) for batch in batches])
+    if unreadable:
+        _LOG.warning("reference %s: %d of %d pictures skipped: %s", path, *_counted(path, unreadable, len(files)))
+    if len(features) <= features.shape[1]:
+        _LOG.warning(
+            "reference %s has %d pictures for features of %d numbers: their covariance is uncertain; better thousands",
+            path,
+            *features.shape,
+        )
+    return Reference.of(features, shrink=True)
+
+
+def own_reference(
+    pictures: Callable[[Sequence[str], Sequence[int]], Pictures],
+    network: ImageFeatures,
+    prompts: Sequence[str],
+    first_seed: int,
+    cache: Path,
+) -> Reference:
+    """The reference made of the full run's own pictures on ``prompts``, with several seeds each that nothing else uses.
+
+    Args:
+        pictures: Makes the full run's pictures of prompts with seeds, batch by batch.
+        network: Image features.
+        prompts: The prompts, each pictured with every seed.
+        first_seed: The lowest seed used.
+        cache: File that keeps the result between runs.
+    """
+    if cache.is_file():
+        return Reference.load(cache)
+
+    def features(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
+        with closing(pictures(prompts, seeds)) as batches:
+            yield from (network.image_features(batch) for batch in batches)
+
+    reference = reference_of_other_seeds(features, prompts, first_seed)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    reference.save(cache)
+    return reference
+
+
+def reference_of_other_seeds(
+    features: Callable[[Sequence[str], Sequence[int]], Iterable[Tensor]], prompts: Sequence[str], first_seed: int
+) -> Reference:
+    """What :func:`own_reference` makes, of features that somebody else keeps.
+
+    Args:
+        features: Gives features (n, D) of the full run's pictures of prompts with seeds, batch by batch.
+        prompts: The prompts, each pictured with every seed.
+        first_seed: The lowest seed used.
+    """
+    count = len(prompts)
+    starts = [first_seed + part * count for part in range(OTHER_SEEDS)]
+    return Reference.of(
+        torch.cat([batch for start in starts for batch in features(prompts, range(start, start + count))]), shrink=True
+    )
+
+
+def _batches(folder: Path, files: Sequence[Path], size: tuple[int, int], unreadable: list[Path]) -> Iterator[Tensor]:
+    """The pictures (n, 3, H, W) uint8 of ``files``; those that cannot be read are added to ``unreadable`` instead."""
+    allowed = math.floor(_UNREADABLE_SHARE * len(files))
+    pictures: list[Tensor] = []
+    for number, file in enumerate(files, 1):
+        picture = _read(file, size)
+        if picture is not None:
+            pictures.append(picture)
+        else:
+            unreadable.append(file)
+        if len(unreadable) > allowed:
+            bad, seen, names = _counted(folder, unreadable, number)
+            raise InputError(
+                f"reference {folder}: {bad} of the first {seen} pictures cannot be read ({names}), which is more "
+                f"than 1 % of all {len(files)}; remove or replace them"
+            )
+        if pictures and (len(pictures) == _BATCH or number == len(files)):
+            yield torch.stack(pictures)
+            pictures.clear()
+
+
+def _counted(folder: Path, unreadable: Sequence[Path], of: int) -> tuple[int, int, str]:
+    names = ", ".join(str(file.relative_to(folder)) for file in unreadable[:_NAMED])
+    return len(unreadable), of, names + (", ..." if len(unreadable) > _NAMED else "")
+
+
+def _read(file: Path, size: tuple[int, int]) -> Tensor | None:
+    """A picture (3, H, W) uint8 of ``size`` (width, height), or None where the file holds none."""
+    import numpy
+    from PIL import Image
+
+    # Pillow's decoders hand on what the formats' own parsers raise.
+    broken = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+    try:
+        with Image.open(file) as image:
+            resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    except broken:
+        return None
+    return torch.from_numpy(numpy.array(resized)).permute(2, 0, 1)

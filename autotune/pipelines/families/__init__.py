@@ -1,0 +1,71 @@
+"""What is known of each class of pipelines: where its denoiser is, what it is called with, how guidance is batched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.core.errors import InputError
+from autotune.pipelines.families.base import Family, LatentSize
+from autotune.pipelines.families.generic import GenericFamily
+from autotune.pipelines.families.packed import Flux, QwenImage
+from autotune.pipelines.families.transformer import (
+    AuraFlow,
+    DiT,
+    HunyuanDiT,
+    Lumina2,
+    PixArt,
+    Sana,
+    StableDiffusion3,
+    ZImage,
+)
+from autotune.pipelines.families.unet import LatentConsistency, StableDiffusion, Unconditional
+from autotune.pipelines.families.video import Wan
+
+_FAMILIES: tuple[type[Family], ...] = (
+    StableDiffusion,
+    LatentConsistency,
+    Unconditional,
+    PixArt,
+    DiT,
+    StableDiffusion3,
+    Flux,
+    Sana,
+    Lumina2,
+    AuraFlow,
+    HunyuanDiT,
+    QwenImage,
+    ZImage,
+    Wan,
+)
+_BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
+_BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
+
+
+def family_of(pipe: Any) -> Family:
+    """The family of a pipeline: by its class or one it derives from, else by its denoiser's class, else a generic one.
+
+    Raises:
+        InputError: the class is unknown and the pipeline has neither a ``unet`` nor a ``transformer``.
+    """
+    for parent in type(pipe).__mro__:
+        if parent.__name__ in _BY_PIPELINE:
+            return _BY_PIPELINE[parent.__name__].of(pipe)
+    denoiser = next(
+        (module for name in ("transformer", "unet") if (module := getattr(pipe, name, None)) is not None), None
+    )
+    if denoiser is None:
+        raise InputError(
+            f"{type(pipe).__name__} has neither a unet nor a transformer; supported pipelines:"
+            f" {', '.join(sorted(_BY_PIPELINE))}, and others that have one"
+        )
+    family = _BY_DENOISER.get(type(getattr(denoiser, "_orig_mod", denoiser)).__name__, GenericFamily)
+    return family.of(pipe)
+
+
+def supported() -> list[tuple[str, str, str]]:
+    """Every supported pipeline class with its denoiser's class and a few words about it."""
+    listed = [(name, " or ".join(f.denoisers), f.notes) for f in _FAMILIES for name in f.pipelines]
+    return [*listed, ("any other", " or ".join(GenericFamily.denoisers), GenericFamily.notes)]
+
+
+__all__ = ["Family", "GenericFamily", "LatentSize", "family_of", "supported"]

@@ -1,0 +1,213 @@
+"""What is known of a pipeline's class beyond what every pipeline has in common; the defaults are Stable Diffusion's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autotune.core.errors import InputError
+
+_MOST_TOKENS = 10**6
+
+
+@dataclass(frozen=True)
+class LatentSize:
+    """Size of the latents before any packing into tokens."""
+
+    height: int
+    width: int
+    frames: int = 1
+
+
+class Family:
+    """Where a pipeline's denoiser is, what it is called with, and what of that depends on the picture's size.
+
+    Attributes:
+        pipelines: names of the pipeline classes.
+        denoisers: names of the denoiser classes they use.
+        notes: what a user should know, in a few words.
+        component: the pipeline's attribute that holds the denoiser.
+        branches: guidance computes both branches in one call of the denoiser, or each in its own,
+            the conditional one first.
+        conditional_first: batched rows are [conditional, unconditional] rather than the other way round.
+        shared_arguments: names of the denoiser's arguments that have no row per picture.
+        guided: whether a call that names no guidance scale uses classifier-free guidance.
+        latent_rows: rows of latents that a guided call holds for a picture.
+        rounding: sides of the latents are rounded down to multiples of this.
+    """
+
+    pipelines: tuple[str, ...] = ()
+    denoisers: tuple[str, ...] = ()
+    notes: str = ""
+    component: Literal["unet", "transformer"] = "transformer"
+    branches: Literal["batched", "separate"] = "batched"
+    conditional_first: bool = False
+    shared_arguments: frozenset[str] = frozenset()
+    guided: bool = True
+    latent_rows: int = 1
+    rounding: int = 1
+
+    @classmethod
+    def of(cls, pipe: Any) -> Family:
+        """The family of this very pipeline."""
+        return cls()
+
+    def denoiser(self, pipe: Any) -> nn.Module:
+        """The module that the pipeline evaluates at every step.
+
+        Raises:
+            InputError: the pipeline has none, or several that take turns.
+        """
+        module: nn.Module | None = getattr(pipe, self.component, None)
+        if module is None:
+            raise InputError(
+                f"{type(pipe).__name__} has no {self.component}: load the pipeline with its {self.component}"
+            )
+        return module
+
+    def native_size(self, pipe: Any) -> tuple[int, int]:
+        """Height and width in pixels that the model was made for.
+
+        Raises:
+            InputError: neither the denoiser's config nor the pipeline says so.
+        """
+        size = getattr(self._config(pipe), "sample_size", None) or getattr(pipe, "default_sample_size", None)
+        if size is None:
+            raise InputError(
+                f"{type(pipe).__name__} does not say which size its model was made for: give height and width"
+            )
+        height, width = (size, size) if isinstance(size, int) else size
+        scale = self.pixels_per_latent(pipe)
+        return int(height) * scale, int(width) * scale
+
+    def pixels_per_latent(self, pipe: Any) -> int:
+        """How many pixels a side one latent stands for."""
+        return int(getattr(pipe, "vae_scale_factor", 1))
+
+    def latent_size(
+        self,
+        pipe: Any,
+        height: int,
+        width: int,
+        frames: int | None = None,
+        call: Mapping[str, Any] = {},
+    ) -> LatentSize:
+        """Size of the latents for pictures of ``height`` x ``width`` pixels, rounded as the pipeline does.
+
+        Args:
+            call: other arguments of the pipeline's call that bear on it (``use_resolution_binning``).
+        """
+        if call.get("use_resolution_binning", True):
+            height, width = self._binned(pipe, height, width)
+        unit = self.pixels_per_latent(pipe) * self.rounding
+        return LatentSize(height // unit * self.rounding, width // unit * self.rounding)
+
+    def default_frames(self, pipe: Any) -> int | None:
+        """Frames of a video when the call names none; None for pictures."""
+        return None
+
+    def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
+        """Tokens of one prompt that reach the denoiser; the most that may where prompts are not padded.
+
+        Args:
+            call: arguments of the pipeline's call that differ from its defaults (``max_sequence_length``).
+        """
+        return int(_argument(pipe, call, "max_sequence_length"))
+
+    def pictures(self, denoiser: nn.Module, rows: int, kwargs: Mapping[str, Any]) -> int:
+        """Pictures in a denoiser call of so many rows, where the pipeline has no ``prepare_latents`` that tells."""
+        return rows
+
+    def spatial(self, latents: Tensor, size: LatentSize) -> Tensor:
+        """Latents in the pipeline's form as (B, C, H, W), or (B, C, F, H, W) for videos."""
+        return latents
+
+    def packed(self, latents: Tensor, size: LatentSize) -> Tensor:
+        """The inverse of :meth:`spatial`."""
+        return latents
+
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        """Number of values in one picture's latents."""
+        with torch.device("meta"):
+            sample = next(iter(self.inputs(config, size, text_tokens).values()))
+        return sum(tensor.numel() for tensor in sample) if isinstance(sample, list) else int(sample.numel())
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        """Size of the latents in a call of the denoiser."""
+        row = sample[0]
+        return LatentSize(int(row.shape[-2]), int(row.shape[-1]), int(row.shape[1]) if row.ndim == 4 else 1)
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        """The denoiser's arguments, but for the sample, at ``size``, given those the pipeline made for ``full``."""
+        return kwargs
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        """Arguments of one call of the denoiser for one picture, shaped as the pipeline shapes them.
+
+        Their values mean nothing; callers make them on the ``meta`` device.
+        """
+        raise NotImplementedError
+
+    def _config(self, pipe: Any) -> Any:
+        denoiser = self.denoiser(pipe)
+        return getattr(getattr(denoiser, "_orig_mod", denoiser), "config", None)
+
+    def _bins(self, pipe: Any) -> Mapping[str, Any] | None:
+        """Sizes by aspect ratio that the pipeline chooses from, or None where it takes any."""
+        return None
+
+    def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
+        bins = self._bins(pipe)
+        if bins is None or list(self.native_size(pipe)) not in [
+            [int(side) for side in sides] for sides in bins.values()
+        ]:
+            return height, width
+        nearest = bins[min(bins, key=lambda ratio: abs(float(ratio) - height / width))]
+        return int(nearest[0]), int(nearest[1])
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, H, W) as tokens of 2x2 latents, (B, H/2 * W/2, C * 4)."""
+    batch, channels, height, width = latents.shape
+    latents = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return latents.reshape(batch, height // 2 * (width // 2), channels * 4)
+
+
+def unpack(tokens: Tensor, size: LatentSize) -> Tensor:
+    """The inverse of :func:`pack`."""
+    batch, _, channels = tokens.shape
+    latents = tokens.reshape(batch, size.height // 2, size.width // 2, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return latents.reshape(batch, channels // 4, size.height, size.width)
+
+
+def timestep() -> Tensor:
+    return torch.empty(1)
+
+
+def padded_tokens(pipe: Any, tokenizer: Any) -> int:
+    """Tokens a tokenizer pads prompts to.
+
+    Raises:
+        InputError: the tokenizer does not say; transformers then puts a number no prompt could have.
+    """
+    length = getattr(tokenizer, "model_max_length", None)
+    if length is None or length > _MOST_TOKENS:
+        raise InputError(
+            f"{type(pipe).__name__} does not say how many tokens it pads prompts to: set"
+            " pipe.tokenizer.model_max_length to that number"
+        )
+    return int(length)
+
+
+def _argument(pipe: Any, call: Mapping[str, Any], name: str) -> Any:
+    """What a pipeline's call takes for ``name``: what is given, else its default."""
+    if name in call:
+        return call[name]
+    return inspect.signature(type(pipe).__call__).parameters[name].default

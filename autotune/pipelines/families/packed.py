@@ -1,0 +1,100 @@
+"""Pipelines that pack 2x2 latents into a token before the transformer sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autotune.core.errors import InputError
+from autotune.pipelines.families.base import Family, LatentSize, pack, timestep, unpack
+
+
+class _Packed(Family):
+    branches = "separate"
+    guided = False  # there is none without a negative prompt
+    rounding = 2
+
+    def spatial(self, latents: Tensor, size: LatentSize) -> Tensor:
+        return unpack(latents, size)
+
+    def packed(self, latents: Tensor, size: LatentSize) -> Tensor:
+        return pack(latents)
+
+
+def _checked(size: LatentSize, sample: Tensor) -> LatentSize:
+    if size.height // 2 * (size.width // 2) != sample.shape[1]:
+        raise InputError(
+            f"the denoiser is given {sample.shape[1]} tokens for latents of {size.height}x{size.width}: pipelines that"
+            " add the tokens of other pictures are not supported"
+        )
+    return size
+
+
+class Flux(_Packed):
+    pipelines = ("FluxPipeline",)
+    denoisers = ("FluxTransformer2DModel",)
+    notes = "text to image; guided only with true_cfg_scale above 1 and a negative prompt"
+    shared_arguments = frozenset({"img_ids", "txt_ids", "joint_attention_kwargs"})
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        ids = kwargs["img_ids"]
+        height, width = ids.reshape(-1, ids.shape[-1])[:, 1:].amax(0).tolist()
+        return _checked(LatentSize(2 * (int(height) + 1), 2 * (int(width) + 1)), sample)
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        return kwargs | {"img_ids": _token_ids(size).to(kwargs["img_ids"])}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        ids = torch.empty(size.height // 2 * (size.width // 2), 3)
+        given = {
+            "hidden_states": torch.empty(1, len(ids), config.in_channels),
+            "timestep": timestep(),
+            "pooled_projections": torch.empty(1, config.pooled_projection_dim),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
+            "txt_ids": torch.empty(text_tokens, 3),
+            "img_ids": ids,
+        }
+        if config.guidance_embeds:
+            given["guidance"] = torch.empty(1)
+        return given
+
+
+def _token_ids(size: LatentSize) -> Tensor:
+    """Row and column of every token, behind a zero that stands for the text."""
+    ids = torch.zeros(size.height // 2, size.width // 2, 3)
+    ids[..., 1] += torch.arange(size.height // 2)[:, None]
+    ids[..., 2] += torch.arange(size.width // 2)[None, :]
+    return ids.reshape(-1, 3)
+
+
+class QwenImage(_Packed):
+    pipelines = ("QwenImagePipeline",)
+    denoisers = ("QwenImageTransformer2DModel",)
+    notes = "text to image; prices are of prompts that fill max_sequence_length, shorter ones cost less"
+    shared_arguments = frozenset({"img_shapes", "attention_kwargs"})
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        _, height, width = kwargs["img_shapes"][0][0]
+        return _checked(LatentSize(2 * height, 2 * width), sample)
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        return kwargs | {"img_shapes": [[(1, size.height // 2, size.width // 2)] for _ in kwargs["img_shapes"]]}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        height, width = size.height // 2, size.width // 2
+        given = {
+            "hidden_states": torch.empty(1, height * width, config.in_channels),
+            "timestep": timestep(),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
+            "img_shapes": [[(1, height, width)]],
+        }
+        if getattr(config, "guidance_embeds", False):
+            given["guidance"] = torch.empty(1)
+        return given

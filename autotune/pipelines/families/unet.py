@@ -1,0 +1,85 @@
+"""Pipelines around a U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autotune.pipelines.families.base import Family, LatentSize, padded_tokens, timestep
+
+# CLIP's, where a pipeline is run without its tokenizer.
+_CLIP_TOKENS = 77
+
+
+class StableDiffusion(Family):
+    pipelines: tuple[str, ...] = (
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLInpaintPipeline",
+    )
+    denoisers = ("UNet2DConditionModel",)
+    component = "unet"
+
+    def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
+        tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
+        return _CLIP_TOKENS if tokenizer is None else padded_tokens(pipe, tokenizer)
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        """The target size is that of the smaller picture; it is still cut from an original of the same size."""
+        added = kwargs.get("added_cond_kwargs") or {}
+        ids: Tensor | None = added.get("time_ids")
+        # Original height and width, crop, target height and width; the refiner has no target.
+        if ids is None or ids.shape[-1] != 6:
+            return kwargs
+        height, width = ids[..., 4:5] * (size.height / full.height), ids[..., 5:] * (size.width / full.width)
+        return kwargs | {"added_cond_kwargs": added | {"time_ids": torch.cat([ids[..., :4], height, width], dim=-1)}}
+
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        """Inpainting models read mask and masked picture besides."""
+        return int(config.out_channels) * size.height * size.width
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        features = getattr(config, "encoder_hid_dim", None) or config.cross_attention_dim
+        given: dict[str, Any] = {
+            "sample": torch.empty(1, config.in_channels, size.height, size.width),
+            "timestep": timestep(),
+            "encoder_hidden_states": torch.empty(1, text_tokens, features),
+        }
+        if getattr(config, "time_cond_proj_dim", None) is not None:
+            given["timestep_cond"] = torch.empty(1, config.time_cond_proj_dim)
+        if getattr(config, "addition_embed_type", None) == "text_time":
+            # The refiner has five ids and a longer text embedding; only their sum is computed with.
+            ids = 6
+            width = config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim
+            given["added_cond_kwargs"] = {"text_embeds": torch.empty(1, width), "time_ids": torch.empty(1, ids)}
+        return given
+
+
+class LatentConsistency(StableDiffusion):
+    """The guidance scale is an input of the denoiser: there is one branch."""
+
+    pipelines = ("LatentConsistencyModelPipeline",)
+    guided = False
+
+
+class Unconditional(Family):
+    pipelines = ("DDPMPipeline", "DDIMPipeline")
+    guided = False
+    denoisers = ("UNet2DModel",)
+    notes = "unconditional, in pixels"
+    component = "unet"
+
+    def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
+        return 0
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        sample = torch.empty(1, config.in_channels, size.height, size.width)
+        return {"sample": sample, "timestep": timestep()}

@@ -1,0 +1,119 @@
+"""Policies put on the Hugging Face Hub: a repository with the file and a card made from its records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autotune.core.errors import InputError, reason_of
+from autotune.policy.loading import POLICY_FILE, is_hub_id
+from autotune.policy.words import in_words
+
+if TYPE_CHECKING:
+    from autotune.policy.policy import Interval, Policy, PolicyQuality
+
+CARD = "README.md"
+
+
+def push(
+    policy: Policy,
+    repo_id: str,
+    *,
+    token: str | None,
+    private: bool | None,
+    filename: str,
+    commit_message: str | None,
+) -> str:
+    """What :meth:`autotune.Policy.push_to_hub` does."""
+    if not is_hub_id(repo_id):
+        raise InputError(f"{repo_id!r} is no repository of the Hugging Face Hub: give user/repo")
+    if not filename.endswith(".json"):
+        raise InputError(f"filename {filename!r}: a policy is a JSON file, give a name such as {POLICY_FILE!r}")
+    text = policy.to_text()
+
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        files = {filename: text}
+        if not api.file_exists(repo_id, CARD):
+            files[CARD] = card(policy, repo_id, filename)
+        added = [CommitOperationAdd(path, content.encode()) for path, content in files.items()]
+        commit = api.create_commit(repo_id, added, commit_message=commit_message or f"Policy {policy.id}")
+    except Exception as error:  # Refused tokens to lost connections, of several libraries.
+        raise InputError(
+            f"{repo_id}: the Hugging Face Hub did not take the policy ({reason_of(error)}); log in with 'hf auth"
+            " login' or give a token that may write there"
+        ) from error
+    return str(commit.commit_url)
+
+
+def card(policy: Policy, repo_id: str, filename: str = POLICY_FILE) -> str:
+    """The repository's README.md: what the policy does, what it costs, how it scored, how to run it.
+
+    It says what the policy's records say, and nothing of what they leave out.
+    """
+    model = policy.model
+    made_for = "" if model is None else f" for `{model.pipeline}` at {model.height}x{model.width} pixels"
+    named = "" if filename == POLICY_FILE else f', filename="{filename}"'
+    pipeline = "DiffusionPipeline" if model is None else model.pipeline
+    parts = [
+        "---\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- postdiff\n---",
+        f"# {repo_id.partition('/')[2]}",
+        f"A PostDiff policy{made_for}: what each denoising step computes. {in_words(policy)}",
+        *_measured(policy),
+        "## Run it",
+        "```python\n"
+        "import autotune\n"
+        f"from diffusers import {pipeline}\n\n"
+        f'pipe = {pipeline}.from_pretrained("the model it was made for")\n'
+        f'pipe = autotune.apply_policy(pipe, autotune.load_policy("{repo_id}"{named}))\n'
+        'image = pipe("a prompt").images[0]\n'
+        "```",
+        f"`{filename}` is `{policy.id}`; `postdiff describe {filename}` draws its plan.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(policy: Policy) -> list[str]:
+    facts = []
+    if policy.budget is not None:
+        facts.append(("budget", policy.budget))
+    if policy.cost is not None:
+        cost = policy.cost
+        facts.append(("compute", f"{cost.relative:.1%} of the full run, {cost.flops / 1e9:,.4g} GFLOPs a picture"))
+        for time in cost.measured:
+            pace = f"{time.ms_per_image:.4g} ms a picture, {time.batch_size} in a call, on {time.device}"
+            facts.append(("time", f"{time.relative:.1%} of the full run; {pace}"))
+    if policy.provenance is not None and policy.provenance.date is not None:
+        facts.append(("date", policy.provenance.date))
+    parts = []
+    if facts:
+        parts.append("\n".join(["| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts)]))
+    if policy.quality is not None:
+        parts.append(_scores(policy.quality, policy.steps))
+    return parts
+
+
+def _scores(quality: PolicyQuality, steps: int) -> str:
+    runs = (
+        ("full run", quality.full),
+        (f"{quality.fewer_steps_count} plain steps at the same cost", quality.fewer_steps),
+        (f"this policy, {steps} steps", quality.policy),
+    )
+    return "\n".join(
+        [
+            f"{quality.images} pictures of {quality.prompts} prompts that the search never saw, 95 % intervals in"
+            " parentheses; 0 is the loss of the full run, lower is better.",
+            "",
+            "| run | loss | distance | alignment |",
+            "|---|---|---|---|",
+            *(f"| {name} | {_text(s.loss)} | {_text(s.distance)} | {_text(s.alignment)} |" for name, s in runs),
+            "",
+            f"Loss of the policy minus that of the plain steps: {_text(quality.difference)}.",
+        ]
+    )
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -1,0 +1,198 @@
+"""What a run's folder says of its search to those who show it: the denoiser as data, so that no model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from autotune.core.errors import InputError
+from autotune.core.records import Record, write_atomically
+from autotune.cost.breakdown import Breakdown, break_down
+from autotune.cost.work import WorkTable
+from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.plan import Plan, compile_plan
+from autotune.plan.structure import Structure
+from autotune.policy import Policy
+
+if TYPE_CHECKING:
+    from autotune.cost import Pricer
+    from autotune.workflows.setup import Setup
+
+FILE = "search.json"
+
+
+class SizedTable(Record):
+    """Work of one call for one sample with latents of this size."""
+
+    height: int
+    width: int
+    table: WorkTable
+
+
+class FullRun(Record):
+    """What everything is compared with. ``latency_ms`` is predicted, where the search knew of a target."""
+
+    policy: Policy
+    flops: int
+    latency_ms: float | None
+
+
+class SearchRecord(Record):
+    """A search without its model.
+
+    Attributes:
+        study: the study's name.
+        storage: its SQLAlchemy URL without the password; None is SQLite in the run's folder or, of several budgets,
+            in the one above.
+        model: its name, for people.
+        source: what loads it: a shipped model's name, a folder or a Hugging Face Hub id; None where the pipeline
+            does not know.
+        height, width: of the pictures, in pixels.
+        most_flops, most_ms: what the budget allows a picture, and a call in deployment; None is no such bound.
+        structure: of the denoiser.
+        latents: height and width at full size.
+        calls: how often the scheduler has the denoiser called in each step, by number of steps; once where it is
+            not there.
+        tables: work of a call at the sizes that were asked for.
+    """
+
+    format: Literal["postdiff-search"] = "postdiff-search"
+    version: Literal[1] = 1
+    study: str
+    storage: str | None
+    model: str
+    source: str | None
+    height: int
+    width: int
+    guidance_scale: float
+    budget: str
+    most_flops: int | None
+    most_ms: float | None
+    full: FullRun
+    structure: Structure
+    latents: tuple[int, int]
+    guided: bool
+    itemsize: int
+    calls: dict[int, tuple[int, ...]]
+    tables: tuple[SizedTable, ...]
+
+    def plan(self, policy: Policy) -> Plan:
+        """The policy made explicit, as the search did.
+
+        Raises:
+            PolicyError: the policy does not fit the denoiser.
+        """
+        # Solvers that a search puts in place of the pipeline's own take one call a step.
+        calls = self.calls.get(policy.steps) if policy.scheduler is None else None
+        return compile_plan(policy, self.structure, *self.latents, guided=self.guided, calls=calls)
+
+    @property
+    def full_table(self) -> WorkTable:
+        """Work of one call of the full run for one sample."""
+        return next(each.table for each in self.tables if (each.height, each.width) == self.latents)
+
+    def breakdown(self, policy: Policy) -> Breakdown | None:
+        """Where the policy's FLOPs go, for one picture; None where a size has not been counted yet."""
+        plan, full = self.plan(policy), self.plan(self.full.policy)
+        known = {(each.height, each.width): each.table for each in self.tables}
+        if not {(step.height, step.width) for step in (*plan.steps, *full.steps)} <= known.keys():
+            return None
+        return break_down(plan, full, lambda *size: known[size], itemsize=self.itemsize)
+
+    def save(self, folder: Path) -> None:
+        """Write it into a run's folder, whole or not at all."""
+        write_atomically(folder / FILE, self.model_dump_json() + "\n")
+
+
+def read_search_record(folder: Path) -> SearchRecord | None:
+    """The search record in a run's folder; None where an older release has left none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / FILE
+    try:
+        return SearchRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); repeat the command that made the run"
+        ) from error
+
+
+def keep_search_record(
+    setup: Setup, folder: Path, *, study: str, storage: str | None, policies: Iterable[Policy] = ()
+) -> None:
+    """Write what is needed to show the search without its model.
+
+    Args:
+        setup: the search.
+        folder: the run's.
+        study: the study's name.
+        storage: its URL; None is SQLite in ``folder`` or the one above.
+        policies: whose cost is to be shown besides the recipes'.
+    """
+    from autotune.runtime.models import denoiser_of, root_of
+
+    full, pricer, limits = setup.full, setup.pricer, setup.proposer.limits
+    shown = [full, *(recipe.proposal.policy for recipe in setup.recipes), *policies]
+    SearchRecord(
+        study=study,
+        storage=None if storage is None else _without_password(storage),
+        model=setup.model_name,
+        source=_source(setup),
+        height=setup.maker.height,
+        width=setup.maker.width,
+        guidance_scale=setup.maker.guidance_scale,
+        budget=str(setup.budget),
+        most_flops=limits.flops,
+        most_ms=limits.latency_ms,
+        full=FullRun(
+            policy=full,
+            flops=pricer.price(full).flops,
+            latency_ms=setup.deployed.price(full, setup.call_batch).latency_ms,
+        ),
+        structure=pricer.structure,
+        latents=(pricer.height, pricer.width),
+        guided=pricer.guided,
+        itemsize=next(root_of(denoiser_of(setup.pipe)).parameters()).element_size(),
+        calls=_calls(pricer, full, setup.proposer.max_steps),
+        tables=_tables(pricer, shown),
+    ).save(folder)
+
+
+def _tables(pricer: Pricer, policies: Iterable[Policy]) -> tuple[SizedTable, ...]:
+    sizes = {(step.height, step.width) for policy in policies for step in pricer.plan(policy).steps}
+    return tuple(SizedTable(height=size[0], width=size[1], table=pricer.table(*size)) for size in sorted(sizes))
+
+
+def _calls(pricer: Pricer, full: Policy, max_steps: int) -> dict[int, tuple[int, ...]]:
+    """Under the pipeline's own solver calls depend on nothing but the number of steps."""
+    if len(pricer.plan(full).steps) == full.steps:
+        return {}
+    counted = {
+        steps: Counter(call.step for call in pricer.plan(Policy(steps=steps)).steps)
+        for steps in range(1, max(full.steps, max_steps) + 1)
+    }
+    return {steps: tuple(calls[step] for step in range(steps)) for steps, calls in counted.items()}
+
+
+def _source(setup: Setup) -> str | None:
+    path = str(getattr(setup.pipe, "config", {}).get("_name_or_path") or "")
+    if setup.model_name in DEMO_NAMES and Path(path) == demo_assets(setup.model_name).folder:
+        return setup.model_name
+    return path or None
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy import URL, make_url
+
+    given = make_url(url).difference_update_query(["password"])
+    return URL.create(
+        given.drivername, given.username, None, given.host, given.port, given.database, given.query
+    ).render_as_string()

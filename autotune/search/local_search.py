@@ -1,0 +1,98 @@
+"""Local search on the explicit schedule of the best candidate, once knobs have led near it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from optuna.trial import FrozenTrial
+
+from autotune.policy import CacheRule, Policy
+from autotune.search.proposer import Proposer
+from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_progress, progress_of
+from autotune.search.trial_runner import PLAN
+from autotune.study.candidate import Candidate
+from autotune.study.trials import Trials, attributes, digest, evaluated, policy_of, ranked, refining
+from search_spaces import moved
+
+Units = tuple[tuple[str, ...], ...]
+
+# Most draws are over the budget, or were tried before.
+_DRAWS = 200
+# One move finds the next better schedule, two find what one has to get worse for.
+_MOST_MOVES = 2
+
+
+class Refiner:
+    """Proposes neighbours of the best candidate so far.
+
+    Args:
+        proposer: Prices them; none is over the budget.
+        seed: Decides the moves, together with the number of trials there are.
+        measure: How outputs of units, one row for each cache rule's, change along the full run. Where it is given,
+            the schedule that reuses them where they change least is the first neighbour.
+    """
+
+    def __init__(self, proposer: Proposer, seed: int, measure: Callable[[Units], Sensitivity] | None = None) -> None:
+        self._proposer = proposer
+        self._seed = seed
+        self._measure = measure
+        self._measured: dict[Units, Sensitivity] = {}
+
+    def candidate(self, study: Trials) -> Candidate | None:
+        """A neighbour of the best candidate that the study does not have, as a trial to be; None where none was found.
+
+        The knobs that it came from stand for it where samplers learn.
+        """
+        best = next(iter(ranked(study)), None)
+        policy = None if best is None else next(self._new(study, best), None)
+        if best is None or policy is None:
+            return None
+        return Candidate(best.params, user_attrs=refining(best.number, policy.to_dict()))
+
+    def _new(self, study: Trials, best: FrozenTrial) -> Iterator[Policy]:
+        """Neighbours within the budget that no trial has computed."""
+        tried = evaluated(study)
+        known = {attributes(trial).get(PLAN) for trial in tried}
+        draw = random.Random(digest([self._seed, len(tried)]))
+        for policy in self._neighbours(policy_of(best), draw):
+            proposal = self._proposer.explicit(policy, best.params)
+            if proposal and self._proposer.plan(proposal.policy) not in known:
+                yield proposal.policy
+
+    def _neighbours(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
+        if policy.cache and self._measure is not None:
+            yield rescheduled(policy, self._changes(tuple(rule.units for rule in policy.cache)))
+        start = self._proposer.space.explicit_noise_levels(policy)
+        for _ in range(_DRAWS):
+            neighbour: Policy | None = start
+            for _ in range(draw.randint(1, _MOST_MOVES)):
+                neighbour = neighbour and moved(neighbour, draw)
+            if neighbour is not None:
+                yield neighbour
+
+    def _changes(self, units: Units) -> Sensitivity:
+        assert self._measure is not None
+        if units not in self._measured:
+            self._measured[units] = self._measure(units)
+        return self._measured[units]
+
+
+def rescheduled(policy: Policy, sensitivity: Sensitivity) -> Policy:
+    """The policy whose rules compute as often as before, but where the outputs they reuse change least in between.
+
+    Args:
+        policy: Has a row of the sensitivity for each of its rules.
+        sensitivity: Of the full run.
+    """
+    listed = policy.sigmas or (policy.timesteps if isinstance(policy.timesteps, tuple) else None)
+    changes = sensitivity.at(progress_of(listed) if listed else even_progress(policy.steps)).changes
+    required = {stage.until_step for stage in policy.resolution}
+    if policy.guidance is not None and policy.guidance.start_step:
+        required.add(policy.guidance.start_step)
+
+    def better(rule: CacheRule, row: int) -> CacheRule:
+        count = max(len(rule.compute_steps), len(required) + 1)
+        return CacheRule(**{**dict(rule), "compute_steps": best_compute_steps(changes[row], count, required)})
+
+    return Policy(**{**dict(policy), "cache": tuple(better(rule, row) for row, rule in enumerate(policy.cache))})

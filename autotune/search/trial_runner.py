@@ -1,0 +1,340 @@
+"""One trial: knob values -> policy -> price -> pictures -> score, with everything about it kept in the study."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
+
+from autotune.evaluation.evaluator import Evaluator
+from autotune.evaluation.grid import save_grid
+from autotune.policy import Policy, policy_from_dict
+from autotune.policy.words import OVER_BUDGET, trial_note
+from autotune.quality import Evaluation
+from autotune.runtime.prefix.checkpoints import PrefixCache
+from autotune.search.proposer import Proposal, Proposer
+from autotune.search.pruning import PairedPruner
+from autotune.study.candidate import Candidate
+from autotune.study.heartbeat import WORKER, concerns_all, this_worker
+from autotune.study.trials import (
+    DESCRIPTION,
+    DUPLICATE_OF,
+    FAILURE,
+    POLICY,
+    POLICY_ID,
+    POLICY_KEY,
+    REFINES,
+    RESULTS,
+    Snapshot,
+    Trials,
+    attributes,
+    begin,
+    end,
+    is_repetition,
+    policy_of,
+    ranked,
+    recipe_of,
+)
+from autotune.study.write_queue import WriteQueue
+
+_LOG = logging.getLogger(__name__)
+
+RELATIVE_COST, PLAN, PICTURES, SKIPPED = "relative_cost", "plan", "pictures", "skipped_flops"
+_SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
+# Enough for two digits of an interval that people look at and nothing is decided by.
+_RESAMPLES = 200
+# Characters that the dashboard keeps in one attribute.
+_NOTE_PART = 2045
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a trial ended. ``loss`` is None where it failed, ``reason`` then says why.
+
+    ``pictures`` of it were made; where ``pruned``, these are not all, and the loss is of them alone. ``known`` is
+    what the study holds now, where that need not be read.
+    """
+
+    trial: int
+    proposal: Proposal | None
+    loss: float | None
+    pictures: int = 0
+    pruned: bool = False
+    duplicate_of: int | None = None
+    reason: str | None = None
+    known: Snapshot | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Scores of a candidate by name, and of how many pictures they are."""
+
+    scores: Mapping[str, float]
+    pictures: int
+    pruned: bool
+    duplicate_of: int | None = None
+    skipped_flops: int = 0
+
+    @property
+    def loss(self) -> float:
+        return self.scores["loss"]
+
+
+class TrialRunner:
+    """Runs trials of a study and tells it the results.
+
+    Args:
+        study: Receives values, attributes, notes and pictures.
+        proposer: Turns a trial's knobs into a policy within the budget.
+        evaluator: Makes and scores pictures of policies.
+        run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
+        prefixes: Lets the pictures' calls go on from where others that began alike stood.
+        flops: Of the first so many denoiser calls of a policy, for one picture.
+        early_stopping: Whether candidates are given up that are not among the better ones, see
+            :mod:`autotune.search.pruning`. The study needs its pruner.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        proposer: Proposer,
+        evaluator: Evaluator,
+        run_dir: Path,
+        *,
+        prefixes: PrefixCache | None = None,
+        flops: Callable[[Policy, int], int] = lambda policy, calls: 0,
+        early_stopping: bool = True,
+    ) -> None:
+        self._study = study
+        self.proposer = proposer
+        self._prefixes = prefixes
+        self._flops = flops
+        self._evaluator = evaluator
+        self._pruner = PairedPruner(evaluator.objective) if early_stopping else None
+        self._writes = WriteQueue()
+        self._grids = run_dir / "grids"
+        self._artifacts = artifact_store(run_dir)
+
+    def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
+        """Ask a trial for the value of every knob."""
+        return self.proposer.space.values_of(trial)
+
+    def begin(self, candidate: Candidate) -> tuple[optuna.Trial, Proposal | None]:
+        """Make a trial of a candidate.
+
+        Returns:
+            The running trial, and what it stands for; None where that cannot be told, and :meth:`run` will say why.
+        """
+        proposal = None
+        try:
+            proposal = self._proposal(candidate.values, candidate.user_attrs)
+        except Exception:
+            _LOG.debug("no policy of %s", candidate.values, exc_info=True)
+        known = {} if proposal is None else {DESCRIPTION: self._description(proposal)}
+        candidate = replace(candidate, user_attrs={**candidate.user_attrs, **known, WORKER: this_worker()})
+        return begin(self._study, candidate), proposal
+
+    def run(
+        self, trial: optuna.Trial, asked: Mapping[str, int], known: Trials, proposal: Proposal | None = None
+    ) -> Report:
+        """Evaluate one running trial and tell it.
+
+        Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
+        trial with the reason in its attribute ``failure``; the next one runs. (A full disk, which the next one
+        would meet as well, is raised.) A candidate that computes what an earlier trial's did costs nothing: its
+        result is told again, with ``duplicate_of`` set. One that is given up is told as pruned, with the loss of
+        its first pictures.
+
+        Args:
+            trial: The trial.
+            asked: Values of its knobs; others are drawn.
+            known: The study, or what it held when the trial began.
+            proposal: What the trial stands for, where that is known and written in it.
+        """
+        started = time.perf_counter()
+        try:
+            values = self._values(trial, asked)
+            if proposal is None:
+                proposal = self._proposal(values, trial.user_attrs)
+                if proposal is None:
+                    return self._fail(trial, None, OVER_BUDGET)
+                trial.set_user_attr(DESCRIPTION, self._description(proposal))
+            # Again, as columns that people look at.
+            for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
+                self._writes.call(trial.storage.set_trial_user_attr, trial._trial_id, name, value)
+            result = self._earlier(proposal, known) or self._evaluate(trial, proposal, known)
+            if not math.isfinite(result.loss):
+                return self._fail(trial, proposal, f"its loss is {result.loss}")
+            self._writes.settle()
+            # Of this trial all but what follows is written, so that what is read now is what others will see.
+            if result.pruned and result.duplicate_of is not None:
+                trial.report(result.loss, step=result.pictures)
+            self._publish(trial, proposal)
+            seen = Snapshot.of(self._study)
+            twin = self._twin(trial, proposal, seen) if result.duplicate_of is None else result.duplicate_of
+            scores: dict[str, Any] = {
+                **result.scores,
+                PICTURES: result.pictures,
+                SKIPPED: result.skipped_flops,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            results = {RESULTS: scores if twin is None else scores | {DUPLICATE_OF: twin}}
+            trial.set_user_attr(RESULTS, results[RESULTS])
+            # All but the note must be written before the trial ends: Optuna refuses it afterwards.
+            self._writes.settle()
+        except Exception as error:
+            self._writes.drop()
+            if concerns_all(error):
+                raise
+            _LOG.debug("trial %d failed", trial.number, exc_info=True)
+            failure = f"{type(error).__name__}: {error}"
+        except BaseException:
+            self._writes.drop()
+            raise
+        else:
+            state = TrialState.PRUNED if result.pruned else TrialState.COMPLETE
+            end(self._study, trial, state, result.loss)
+            self._note(trial, proposal, result)
+            known = seen.ended(trial, state, result.loss, results)
+            return Report(trial.number, proposal, result.loss, result.pictures, result.pruned, twin, known=known)
+        # Outside of the handler, whose traceback keeps the candidate's tensors alive.
+        if self._prefixes is not None:
+            # Memory may be what was lacking.
+            self._prefixes.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self._fail(trial, proposal, failure)
+
+    def settle(self) -> None:
+        """Wait until all is written."""
+        self._writes.settle()
+
+    def _values(self, trial: optuna.Trial, asked: Mapping[str, int]) -> Mapping[str, int]:
+        """Values of all knobs of a trial, which become its parameters."""
+        knobs = self.proposer.space.knobs
+        if trial.params or asked.keys() != {knob.name for knob in knobs}:
+            return self.knobs(trial)
+        for knob in knobs:
+            ends = IntDistribution(knob.low, knob.high)
+            self._writes.call(trial.storage.set_trial_param, trial._trial_id, knob.name, asked[knob.name], ends)
+        return asked
+
+    def _proposal(self, values: Mapping[str, int], origin: Mapping[str, Any]) -> Proposal | None:
+        """What knobs stand for, or the policy that a local search derived from one of theirs."""
+        if REFINES in origin:
+            return self.proposer.explicit(policy_from_dict(origin[DESCRIPTION][POLICY]), values)
+        return self.proposer.propose(values)
+
+    def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
+        best = self._best(known)
+
+        def should_prune(partial: Evaluation) -> bool:
+            return self._pruner is not None and self._pruner.should_prune(trial, partial, best)
+
+        outcome = self._evaluator.outcome(proposal.policy, should_prune)
+        skipped = self._skipped(proposal.policy)
+        save_grid(outcome.preview, self._grid(proposal.policy))
+        made = len(outcome.evaluation.alignment)
+        objective = self._evaluator.objective.head(made)
+        loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
+        scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
+        return _Result(scores, made, pruned=made < len(self._evaluator.prompts), skipped_flops=skipped)
+
+    def _skipped(self, policy: Policy) -> int:
+        """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""
+        if self._prefixes is None:
+            return 0
+        uses = [use for use in self._prefixes.take_uses() if use.policy == policy.key]
+        return sum(self._flops(policy, use.skipped) * use.pictures for use in uses)
+
+    def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
+        """What the first trial that computed the same scored."""
+        plan = self.proposer.plan(proposal.policy)
+        for trial in known.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            given = attributes(trial)
+            if given.get(PLAN) == plan and not is_repetition(trial):
+                scores = {name: float(given[name]) for name in _SHARED}
+                pruned = trial.state is TrialState.PRUNED
+                return _Result(scores, given[PICTURES], pruned, trial.number)
+        return None
+
+    def _twin(self, trial: optuna.Trial, proposal: Proposal, seen: Trials) -> int | None:
+        """A trial that computed the same at the same time, on another machine, and counts instead of this one."""
+        plan = self.proposer.plan(proposal.policy)
+        for other in seen.get_trials(deepcopy=False):
+            if other.number == trial.number or attributes(other).get(PLAN) != plan or is_repetition(other):
+                continue
+            sooner = other.state is TrialState.RUNNING and other.number < trial.number
+            if sooner or other.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                return other.number
+        return None
+
+    def _best(self, known: Trials) -> Evaluation | None:
+        """All pictures of the best candidate so far, unless another machine holds them."""
+        best = next(iter(ranked(known)), None)
+        kept = None if best is None else self._evaluator.kept(policy_of(best))
+        return None if kept is None else kept.evaluation
+
+    def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:
+        _LOG.warning("trial %d failed: %s", trial.number, reason)
+        # Nothing can be written to a trial that has ended.
+        self._writes.settle()
+        trial.set_user_attr(FAILURE, reason[:2000])
+        end(self._study, trial, TrialState.FAIL)
+        return Report(trial.number, proposal, None, reason=reason)
+
+    def _description(self, proposal: Proposal) -> dict[str, Any]:
+        policy, cost = proposal.policy, proposal.cost
+        description: dict[str, Any] = {
+            POLICY: policy.to_dict(),
+            POLICY_ID: policy.id,
+            POLICY_KEY: policy.key,
+            PLAN: self.proposer.plan(policy),
+            "values": dict(proposal.values),
+            RELATIVE_COST: cost.relative,
+            "flops": cost.flops,
+            "memory_bytes": cost.memory_bytes,
+        }
+        return description if cost.latency_ms is None else description | {"latency_ms": round(cost.latency_ms, 3)}
+
+    def _publish(self, trial: optuna.Trial, proposal: Proposal) -> None:
+        grid = self._grid(proposal.policy)
+        if grid.is_file():
+            upload = functools.partial(upload_artifact, artifact_store=self._artifacts, mimetype="image/png")
+            self._writes.call(functools.partial(upload, file_path=str(grid), study_or_trial=trial))
+
+    def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
+        """As optuna-dashboard's ``save_note`` does, but without reading the notes of all other trials.
+
+        The form in which a note is kept is the dashboard's.
+        """
+        recipe = recipe_of(trial.user_attrs)
+        note = trial_note(proposal, result.scores, result.pictures, recipe, pruned=result.pruned)
+        begins = f"dashboard:{trial._trial_id}:note"
+        keep = functools.partial(self._study._storage.set_study_system_attr, self._study._study_id)
+        self._writes.call(keep, f"{begins}_ver", 1)
+        for part, start in enumerate(range(0, len(note), _NOTE_PART)):
+            self._writes.call(keep, f"{begins}_str:{part}", note[start : start + _NOTE_PART])
+
+    def _grid(self, policy: Policy) -> Path:
+        return self._grids / f"{policy.key}.png"
+
+
+def artifact_store(run_dir: Path) -> FileSystemArtifactStore:
+    """The artifact store of a run, made where it is missing."""
+    folder = run_dir / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileSystemArtifactStore(str(folder))

@@ -1,0 +1,1 @@
+"""A search as Optuna keeps it, for any number of workers."""

@@ -1,0 +1,328 @@
+"""Policies and the full run side by side, on the same prompts and from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import autotune
+from autotune.core.errors import InputError
+from autotune.core.interrupts import Interrupted, checkpoint, deferred
+from autotune.core.naming import FULL_RUN, default_comparison_name
+from autotune.cost import Cost, Pricer
+from autotune.cost.profile.environment import describe_device, versions
+from autotune.evaluation.batches import Batches, Noted
+from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
+from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.judges import (
+    AnyNetwork,
+    AnyReference,
+    AnyScorer,
+    Judges,
+    judges,
+    objective_weights,
+    shipped_judges,
+)
+from autotune.policy import Interval, Policy
+from autotune.quality import Evaluation, Objective, Reference
+from autotune.quality.lpips import LEAST_SIDE, Backbone, Lpips
+from autotune.results.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
+from autotune.results.finalists import interval_record, quality_record
+from autotune.runtime import full_policy
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import DEMO, SEEDS_APART, Examples, Prompts, check_examples, choose, read_prompts
+
+# What SSIM's window needs.
+_LEAST_SIDE = 11
+
+
+def compare(
+    pipe: Any | None,
+    policies: Mapping[str, Policy],
+    *,
+    prompts: Prompts | None = None,
+    images: int = 512,
+    reference: AnyReference | None = None,
+    scorer: AnyScorer | None = None,
+    network: AnyNetwork | None = None,
+    objective: str = "quality",
+    distance: str | None = None,
+    weight_fd: float | None = None,
+    weight_clip: float | None = None,
+    lpips: Backbone | Lpips | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> Comparison:
+    """Evaluate policies beside the full run: every score with its interval, and every two policies against each other.
+
+    All runs make pictures of the same prompts from the same noise, batch by batch; of a batch only features and
+    the like are kept, in ``run_dir``, so that memory does not grow with ``images``. The same call again goes on
+    where it was interrupted and ends with the same numbers. In the same ``run_dir`` another objective or reference
+    takes no picture anew, and a further policy its own and the full run's. Seeds are such as :func:`autotune.tune`
+    never uses: a policy has no advantage from pictures that it was chosen by. Everything is checked before the first
+    file is written.
+
+    Scorers and networks that are objects are known by their class: give other ones another ``run_dir``.
+
+    Args:
+        pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
+        policies: What to compare, by names to call them. One that runs the same as an earlier one or as the full
+            run makes no pictures of its own.
+        prompts: A list or a file; needed for any but the shipped model, whose held-out captions serve otherwise.
+        images: Pictures of each run: a random choice of the prompts, or all of them equally often, which may make
+            it some more.
+        reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None is real
+            pictures for the shipped model, and the full run's own with other seeds for others, four of each prompt.
+        scorer: An open_clip model (folder or ``hf-hub:``) or an object like ``autotune.quality.Scorer``.
+        network: Feature network that the distance to the reference is taken in, or its name (see
+            :func:`autotune.quality.feature_network`); None takes the scorer's image features.
+        objective: ``"quality"`` or ``"fidelity"``, see :mod:`autotune.quality.objective`.
+        distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
+        weight_fd: Weight of the distance in the quality objective, 1 unless given.
+        weight_clip: Weight of the alignment in it, 4 unless given.
+        lpips: Measure LPIPS to the full run's pictures too, with this backbone (see :mod:`autotune.quality.lpips`).
+            Where pictures were compared without it before, or with another one, they are made anew.
+        height: Pixels, by default the model's native height.
+        width: Pixels, by default the model's native width.
+        guidance_scale: By default what the model recommends, else the pipeline's default.
+        steps: Steps of the full run; by default what the policies were made against, else the model's own.
+        batch_size: Pictures per pipeline call.
+        seed: Decides the choice of prompts and the pictures' seeds.
+        run_dir: By default ``runs/compare-<names>``.
+        quiet: Show no progress.
+
+    Raises:
+        InputError: an argument cannot be used and nothing was written, a policy makes pictures with NaN or infinity,
+            or scorer and reference cannot judge these pictures.
+        Interrupted: Ctrl-C; the same call goes on.
+
+    Example:
+        >>> policies = {"mine": autotune.Policy(steps=9), "two steps": autotune.Policy(steps=2)}
+        >>> comparison = autotune.compare(pipe, policies, prompts=prompts, scorer=scorer, images=12, quiet=True)
+        >>> comparison.sentences
+        ('mine is better than two steps: its loss differs by -... (95 % interval -... to -...).',)
+    """
+    _check_policies(policies)
+    check_examples(images, seed, "images")
+    objective_weights(objective, weight_fd, weight_clip)
+    own_prompts = read_prompts(prompts, "prompts")
+    perceptual = Lpips(lpips) if isinstance(lpips, str) else lpips
+    if pipe is None:
+        from autotune.models.shipped import demo_assets, demo_pipeline
+
+        pipe = demo_pipeline(DEMO)
+        scorer, reference = shipped_judges(DEMO, scorer, network, reference)
+        own_prompts = own_prompts or demo_assets(DEMO).held_out_prompts
+    if own_prompts is None:
+        raise InputError("policies for a model of your own are compared on prompts of your own; give prompts")
+    full = full_policy(pipe, steps or _full_steps(policies))
+    maker = picture_maker(pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size)
+    if min(maker.height, maker.width) < _LEAST_SIDE:
+        raise InputError(
+            f"pictures of {maker.height} x {maker.width} pixels are too small for SSIM; make them {_LEAST_SIDE} a side"
+        )
+    if perceptual is not None and min(maker.height, maker.width) < LEAST_SIDE:
+        raise InputError(
+            f"pictures of {maker.height} x {maker.width} pixels are too small for LPIPS; make them {LEAST_SIDE} a side"
+        )
+    maker.check(full)
+    costs = _prices(maker, full, policies)
+    chosen = judges(
+        scorer,
+        network,
+        objective=objective,
+        distance=distance,
+        weight_fd=weight_fd,
+        weight_clip=weight_clip,
+        device=str(pipe.device),
+    )
+    fingerprint = content_fingerprint(reference)
+    resolved = chosen.reference(reference, fingerprint, (maker.height, maker.width))
+    if resolved is not None:
+        chosen.check(resolved, (maker.height, maker.width))
+    examples = choose(own_prompts, images, seed + 3 * SEEDS_APART)
+    if len(set(examples.prompts)) < 2:
+        raise InputError("one prompt says nothing of others, and intervals are taken over prompts; give two or more")
+    assert full.model is not None, "full_policy records the model"
+    conditions = Conditions(
+        model=full.model,
+        weights_digest=weights_digest(pipe),
+        height=maker.height,
+        width=maker.width,
+        guidance_scale=maker.guidance_scale,
+        batch_size=batch_size,
+        prompts=len(set(examples.prompts)),
+        images=len(examples.prompts),
+        seed=seed,
+        first_seed=examples.seeds[0],
+        scorer=chosen.scorer_fingerprint,
+        network=chosen.network_fingerprint,
+        lpips=None if perceptual is None else perceptual.backbone,
+        reference=fingerprint,
+        estimator=chosen.estimator,
+        weights=asdict(chosen.weights),
+        device=describe_device(pipe.device).title,
+        versions={"postdiff": autotune.__version__, **versions()},
+    )
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / default_comparison_name(policies)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
+    if perceptual is not None:
+        perceptual.to(pipe.device)
+    task = _Task(conditions, maker, chosen, perceptual, resolved, full, policies, costs, examples, folder)
+    try:
+        with without_bars(pipe), deferred(), Progress(quiet=quiet) as progress:
+            comparison = task.run(progress)
+    except KeyboardInterrupt:
+        raise Interrupted(folder) from None
+    comparison.save(folder / "compare.json")
+    return comparison
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A checked comparison, ready to run."""
+
+    conditions: Conditions
+    maker: PictureMaker
+    judges: Judges
+    lpips: Lpips | None
+    reference: Reference | None
+    full: Policy
+    policies: Mapping[str, Policy]
+    costs: Mapping[str, Cost]
+    examples: Examples
+    folder: Path
+
+    def run(self, progress: Progress) -> Comparison:
+        """Make, judge and compare."""
+        same_as, different = _distinct(self.full, self.policies)
+        folder = self.folder / "batches"
+        batches = Batches(self.maker, self.judges, self.full, folder, self._settings(), progress, self.lpips)
+        reference = self.reference
+        if reference is None and self.judges.weights.fd:
+            prompts = tuple(dict.fromkeys(self.examples.prompts))
+            reference = batches.own_reference(prompts, self.conditions.seed + 2 * SEEDS_APART)
+        text = self.judges.scorer.text_features(self.examples.prompts)
+        noted = batches.run(different, self.examples, text)
+        checkpoint()
+        progress.stage("intervals")
+        progress.pictures(len(self.examples.prompts) * len(noted))
+        full = noted[FULL_RUN]
+        if reference is None:
+            reference = Reference.of(full.judged.features, shrink=True)
+        try:
+            baseline = full.judged.baseline(text, self.examples.prompts)
+            objective = Objective(reference, baseline, distance=self.judges.estimator, weights=self.judges.weights)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        first = {name: same_as.get(name, name) for name in (FULL_RUN, *self.policies)}
+        runs = {
+            name: _run(name, policy, self.costs[name], noted[first[name]], objective, same_as.get(name))
+            for name, policy in {FULL_RUN: self.full, **self.policies}.items()
+        }
+        evaluations = {name: each.judged.evaluation for name, each in noted.items()}
+        return Comparison(
+            conditions=self.conditions,
+            full=runs[FULL_RUN],
+            runs=tuple(runs[name] for name in self.policies),
+            pairs=tuple(
+                _pair(objective, (a, b), (evaluations[first[a]], evaluations[first[b]]), same=first[a] == first[b])
+                for a, b in combinations(self.policies, 2)
+            ),
+            preview_prompts=self.examples.prompts[: len(full.preview)],
+            previews=tuple(noted[first[name]].preview for name in runs),
+            run_dir=self.folder,
+            notes=tuple(_notes(runs, self.conditions.guidance_scale)),
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides the notes on a batch, besides policy, prompts and seeds."""
+        shared = self.conditions.to_dict()
+        pictures = ("model", "weights_digest", "height", "width", "guidance_scale", "device", "versions")
+        return {name: shared[name] for name in (*pictures, "scorer", "network")} | {"full": self.full.key}
+
+
+def _check_policies(policies: Mapping[str, Policy]) -> None:
+    if not policies:
+        raise InputError("there is no policy to compare; give one or more")
+    for name in policies:
+        if not name.strip() or name == FULL_RUN:
+            raise InputError(f"a policy cannot be called {name!r}; give it another name")
+
+
+def _full_steps(policies: Mapping[str, Policy]) -> int | None:
+    """Steps of the full run that the policies were made against, if they say."""
+    said = {name: policy.model.full_steps for name, policy in policies.items() if policy.model is not None}
+    if len(set(said.values())) > 1:
+        listed = ", ".join(f"{name}: {steps}" for name, steps in said.items())
+        raise InputError(f"the policies were made against full runs of different steps ({listed}); give steps")
+    return next(iter(said.values()), None)
+
+
+def _prices(maker: PictureMaker, full: Policy, policies: Mapping[str, Policy]) -> dict[str, Cost]:
+    """The exact price of every run, relative to this full run, whatever the policies were made against.
+
+    Raises:
+        InputError: a policy does not fit the pipeline.
+    """
+    pricer = Pricer(maker.pipe, maker.height, maker.width, full_steps=full.steps, guided=maker.guided)
+    prices = {FULL_RUN: pricer.price(full)}
+    for name, policy in policies.items():
+        try:
+            maker.check(policy)
+            prices[name] = pricer.price(policy.model_copy(update={"model": full.model}))
+        except InputError as error:
+            raise InputError(f"policy {name}: {error}") from error
+    return prices
+
+
+def _distinct(full: Policy, policies: Mapping[str, Policy]) -> tuple[dict[str, str], dict[str, Policy]]:
+    """The earlier run that a repetition repeats, by name, and the policies without repetitions."""
+    first = {full.key: FULL_RUN}
+    for name, policy in policies.items():
+        first.setdefault(policy.key, name)
+    same_as = {name: first[policy.key] for name, policy in policies.items() if first[policy.key] != name}
+    return same_as, {name: policy for name, policy in policies.items() if name not in same_as}
+
+
+def _run(name: str, policy: Policy, cost: Cost, noted: Noted, objective: Objective, same_as: str | None) -> ComparedRun:
+    return ComparedRun(
+        name=name,
+        policy=policy,
+        cost=cost,
+        quality=quality_record(objective.interval(noted.judged.evaluation, level=LEVEL)),
+        psnr=interval_record(objective.mean(noted.psnr, level=LEVEL)),
+        ssim=interval_record(objective.mean(noted.ssim, level=LEVEL)),
+        identical=round(float(noted.identical.double().mean()), 6),
+        same_as=same_as,
+        lpips=None if noted.lpips is None else interval_record(objective.mean(noted.lpips, level=LEVEL)),
+    )
+
+
+def _pair(objective: Objective, names: tuple[str, str], evaluations: Sequence[Evaluation], *, same: bool) -> Pair:
+    if same:
+        return Pair(*names, Interval(value=0.0, low=0.0, high=0.0), same=True)
+    return Pair(*names, interval_record(objective.compare(*evaluations, level=LEVEL)))
+
+
+def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float) -> list[str]:
+    notes = []
+    for name, run in runs.items():
+        if run.same_as is not None:
+            notes.append(f"{name} runs the same as {run.same_as}; its pictures were made once")
+        tuned = run.policy.quality.guidance_scale if run.policy.quality else None
+        if tuned is not None and tuned != guidance_scale:
+            notes.append(f"{name} was tuned at guidance scale {tuned:g} and is compared at {guidance_scale:g}")
+    return notes

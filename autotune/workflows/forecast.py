@@ -1,0 +1,182 @@
+"""What a search will try and how long it will take, known before it begins and without writing anything."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from autotune.cost import Cost
+from autotune.policy import Policy
+from autotune.search.pruning import usual_share
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup
+from autotune.workflows.tune import FINALISTS, TIMED_IMAGES
+
+# Calls that the last round times of each: full run, fewer steps, the best.
+_TIMED_CALLS, _TIMED_POLICIES = 5, 3
+
+# A measurement takes no more than about three times this, unless a single step of a single picture does.
+_CHEAP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class PricedRun:
+    """A known setting at the budget. ``latency_ms`` is of a call on the target; None where none is known."""
+
+    name: str
+    steps: int
+    relative: float
+    latency_ms: float | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast pictures of the full run are made.
+
+    Attributes:
+        pictures: In the call that was measured.
+        steps: Of that call; fewer than the full run's where that would have taken long.
+        seconds: A picture of the full run; extrapolated where ``steps`` are fewer.
+    """
+
+    pictures: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One budget's search, as far as it is known before.
+
+    Attributes:
+        budget: As the user wrote it.
+        runs: The full run, fewer steps, then all other recipes.
+        trials: Candidates that are asked for.
+        fitting: Candidates that begin before the time is up, at most ``trials``; known settings run anyhow.
+        candidate_seconds: One of which all pictures are made.
+        usual_seconds: One as it usually goes: most are given up on their first pictures.
+        search_seconds: All candidates that run.
+        last_round_seconds: The finalists' held-out pictures and times.
+    """
+
+    budget: str
+    runs: tuple[PricedRun, ...]
+    trials: int
+    fitting: int
+    candidate_seconds: float
+    usual_seconds: float
+    search_seconds: float
+    last_round_seconds: float
+
+
+def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Forecast:
+    """What one budget's search will do.
+
+    Args:
+        setup: The search.
+        pace: Of its pictures, see :func:`measure_pace`.
+        trials: Candidates that are asked for.
+        timeout: Seconds after which no further candidate begins. Known recipes always run.
+    """
+    latency = setup.deployed.price(setup.full, setup.call_batch).latency_ms
+    full = replace(setup.pricer.price(setup.full), latency_ms=latency)
+    fewer_steps = setup.recipes[0].proposal.cost
+    share = _time_share(fewer_steps, full)
+    candidate = share * pace.seconds * len(setup.tuning.prompts)
+    usual = candidate * (usual_share(len(setup.tuning.prompts)) if setup.configuration.early_stopping else 1)
+    fitting = min(trials, math.ceil(timeout / usual))
+    held_out = len(setup.held_out.prompts)
+    # In pictures of the full run, which itself is made once for all budgets.
+    last_round = (1 + FINALISTS) * share * held_out
+    last_round += _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
+    runs = [_priced("full run", setup.full, full)]
+    runs += [_priced(each.name, each.proposal.policy, each.proposal.cost) for each in setup.recipes]
+    return Forecast(
+        budget=str(setup.budget),
+        runs=tuple(runs),
+        trials=trials,
+        fitting=fitting,
+        candidate_seconds=candidate,
+        usual_seconds=usual,
+        search_seconds=max(fitting, len(setup.recipes)) * usual,
+        last_round_seconds=last_round * pace.seconds,
+    )
+
+
+def shared_seconds(setup: Setup, pace: Pace) -> float:
+    """The full run's pictures, which all budgets share: of the tuning and held-out prompts, and as a reference."""
+    tuning = len(setup.tuning.prompts)
+    own_reference = tuning if setup.reference is None and setup.judges.weights.fd else 0
+    return (own_reference + tuning + len(setup.held_out.prompts)) * pace.seconds
+
+
+def measure_pace(setup: Setup, progress: Progress) -> Pace:
+    """Time a call of the full run with as many pictures as the search makes in one.
+
+    Where that would take long, fewer pictures and then fewer steps are timed.
+    """
+    whole_calls = replace(setup, maker=replace(setup.maker, prefixes=None))
+
+    def call(pictures: int, steps: int) -> None:
+        policy = setup.full if steps == setup.full.steps else setup.full.model_copy(update={"steps": steps})
+        for _ in whole_calls.pictures(policy, setup.tuning.prompts[:pictures], setup.tuning.seeds[:pictures]):
+            pass
+
+    most = min(setup.configuration.batch_size, len(setup.tuning.prompts))
+    progress.stage(f"timing a call of up to {most} pictures of the full run")
+    return pace_of(call, most, setup.full.steps)
+
+
+def pace_of(
+    call: Callable[[int, int], object],
+    most_pictures: int,
+    steps: int,
+    *,
+    cheap: float = _CHEAP_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pace:
+    """How fast pictures are made, from a few calls.
+
+    Args:
+        call: Makes so many pictures in so many steps and returns when they are there.
+        most_pictures: In a call.
+        steps: Of the full run.
+        cheap: Seconds that a call may take; it has one picture and one step at least.
+        clock: Seconds.
+    """
+
+    def seconds(pictures: int, count: int) -> float:
+        started = clock()
+        call(pictures, count)
+        return clock() - started
+
+    # The first call of all prepares what later ones find there.
+    seconds(1, 1)
+    smallest = max(seconds(1, 1), 1e-6)
+    pictures = min(max(int(cheap / smallest), 1), most_pictures)
+    timed = min(max(int(cheap / (smallest * pictures)), 1), steps)
+    taken = seconds(pictures, timed) if (pictures, timed) != (1, 1) else smallest
+    if timed < steps:
+        # What is not the steps', such as decoding, is part of the shorter call too.
+        one = seconds(pictures, 1) if timed > 1 else 0.0
+        step = (taken - one) / (timed - 1) if timed > 1 else taken
+        taken += max(step, 0.0) * (steps - timed)
+    return Pace(pictures, timed, taken / pictures)
+
+
+def _priced(name: str, policy: Policy, cost: Cost) -> PricedRun:
+    return PricedRun(name, policy.steps, cost.relative, cost.latency_ms)
+
+
+def _time_share(cost: Cost, full: Cost) -> float:
+    """Of the full run's time: as the target tells, else as the FLOPs do."""
+    if cost.latency_ms is None or not full.latency_ms:
+        return cost.relative
+    return cost.latency_ms / full.latency_ms
+
+
+def total_seconds(forecasts: Sequence[Forecast], shared: float) -> float:
+    """The whole run, of several budgets one after the other."""
+    return shared + sum(each.search_seconds + each.last_round_seconds for each in forecasts)

@@ -1,0 +1,140 @@
+"""Joining a search that somebody else began, on this machine or another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+import autotune
+from autotune.core.errors import InputError, Unavailable
+from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
+from autotune.evaluation.generation import without_bars
+from autotune.search.loop import explore
+from autotune.study.heartbeat import CLOSED, WORKER, out_of_space, this_worker
+from autotune.study.manifest import RUN, Manifest, manifest_of
+from autotune.study.storage import open_storage, shown
+from autotune.study.trials import CONFIG, check_format, difference, digest, retry_once
+from autotune.workflows.log import logged, worker_log
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import SEEDS_APART, Setup, prepare
+from autotune.workflows.tune import evaluator_for, quiet_optuna
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedStudy:
+    """A study and how to join it."""
+
+    study: optuna.Study
+    manifest: Manifest
+
+
+def studies_of(url: str, name: str) -> list[JoinedStudy]:
+    """The studies of the run ``name``, one for each of its budgets, or the one study of that name.
+
+    Raises:
+        InputError: there is none, it cannot be joined from elsewhere, or another version of this package made it.
+    """
+    storage = open_storage(url, retry_once)
+    with quiet_optuna():
+        everything = storage.get_all_studies()
+        names = [each.study_name for each in everything if name in (each.study_name, each.user_attrs.get(RUN))]
+        if not names:
+            known = ", ".join(repr(each.study_name) for each in everything[-5:])
+            raise InputError(
+                f"there is no study {name!r} in {shown(url)}"
+                + (f", the latest are {known}" if known else "")
+                + "; start it with 'postdiff tune --storage URL --study-name NAME', then start workers"
+            )
+        found = [optuna.load_study(study_name=each, storage=storage) for each in names]
+    joined = [JoinedStudy(study, manifest_of(study)) for study in found]
+    for each in joined:
+        check_format(each.study)
+        if each.manifest.alone:
+            raise InputError(f"workers cannot join the study {name!r}: {each.manifest.alone}")
+        if each.manifest.version != autotune.__version__:
+            raise InputError(
+                f"the study {name!r} was made by postdiff {each.manifest.version} and this is"
+                f" {autotune.__version__}; install the same version here"
+            )
+    return joined
+
+
+def work(pipe: Any | None, joined: Sequence[JoinedStudy], run_dir: Path, *, quiet: bool = False) -> int:
+    """Evaluate candidates of the studies, one after the other, until each has what was asked for.
+
+    Args:
+        pipe: The pipeline that the studies tune; None where they tune the default model.
+        joined: What :func:`studies_of` found.
+        run_dir: Gets pictures and ``artifacts/``; a folder that all workers see shows them in one dashboard.
+        quiet: Show no progress.
+
+    Returns:
+        The number of trials in which this worker had a part.
+
+    Raises:
+        InputError: model, prompts or anything else that scores depend on differ from the tuner's; nothing was written.
+        Interrupted: Ctrl-C. The trial in hand is put back into the queue.
+        Unavailable: the disk is full, or the storage has not answered for minutes.
+    """
+    setups = _prepared(pipe, joined)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with (
+            quiet_optuna(),
+            without_bars(setups[0].pipe),
+            logged(run_dir / worker_log()),
+            deferred(),
+            Progress(quiet=quiet) as progress,
+        ):
+            evaluator = None
+            for setup, each in zip(setups, joined, strict=True):
+                _await_opening(each.study, progress)
+                evaluator = evaluator or evaluator_for(setup, setup.tuning, "tuning", run_dir, progress)
+                trials = each.manifest.trials
+                explore(setup, each.study, evaluator, run_dir, trials, float("inf"), _own_seed(setup), progress)
+        return sum(_mine(each.study) for each in joined)
+    except KeyboardInterrupt:
+        raise Interrupted(run_dir) from None
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        raise Unavailable(f"{run_dir} cannot be written to ({error.strerror}); make room and start again") from error
+
+
+def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup]:
+    """What the tuner prepared, if it can be prepared here."""
+    setups = prepare(pipe, [each.manifest.budget for each in joined], **joined[0].manifest.prepared_from())
+    for setup, each in zip(setups, joined, strict=True):
+        tuned, here = each.study.user_attrs.get(CONFIG, {}), setup.configuration.document()
+        if tuned != here:
+            raise InputError(
+                f"this worker cannot join the study {each.study.study_name!r}: {difference(tuned, here)};"
+                " give it the model, device and files that the study was made with"
+            )
+    return setups
+
+
+def _await_opening(study: optuna.Study, progress: Progress) -> None:
+    """The tuner opens a study when its known recipes are queued; with several budgets, one after the other."""
+    told = False
+    while CLOSED not in study.user_attrs:
+        if not told:
+            progress.stage(f"waiting for the tuner to begin with {study.study_name}")
+            told = True
+        checkpoint()
+        pause(_POLL_SECONDS)
+
+
+def _own_seed(setup: Setup) -> int:
+    """Another one for every worker: at the same moment they would otherwise propose the same."""
+    return int(digest([setup.configuration.seed, this_worker()]), 16) % SEEDS_APART
+
+
+def _mine(study: optuna.Study) -> int:
+    return sum(trial.user_attrs.get(WORKER) == this_worker() for trial in study.get_trials(deepcopy=False))

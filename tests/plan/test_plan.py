@@ -1,0 +1,150 @@
+"""Plans: what is forced, what falls away, what is kept and for how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.core.errors import PolicyError
+from autotune.plan import Action, Plan, compile_plan, latent_size
+from autotune.plan.structure import Structure, StructureBuilder
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from tests.policy.test_policy import policies
+
+
+def small_unet() -> Structure:
+    """conv_in -> down -> mid -> up (reads the skip from conv_in) -> conv_out."""
+    b = StructureBuilder()
+    conv_in = b.unit("conv_in", "convolution", ())
+    down = b.unit("down_blocks.0.resnets.0", "resnet", (conv_in,))
+    b.block("down_blocks.0", [down], [down])
+    mid = b.unit("mid_block.resnets.0", "resnet", (down,))
+    b.block("mid_block", [mid])
+    deep = b.unit("up_blocks.0.resnets.0", "resnet", (mid, down))
+    b.block("up_blocks.0", [deep])
+    shallow = b.unit("up_blocks.1.resnets.0", "resnet", (deep, conv_in))
+    b.block("up_blocks.1", [shallow])
+    b.unit("conv_out", "convolution", (shallow,))
+    return b.build(size_multiple=2)
+
+
+STRUCTURE = small_unet()
+NAMES = [unit.name for unit in STRUCTURE.units]
+
+
+def computed(plan: Plan, step: int) -> set[str]:
+    return {NAMES[i] for i, a in enumerate(plan.steps[step].actions) if a is Action.COMPUTE}
+
+
+def test_reusing_a_block_makes_what_feeds_only_it_fall_away() -> None:
+    policy = Policy(steps=2, cache=(CacheRule(units=("up_blocks.0",), compute_steps=(0,)),))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert computed(plan, 0) == set(NAMES)
+    assert computed(plan, 1) == {"conv_in", "up_blocks.1.resnets.0", "conv_out"}
+    assert plan.steps[1].actions[NAMES.index("mid_block.resnets.0")] is Action.NOT_NEEDED
+
+
+def test_a_unit_with_another_reader_is_still_computed() -> None:
+    policy = Policy(steps=2, cache=(CacheRule(units=("mid_block",), compute_steps=(0,)),))
+    assert "down_blocks.0.resnets.0" in computed(compile_plan(policy, STRUCTURE, 8, 8), 1)
+
+
+def test_everything_computes_after_a_change_of_resolution() -> None:
+    policy = Policy(
+        steps=4,
+        resolution=(ResolutionStage(scale=0.5, until_step=2),),
+        cache=(CacheRule(units=("up_blocks.0",), compute_steps=(0,)),),
+    )
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert [len(computed(plan, i)) for i in range(4)] == [6, 3, 6, 3]
+    assert [(s.height, s.width, s.handoff) for s in plan.steps] == [
+        (4, 4, None),
+        (4, 4, "renoise"),
+        (8, 8, None),
+        (8, 8, None),
+    ]
+
+
+def test_everything_computes_where_guidance_starts_but_not_where_it_stops() -> None:
+    rule = CacheRule(units=("up_blocks.0",), compute_steps=(0,))
+    policy = Policy(steps=4, guidance=Guidance(start_step=1, stop_step=2), cache=(rule,))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert [s.branches for s in plan.steps] == [1, 2, 1, 1]
+    assert [len(computed(plan, i)) for i in range(4)] == [6, 6, 3, 3]
+
+
+def test_an_unguided_call_has_one_branch_throughout() -> None:
+    plan = compile_plan(Policy(steps=3, guidance=Guidance(stop_step=2)), STRUCTURE, 8, 8, guided=False)
+    assert [s.branches for s in plan.steps] == [1, 1, 1]
+
+
+def test_outputs_are_kept_from_their_last_computation_to_their_last_reading() -> None:
+    policy = Policy(steps=6, cache=(CacheRule(units=("up_blocks.0",), compute_steps=(0, 3, 5)),))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    unit = NAMES.index("up_blocks.0.resnets.0")
+    assert [unit in s.keep for s in plan.steps] == [True, False, False, True, False, False]
+    assert [sorted(s.drop) for s in plan.steps] == [[], [], [(unit, 0)], [], [(unit, 3)], []]
+
+
+@pytest.mark.parametrize(
+    ("order", "weights"),
+    [
+        (1, {1: {0: 1.0}, 3: {0: -0.5, 2: 1.5}, 5: {2: -0.5, 4: 1.5}, 6: {2: -1.0, 4: 2.0}}),
+        (2, {1: {0: 1.0}, 3: {0: -0.5, 2: 1.5}, 5: {0: 0.375, 2: -1.25, 4: 1.875}, 6: {0: 1.0, 2: -3.0, 4: 3.0}}),
+    ],
+)
+def test_forecasts_extrapolate_what_was_computed(order: int, weights: dict[int, dict[int, float]]) -> None:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", order=order, compute_steps=(0, 2, 4))
+    plan = compile_plan(Policy(steps=7, cache=(rule,)), STRUCTURE, 8, 8)
+    unit = NAMES.index("up_blocks.0.resnets.0")
+    for step, expected in weights.items():
+        assert dict(plan.steps[step].sources[unit]) == pytest.approx(expected)
+        assert plan.steps[step].actions[unit] is (Action.REUSE if len(expected) == 1 else Action.FORECAST)
+
+
+def test_forecasts_begin_anew_at_another_resolution() -> None:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", order=1, compute_steps=(0, 1))
+    policy = Policy(steps=4, resolution=(ResolutionStage(scale=0.5, until_step=2),), cache=(rule,))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert plan.steps[3].sources == {NAMES.index("up_blocks.0.resnets.0"): ((2, 1.0),)}
+
+
+def test_unknown_units_are_refused_with_the_nearest() -> None:
+    policy = Policy(steps=2, cache=(CacheRule(units=("up_block.0",), compute_steps=(0,)),))
+    with pytest.raises(PolicyError, match=r"no unit 'up_block\.0'; did you mean 'up_blocks\.0'"):
+        compile_plan(policy, STRUCTURE, 8, 8)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(0.5, 8), (0.75, 12), (0.25, 4), (1 / 3 * 0.75, 4)])
+def test_scales_give_whole_latents(scale: float, size: int) -> None:
+    assert latent_size(16, scale, 4) == size
+
+
+@pytest.mark.parametrize("scale", [0.6, 0.1, 0.3, 0.01])
+def test_scales_the_denoiser_cannot_take_are_refused_with_those_it_can(scale: float) -> None:
+    with pytest.raises(PolicyError, match=r"use one of 0\.25, 0\.5, 0\.75"):
+        latent_size(16, scale, 4)
+
+
+@given(policy=policies(), guided=st.booleans())
+def test_every_plan_is_executable(policy: Policy, guided: bool) -> None:
+    """What a step reads exists: computed in it, or kept since, from the same size and enough branches."""
+    plan = compile_plan(policy, STRUCTURE, 16, 16, guided=guided)
+    kept: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for step in plan.steps:
+        for index, action in enumerate(step.actions):
+            if action is Action.COMPUTE:
+                for source in STRUCTURE.units[index].reads:
+                    assert step.actions[source] is not Action.NOT_NEEDED
+                if index in step.keep:
+                    kept[index, step.index] = (step.height, step.width, step.branches)
+            if action in (Action.REUSE, Action.FORECAST):
+                assert sum(weight for _, weight in step.sources[index]) == pytest.approx(1)
+                for source, _ in step.sources[index]:
+                    height, width, branches = kept[index, source]
+                    assert (height, width) == (step.height, step.width)
+                    assert branches >= step.branches
+        for output in step.drop:
+            del kept[output]
+    assert not kept, "something is kept that nobody reads"

@@ -1,0 +1,308 @@
+"""Everything the README prints is executed: blocks and commands by the tests that ``EXECUTED`` names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+import torch
+import typer.main
+from PIL import Image, ImageChops
+
+import autotune
+from autotune.cli import run
+from autotune.cli.app import app
+from autotune.cli.models import ModelSource
+from autotune.core.interrupts import Interrupted
+from autotune.cost import Pricer
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.workflows.tune import TuneResult
+from tests.support.fake_hub import running, with_hub
+from tests.support.fake_search import pipe, whole
+from tests.support.profiles import synthetic_profile
+from tests.support.readme import BLOCKS, ROOT, TEXT, block, command, commands
+
+__all__ = ["pipe", "whole"]
+
+SOURCE = Path(autotune.__file__).parents[1]
+RUN = Path("runs/emoji-unet-40pct")
+PACKAGING, HERE = "tests/project/test_packaging.py", "tests/project/test_readme.py"
+# How each block is executed, by its title (its file's name, or its first line).
+EXECUTED = {
+    "pip install . && postdiff-tune --budget 40%": (PACKAGING, "test_from_nothing_to_pictures_by"),
+    command("postdiff generate")[0]: (PACKAGING, "test_from_nothing_to_pictures_by"),
+    "deploy.py": (HERE, "test_short_snippets_run_as_printed"),
+    "policy.py": (HERE, "test_short_snippets_run_as_printed"),
+    "share.py": (HERE, "test_a_policy_is_shared"),
+    "serve.py": (HERE, "test_the_service_serves"),
+    "uvicorn serve:app --port 8000": (HERE, "test_the_service_serves"),
+    "look.py": ("tests/study/test_plain_optuna.py", "test_plain_optuna_opens"),
+    "postdiff-tune --budget 40% --model": (HERE, "test_a_model_of_ones_own"),
+    "postdiff-tune --study": ("tests/studies/test_study_files.py", "test_of_other_models"),
+    "postdiff report": (HERE, "test_a_report_is_watched"),
+    'pip install ".[postgresql]"': (HERE, "test_workers_join"),
+    "postdiff profile": (HERE, "test_a_budget_in_time"),
+    "step": (HERE, "test_the_plan_is_drawn_as_printed"),
+    "                            units": (HERE, "test_the_price_is_as_printed"),
+    'pip install ".[test]" && python -m pytest -n auto': (".ci/run", "README.md holds no test command"),
+}
+
+
+def test_every_block_is_executed_by_a_test() -> None:
+    for each in BLOCKS:
+        # The longest beginning: commands may begin alike.
+        beginnings = sorted((title for title in EXECUTED if each.title.startswith(title)), key=len)
+        assert beginnings, f"say in EXECUTED how this block of the README is executed: {each.title}"
+        file, name = EXECUTED[beginnings[-1]]
+        assert name in (ROOT / file).read_text(), name
+    for title in EXECUTED:
+        assert any(each.title.startswith(title) for each in BLOCKS), f"no longer in the README: {title}"
+
+
+def test_three_commands_lead_from_a_clone_to_pictures_under_a_policy() -> None:
+    assert [each.split()[0] for each in commands()[:3]] == ["pip", "postdiff-tune", "postdiff"]
+    assert TEXT.index("postdiff generate") < TEXT.index("\n## ")
+
+
+def test_links_lead_somewhere() -> None:
+    places = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert len(places) > 5
+    for place in places:
+        assert (ROOT / place).exists(), place
+
+
+def test_commands_and_options_in_the_text_exist() -> None:
+    group: Any = typer.main.get_command(app)
+
+    def options(command: Any) -> set[str]:
+        return {"--help"}.union(*((*each.opts, *each.secondary_opts) for each in command.params))
+
+    found = [*commands(), *re.findall(r"`((?:postdiff|python -m studies)[^`]*)`", TEXT)]
+    assert len(found) > 15
+    for text in found:
+        program, *words = re.sub(r"[\[\]]", "", text).split()
+        if program == "python" and words[1].startswith("studies"):
+            assert find_spec(words[1]) is not None, text
+        if program == "postdiff-tune":
+            program, words = "postdiff", ["tune", *words]
+        if program != "postdiff" or not words:
+            continue
+        asked = group if words[0].startswith("-") else group.commands[words[0]]
+        assert {word for word in words if word.startswith("--")} <= options(asked), text
+    known = options(group).union(*map(options, group.commands.values()))
+    assert set(re.findall(r"`(--[a-z-]+)", TEXT)) <= known
+
+
+def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
+    save_policy(tmp_path / RUN / "policy.json")
+    names = ("deploy.py", "policy.py")
+    for name in names:
+        assert len(block(name).splitlines()) < 15
+        (tmp_path / name).write_text(block(name), encoding="utf-8")
+    # In one process, whose imports take longer than the snippets; each leaves a picture.
+    script = (
+        "import pathlib, runpy\n"
+        f"for name in {names}:\n"
+        "    runpy.run_path(name)\n"
+        "    pathlib.Path('apple.png').rename(name + '.png')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    for name in names:
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == (64, 64)
+
+
+def test_a_policy_is_shared(tmp_path: Path) -> None:
+    save_policy(tmp_path / RUN / "policy.json")
+    with running() as hub:
+        # The token is where 'hf auth login' would have left one.
+        process = with_hub(hub, tmp_path, f"{block('share.py')}\nprint(policy.id)", token=hub.token)
+    assert process.stdout.strip() == "s8-g6", process.stderr
+    assert set(hub.files) == {"policy.json", "README.md"}
+
+
+def test_the_service_serves(tmp_path: Path) -> None:
+    policy = save_policy(tmp_path / RUN / "policy.json")
+    (tmp_path / "serve.py").write_text(block("serve.py"), encoding="utf-8")
+    words = command("curl")
+    place, body, header = words[1], words[words.index("-d") + 1], words[words.index("-H") + 1]
+    with serving(tmp_path, command("uvicorn")) as port:
+        place = place.replace(":8000/", f":{port}/")
+        answer = post(place, json.loads(body), header)
+        again = post(place, json.loads(body) | {"seed": 1}, header)
+    with autotune.applied(autotune.demo_pipeline(), policy) as pipe:
+        for seed, png in ((0, answer), (1, again)):
+            generator = torch.Generator().manual_seed(seed)
+            (expected,) = pipe("fluent red apple", generator=generator, guidance_scale=2.5).images
+            with Image.open(BytesIO(png)) as picture:
+                assert ImageChops.difference(picture, expected).getbbox() is None
+
+
+def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --budget 40% --model"))) == 130
+    assert asked["budgets"] == ("40%",) and len(asked["prompts"]) == 12
+
+
+def test_a_budget_in_time(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+
+    def measure(pipe: Any, *, batches: Any, **_: Any) -> Any:
+        return synthetic_profile(Pricer(autotune.demo_pipeline()), batches)
+
+    monkeypatch.setattr("autotune.cost.profile.measure.measure_profile", measure)
+    monkeypatch.setattr("autotune.cost.measure_profile", measure, raising=False)
+    assert run(command("postdiff profile")[1:]) == 0
+    assert [times.batch for times in autotune.cost.load_profile("gpu.json").batches] == [1, 4]
+    assert run(tune_options(command("postdiff-tune --model path/or/hub-id"))) == 130
+    assert asked["budgets"] == ("850ms",) and asked["target"].device.name == "a GPU"
+
+
+def test_workers_join(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in re.findall(r"pip install \"?\.\[(\w+)\]", TEXT):
+        assert extra in extras
+    asked = searches(monkeypatch)
+    joined: list[Any] = []
+    monkeypatch.setattr("autotune.cli.worker.run_worker", joined.append)
+    assert run(tune_options(command("postdiff-tune --budget 40% --storage"))) == 130
+    assert (asked["trials"], asked["timeout"]) == (400, 8 * 3600)
+    assert run(command("postdiff worker")[1:]) == 0
+    assert (joined[0].storage, joined[0].study_name) == (asked["storage"], asked["study_name"])
+
+
+def test_a_report_is_watched(
+    whole: TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole.run_dir, tmp_path / RUN)
+    monkeypatch.chdir(tmp_path)
+    assert run(command("postdiff report")[1:]) == 0
+    assert capsys.readouterr().out == f"{RUN / 'report.html'}: 12 candidates, finished\n"
+
+
+def test_the_plan_is_drawn_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (drawn,) = (each.content for each in BLOCKS if each.title.startswith("step "))
+    rule = CacheRule(units=("up_blocks.2.resnets.0",), compute_steps=tuple(range(0, 18, 3)))
+    Policy(steps=18, cache=(rule,)).save(tmp_path / "policy.json")
+    monkeypatch.chdir(tmp_path)
+    assert run(["describe", "policy.json", "--model", "emoji-unet"]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert drawn.rstrip().splitlines() == said[said.index(drawn.splitlines()[0]) :][: len(drawn.splitlines())]
+
+
+def test_the_price_is_as_printed(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But for the milliseconds, which are those of a machine, and the bars, whose room they leave."""
+    (printed,) = (each.content for each in BLOCKS if "a full call" in each.content)
+    rule = CacheRule(units=("up_blocks.1",), compute_steps=(0, 5))
+    stage = ResolutionStage(scale=0.5, until_step=4)
+    Policy(steps=8, resolution=(stage,), cache=(rule,)).save(elsewhere / "policy.json")
+    synthetic_profile(Pricer(autotune.demo_pipeline()), (8,)).save(elsewhere / "gpu.json")
+    assert run(["price", "policy.json", "--target", "gpu.json", "--batch", "8"]) == 0
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    headings, *rows = (line.split() for line in printed.splitlines()[1:] if "──" not in line)
+    first = said.index(headings)
+    for row, line in zip(rows, said[first + 2 :], strict=False):
+        assert (row[:6], row[7:9]) == (line[:6], line[7:9])
+
+
+def save_policy(path: Path) -> Policy:
+    policy = Policy(steps=8, guidance=Guidance(stop_step=6), model=autotune.full_policy(autotune.demo_pipeline()).model)
+    policy.save(path)
+    return policy
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SOURCE), "HF_HUB_OFFLINE": "1"}
+
+
+@contextmanager
+def serving(folder: Path, words: list[str]) -> Iterator[int]:
+    """The port of a server, started as printed but for the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words[words.index("--port") + 1] = str(port)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=folder, env=environment(), stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            with socket.socket() as trying:
+                if trying.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def post(place: str, document: Any, header: str) -> bytes:
+    name, _, value = header.partition(": ")
+    request = Request(place, json.dumps(document).encode(), {name: value})
+    try:
+        with urlopen(request, timeout=120) as answer:
+            assert answer.headers["content-type"] == "image/png"
+            return bytes(answer.read())
+    except URLError as error:
+        raise AssertionError(error) from error
+
+
+def tune_options(words: list[str]) -> list[str]:
+    assert words[0] == "postdiff-tune"
+    return ["tune", *words[1:]]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the README's commands name: a model, prompts and pictures."""
+    model = tmp_path / "path" / "or" / "hub-id"
+    model.mkdir(parents=True)
+    shipped = ModelSource.find("emoji-unet").folder
+    assert shipped is not None
+    for name in ("model_index.json", "postdiff.json"):
+        shutil.copy(shipped / name, model)
+    (tmp_path / "prompts.txt").write_text("\n".join(f"noto thing {number}" for number in range(12)))
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "one.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def searches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What searches are asked for from now on; each is interrupted before it begins."""
+    asked: dict[str, Any] = {}
+
+    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> None:
+        asked.update(options, budgets=budgets)
+        raise Interrupted(options["run_dir"])
+
+    # Not "from autotune.workflows import tune", which is the function.
+    monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", tune_budgets)
+    monkeypatch.setattr(ModelSource, "load", lambda *_, **__: object())
+    return asked

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from autotune.policy import Interval
+from autotune.results.comparison import Pair
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "better", "sentence"),
+    [
+        (-0.3, -0.2, -0.1, "a", "a is better than b: its loss differs by -0.200 (95 % interval -0.300 to -0.100)."),
+        (0.1, 0.2, 0.4, "b", "b is better than a: its loss differs by -0.200 (95 % interval -0.400 to -0.100)."),
+        (
+            -0.3, -0.2, 0.0, None,
+            "a and b cannot be told apart: their losses differ by -0.200 (95 % interval -0.300 to +0.000).",
+        ),
+        (
+            0.0, 0.0, 0.0, None,
+            "a and b cannot be told apart: their losses differ by +0.000 (95 % interval +0.000 to +0.000).",
+        ),
+    ],
+)  # fmt: skip
+def test_one_is_better_only_where_the_whole_interval_says_so(
+    low: float, value: float, high: float, better: str | None, sentence: str
+) -> None:
+    pair = Pair("a", "b", Interval(value=value, low=low, high=high))
+    assert pair.better == better
+    assert pair.sentence == sentence
+    assert pair.to_dict() == {
+        "a": "a", "b": "b", "difference": {"value": value, "low": low, "high": high}, "better": better,
+        "same": False, "sentence": sentence,
+    }  # fmt: skip
+
+
+def test_the_same_policy_is_not_compared_with_itself() -> None:
+    pair = Pair("a", "b", Interval(value=0.0, low=0.0, high=0.0), same=True)
+    assert pair.sentence == "a and b cannot be told apart: they run the same."

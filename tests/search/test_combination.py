@@ -1,0 +1,150 @@
+"""What is tried once the known recipes were: the most promising together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from autotune.cost import Pricer, parse_budget
+from autotune.search.combination import combination
+from autotune.search.proposer import Proposer
+from autotune.search.recipes import recipes_at_budget
+from autotune.search.samplers import sampler_for
+from autotune.search.trial_runner import PLAN
+from autotune.study.candidate import Candidate
+from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE, begin, put_back, recipe_of
+from search_spaces import space_for
+
+STEPS, MOST_STEPS = 20, 60
+GOOD = {"DeepCache, interval 2": 0.1, "guidance in the middle": 0.2, "half the steps at half size": 0.4}
+
+
+@pytest.fixture(scope="module")
+def proposer(pipe: Any) -> Proposer:
+    pricer = Pricer(pipe, full_steps=STEPS)
+    limits = parse_budget("40%").limits(pricer.full_cost())
+    return Proposer(space_for(pipe, steps=STEPS), pricer.price, limits, MOST_STEPS)
+
+
+def add(study: optuna.Study, proposer: Proposer, candidate: Candidate, loss: float, *, pruned: bool = False) -> None:
+    knobs: dict[str, BaseDistribution] = {
+        knob.name: IntDistribution(knob.low, knob.high) for knob in proposer.space.knobs
+    }
+    proposal = proposer.propose(candidate.values)
+    assert proposal is not None
+    described = {DESCRIPTION: {PLAN: proposer.plan(proposal.policy), POLICY: proposal.policy.to_dict()}}
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+            params=dict(candidate.values),
+            distributions=knobs,
+            value=loss,
+            user_attrs={**candidate.user_attrs, **described},
+        )
+    )
+
+
+def study_of(proposer: Proposer, losses: Mapping[str, float], *, pruned: bool = False) -> optuna.Study:
+    """Recipes that scored ``losses``, all others 0.9; fewer steps 0.5."""
+    study = optuna.create_study()
+    for recipe in recipes_at_budget(proposer):
+        loss = {"fewer steps": 0.5, **losses}.get(recipe.name, 0.9)
+        candidate = Candidate(recipe.proposal.values, {RECIPE: recipe.name})
+        add(study, proposer, candidate, loss, pruned=pruned and recipe.name != "fewer steps")
+    return study
+
+
+def test_the_best_recipes_that_change_different_things_go_together(proposer: Proposer) -> None:
+    candidate = combination(study_of(proposer, GOOD), proposer)
+    assert candidate is not None
+    assert set(candidate.user_attrs[COMBINES]) == set(GOOD)
+    proposal = proposer.propose(candidate.values)
+    assert proposal is not None
+    policy = proposal.policy
+    assert policy.cache and policy.resolution and policy.guidance is not None and policy.guidance.start_step
+    assert proposer.allows(policy)
+
+
+def test_a_third_recipe_that_is_worse_than_fewer_steps_is_left_out(proposer: Proposer) -> None:
+    candidate = combination(study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), proposer)
+    assert candidate is not None
+    assert set(candidate.user_attrs[COMBINES]) == {"DeepCache, interval 2", "guidance in the middle"}
+
+
+def test_recipes_that_change_the_same_thing_do_not_go_together(proposer: Proposer) -> None:
+    candidate = combination(study_of(proposer, {"DeepCache, interval 2": 0.1, "DeepCache, interval 3": 0.0}), proposer)
+    assert candidate is not None
+    assert sum(name.startswith("DeepCache") for name in candidate.user_attrs[COMBINES]) == 1
+
+
+def test_recipes_given_up_count_with_the_pictures_they_made(proposer: Proposer) -> None:
+    whole = combination(study_of(proposer, GOOD), proposer)
+    assert whole is not None and combination(study_of(proposer, GOOD, pruned=True), proposer) == whole
+
+
+def test_the_next_one_is_another_plan_and_then_there_are_no_more(proposer: Proposer) -> None:
+    study = study_of(proposer, GOOD)
+    plans = set()
+    for loss in (0.3, 0.1):
+        candidate = combination(study, proposer)
+        assert candidate is not None
+        proposal = proposer.propose(candidate.values)
+        assert proposal is not None
+        plans.add(proposer.plan(proposal.policy))
+        add(study, proposer, candidate, loss)
+    assert len(plans) == 2
+    assert combination(study, proposer) is None
+
+
+def test_nothing_goes_together_before_recipes_were_evaluated(proposer: Proposer) -> None:
+    study = optuna.create_study()
+    assert combination(study, proposer) is None
+    study.enqueue_trial(dict(proposer.space.recipes[0].values), user_attrs={RECIPE: "fewer steps"})
+    assert combination(study, proposer) is None
+
+
+def test_combinations_stay_within_narrowed_ranges(proposer: Proposer) -> None:
+    space = proposer.space.within({"guidance_stop": (4, 9)})
+    narrow = proposer.restricted(proposer.limits, space=space)
+    # Fewer steps, which all others are built upon, have guidance to the end.
+    study, wide = study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), {"DeepCache, interval 2"}
+    candidate = combination(study, narrow)
+    assert candidate is not None and 4 <= candidate.values["guidance_stop"] <= 9
+    candidate = combination(study, proposer)
+    assert candidate is not None and wide < set(candidate.user_attrs[COMBINES])
+
+
+def test_a_combination_that_was_cut_off_is_still_one_when_it_is_tried_again(proposer: Proposer) -> None:
+    study = study_of(proposer, GOOD)
+    candidate = combination(study, proposer)
+    assert candidate is not None
+    trial = begin(study, candidate)
+    put_back(study, trial.number)
+    (queued,) = study.get_trials(states=(TrialState.WAITING,))
+    assert queued.user_attrs[COMBINES] == candidate.user_attrs[COMBINES]
+    assert FAILURE not in queued.user_attrs
+
+
+def test_a_report_names_all_that_go_together() -> None:
+    assert recipe_of({COMBINES: ["DeepCache, interval 2", "T-GATE"]}) == "DeepCache, interval 2 + T-GATE"
+    assert recipe_of({RECIPE: "T-GATE"}) == "T-GATE"
+    assert recipe_of({}) is None
+
+
+def test_tpe_resembles_the_best_quarter() -> None:
+    """With Optuna's tenth the best two would decide alone; here the next three outvote them."""
+    ends: dict[str, BaseDistribution] = {"interval": IntDistribution(0, 100)}
+    drawn = []
+    for seed in range(20):
+        study = optuna.create_study(sampler=sampler_for("tpe", seed, 20))
+        for number in range(20):
+            value = 90 if number < 2 else 10 if number < 5 else 50
+            study.add_trial(create_trial(params={"interval": value}, distributions=dict(ends), value=float(number)))
+        drawn.append(study.ask(ends).params["interval"])
+    assert statistics.median(drawn) < 30

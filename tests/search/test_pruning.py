@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from autotune.quality import Baseline, Evaluation, Objective, Reference
+from autotune.search.pruning import LEAST, PairedPruner, pruner
+
+PICTURES, DIMENSIONS = 128, 4
+
+
+def evaluation(degradation: float, pictures: int = PICTURES) -> Evaluation:
+    """Pictures that drift from the reference, and from their prompts, by ``degradation``."""
+    noise = torch.randn(PICTURES, DIMENSIONS, generator=torch.Generator().manual_seed(0))
+    features = (noise + degradation)[:pictures]
+    return Evaluation(features, (0.8 + 0.02 * noise[:, 0] - 0.1 * degradation)[:pictures])
+
+
+def objective() -> Objective:
+    reference = Reference.of(torch.randn(500, DIMENSIONS, generator=torch.Generator().manual_seed(1)))
+    chance = torch.full((PICTURES,), 0.1)
+    prompts = tuple(str(number) for number in range(PICTURES))
+    return Objective(reference, Baseline(evaluation(0), evaluation(3).features, chance, prompts), distance="frechet")
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study(pruner=pruner())
+
+
+def test_nobody_gives_up_on_few_pictures(study: optuna.Study) -> None:
+    assert not PairedPruner(objective()).should_prune(study.ask(), evaluation(3, LEAST - 1), evaluation(0))
+
+
+def test_what_is_behind_the_best_beyond_doubt_is_given_up(study: optuna.Study) -> None:
+    paired = PairedPruner(objective())
+    assert paired.should_prune(study.ask(), evaluation(1, LEAST), evaluation(0))
+    # The first of its rung is within the better half, and no worse than the best.
+    assert not PairedPruner(objective()).should_prune(
+        optuna.create_study(pruner=pruner()).ask(), evaluation(0, LEAST), evaluation(0.3)
+    )
+
+
+def test_only_the_better_half_goes_on(study: optuna.Study) -> None:
+    paired, gone_on = PairedPruner(objective()), []
+    for degradation in (0.2, 0.4, 0.1, 0.3, 0.5, 0.05):
+        trial = study.ask()
+        should_prune = paired.should_prune(trial, evaluation(degradation, LEAST), None)
+        study.tell(
+            trial,
+            None if should_prune else degradation,
+            state=TrialState.PRUNED if should_prune else TrialState.COMPLETE,
+        )
+        gone_on += [] if should_prune else [degradation]
+    assert gone_on == [0.2, 0.1, 0.05]
+
+
+def test_the_head_of_an_objective_scores_its_pictures_in_the_unit_of_all() -> None:
+    whole = objective()
+    assert whole.head(PICTURES).score(evaluation(0.3)) == whole.score(evaluation(0.3))
+    assert whole.head(40).score(evaluation(0, 40)).loss == 0
+    near = whole.head(64).score(evaluation(0.3, 64)).loss
+    assert near == pytest.approx(whole.score(evaluation(0.3)).loss, rel=0.3)
+    with pytest.raises(ValueError, match="no first 129"):
+        whole.head(PICTURES + 1)

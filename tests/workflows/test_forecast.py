@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.search.pruning import usual_share
+from autotune.workflows.forecast import Pace, forecast, pace_of, shared_seconds, total_seconds
+from autotune.workflows.setup import prepare
+from tests.support.fake_search import FakePictures, search_arguments
+
+
+class Machine:
+    """A clock that calls move on: so many seconds each, besides those of every step and picture."""
+
+    def __init__(self, call: float, step: float, first: float = 0.0) -> None:
+        self.now = 0.0
+        self.calls: list[tuple[int, int]] = []
+        self._call, self._step, self._first = call, step, first
+
+    def __call__(self, pictures: int, steps: int) -> None:
+        self.now += self._first * (not self.calls) + pictures * (self._call + steps * self._step)
+        self.calls.append((pictures, steps))
+
+    def pace(self, most: int, steps: int) -> Pace:
+        return pace_of(self, most, steps, cheap=10, clock=lambda: self.now)
+
+
+def test_what_is_cheap_is_measured_whole_and_without_what_only_the_first_call_takes() -> None:
+    machine = Machine(call=0.005, step=0.01, first=5)
+    pace = machine.pace(16, 20)
+    assert machine.calls[-1] == (16, 20)
+    assert (pace.pictures, pace.steps) == (16, 20)
+    assert pace.seconds == pytest.approx(0.205)
+
+
+@pytest.mark.parametrize("step", [0.1, 1.0, 20.0])
+def test_what_is_dear_is_extrapolated_from_little(step: float) -> None:
+    machine = Machine(call=2 * step, step=step)
+    pace = machine.pace(16, 50)
+    assert pace.steps < 50 and pace.seconds == pytest.approx(52 * step, rel=0.05 if pace.steps > 1 else 2)
+    # Two calls that may take ten seconds each, and two of a single step and picture.
+    assert machine.now <= 20 + 2 * 3 * step + 1e-6
+
+
+def test_half_of_those_left_end_at_every_comparison() -> None:
+    assert usual_share(16) == usual_share(32) == 1
+    assert usual_share(64) == (32 / 2 + 64 / 2) / 64
+    assert usual_share(256) == (32 / 2 + 64 / 4 + 128 / 8 + 256 / 8) / 256
+
+
+def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path) -> None:
+    given = search_arguments(tmp_path)
+    kept = ("prompts", "held_out", "scorer", "steps", "held_out_images")
+    small, large = prepare(
+        pipe, ["40%", "80%"], images=64, batch_size=4, seed=0, **{name: given[name] for name in kept}
+    )
+    images, pace = len(small.tuning.prompts), Pace(4, 10, 0.5)
+
+    found = forecast(small, pace, trials=1000, timeout=3600)
+    assert found.budget == "40%" and [run.name for run in found.runs[:2]] == ["full run", "fewer steps"]
+    assert [(run.steps, run.relative) for run in found.runs[:2]] == [(10, 1.0), (4, 0.4)]
+    assert all(run.relative <= 0.4 and run.latency_ms is None for run in found.runs[1:])
+    assert found.candidate_seconds == pytest.approx(0.4 * 0.5 * images)
+    assert found.usual_seconds == pytest.approx(found.candidate_seconds * usual_share(images))
+    # The one that begins last may end after the time.
+    assert 0 <= found.search_seconds - 3600 < found.usual_seconds
+    assert found.fitting * found.usual_seconds == pytest.approx(found.search_seconds)
+
+    assert forecast(small, pace, trials=20, timeout=1e6).fitting == 20
+    hurried = forecast(small, pace, trials=1000, timeout=1)
+    assert hurried.fitting == 1 and hurried.search_seconds == pytest.approx(len(small.recipes) * hurried.usual_seconds)
+    dearer = forecast(large, pace, trials=1000, timeout=3600)
+    assert dearer.candidate_seconds == pytest.approx(2 * found.candidate_seconds)
+    assert dearer.last_round_seconds > found.last_round_seconds
+
+    # The full run's own pictures are the reference here, beside those of tuning and held-out prompts.
+    shared = shared_seconds(small, pace)
+    assert shared == pytest.approx(0.5 * (2 * images + len(small.held_out.prompts)))
+    assert total_seconds([found, dearer], shared) == pytest.approx(
+        shared + sum(each.search_seconds + each.last_round_seconds for each in (found, dearer))
+    )
+    assert not pictures.made and not any(tmp_path.iterdir())
