@@ -27,6 +27,7 @@ from autotune.cli.arguments import (
 from autotune.cli.models import ModelSource
 from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
 from autotune.core.errors import InputError
+from autotune.core.extras import require_tuner
 from autotune.core.naming import CompileMode, budget_labels, default_comparison_name, default_study_name
 
 # From where every step hurts to where hardly any is missed.
@@ -169,6 +170,7 @@ def tune(
     quiet: Quiet = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
+    require_tuner("tune")
     from autotune.cli.study_file import given_over_file, knobs_of
     from autotune.cost import load_profile, parse_budget, parse_bytes
     from autotune.quality import load_prompts
@@ -320,6 +322,7 @@ def compare(
     quiet: Quiet = False,
 ) -> int:
     """Evaluate policies and the full run side by side; the same command resumes an interrupted run."""
+    require_tuner("compare")
     from autotune.quality import load_prompts
 
     checks.weights(objective, weight_fd, weight_clip)
@@ -411,6 +414,7 @@ def profile(
     quiet: Quiet = False,
 ) -> int:
     """Measure how long a model's parts take on this machine, for budgets in time (--target) here or elsewhere."""
+    require_tuner("profile")
     from autotune.cli.profile import ProfileOptions, run_profile
 
     checked = ProfileOptions(
@@ -505,6 +509,7 @@ def report(
     ] = False,
 ) -> None:
     """Write report.html, one page with everything about a run, finished or not; no model is loaded."""
+    require_tuner("report")
     from autotune.cli.report import run_report
 
     page = None if out is None else checks.file_to_write(out)
@@ -521,6 +526,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Open the Optuna dashboard on a run's study and pictures."""
+    require_tuner("dashboard")
     from autotune.cli.dashboard import serve
 
     serve(run_dir, checks.storage(storage), host, port)
@@ -551,6 +557,7 @@ def worker(
     quiet: Quiet = False,
 ) -> int:
     """Join a search that 'postdiff tune' began, on any number of machines, until it needs no more workers."""
+    require_tuner("worker")
     from autotune.cli.worker import WorkerOptions, run_worker
 
     checked = WorkerOptions(

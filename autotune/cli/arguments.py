@@ -53,8 +53,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors only.")]
 Study = Annotated[
     Path | None,
     typer.Option(
+        metavar="NAME|FILE",
         help="TOML file of these options without their dashes (guidance-scale = 5.0) and of a table [knobs] as for"
-        " --space. Paths in it are relative to it; options given here win.",
+        " --space, or the name of one that 'postdiff models' lists. Paths in it are relative to it; options given here"
+        " win.",
         show_default="none",
         is_eager=True,
         callback=_take_defaults,

@@ -9,7 +9,8 @@ A key is an option's long name without its dashes in front; a table ``knobs`` is
     [knobs]
     interval = [1, 4]
 
-Paths are relative to the file. What the command line says wins over it.
+Paths are relative to the file. What the command line says wins over it. Files that come with the package go by their
+names; see :mod:`autotune.cli.packaged_studies`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from autotune.cli.packaged_studies import find_study
 from autotune.core.errors import InputError, did_you_mean, reason_of
 from autotune.quality.prompts import GENERAL
 from search_spaces.files import KNOBS, ranges_in
@@ -35,13 +37,14 @@ _MAY_BE_FOLDERS = {"model", "scorer", "features"}
 
 
 def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
-    """Let a study file say what the command line does not; the callback of an eager option.
+    """Let a study file say what the command line does not; the callback of an eager option, which gets the file.
 
     Raises:
-        InputError: the file cannot be read, or one of its keys or values is no option's.
+        InputError: there is no such study, the file cannot be read, or one of its keys or values is no option's.
     """
     if path is None:
         return None
+    path = find_study(path)
     options = {name: parameter for parameter in context.command.params if (name := _long_name(parameter)) is not None}
     document = _read(path)
     ranges = document.pop(KNOBS, None)

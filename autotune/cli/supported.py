@@ -1,8 +1,9 @@
-"""``postdiff models``: which pipelines and schedulers policies support, and which models are shipped."""
+"""``postdiff models``: which pipelines and schedulers policies support, which models and study files are shipped."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autotune.cli.packaged_studies import StudyFile, study_files
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 
 if TYPE_CHECKING:
@@ -95,11 +97,13 @@ def shipped_models() -> list[ShippedModel]:
 def print_supported(*, as_json: bool, file: TextIO | None = None) -> None:
     """Print what is supported on ``file``, by default stdout, as tables or as a JSON document."""
     pipelines, schedulers, models = supported_pipelines(), supported_schedulers(), shipped_models()
+    studies = study_files()
     if as_json:
         document = {
             "pipelines": [asdict(pipeline) for pipeline in pipelines],
             "schedulers": [asdict(scheduler) for scheduler in schedulers],
             "models": [asdict(model) for model in models],
+            "studies": [asdict(study) for study in studies],
         }
         print(json.dumps(document), file=file)
         return
@@ -120,6 +124,15 @@ def print_supported(*, as_json: bool, file: TextIO | None = None) -> None:
         figures = str(model.full_steps), f"{model.guidance_scale:g}"
         table.add_row(model.name, model.pipeline, model.denoiser, model.scheduler, *figures)
     console.print(table)
+    console.print(_studies(studies))
+
+
+def _studies(studies: Sequence[StudyFile]) -> Table:
+    table = _table("Study files", "study", "model")
+    table.caption = "postdiff-tune --study STUDY reads what suits the model; options given in the shell win."
+    for study in studies:
+        table.add_row(study.name, study.model)
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -29,10 +29,17 @@ def reason_of(error: BaseException, longest: int = 160) -> str:
     return reason if len(reason) <= longest else f"{reason[: longest - 3]}..."
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A trailing hint such as ``; did you mean 'steps'?``, or the list of choices when none is close."""
+def did_you_mean(word: str, choices: Iterable[str], most: int = 1) -> str:
+    """A trailing hint such as ``; did you mean 'steps'?``, or the list of choices when none is close.
+
+    Args:
+        word: What was given.
+        choices: What could have been.
+        most: How many of those that are close to name, the closest first.
+    """
     names = sorted(set(choices))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = [repr(name) for name in difflib.get_close_matches(word, names, n=most, cutoff=0.5)]
     if close:
-        return f"; did you mean {close[0]!r}?"
+        *others, last = close
+        return f"; did you mean {', '.join(others)} or {last}?" if others else f"; did you mean {last}?"
     return f"; valid: {', '.join(names)}" if names else ""

@@ -9,6 +9,7 @@ import diffusers
 import pytest
 
 from autotune.cli import run
+from autotune.cli.packaged_studies import study_files
 from autotune.cli.supported import SupportedPipeline, shipped_models, supported_pipelines, supported_schedulers
 from autotune.models.shipped import DEMO_NAMES
 from autotune.pipelines.families import supported
@@ -51,5 +52,7 @@ def test_tables_and_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> Non
     names = [entry["pipeline"] for entry in document["pipelines"]]
     names += [entry["scheduler"] for entry in document["schedulers"]]
     names += list(DEMO_NAMES)
+    assert [study["name"] for study in document["studies"]] == [study.name for study in study_files()] != []
+    names += [study["name"] for study in document["studies"]]
     assert all(name in text for name in names)
     assert max(map(len, text.splitlines())) <= 120

@@ -10,6 +10,9 @@ import pytest
 
 from autotune.cli import run, tune_main
 from autotune.cli.options import TuneOptions
+from autotune.cli.packaged_studies import study_files
+
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture
@@ -131,3 +134,43 @@ def test_what_cannot_be_used_is_named(
 def test_a_file_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "--study", "missing.toml"]) == 2
     assert "missing.toml" in capsys.readouterr().err
+
+
+def test_a_name_is_a_file_of_the_package_wherever_one_is(
+    asked: list[TuneOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [study.name for study in study_files()]
+    assert {"sdxl-1024", "emoji-unet"} <= {*names}
+    for name in names:
+        assert run(["tune", "--study", name, "--budget", "30%"]) == 0
+        assert run(["tune", "--study", str(STUDIES / f"{name}.toml"), "--budget", "30%"]) == 0
+        by_name, by_path = asked[-2:]
+        assert by_name == by_path and by_name.study_name == f"{name}-30pct"
+
+
+def test_what_exists_as_a_file_is_a_file(
+    asked: list[TuneOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji-unet").write_text("images = 77")
+    assert run(["tune", "--study", "emoji-unet"]) == 0
+    assert asked[0].images == 77
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        ("sdx1-1024", "did you mean 'sdxl-1024', 'sd3-1024' or 'sd15-512'?"),
+        ("flux", "did you mean 'flux-dev-1024'?"),
+        ("nothing-like-it", "valid: emoji-dit, emoji-unet,"),
+        ("elsewhere/sdxl-1024.toml", "or --study sdxl-1024, which comes with the package"),
+        ("elsewhere/mine.toml", "is no file; give a TOML file"),
+        (".", "is no file; give a TOML file"),
+    ],
+)
+def test_a_study_that_is_not_there(study: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "--study", study]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(f"postdiff: --study {study}: ") and words in sentence
+    assert ("'postdiff models'" in sentence) == ("/" not in study and study != ".")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autotune.search.pruning import usual_share
-from autotune.workflows.forecast import Pace, forecast, pace_of, shared_seconds, total_seconds
+from autotune.workflows.forecast import Forecast, Pace, forecast, pace_of, shared_seconds, total_seconds
 from autotune.workflows.setup import prepare
 from tests.support.fake_search import FakePictures, search_arguments
 
@@ -78,7 +78,12 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
     # The full run's own pictures are the reference here, beside those of tuning and held-out prompts.
     shared = shared_seconds(small, pace)
     assert shared == pytest.approx(0.5 * (2 * images + len(small.held_out.prompts)))
-    assert total_seconds([found, dearer], shared) == pytest.approx(
-        shared + sum(each.search_seconds + each.last_round_seconds for each in (found, dearer))
-    )
     assert not pictures.made and not any(tmp_path.iterdir())
+
+
+def test_a_run_takes_what_its_budgets_take_one_after_the_other_and_what_they_share_once() -> None:
+    def searched_for(seconds: float, last_round: float) -> Forecast:
+        return Forecast("40%", (), 48, 48, 1.0, 1.0, search_seconds=seconds, last_round_seconds=last_round)
+
+    assert total_seconds([searched_for(100, 20)], 3) == 123
+    assert total_seconds([searched_for(100, 20), searched_for(1000, 400)], 3) == 1523
