@@ -17,6 +17,7 @@ from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing, session_of
 from autotune.runtime.models import native_size, recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
+from autotune.runtime.rehearsal import check_runs
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class PictureMaker:
         Raises:
             InputError: it does not.
         """
-        with applied(self.pipe, policy):
-            self.pipe.scheduler.set_timesteps(policy.steps)
+        check_runs(self.pipe, policy, self.height, self.width)
 
     def pictures(
         self,

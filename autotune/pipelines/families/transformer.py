@@ -63,11 +63,17 @@ class DiT(Family):
     pipelines = ("DiTPipeline",)
     denoisers = ("DiTTransformer2DModel",)
     notes = "class-conditional, square pictures"
+    conditioning = "class"
+    output_types = frozenset({"pil", "np", "pt"})
+    pixel_multiple = 1
     conditional_first = True
     latent_rows = 2
 
     # ImageNet's classes; the pipeline itself counts on them.
     _null_class = 1000
+
+    def classes(self, pipe: Any) -> int:
+        return self._null_class
 
     def pixels_per_latent(self, pipe: Any) -> int:
         scale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
@@ -93,11 +99,16 @@ class StableDiffusion3(Family):
     pipelines = ("StableDiffusion3Pipeline",)
     denoisers = ("SD3Transformer2DModel",)
     notes = "text to image; skip-layer guidance is refused"
+    pixel_multiple = 1
     shared_arguments = frozenset({"skip_layers"})
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
         """CLIP's tokens, to which T5's are appended, zeros where there is no T5."""
         return int(pipe.tokenizer_max_length) + super().text_tokens(pipe, call)
+
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        patch = int(self._config(pipe).patch_size)
+        return size.height // patch * (size.width // patch)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
@@ -113,6 +124,7 @@ class Sana(Family):
     denoisers = ("SanaTransformer2DModel",)
     notes = "text to image; sizes are binned by aspect ratio unless use_resolution_binning=False"
     shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 32
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         given = {
@@ -138,6 +150,7 @@ class AuraFlow(Family):
     denoisers = ("AuraFlowTransformer2DModel",)
     notes = "text to image"
     shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 1
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
@@ -192,10 +205,14 @@ class HunyuanDiT(Family):
             "image_rotary_emb": (rotary, rotary),
         }
 
-    def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
+    def bins_are_native(self, pipe: Any) -> bool:
         module: Any = importlib.import_module(type(pipe).__module__)
-        if self.native_size(pipe)[::-1] not in module.SUPPORTED_SHAPE:
+        return self.native_size(pipe)[::-1] in module.SUPPORTED_SHAPE
+
+    def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
+        if not self.bins_are_native(pipe):
             return height, width
+        module: Any = importlib.import_module(type(pipe).__module__)
         height, width = height // 16 * 16, width // 16 * 16
         if (height, width) in module.SUPPORTED_SHAPE:
             return height, width
@@ -222,6 +239,11 @@ class Lumina2(Family):
     branches = "separate"
     shared_arguments = frozenset({"attention_kwargs"})
     rounding = 2
+    pixel_multiple = 1
+
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        """The pipeline takes the latents for tokens, and counts their channels."""
+        return int(self._config(pipe).in_channels)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
@@ -251,6 +273,8 @@ class ZImage(Family):
     conditional_first = True
     shared_arguments = frozenset({"joint_attention_kwargs"})
     rounding = 2
+    pixel_multiple = 1
+    guided_above = 0.0
 
     _native = 1024
 
