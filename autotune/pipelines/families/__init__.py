@@ -6,6 +6,7 @@ from typing import Any
 
 from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
+from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
 from autotune.pipelines.families.packed import Flux, QwenImage
 from autotune.pipelines.families.transformer import (
@@ -68,4 +69,4 @@ def supported() -> list[tuple[str, str, str]]:
     return [*listed, ("any other", " or ".join(GenericFamily.denoisers), GenericFamily.notes)]
 
 
-__all__ = ["Family", "GenericFamily", "LatentSize", "family_of", "supported"]
+__all__ = ["CallSignature", "Family", "GenericFamily", "LatentSize", "family_of", "supported"]

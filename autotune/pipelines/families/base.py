@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from autotune.core.errors import InputError
+from autotune.pipelines.families.calls import CallSignature, Conditioning
 
 _MOST_TOKENS = 10**6
+_PICTURES = ("image", "mask_image", "control_image")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Family:
         guided: whether a call that names no guidance scale uses classifier-free guidance.
         latent_rows: rows of latents that a guided call holds for a picture.
         rounding: sides of the latents are rounded down to multiples of this.
+        conditioning: what a row of a batch depicts by.
+        guidance_argument: the call's argument that turns on classifier-free guidance, where it takes one by that name.
+        guided_above: guidance computes two branches above this value of it.
+        needs_negative_prompt: there is no guidance without a negative prompt.
+        embedded_guidance: the call's argument of a guidance scale that is a mere input of the denoiser.
+        output_types: the values of ``output_type`` that return what they say.
+        pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
     """
 
     pipelines: tuple[str, ...] = ()
@@ -51,6 +61,13 @@ class Family:
     guided: bool = True
     latent_rows: int = 1
     rounding: int = 1
+    conditioning: Conditioning = "prompt"
+    guidance_argument: str | None = "guidance_scale"
+    guided_above: float = 1.0
+    needs_negative_prompt: bool = False
+    embedded_guidance: str | None = None
+    output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
+    pixel_multiple: int = 8
 
     @classmethod
     def of(cls, pipe: Any) -> Family:
@@ -106,6 +123,42 @@ class Family:
             height, width = self._binned(pipe, height, width)
         unit = self.pixels_per_latent(pipe) * self.rounding
         return LatentSize(height // unit * self.rounding, width // unit * self.rounding)
+
+    def call_signature(self, pipe: Any) -> CallSignature:
+        """What the pipeline's call takes, and the defaults of its guidance."""
+        parameters = inspect.signature(type(pipe).__call__).parameters
+        takes = {
+            name: parameter.default
+            for name, parameter in list(parameters.items())[1:]
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        }
+        guidance = self.guidance_argument if self.guidance_argument in takes else None
+        embedded = self.embedded_guidance if self.embedded_guidance in takes else None
+        return CallSignature(
+            takes=frozenset(takes),
+            conditioning=self.conditioning,
+            classes=self.classes(pipe),
+            guidance_argument=guidance,
+            default_guidance=None if guidance is None else takes[guidance],
+            guided_above=self.guided_above,
+            needs_negative_prompt=self.needs_negative_prompt,
+            embedded_guidance=embedded,
+            default_embedded=None if embedded is None else takes[embedded],
+            takes_size="height" in takes and "width" in takes,
+            size_multiple=self.size_multiple(pipe),
+            pictures=tuple(name for name in _PICTURES if name in takes),
+            output_types=self.output_types,
+        )
+
+    def classes(self, pipe: Any) -> int | None:
+        """How many classes a class-conditional model knows."""
+        return None
+
+    def size_multiple(self, pipe: Any) -> int:
+        """Sides of pictures must be multiples of so many pixels."""
+        patch = getattr(self._config(pipe), "patch_size", None)
+        latents = math.lcm(self.rounding, patch if isinstance(patch, int) else 1)
+        return math.lcm(self.pixel_multiple, self.pixels_per_latent(pipe) * latents)
 
     def default_frames(self, pipe: Any) -> int | None:
         """Frames of a video when the call names none; None for pictures."""

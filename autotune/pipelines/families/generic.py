@@ -36,6 +36,7 @@ class GenericFamily(Family):
 
     denoisers = ("any transformer made of blocks",)
     notes = "pipelines with a transformer, batched guidance and (B, C, H, W) latents"
+    pixel_multiple = 1
 
     def __init__(self, parameters: Mapping[str, inspect.Parameter], text_width: int | None) -> None:
         self._parameters = parameters

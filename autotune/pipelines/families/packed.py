@@ -15,7 +15,11 @@ from autotune.pipelines.families.base import Family, LatentSize, pack, timestep,
 class _Packed(Family):
     branches = "separate"
     guided = False  # there is none without a negative prompt
+    guidance_argument = "true_cfg_scale"
+    needs_negative_prompt = True
+    embedded_guidance = "guidance_scale"
     rounding = 2
+    pixel_multiple = 1
 
     def spatial(self, latents: Tensor, size: LatentSize) -> Tensor:
         return unpack(latents, size)

@@ -63,11 +63,17 @@ class DiT(Family):
     pipelines = ("DiTPipeline",)
     denoisers = ("DiTTransformer2DModel",)
     notes = "class-conditional, square pictures"
+    conditioning = "class"
+    output_types = frozenset({"pil", "np", "pt"})
+    pixel_multiple = 1
     conditional_first = True
     latent_rows = 2
 
     # ImageNet's classes; the pipeline itself counts on them.
     _null_class = 1000
+
+    def classes(self, pipe: Any) -> int:
+        return self._null_class
 
     def pixels_per_latent(self, pipe: Any) -> int:
         scale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
@@ -93,6 +99,7 @@ class StableDiffusion3(Family):
     pipelines = ("StableDiffusion3Pipeline",)
     denoisers = ("SD3Transformer2DModel",)
     notes = "text to image; skip-layer guidance is refused"
+    pixel_multiple = 1
     shared_arguments = frozenset({"skip_layers"})
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
@@ -113,6 +120,7 @@ class Sana(Family):
     denoisers = ("SanaTransformer2DModel",)
     notes = "text to image; sizes are binned by aspect ratio unless use_resolution_binning=False"
     shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 32
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         given = {
@@ -138,6 +146,7 @@ class AuraFlow(Family):
     denoisers = ("AuraFlowTransformer2DModel",)
     notes = "text to image"
     shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 1
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
@@ -222,6 +231,7 @@ class Lumina2(Family):
     branches = "separate"
     shared_arguments = frozenset({"attention_kwargs"})
     rounding = 2
+    pixel_multiple = 1
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
@@ -251,6 +261,8 @@ class ZImage(Family):
     conditional_first = True
     shared_arguments = frozenset({"joint_attention_kwargs"})
     rounding = 2
+    pixel_multiple = 1
+    guided_above = 0.0
 
     _native = 1024
 

@@ -26,6 +26,13 @@ class StableDiffusion(Family):
     denoisers = ("UNet2DConditionModel",)
     component = "unet"
 
+    @classmethod
+    def of(cls, pipe: Any) -> Family:
+        """A U-Net that embeds the guidance scale (distilled for it) makes any of these pipelines drop one branch."""
+        denoiser = getattr(pipe, cls.component, None)
+        config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", None)
+        return cls() if getattr(config, "time_cond_proj_dim", None) is None else LatentConsistency()
+
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
         tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
         return _CLIP_TOKENS if tokenizer is None else padded_tokens(pipe, tokenizer)
@@ -68,11 +75,17 @@ class LatentConsistency(StableDiffusion):
 
     pipelines = ("LatentConsistencyModelPipeline",)
     guided = False
+    guidance_argument = None
+    embedded_guidance = "guidance_scale"
 
 
 class Unconditional(Family):
     pipelines = ("DDPMPipeline", "DDIMPipeline")
     guided = False
+    conditioning = "none"
+    guidance_argument = None
+    output_types = frozenset({"pil", "np", "pt"})
+    pixel_multiple = 1
     denoisers = ("UNet2DModel",)
     notes = "unconditional, in pixels"
     component = "unet"

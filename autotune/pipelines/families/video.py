@@ -21,6 +21,7 @@ class Wan(Family):
     notes = "text to video; refused with a second transformer (Wan 2.2's 14B models)"
     branches = "separate"
     shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 16
 
     def __init__(self, *, timestep_per_token: bool = False) -> None:
         self._timestep_per_token = timestep_per_token
