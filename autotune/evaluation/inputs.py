@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,14 +104,17 @@ class Inputs:
         """What the rows are, for people."""
         return noun_of(self.rows)
 
-    def split(self) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    @property
+    def keys(self) -> frozenset[str]:
+        """Names of the arguments that rows have."""
+        return frozenset(self.rows[0].arguments) if self.rows else frozenset()
+
+    def split(self) -> tuple[Inputs, Inputs]:
         """Rows to tune on and rows to judge the result on, as :func:`autotune.quality.split` does with prompts."""
-        tuning, _ = split([row.key for row in self.rows])
-        chosen = set(tuning)
-        return (
-            tuple(row for row in self.rows if row.key in chosen),
-            tuple(row for row in self.rows if row.key not in chosen),
-        )
+        tuning = set(split([row.key for row in self.rows])[0])
+        sides = (tuple(row for row in self.rows if (row.key in tuning) is wanted) for wanted in (True, False))
+        kept, aside = (replace(self, rows=rows) for rows in sides)
+        return kept, aside
 
 
 def noun_of(rows: Sequence[Row]) -> str:

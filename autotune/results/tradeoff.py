@@ -93,7 +93,7 @@ class Tradeoff(Record):
         images: most tuning pictures a candidate.
         held_out_images, held_out_prompts: what winners are compared on.
         seed: of the searches and the pictures.
-        scorer: image-text model that judged.
+        scorer: image-text model that judged, if one did.
         network: what the distance was taken in; None is the scorer.
         estimator: of the distance.
         rungs: growing budgets.
@@ -110,7 +110,7 @@ class Tradeoff(Record):
     held_out_images: int
     held_out_prompts: int
     seed: int
-    scorer: str
+    scorer: str | None
     network: str | None
     estimator: str
     rungs: tuple[BudgetLevel, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,18 @@ def native_size(pipe: Any) -> tuple[int, int]:
     return family_of(pipe).native_size(pipe)
 
 
-def latents_of(pipe: Any, height: int | None = None, width: int | None = None, frames: int | None = None) -> LatentSize:
-    """Size of the latents for pictures of ``height`` x ``width`` pixels and ``frames``, by default the native ones."""
+def latents_of(
+    pipe: Any,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+    call: Mapping[str, Any] = {},
+) -> LatentSize:
+    """Size of the latents for pictures of ``height`` x ``width`` pixels and ``frames``, by default the native ones.
+
+    Args:
+        call: arguments of the pipeline's call besides those that the model recommends.
+    """
     family = family_of(pipe)
     native = family.native_size(pipe)
     return family.latent_size(
@@ -54,13 +65,13 @@ def latents_of(pipe: Any, height: int | None = None, width: int | None = None, f
         height or native[0],
         width or native[1],
         frames or family.default_frames(pipe),
-        recommended(pipe).get("call", {}),
+        {**recommended(pipe).get("call", {}), **call},
     )
 
 
-def text_length(pipe: Any) -> int:
-    """Number of text tokens the denoiser attends to when the pipeline pads every prompt."""
-    return family_of(pipe).text_tokens(pipe, recommended(pipe).get("call", {}))
+def text_length(pipe: Any, call: Mapping[str, Any] = {}) -> int:
+    """Number of text tokens the denoiser attends to when the pipeline pads every prompt; see :func:`latents_of`."""
+    return family_of(pipe).text_tokens(pipe, {**recommended(pipe).get("call", {}), **call})
 
 
 def recommended(pipe: Any) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from torch import Tensor
 import autotune
 from autotune.core.errors import InputError
 from autotune.core.interrupts import Interrupted
+from autotune.evaluation.examples import SEEDS_APART, choose
 from autotune.evaluation.generation import PictureMaker
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import demo_assets
 from autotune.policy import CacheRule, Interval, Policy, PolicyQuality
 from autotune.quality import FIDELITY, Baseline, Evaluation, Gaussian, Objective, Reference, coarse
@@ -28,8 +30,7 @@ from autotune.results.comparison import Comparison
 from autotune.runtime import full_policy
 from autotune.runtime.apply import session_of
 from autotune.workflows.compare import compare
-from autotune.workflows.setup import SEEDS_APART, choose
-from tests.support.fake_search import DIMENSIONS, PROMPTS, prompt_features
+from tests.support.fake_search import DIMENSIONS, PROMPTS, of_prompts, prompt_features
 
 STEPS, SIDE, IMAGES, BATCH = 10, 32, 48, 16
 NEAR, NEARER, FAR = Policy(steps=8), Policy(steps=9), Policy(steps=2)
@@ -82,7 +83,7 @@ class Painted:
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> Painted:
     fake = Painted()
-    monkeypatch.setattr(PictureMaker, "pictures", lambda maker, *args, **kwargs: fake(*args, **kwargs))
+    monkeypatch.setattr(PictureMaker, "pictures", lambda maker, *args: of_prompts(fake, *args))
     return fake
 
 
@@ -124,7 +125,7 @@ def test_scores_are_those_of_all_pictures_at_once(
 ) -> None:
     comparison = compare(**arguments | {"batch_size": batch_size})
 
-    examples = choose(PROMPTS, IMAGES, comparison.conditions.first_seed)
+    examples = choose(rows_of_prompts(PROMPTS), IMAGES, comparison.conditions.first_seed)
     scorer, text = ColumnScorer(), prompt_features(examples.prompts)
     whole = {
         name: painted(policy, *(examples.prompts, examples.seeds))
@@ -283,7 +284,7 @@ def test_lpips_is_measured_where_asked_for(
     made = pictures.count
     assert compare(**arguments).to_dict() == comparison.to_dict() and pictures.count == made
 
-    examples = choose(PROMPTS, IMAGES, comparison.conditions.first_seed)
+    examples = choose(rows_of_prompts(PROMPTS), IMAGES, comparison.conditions.first_seed)
     near, full = (painted(each, *(examples.prompts, examples.seeds)) for each in (NEAR, Policy(steps=STEPS)))
     seen = comparison.runs[0].lpips
     assert seen is not None and comparison.full.lpips == Interval(value=0.0, low=0.0, high=0.0)
