@@ -104,6 +104,7 @@ def _digest(data: bytes) -> str:
 
 
 def _decoded(data: bytes, name: str) -> Image:
+    import PIL
     from PIL import Image
 
     # Pillow's decoders hand on what the formats' own parsers raise.
@@ -114,7 +115,7 @@ def _decoded(data: bytes, name: str) -> Image:
     except InputError:
         raise
     except broken as error:
-        reason = "no whole picture" if isinstance(error, Image.UnidentifiedImageError) else reason_of(error)
+        reason = "no whole picture" if isinstance(error, PIL.UnidentifiedImageError) else reason_of(error)
         raise InputError(f"{name}: cannot be read as a picture ({reason}); save it anew, as PNG for instance") from None
 
 

@@ -260,8 +260,8 @@ class Objective:
         self._full = self._measure.prepare(baseline.full.features)
         self._full_alignment = _numbers(baseline.full.alignment)
         self._remember()
-        distance, alignment = self._full_at(self._all)
-        full, bad = float(distance), self._measure(baseline.coarse)
+        of_full, alignment = self._full_at(self._all)
+        full, bad = float(of_full), self._measure(baseline.coarse)
         matched, chance = 0.0 if alignment is None else float(alignment), self.chance
         if alignment is None and weights.clip:
             raise ValueError("Pictures without prompts have no alignment: give it no weight.")

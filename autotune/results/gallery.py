@@ -124,7 +124,8 @@ def keep_gallery(
     outcomes = [evaluator.outcome(run.policy).evaluation for run in headline_runs]
     full = evaluator.full.evaluation
     changes = [feature_distances(outcome.features, full.features) for outcome in outcomes]
-    harm, by = changes[-1], "change"
+    harm = changes[-1]
+    by: Literal["alignment", "change"] = "change"
     if evaluator.objective.weights.clip and full.alignment is not None and outcomes[-1].alignment is not None:
         harm, by = full.alignment - outcomes[-1].alignment, "alignment"
     rows = choose_rows(evaluator.keys, degradation.tolist(), EACH)

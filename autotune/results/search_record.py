@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from autotune.core.errors import InputError
 from autotune.core.records import Record, write_atomically
 from autotune.cost.breakdown import Breakdown, break_down
 from autotune.cost.work import WorkTable
-from autotune.evaluation.inputs import Row, plain
+from autotune.evaluation.input_pictures import Picture
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.plan import Plan, compile_plan
 from autotune.plan.structure import Structure
@@ -59,7 +59,7 @@ class SearchRecord(Record):
         skipped: how many of the first steps image-to-image leaves out, by number of steps; none where it is not there.
         noun: what the inputs are: prompts, classes, seeds or anything else.
         aligned: whether alignment with prompts was measured.
-        call: what a call of the pipeline is given besides the inputs, as JSON has it.
+        call: what a call of the pipeline is given besides the inputs; pictures by their files.
         guidance_argument: what the call's guidance scale is called.
         takes_size: whether a call takes height and width.
         example: a held-out input by the names of its arguments; pictures by their files.
@@ -186,10 +186,10 @@ def keep_search_record(
         skipped=_skipped(setup, full),
         noun=setup.noun,
         aligned=setup.judges.text,
-        call=plain(setup.maker.call),
+        call=_by_files(setup.maker.call),
         guidance_argument=scale_argument(setup.pipe, signature),
         takes_size=signature.takes_size,
-        example=_example(setup.held_out.rows[0]),
+        example=_by_files(setup.held_out.rows[0].arguments),
     ).save(folder)
 
 
@@ -198,9 +198,12 @@ def _tables(pricer: Pricer, policies: Iterable[Policy]) -> tuple[SizedTable, ...
     return tuple(SizedTable(height=size[0], width=size[1], table=pricer.table(*size)) for size in sorted(sizes))
 
 
-def _example(row: Row) -> dict[str, Any]:
-    pictures = {name: str(picture.path or picture.name) for name, picture in row.pictures.items()}
-    return {**row.arguments, **pictures}
+def _by_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with their pictures by the files that they are in."""
+    return {
+        name: str(value.path or value.name) if isinstance(value, Picture) else value
+        for name, value in arguments.items()
+    }
 
 
 def _skipped(setup: Setup, full: Policy) -> dict[int, int]:

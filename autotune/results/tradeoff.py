@@ -96,6 +96,7 @@ class Tradeoff(Record):
         scorer: image-text model that judged, if one did.
         network: what the distance was taken in; None is the scorer.
         estimator: of the distance.
+        noun: what the inputs are: prompts, classes, seeds or anything else.
         rungs: growing budgets.
         verdict: the answer in sentences.
     """
@@ -113,6 +114,7 @@ class Tradeoff(Record):
     scorer: str | None
     network: str | None
     estimator: str
+    noun: str = "prompts"
     rungs: tuple[BudgetLevel, ...]
     verdict: tuple[str, ...]
 

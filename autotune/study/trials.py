@@ -317,22 +317,32 @@ def waiting_recipes(study: Trials) -> int:
 def differs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether scores under two configurations do not mix.
 
-    A scorer whose judgement has no weight, and which gives no features, binds nobody: releases before this one loaded
-    it all the same.
+    One has a scorer and the other none where its judgement has no weight and a network gives the features: releases
+    before this one loaded it all the same.
     """
-    return _binding(stored) != _binding(wanted)
+    return bool(_differing(stored, wanted))
 
 
-def _binding(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What two configurations must have in common, by name."""
-    document = {**{name: value for name, value in document.items() if name != "call"}, **document.get("call", {})}
-    weights = document.get("objective") or ()
-    idle = document.get("network") is not None and len(weights) > 1 and not weights[1]
-    return {name: value for name, value in document.items() if not (idle and name == "scorer")}
+def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Names and both values of what two configurations should have in common and have not."""
+    before, now = _flat(stored), _flat(wanted)
+    found = [(name, before.get(name), now.get(name)) for name in sorted({*before, *now})]
+    different = [each for each in found if each[1] != each[2]]
+    return [each for each in different if not (each[0] == "scorer" and None in each[1:] and _is_idle(now))]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """With what calls are given besides by its own name."""
+    return {**{name: value for name, value in document.items() if name != "call"}, **document.get("call", {})}
+
+
+def _is_idle(document: Mapping[str, Any]) -> bool:
+    """Whether a scorer would have nothing to say."""
+    weights: Sequence[float] = document.get("objective") or (0.0, 1.0)
+    return document.get("network") is not None and not weights[1]
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two configurations differ first, in words."""
-    stored, wanted = _binding(stored), _binding(wanted)
-    name = next(key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key))
-    return f"its {name.replace('_', ' ')} was {stored.get(name)}, now it is {wanted.get(name)}"
+    name, before, now = _differing(stored, wanted)[0]
+    return f"its {name.replace('_', ' ')} was {before}, now it is {now}"

@@ -183,8 +183,8 @@ def prepare(
         steps = steps or assets.full_steps
         guidance_scale = assets.guidance_scale if guidance_scale is None else guidance_scale
         if own is None:
-            tuned, aside = assets.search_prompts()
-            own, own_held_out = rows_of_prompts(tuned), own_held_out or rows_of_prompts(aside)
+            captions, unseen = assets.search_prompts()
+            own, own_held_out = rows_of_prompts(captions), own_held_out or rows_of_prompts(unseen)
         scorer, reference = shipped_judges(DEMO, scorer, network, reference)
     else:
         model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__

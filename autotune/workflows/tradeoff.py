@@ -94,6 +94,7 @@ def run_tradeoff_study(
         scorer=setup.judges.scorer_name,
         network=setup.judges.network_name,
         estimator=setup.judges.estimator,
+        noun=setup.noun,
         rungs=rungs,
         verdict=verdict_of(rungs),
     )
