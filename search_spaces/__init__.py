@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.files import read_ranges
@@ -24,7 +25,13 @@ _UNETS = {"UNet2DConditionModel", "UNet2DModel"}
 
 
 def space_for(
-    pipe: Any, *, height: int | None = None, width: int | None = None, steps: int | None = None, guided: bool = True
+    pipe: Any,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    steps: int | None = None,
+    guided: bool = True,
+    call: Mapping[str, Any] = {},
 ) -> SearchSpace:
     """The search space of ``pipe``'s family, for pictures of ``height`` x ``width`` pixels.
 
@@ -36,6 +43,7 @@ def space_for(
         width: Pixels; None is the model's native width.
         steps: Steps that :meth:`SearchSpace.sample` gives its policies; None is the pipeline's own default.
         guided: Whether pictures are made with classifier-free guidance; without, there is none to stop early.
+        call: Arguments of the pipeline's calls that bear on their size (``use_resolution_binning``).
 
     Raises:
         InputError: the runtime does not serve its denoiser.
@@ -45,7 +53,7 @@ def space_for(
     space: type[UNetSpace] | type[TransformerSpace] = TransformerSpace
     if type(denoiser_of(pipe)).__name__ in _UNETS:
         space = UNetSpace
-    return space.for_pipeline(pipe, height=height, width=width, steps=steps, guided=guided)
+    return space.for_pipeline(pipe, height=height, width=width, steps=steps, guided=guided, call=call)
 
 
 __all__ = ["Knob", "Recipe", "SearchSpace", "TransformerSpace", "UNetSpace", "moved", "read_ranges", "space_for"]

@@ -47,12 +47,13 @@ class DenoiserSpace(SearchSpace):
         width: int | None = None,
         steps: int | None = None,
         guided: bool = True,
+        call: Mapping[str, Any] = {},
     ) -> Self:
         """The space of a pipeline around such a denoiser; see :func:`search_spaces.space_for`."""
         from autotune.pipelines.units import find_units
         from autotune.runtime.models import default_steps, denoiser_of, latents_of
 
-        latents, steps = latents_of(pipe, height, width), steps or default_steps(pipe)
+        latents, steps = latents_of(pipe, height, width, call=call), steps or default_steps(pipe)
         return cls(
             find_units(denoiser_of(pipe)),
             latents.height,

@@ -33,7 +33,9 @@ from torch import Tensor
 
 from autotune.core.records import write_atomically
 from autotune.evaluation.evaluator import Evaluator
+from autotune.evaluation.examples import Examples, choose
 from autotune.evaluation.generation import without_bars
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.quality import (
@@ -49,7 +51,7 @@ from autotune.quality import (
 )
 from autotune.quality.tensors import write_tensors
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import Examples, Setup, choose, prepare
+from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import TuneResult, evaluator_for, tune_budgets
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
 from studies.search.recipes import TUNED_STEPS, UNIFORM, methods, tuned_steps
@@ -109,7 +111,7 @@ class Judges:
         """``coarse`` is only ever needed of the full run."""
         path, anchors = self._folder / f"{policy.key}.safetensors", policy == self._setup.full
         if not path.is_file():
-            made = self._setup.pictures(policy, self._examples.prompts, self._examples.seeds)
+            made = self._setup.pictures(policy, self._examples.rows, self._examples.seeds)
             batches = [
                 self._look(batch, anchors) for batch in track(made, policy.id, total=PICTURES // BATCH, transient=True)
             ]
@@ -127,7 +129,8 @@ def unseen(model: str, setup: Setup) -> Examples:
     assets = demo_assets(model)
     seen = {*setup.tuning.prompts, *setup.held_out.prompts}
     captions = [caption for caption in (*assets.tuning_prompts, *assets.held_out_prompts) if caption not in seen]
-    return Examples(tuple(random.Random(0).sample(captions, PICTURES)), tuple(range(_SEED, _SEED + PICTURES)))
+    chosen = rows_of_prompts(random.Random(0).sample(captions, PICTURES))
+    return Examples(chosen, tuple(range(_SEED, _SEED + PICTURES)))
 
 
 def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator) -> dict[str, Policy]:
@@ -214,7 +217,7 @@ def main() -> None:
             run_dir=folder / f"tuned-{args.trials}-{asked}",
             study_name=model,
         )
-        few = choose(setups[0].tuning.prompts, _RECIPE_PICTURES, 0)
+        few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
             evaluator = evaluator_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)
         fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, BUDGETS.values(), strict=True)]

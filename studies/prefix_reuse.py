@@ -25,6 +25,7 @@ from rich.table import Table
 
 from autotune.cost import Pricer
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.policy import CacheRule, Policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
@@ -153,7 +154,7 @@ def times(model: str, pipe: Any, unit: str) -> Table:
 
 def timed(maker: PictureMaker, policy: Policy, prompts: Sequence[str]) -> tuple[torch.Tensor, float]:
     started = time.perf_counter()
-    pictures = torch.cat(list(maker.pictures(policy, prompts, range(len(prompts)))))
+    pictures = torch.cat(list(maker.pictures(policy, rows_of_prompts(prompts), range(len(prompts)))))
     return pictures, time.perf_counter() - started
 
 

@@ -14,6 +14,7 @@ from autotune.cli.arguments import (
     FeaturesOption,
     GuidanceScale,
     Height,
+    InputsOption,
     Model,
     ObjectiveOption,
     Quiet,
@@ -84,6 +85,7 @@ def tune(
             help="Text, CSV or JSONL file of prompts; part of them is held out.", show_default="the model's own"
         ),
     ] = None,
+    inputs: InputsOption = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -188,8 +190,12 @@ def tune(
     if max_cache_memory is not None:
         parse_bytes(max_cache_memory)
     source = ModelSource.find(model)
-    if prompts is None and not source.shipped:
-        raise InputError(f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts FILE")
+    if prompts is not None and inputs is not None:
+        prompts, inputs = given_over_file(context, prompts=prompts, inputs=inputs)
+    if prompts is None and inputs is None and source.needs_prompts:
+        raise InputError(
+            f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts or --inputs FILE"
+        )
     ranges = read_ranges(space) if space is not None else None if study is None else knobs_of(study)
     profile = None if target is None else load_profile(target)
     if profile is not None:
@@ -200,6 +206,7 @@ def tune(
         source=source,
         budgets=tuple(budgets),
         prompts=None if prompts is None else load_prompts(prompts),
+        inputs=checks.inputs(prompts, inputs),
         reference=checks.reference(reference),
         judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),
         height=checks.side("height", height),
@@ -239,8 +246,11 @@ def tune(
 
 @app.command()
 def generate(
-    prompt: Annotated[list[str], typer.Option(help="What to show; repeat it for more pictures.")],
-    out: Annotated[Path, typer.Option(help="Picture file for one prompt, else a folder.")],
+    out: Annotated[Path, typer.Option(help="Picture file for one prompt or input, else a folder.")],
+    prompt: Annotated[
+        list[str], typer.Option(help="What to show; repeat it for more pictures.", show_default="--inputs")
+    ] = [],  # noqa: B006
+    inputs: InputsOption = None,
     policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,
     model: Model = "emoji-unet",
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; each further one takes the next.")] = 0,
@@ -256,13 +266,12 @@ def generate(
     loaded = None if policy is None else load_policy(policy)
     if loaded is not None:
         source.check_policy(loaded.model)
-    files = checks.picture_files(out, prompt)
-    if not all(text.strip() for text in prompt):
-        raise InputError("--prompt: is empty; say what to show")
+    rows = checks.rows_to_generate(prompt, inputs, source)
+    files = checks.picture_files(out, [row.label for row in rows])
     generate_pictures(
         source,
         loaded,
-        prompt,
+        rows,
         files,
         seed=seed,
         guidance_scale=guidance_scale,
@@ -282,6 +291,7 @@ def compare(
             show_default="the model's held-out captions",
         ),
     ] = None,
+    inputs: InputsOption = None,
     images: Annotated[int, typer.Option(min=8, help="Pictures of each run.")] = 512,
     reference: Annotated[
         Path | None,
@@ -327,13 +337,16 @@ def compare(
 
     checks.weights(objective, weight_fd, weight_clip)
     source = ModelSource.find(model)
-    if prompts is None and not source.shipped:
-        raise InputError(f"--model {model}: policies of it are compared on prompts of your own; give --prompts FILE")
+    if prompts is None and inputs is None and source.needs_prompts:
+        raise InputError(
+            f"--model {model}: policies of it are compared on prompts of your own; give --prompts or --inputs FILE"
+        )
     policies = checks.policies(policy, source)
     checked = CompareOptions(
         source=source,
         policies=policies,
         prompts=None if prompts is None else load_prompts(prompts),
+        inputs=checks.inputs(prompts, inputs),
         images=images,
         reference=checks.reference(reference),
         judges=JudgeOptions(scorer, features, objective, weight_fd, weight_clip),

@@ -46,6 +46,14 @@ FeaturesOption = Annotated[
 SamplerOption = Annotated[
     Literal["tpe", "gp", "cmaes", "nsga2", "random"], typer.Option(help="Optuna's sampler that proposes candidates.")
 ]
+InputsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL file of what each picture is asked for: a line is an object of arguments of the pipeline's call,"
+        " such as prompt, negative_prompt, class_label, image, mask_image or strength; paths are relative to the file.",
+        show_default="prompts, all classes or seeds",
+    ),
+]
 Height = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")]
 Width = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")]
 GuidanceScale = Annotated[float | None, typer.Option(min=0, show_default="the model's own")]

@@ -11,6 +11,7 @@ from autotune.core.errors import InputError, PolicyError
 from autotune.core.naming import policy_names
 
 if TYPE_CHECKING:
+    from autotune.evaluation.inputs import Row
     from autotune.policy import Policy
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|sec|m|min|h)?", re.IGNORECASE)
@@ -113,6 +114,40 @@ def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
     return loaded
 
 
+def inputs(prompts: Path | None, given: Path | None) -> tuple[Row, ...] | None:
+    """What pictures are asked for in the long form, if it is that.
+
+    Raises:
+        InputError: there are prompts as well, or the file cannot be used.
+    """
+    if given is None:
+        return None
+    if prompts is not None:
+        raise InputError("--prompts and --inputs say the same thing twice; write the prompts into the inputs")
+    from autotune.evaluation.inputs import read_rows
+
+    return read_rows(given)
+
+
+def rows_to_generate(prompts: list[str], given: Path | None, model: ModelSource) -> tuple[Row, ...]:
+    """What ``postdiff generate`` shows, a picture each.
+
+    Raises:
+        InputError: there is nothing to show, or it is said twice.
+    """
+    from autotune.evaluation.inputs import read_rows, rows_of_prompts, seed_rows
+
+    if prompts and given is not None:
+        raise InputError("--prompt and --inputs say the same thing twice; write the prompts into the inputs")
+    if not all(text.strip() for text in prompts):
+        raise InputError("--prompt: is empty; say what to show")
+    if given is not None:
+        return read_rows(given)
+    if not prompts and model.needs_prompts:
+        raise InputError("--prompt: is missing; say what to show, or give --inputs FILE")
+    return rows_of_prompts(prompts) or seed_rows(1)
+
+
 def reference(path: Path | None) -> Path | None:
     """A folder of reference pictures or a file of their statistics, if any.
 
@@ -194,7 +229,7 @@ def file_to_write(path: Path) -> Path:
 
 
 def picture_files(out: Path, prompts: list[str]) -> list[Path]:
-    """One file to write per prompt: ``out`` itself for one prompt, files in it otherwise.
+    """One file to write per prompt, or what else is shown: ``out`` itself for one, files in it otherwise.
 
     Raises:
         InputError: ``out`` names one file for several prompts, or a file that stands where a folder must.

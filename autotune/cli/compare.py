@@ -12,6 +12,7 @@ from rich.console import Console
 
 from autotune.cli.exit_codes import DONE
 from autotune.cli.options import CompareOptions
+from autotune.cli.tune import given_columns
 from autotune.models.shipped import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
 
@@ -62,14 +63,14 @@ def run_compare(options: CompareOptions) -> int:
 
 
 def _examples(options: CompareOptions) -> dict[str, Any]:
-    """Prompts, reference and judges: a shipped model brings its own, which options replace one by one."""
+    """Inputs, reference and judges: a shipped model brings its own, which options replace one by one."""
     from autotune.evaluation.judges import shipped_judges
 
     given = options.judges
-    chosen: dict[str, Any] = {"prompts": options.prompts, "network": given.features}
+    chosen: dict[str, Any] = {"prompts": options.prompts, "inputs": options.inputs, "network": given.features}
     if not options.source.shipped:
         return chosen | {"scorer": given.scorer, "reference": options.reference}
-    if options.prompts is None:
+    if options.prompts is None and options.inputs is None:
         chosen["prompts"] = demo_assets(options.source.name).held_out_prompts
     scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
     return chosen | {"scorer": scorer, "reference": reference}
@@ -77,7 +78,7 @@ def _examples(options: CompareOptions) -> dict[str, Any]:
 
 def _save_grid(comparison: Comparison, path: Path) -> None:
     runs = (comparison.full, *comparison.runs)
-    columns = [
+    columns = given_columns(comparison.preview_inputs, len(comparison.preview_prompts)) + [
         Column(run.name, pictures.numpy(), f"{run.policy.steps} steps, {run.cost.relative:.0%} FLOPs")
         for run, pictures in zip(runs, comparison.previews, strict=True)
     ]
@@ -90,7 +91,9 @@ def _show(comparison: Comparison, grid: Path) -> None:
         console.width = _WIDTH
     sides = [_side(run) for run in (comparison.full, *comparison.runs)]
     conditions = comparison.conditions
-    for part in comparison_tables(sides, prompts=conditions.prompts, images=conditions.images, width=console.width):
+    for part in comparison_tables(
+        sides, prompts=conditions.prompts, images=conditions.images, width=console.width, noun=conditions.noun
+    ):
         console.print(part)
     lines = [
         *comparison.sentences,

@@ -107,9 +107,10 @@ def _records(policy: Policy) -> list[RenderableType]:
             )
     if policy.quality is not None:
         quality, loss = policy.quality, policy.quality.policy.loss
+        loss_alone = quality.policy.alignment is None
         facts["loss"] = (
             f"{loss.value:.3f} (95 % interval {loss.low:.3f} to {loss.high:.3f}; 0 is the full run) on"
-            f" {quality.images} pictures of {quality.prompts} held-out prompts"
+            f" {quality.images} pictures of {quality.prompts} held-out {'inputs' if loss_alone else 'prompts'}"
         )
     if policy.provenance is not None and policy.provenance.study:
         facts["from"] = f"study {policy.provenance.study}" + (

@@ -49,7 +49,7 @@ def _table(budget: Forecast) -> Table:
 
 
 def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: float) -> list[str]:
-    images, shared = len(setup.tuning.prompts), shared_seconds(setup, pace)
+    images, shared = len(setup.tuning.rows), shared_seconds(setup, pace)
     measured = f"a call with {pace.pictures} picture{'s' * (pace.pictures > 1)}"
     if pace.steps < setup.full.steps:
         measured += f" and {pace.steps} of the {setup.full.steps} steps"

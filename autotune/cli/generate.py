@@ -1,17 +1,26 @@
-"""``postdiff generate``: pictures from prompts, under a policy or without one."""
+"""``postdiff generate``: pictures of prompts or other inputs, under a policy or without one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.cli.models import DType, ModelSource
 from autotune.policy import Policy
+
+if TYPE_CHECKING:
+    from autotune.evaluation.inputs import Row
+
+# Pictures of any size are given to the pipeline one by one.
+_BATCH = 16
 
 
 def generate_pictures(
     source: ModelSource,
     policy: Policy | None,
-    prompts: list[str],
+    rows: Sequence[Row],
     files: list[Path],
     *,
     seed: int,
@@ -19,20 +28,33 @@ def generate_pictures(
     device: str,
     dtype: DType,
 ) -> None:
-    """Make one picture per prompt, the i-th from seed ``seed + i``, and write it to its file."""
+    """Make one picture of each row, the i-th from seed ``seed + i``, and write it to its file.
+
+    Raises:
+        InputError: the pipeline does not take the rows.
+    """
     pipe = source.load(device, dtype)
 
     from PIL import Image
 
-    from autotune.evaluation.pictures import generate
-    from autotune.runtime import apply_policy, full_policy
-    from autotune.runtime.models import recommended
+    from autotune.evaluation.accepted_inputs import accepted
+    from autotune.evaluation.generation import picture_maker
+    from autotune.evaluation.pictures import picture_batches
+    from autotune.runtime import applied, full_policy
 
-    apply_policy(pipe, policy or full_policy(pipe))
-    if guidance_scale is None:
-        guidance_scale = recommended(pipe).get("guidance_scale")
-    seeds = range(seed, seed + len(prompts))
-    pictures = generate(pipe, prompts, seeds, guidance_scale=guidance_scale)
-    for picture, file in zip(pictures, files, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
+    taken = accepted(pipe, rows)
+    maker = picture_maker(pipe, guidance_scale=guidance_scale, inputs=taken)
+    full = policy or full_policy(pipe)
+    maker.check(full)
+    with applied(pipe, full):
+        batches = picture_batches(
+            pipe,
+            taken.rows or rows,
+            range(seed, seed + len(rows)),
+            guidance_scale=maker.guidance_scale,
+            batch_size=1 if any(row.pictures for row in rows) else _BATCH,
+            shared=maker.call,
+        )
+        for picture, file in zip(chain.from_iterable(batches), files, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)

@@ -56,6 +56,18 @@ class ModelSource:
         """Whether the model is inside this package."""
         return self.name in DEMO_NAMES
 
+    @property
+    def needs_prompts(self) -> bool:
+        """Whether its pictures depict prompts that nobody has given, as far as files tell without torch.
+
+        Pipelines that read text have a tokenizer. Of a model on the hub its index is fetched to see that; where it
+        cannot be had, most models do.
+        """
+        if self.shipped:
+            return False
+        index = _read_hub_index(self.name) if self.folder is None else _read_json(self.folder / _INDEX)
+        return index is None or any(name.startswith("tokenizer") for name in index)
+
     def check_policy(self, made_for: ModelInfo | None) -> None:
         """Refuse a policy that was made for another model, as far as files tell without torch.
 
@@ -181,6 +193,17 @@ def _silence_libraries() -> None:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
+
+
+def _read_hub_index(repository: str) -> dict[str, Any] | None:
+    """What a model on the hub consists of; None where that cannot be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return _read_json(Path(hf_hub_download(repository, _INDEX)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from autotune.cli.models import DType, ModelSource
 
 if TYPE_CHECKING:
     from autotune.cost import Profile
+    from autotune.evaluation.inputs import Row
     from autotune.policy import Policy
     from autotune.quality.lpips import Backbone
 
@@ -33,6 +34,7 @@ class TuneOptions:
     source: ModelSource
     budgets: tuple[str, ...]
     prompts: list[str] | None
+    inputs: tuple[Row, ...] | None
     reference: Path | None
     judges: JudgeOptions
     height: int | None
@@ -67,6 +69,7 @@ class CompareOptions:
     source: ModelSource
     policies: Mapping[str, Policy]
     prompts: list[str] | None
+    inputs: tuple[Row, ...] | None
     images: int
     reference: Path | None
     judges: JudgeOptions

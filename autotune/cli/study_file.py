@@ -70,10 +70,17 @@ def knobs_of(path: Path) -> Ranges | None:
 
 
 def given_over_file(context: typer.Context, **options: Any) -> list[Any]:
-    """Values of options that exclude one another, emptied where the file says one and the command line another."""
+    """Values of options that exclude one another, emptied where the file says one and the command line another.
+
+    Lists and flags are emptied to those of their kind, all others to None.
+    """
     from_file = {name: getattr(context.get_parameter_source(name), "name", "") == "DEFAULT_MAP" for name in options}
     mixed = len(set(from_file.values())) > 1
-    return [type(value)() if mixed and from_file[name] else value for name, value in options.items()]
+
+    def emptied(value: Any) -> Any:
+        return type(value)() if isinstance(value, list | bool) else None
+
+    return [emptied(value) if mixed and from_file[name] else value for name, value in options.items()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from autotune.report.run import read_run
 from autotune.report.tradeoff import tradeoff_table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from autotune.results.tradeoff import Tradeoff
     from autotune.workflows.tune import TuneResult
 
@@ -88,12 +91,13 @@ def settings(options: TuneOptions) -> dict[str, Any]:
 
 
 def _examples(options: TuneOptions) -> dict[str, Any]:
-    """Prompts, reference and judges: a shipped model brings its own, which options replace one by one."""
+    """Inputs, reference and judges: a shipped model brings its own, which options replace one by one."""
     from autotune.evaluation.judges import shipped_judges
 
     given = options.judges
     chosen: dict[str, Any] = {
         "prompts": options.prompts,
+        "inputs": options.inputs,
         "reference": options.reference,
         "scorer": given.scorer,
         "network": given.features,
@@ -102,7 +106,7 @@ def _examples(options: TuneOptions) -> dict[str, Any]:
         return chosen
     scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
     chosen |= {"scorer": scorer, "reference": reference}
-    if options.prompts is None:
+    if options.prompts is None and options.inputs is None:
         chosen["prompts"], chosen["held_out"] = demo_assets(options.source.name).search_prompts()
     return chosen
 
@@ -125,11 +129,19 @@ def _rows(result: TuneResult) -> list[Row]:
 
 def _save_comparison(result: TuneResult, rows: list[Row], path: Path) -> None:
     prompts = result.preview_prompts[:_COMPARED]
-    columns = [
+    columns = given_columns(result.preview_inputs, len(prompts)) + [
         Column(row.name, pictures[: len(prompts)].numpy(), f"{row.steps} steps, {row.flops_share:.0%} FLOPs")
         for row, pictures in zip(rows, result.previews, strict=True)
     ]
     save_grid(columns, prompts, path)
+
+
+def given_columns(pictures: Mapping[str, Tensor], count: int) -> list[Column]:
+    """A column of the first pictures that the pipeline was given, for each of its arguments that takes some."""
+    return [
+        Column(name.replace("_", " "), given[:count].numpy(), "what the pipeline was given")
+        for name, given in pictures.items()
+    ]
 
 
 def show_tradeoff(tradeoff: Tradeoff) -> None:
@@ -151,7 +163,7 @@ def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None)
     console = _console()
     if heading is not None:
         console.print(heading)
-    console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images))
+    console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images, noun=result.noun))
     exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
     lines = [
         verdict(finalists.difference, finalists.fewer_steps.policy.steps),

@@ -19,6 +19,20 @@ _LONGEST_NAME = 60
 _POLICY_OF_A_SEARCH = "policy"
 
 
+# What inputs are, for people: one, and several of them.
+_NOUNS = {"prompts": "prompt", "classes": "class", "seeds": "seed", "inputs": "input"}
+
+
+def singular(noun: str) -> str:
+    """One of what inputs are called.
+
+    Example:
+        >>> singular("classes")
+        'class'
+    """
+    return _NOUNS[noun]
+
+
 def default_study_name(model: str, *budgets: str) -> str:
     """The study's name when none is given: the same model and budgets give it again, so a repeated call resumes.
 

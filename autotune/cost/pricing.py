@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import plain_scheduler
 from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
+from autotune.runtime.strength import STRENGTH, skipped_steps
 from autotune.runtime.timesteps import count_calls
 
 
@@ -62,6 +64,8 @@ class Pricer:
         guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
         text_tokens: tokens the denoiser gets for a prompt; by default the length that the pipeline pads to.
         target: a hardware profile, or its file, to predict milliseconds with.
+        call: further arguments of the calls that bear on their cost (``strength``, ``use_resolution_binning``,
+            ``max_sequence_length``) besides what the model recommends. Without a strength no step is left out.
 
     Raises:
         ProfileError: the profile is unreadable, or of another model, size or use of guidance.
@@ -78,13 +82,15 @@ class Pricer:
         guided: bool | None = None,
         text_tokens: int | None = None,
         target: Profile | str | os.PathLike[str] | None = None,
+        call: Mapping[str, Any] = {},
     ) -> None:
         self._pipe = pipe
+        self._strength: float | None = call.get(STRENGTH)
         self._family = family_of(pipe)
         self._denoiser = root_of(self._family.denoiser(pipe))
-        self.text_tokens = text_length(pipe) if text_tokens is None else text_tokens
+        self.text_tokens = text_length(pipe, call) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
-        self._full = latents_of(pipe, height, width, frames)
+        self._full = latents_of(pipe, height, width, frames, call)
         self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
         self.full_steps = full_steps or default_steps(pipe)
         self.guided = self._family.guided if guided is None else guided
@@ -120,9 +126,14 @@ class Pricer:
         pricer.target, pricer._latencies = target, {}
         return pricer
 
-    def plan(self, policy: Policy, *, skipped_calls: int = 0) -> Plan:
+    def plan(self, policy: Policy, *, skipped_calls: int | None = None) -> Plan:
         """The policy made explicit for this pipeline and size; see :func:`autotune.plan.compile_plan`."""
-        return self._plan(policy, skipped_calls, guided=self.guided)
+        skipped = self.skipped_calls(policy) if skipped_calls is None else skipped_calls
+        return self._plan(policy, skipped, guided=self.guided)
+
+    def skipped_calls(self, policy: Policy) -> int:
+        """Denoiser calls at the beginning that image-to-image leaves out at this strength."""
+        return sum(self._calls(policy)[: skipped_steps(self._pipe, policy.steps, self._strength)])
 
     def _plan(self, policy: Policy, skipped_calls: int, *, guided: bool) -> Plan:
         return compile_plan(
@@ -135,17 +146,19 @@ class Pricer:
             start=skipped_calls,
         )
 
-    def price(self, policy: Policy, batch_size: int = 1, *, skipped_calls: int = 0) -> Cost:
+    def price(self, policy: Policy, batch_size: int = 1, *, skipped_calls: int | None = None) -> Cost:
         """Price ``policy`` for ``batch_size`` pictures.
 
         Args:
-            skipped_calls: denoiser calls at the beginning that image-to-image leaves out (strength below 1).
+            skipped_calls: denoiser calls at the beginning that image-to-image leaves out, where that is not to follow
+                from the strength.
 
         Raises:
             PolicyError: the policy does not fit the pipeline at this size.
             ProfileError: the profile has no times for this batch size, or for latents of the policy.
         """
-        plan = self.plan(policy, skipped_calls=skipped_calls)
+        skipped = self.skipped_calls(policy) if skipped_calls is None else skipped_calls
+        plan = self.plan(policy, skipped_calls=skipped)
         total = sum(
             (self._work(pattern, height, width) * rows for (pattern, height, width), rows in _rows(plan).items()),
             Work(0, 0),
@@ -156,7 +169,7 @@ class Pricer:
             macs_conv_linear=total.macs_conv_linear * batch_size,
             relative=total.flops / self.full_flops(full_steps),
             latency_ms=None if self.target is None else self.latency(batch_size).predict(plan),
-            cache_bytes=max(self._cache_bytes(plan), self._first_bytes(plan, policy, skipped_calls)) * batch_size,
+            cache_bytes=max(self._cache_bytes(plan), self._first_bytes(plan, policy, skipped)) * batch_size,
             latent_bytes=self._latent_bytes(plan) * batch_size,
         )
 
@@ -186,7 +199,8 @@ class Pricer:
 
     def full_flops(self, steps: int | None = None) -> int:
         """FLOPs of the full run for one picture."""
-        calls = sum(self._calls(Policy(steps=steps or self.full_steps)))
+        full = Policy(steps=steps or self.full_steps)
+        calls = sum(self._calls(full)) - self.skipped_calls(full)
         return calls * self.table(self.height, self.width).total.flops * (2 if self.guided else 1)
 
     def table(self, height: int, width: int) -> WorkTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from autotune.core.errors import InputError
 from autotune.core.interrupts import checkpoint
 from autotune.core.naming import FULL_RUN
-from autotune.evaluation.evaluator import Judged
+from autotune.evaluation.evaluator import Judged, known
+from autotune.evaluation.examples import Examples
 from autotune.evaluation.generation import PictureMaker
+from autotune.evaluation.inputs import Row
 from autotune.evaluation.judges import Judges
 from autotune.evaluation.references import OTHER_SEEDS, reference_of_other_seeds
 from autotune.policy import Policy
@@ -23,7 +25,6 @@ from autotune.quality.lpips import Lpips
 from autotune.quality.tensors import write_tensors
 from autotune.study.trials import digest
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import Examples
 
 PREVIEW = 8
 """Pictures kept of every run, for people to look at."""
@@ -52,10 +53,11 @@ class Noted:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts and seeds of one pipeline call, and how many come before them."""
+    """Inputs and seeds of one pipeline call, and how many come before them."""
 
     start: int
-    prompts: tuple[str, ...]
+    rows: tuple[Row, ...] = field(compare=False)
+    keys: tuple[str, ...]
     seeds: tuple[int, ...]
 
 
@@ -67,7 +69,7 @@ class Batches:
         judges: Judge them.
         full: The full run's policy.
         folder: Keeps a file per batch and run, called by a digest of everything that decides it.
-        settings: What decides it besides policy, prompts and seeds, JSON-ready.
+        settings: What decides it besides policy, inputs and seeds, JSON-ready.
         progress: Is told of every batch.
         lpips: Measures each picture against the full run's too.
     """
@@ -90,20 +92,20 @@ class Batches:
         self._progress = progress
         self._lpips = lpips
 
-    def run(self, policies: Mapping[str, Policy], examples: Examples, text: Tensor) -> dict[str, Noted]:
+    def run(self, policies: Mapping[str, Policy], examples: Examples, text: Tensor | None) -> dict[str, Noted]:
         """Notes on the full run and every policy, by name, all pictures of a batch before those of the next.
 
         Args:
             policies: By name, without the full run and without repetitions.
-            examples: Prompts and seeds.
-            text: (N, E) the scorer's features of the prompts.
+            examples: Inputs and seeds.
+            text: (N, E) the scorer's features of their prompts; None where alignment is not measured.
 
         Raises:
             InputError: a policy made a picture with NaN or infinity; what is done stays.
             KeyboardInterrupt: likewise.
         """
         runs = {FULL_RUN: self._full, **policies}
-        batches = list(_batches(examples.prompts, examples.seeds, self._maker.batch_size))
+        batches = list(_batches(examples.rows, examples.seeds, self._maker.batch_size))
         waiting = {
             batch: [name for name, policy in runs.items() if not self._path(policy, batch).is_file()]
             for batch in batches
@@ -114,17 +116,17 @@ class Batches:
         for number, (batch, names) in enumerate(waiting.items(), 1):
             if names:
                 # A run in every batch, kept or made: so that the bar never jumps back.
-                pictures = len(examples.prompts) * len(runs)
+                pictures = len(examples.rows) * len(runs)
                 self._progress.stage(f"batch {number} of {len(batches)}, {len(runs)} runs", pictures)
                 self._make(batch, {name: runs[name] for name in names}, len(runs), text)
         return {name: self._noted(policy, batches) for name, policy in runs.items()}
 
-    def own_reference(self, prompts: Sequence[str], first_seed: int) -> Reference:
+    def own_reference(self, rows: Sequence[Row], first_seed: int) -> Reference:
         """The reference of the full run's own pictures; see :func:`autotune.evaluation.references.own_reference`."""
-        self._progress.stage("pictures of the full run as reference", OTHER_SEEDS * len(prompts))
+        self._progress.stage("pictures of the full run as reference", OTHER_SEEDS * len(rows))
 
-        def features(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
-            for batch in _batches(prompts, seeds, self._maker.batch_size):
+        def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Tensor]:
+            for batch in _batches(rows, seeds, self._maker.batch_size):
                 path = self._path(self._full, batch, "reference")
                 if not path.is_file():
                     pictures = self._pictures(FULL_RUN, self._full, batch)
@@ -132,46 +134,45 @@ class Batches:
                 self._progress.pictures(seeds[0] - first_seed + batch.start + len(batch.seeds))
                 yield _load(path)["features"]
 
-        return reference_of_other_seeds(features, prompts, first_seed)
+        return reference_of_other_seeds(features, rows, first_seed)
 
-    def _make(self, batch: Batch, waiting: Mapping[str, Policy], runs: int, text: Tensor) -> None:
+    def _make(self, batch: Batch, waiting: Mapping[str, Policy], runs: int, text: Tensor | None) -> None:
         """Make and keep a batch of those runs that wait, of ``runs`` in all."""
-        count = len(batch.prompts)
+        count = len(batch.rows)
+        texts = None if text is None else text[batch.start : batch.start + count]
         ready = batch.start * runs + (runs - len(waiting)) * count
         full = self._pictures(FULL_RUN, self._full, batch)
         for name, policy in waiting.items():
             path = self._path(policy, batch)
-            self._keep(path, self._note(name, policy, batch, full, text[batch.start : batch.start + count]))
+            self._keep(path, self._note(name, policy, batch, full, texts))
             ready += count
             self._progress.pictures(ready)
 
-    def _note(self, name: str, policy: Policy, batch: Batch, full: Tensor, text: Tensor) -> dict[str, Tensor]:
+    def _note(self, name: str, policy: Policy, batch: Batch, full: Tensor, text: Tensor | None) -> dict[str, Tensor]:
         anchors = name == FULL_RUN
         pictures = full if anchors else self._pictures(name, policy, batch)
         judged = Judged.of(pictures, text, self._judges.scorer, self._judges.network, anchors=anchors)
         nearness = measure_fidelity(pictures, full)
-        tensors = {
-            "features": judged.features,
-            "alignment": judged.alignment,
-            "psnr": nearness.psnr,
-            "ssim": nearness.ssim,
-            "identical": nearness.identical,
-            "preview": pictures[: max(0, PREVIEW - batch.start)],
-        }
-        if judged.by_scorer is not None and judged.coarse is not None:
+        return known(
+            features=judged.features,
+            alignment=judged.alignment,
+            psnr=nearness.psnr,
+            ssim=nearness.ssim,
+            identical=nearness.identical,
+            preview=pictures[: max(0, PREVIEW - batch.start)],
             # Without a network these are the features themselves, and the format refuses to hold a tensor twice.
-            tensors |= {"by_scorer": judged.by_scorer.clone(), "coarse": judged.coarse}
-        if self._lpips is not None:
-            tensors["lpips"] = self._lpips(pictures, full)
-        return tensors
+            by_scorer=None if judged.by_scorer is None else judged.by_scorer.clone(),
+            coarse=judged.coarse,
+            lpips=None if self._lpips is None else self._lpips(pictures, full),
+        )
 
     def _pictures(self, name: str, policy: Policy, batch: Batch) -> Tensor:
         try:
-            (pictures,) = self._maker.pictures(policy, batch.prompts, batch.seeds)
+            (pictures,) = self._maker.pictures(policy, batch.rows, batch.seeds)
         except FloatingPointError as error:
             who = f"the {name}" if name == FULL_RUN else f"policy {name}"
             raise InputError(
-                f"{who}: {error} (prompts {batch.start + 1} to {batch.start + len(batch.prompts)}); leave it out, or "
+                f"{who}: {error} (inputs {batch.start + 1} to {batch.start + len(batch.rows)}); leave it out, or "
                 f"try another dtype; what was finished before stays in {self._folder}"
             ) from None
         return pictures
@@ -184,20 +185,21 @@ class Batches:
     def _noted(self, policy: Policy, batches: Sequence[Batch]) -> Noted:
         parts = [_load(self._path(policy, batch)) for batch in batches]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        judged = Judged(joined["features"], joined["alignment"], joined.get("by_scorer"), joined.get("coarse"))
+        judged = Judged(joined["features"], *(joined.get(name) for name in ("alignment", "by_scorer", "coarse")))
         numbers = {name: joined[name] for name in ("psnr", "ssim", "identical", "preview")}
         return Noted(judged, **numbers, lpips=joined.get("lpips"))
 
     def _path(self, policy: Policy, batch: Batch, purpose: str | None = None) -> Path:
         if purpose is None:
             purpose = "run" if self._lpips is None else f"run with LPIPS {self._lpips.backbone}"
-        fingerprint = digest([self._settings, purpose, policy.key, batch.start, batch.prompts, batch.seeds])
+        fingerprint = digest([self._settings, purpose, policy.key, batch.start, batch.keys, batch.seeds])
         return self._folder / f"{fingerprint}.safetensors"
 
 
-def _batches(prompts: Sequence[str], seeds: Sequence[int], size: int) -> Iterator[Batch]:
-    for start in range(0, len(prompts), size):
-        yield Batch(start, tuple(prompts[start : start + size]), tuple(seeds[start : start + size]))
+def _batches(rows: Sequence[Row], seeds: Sequence[int], size: int) -> Iterator[Batch]:
+    for start in range(0, len(rows), size):
+        part = tuple(rows[start : start + size])
+        yield Batch(start, part, tuple(row.key for row in part), tuple(seeds[start : start + size]))
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One list of prompts and seeds, on which policies are compared: pictures, features, cached outcomes."""
+"""One list of inputs and seeds, on which policies are compared: pictures, features, cached outcomes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from autotune.evaluation.inputs import Row
 from autotune.policy import Policy
 from autotune.quality import (
     QUALITY,
@@ -59,36 +60,45 @@ class Judged:
 
     Attributes:
         features: (n, D), what distances are taken in.
-        alignment: (n,) cosine of each picture with its prompt.
-        by_scorer: (n, E), the image-text model's features. This and ``coarse`` are None unless anchors are asked for.
+        alignment: (n,) cosine of each picture with its prompt; None where there are no prompts.
+        by_scorer: (n, E), the image-text model's features, where there are prompts. This and ``coarse`` are None
+            unless anchors are asked for.
         coarse: (n, D) features of the pictures after :func:`autotune.quality.coarse`.
     """
 
     features: Tensor
-    alignment: Tensor
+    alignment: Tensor | None = None
     by_scorer: Tensor | None = None
     coarse: Tensor | None = None
 
     @staticmethod
     def of(
-        pictures: Tensor, text: Tensor, scorer: Features, network: ImageFeatures | None = None, *, anchors: bool = False
+        pictures: Tensor,
+        text: Tensor | None,
+        scorer: Features | None,
+        network: ImageFeatures | None = None,
+        *,
+        anchors: bool = False,
     ) -> Judged:
-        """Judge pictures (n, 3, H, W) uint8 whose prompts have the features ``text`` (n, E).
+        """Judge pictures (n, 3, H, W) uint8 whose prompts, if they have any, have the features ``text`` (n, E).
 
         Args:
             pictures: The pictures.
-            text: By ``scorer``.
-            scorer: Image and text features.
+            text: By ``scorer``; None where there are no prompts.
+            scorer: Image and text features; None where neither are needed.
             network: Image features that distances are taken in; None takes the scorer's.
             anchors: Note what :meth:`baseline` needs.
         """
-        seen = scorer.image_features(pictures)
-        features = seen if network is None else network.image_features(pictures)
-        judged = Judged(features.cpu(), prompt_alignment(seen, text).cpu())
+        judge = network or scorer
+        assert judge is not None, "somebody judges"
+        seen = None if scorer is None or text is None else scorer.image_features(pictures)
+        features = seen if seen is not None and network is None else judge.image_features(pictures)
+        alignment = None if seen is None or text is None else prompt_alignment(seen, text).cpu()
+        judged = Judged(features.cpu(), alignment)
         if not anchors:
             return judged
-        bad = (network or scorer).image_features(coarse(pictures))
-        return replace(judged, by_scorer=seen.cpu(), coarse=bad.cpu())
+        bad = judge.image_features(coarse(pictures))
+        return replace(judged, by_scorer=None if seen is None else seen.cpu(), coarse=bad.cpu())
 
     @staticmethod
     def joined(batches: Sequence[Judged]) -> Judged:
@@ -103,41 +113,44 @@ class Judged:
     def evaluation(self) -> Evaluation:
         return Evaluation(self.features, self.alignment)
 
-    def baseline(self, text: Tensor, prompts: Sequence[str]) -> Baseline:
-        """What the full run's pictures, judged with their anchors, are to all others of the same prompts.
+    def baseline(self, text: Tensor | None, keys: Sequence[str]) -> Baseline:
+        """What the full run's pictures, judged with their anchors, are to all others of the same inputs.
 
         Args:
-            text: (N, E) features of the prompts.
-            prompts: The N prompts.
+            text: (N, E) features of the prompts, if there are any.
+            keys: Of the N inputs.
         """
-        assert self.by_scorer is not None and self.coarse is not None, "the full run is judged with its anchors"
-        chance = shuffled_alignment(self.by_scorer.double(), text.cpu().double())
-        return Baseline(self.evaluation, self.coarse, chance, tuple(prompts))
+        assert self.coarse is not None, "the full run is judged with its anchors"
+        chance = None
+        if text is not None and self.by_scorer is not None:
+            chance = shuffled_alignment(self.by_scorer.double(), text.cpu().double())
+        return Baseline(self.evaluation, self.coarse, chance, tuple(keys))
 
 
 class Evaluator:
-    """Evaluates policies on the same prompts and seeds, each policy once.
+    """Evaluates policies on the same inputs and seeds, each policy once.
 
     Args:
-        pictures: Makes the pictures of a policy, one per prompt and in their order, in batches (n, 3, H, W) uint8
+        pictures: Makes the pictures of a policy, one per row and in their order, in batches (n, 3, H, W) uint8
             of which one is held at a time.
-        scorer: Image and text features.
-        prompts: The N prompts.
-        reference: Features that good pictures have; None takes the full run's own on these very prompts, which
+        scorer: Image and text features; None where prompts play no part and a network sees the pictures.
+        rows: The N inputs. Their prompts are scored where all have one.
+        reference: Features that good pictures have; None takes the full run's own on these very inputs, which
             suits objectives that give the distance no weight.
         full: The full run's policy; scores are relative to it.
-        cache: Folder that keeps outcomes between runs. It must belong to these prompts, seeds
+        cache: Folder that keeps outcomes between runs. It must belong to these inputs, seeds
             and settings alone.
         network: Image features that the distance to the reference is taken in; None takes the scorer's.
         distance: Estimator of that distance.
         weights: Of the objective's terms.
+        text: Whether alignment with the prompts is measured, which takes a scorer.
     """
 
     def __init__(
         self,
         pictures: Callable[[Policy], Pictures],
-        scorer: Features,
-        prompts: Sequence[str],
+        scorer: Features | None,
+        rows: Sequence[Row],
         reference: Reference | None,
         full: Policy,
         cache: Path,
@@ -145,13 +158,15 @@ class Evaluator:
         network: ImageFeatures | None = None,
         distance: str = DISTANCE,
         weights: Weights = QUALITY,
+        text: bool = True,
     ) -> None:
-        self.prompts = tuple(prompts)
+        self.rows = tuple(rows)
+        self.keys = tuple(row.key for row in rows)
         self._pictures = pictures
         self._scorer = scorer
         self._network = network
         self._cache = cache
-        self._text = scorer.text_features(prompts)
+        self._text = scorer.text_features([row.prompt or "" for row in rows]) if scorer is not None and text else None
         self.full, baseline = self._baseline(full)
         if reference is None:
             reference = Reference.of(baseline.full.features, shrink=True)
@@ -169,7 +184,7 @@ class Evaluator:
         if path.is_file():
             return _load(path)
         outcome, _ = self._judged(policy, should_prune=should_prune)
-        if len(outcome.evaluation.alignment) == len(self.prompts):
+        if len(outcome.evaluation) == len(self.rows):
             _save(outcome, path)
         return outcome
 
@@ -186,14 +201,14 @@ class Evaluator:
         path = self._cache / "anchors.safetensors"
         if not (path.is_file() and self._path(full).is_file()):
             outcome, judged = self._judged(full, anchors=True)
-            baseline = judged.baseline(self._text, self.prompts)
+            baseline = judged.baseline(self._text, self.keys)
             _save(outcome, self._path(full))
-            write_tensors(path, {"coarse": baseline.coarse, "chance": baseline.chance}, {})
+            write_tensors(path, known(coarse=baseline.coarse, chance=baseline.chance), {})
         from safetensors.torch import load_file
 
         anchors = load_file(path)
         outcome = _load(self._path(full))
-        return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors["chance"], self.prompts)
+        return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors.get("chance"), self.keys)
 
     def _judged(
         self, policy: Policy, *, anchors: bool = False, should_prune: Callable[[Evaluation], bool] | None = None
@@ -203,14 +218,14 @@ class Evaluator:
         made = 0
         with closing(self._pictures(policy)) as batches:
             for batch in batches:
-                text = self._text[made : made + len(batch)]
+                text = None if self._text is None else self._text[made : made + len(batch)]
                 judged.append(Judged.of(batch, text, self._scorer, self._network, anchors=anchors))
                 if made < PREVIEW:
                     previews.append(batch[: PREVIEW - made].clone())
                 made += len(batch)
                 if (
                     should_prune is not None
-                    and made < len(self.prompts)
+                    and made < len(self.rows)
                     and should_prune(Judged.joined(judged).evaluation)
                 ):
                     break
@@ -221,7 +236,7 @@ class Evaluator:
 def _save(outcome: Outcome, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation = outcome.evaluation
-    tensors = {"features": evaluation.features, "alignment": evaluation.alignment, "preview": outcome.preview}
+    tensors = known(features=evaluation.features, alignment=evaluation.alignment, preview=outcome.preview)
     # An interrupt must not leave half an outcome that the next run would trust: the file appears when it is complete.
     write_tensors(path, tensors, {})
 
@@ -230,4 +245,9 @@ def _load(path: Path) -> Outcome:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    return Outcome(Evaluation(tensors["features"], tensors["alignment"]), tensors["preview"])
+    return Outcome(Evaluation(tensors["features"], tensors.get("alignment")), tensors["preview"])
+
+
+def known(**tensors: Tensor | None) -> dict[str, Tensor]:
+    """Those that are not None, for files that hold nothing else."""
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}

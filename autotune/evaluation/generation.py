@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.core.errors import InputError
+from autotune.core.errors import InputError, reason_of
 from autotune.evaluation.evaluator import Pictures
-from autotune.evaluation.pictures import picture_batches
-from autotune.pipelines.families import family_of
+from autotune.evaluation.inputs import Inputs, Row
+from autotune.evaluation.pictures import picture_batches, scale_argument
+from autotune.pipelines.families import CallSignature, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing, session_of
 from autotune.runtime.models import native_size, recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.rehearsal import check_runs
+from autotune.runtime.strength import STRENGTH, fewest_steps, skipped_steps, strength_of
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,47 @@ class PictureMaker:
         pipe: The diffusers pipeline.
         height: Pixels.
         width: Pixels.
-        guidance_scale: Of classifier-free guidance.
+        guidance_scale: Of classifier-free guidance, or as the denoiser's mere input; None where there is none.
         batch_size: Pictures per pipeline call.
         prefixes: What calls under other policies began with, to go on from; None makes every call from its start.
+        call: Further arguments of every call.
+        negative: Whether every picture has a negative prompt, without which some pipelines have no guidance.
     """
 
     pipe: Any
     height: int
     width: int
-    guidance_scale: float
+    guidance_scale: float | None
     batch_size: int
     prefixes: PrefixCache | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
+    negative: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, as Pillow has them."""
+        return self.width, self.height
 
     @property
     def guided(self) -> bool:
         """Whether calls use classifier-free guidance; some models take the scale as a mere input."""
-        return self.guidance_scale > 1 and family_of(self.pipe).guided
+        signature = _signature(self.pipe)
+        arguments = dict(self.call)
+        scale = scale_argument(self.pipe, signature)
+        if scale is not None and self.guidance_scale is not None:
+            arguments[scale] = self.guidance_scale
+        return signature.guided(arguments | ({"negative_prompt": ""} if self.negative else {}))
+
+    @property
+    def priced(self) -> Mapping[str, Any]:
+        """What of a call's arguments bears on its cost, see :class:`autotune.cost.Pricer`."""
+        strength = strength_of(self.pipe, self.call)
+        return self.call if strength is None else {**self.call, STRENGTH: strength}
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps of which a call executes at least one; image-to-image leaves out the first."""
+        return fewest_steps(self.pipe, strength_of(self.pipe, self.call))
 
     def check(self, policy: Policy) -> None:
         """Find out now whether the pipeline runs under the policy, not after files were written.
@@ -51,32 +77,57 @@ class PictureMaker:
         Raises:
             InputError: it does not.
         """
-        check_runs(self.pipe, policy, self.height, self.width)
+        strength = strength_of(self.pipe, self.call)
+        if skipped_steps(self.pipe, policy.steps, strength) >= policy.steps:
+            raise InputError(
+                f"a strength of {strength:g} leaves none of {policy.steps} steps; give a greater one, or"
+                f" {self.fewest_steps} steps or more"
+            )
+        check_runs(self.pipe, policy, self.height, self.width, call=self.call)
+
+    def try_out(self, policy: Policy, row: Row) -> None:
+        """Make a picture now, for a pipeline's own checks may refuse what a row gives it.
+
+        Raises:
+            InputError: it refuses.
+        """
+        steps = policy.model_copy(update={"steps": min(policy.steps, max(2, self.fewest_steps))})
+        try:
+            for _ in replace(self, prefixes=None).pictures(steps, [row], [0]):
+                pass
+        except InputError:
+            raise
+        except Exception as error:  # Pipelines refuse with exceptions of any class.
+            raise InputError(
+                f"{type(self.pipe).__name__} cannot make a picture of the input {row.label!r} ({reason_of(error)});"
+                " change the inputs"
+            ) from error
 
     def pictures(
         self,
         policy: Policy,
-        prompts: Sequence[str],
+        rows: Sequence[Row],
         seeds: Sequence[int],
         on_batch: Callable[[int], None] | None = None,
     ) -> Pictures:
-        """Pictures (n, 3, H, W) uint8 of prompts with one seed each, in batches.
+        """Pictures (n, 3, H, W) uint8 of rows with one seed each, in batches.
 
         Args:
             policy: What they are made under.
-            prompts: What they show.
+            rows: What the pipeline is asked for.
             seeds: As many.
             on_batch: Called with the number of pictures made so far.
         """
         with self._callable(policy) as call:
             yield from picture_batches(
                 self.pipe,
-                prompts,
+                rows,
                 seeds,
                 height=self.height,
                 width=self.width,
                 guidance_scale=self.guidance_scale,
                 batch_size=self.batch_size,
+                shared=self.call,
                 on_batch=on_batch,
                 call=call,
             )
@@ -96,14 +147,15 @@ def picture_maker(
     guidance_scale: float | None = None,
     batch_size: int = 16,
     prefixes: PrefixCache | None = None,
+    inputs: Inputs | None = None,
 ) -> PictureMaker:
     """A maker of pictures; what is None is the model's own: native size and recommended, else default, guidance.
 
     With ``prefixes`` pictures under policies that begin alike share that; they are the same to the bit.
 
     Raises:
-        InputError: the pipeline makes no pictures of that size or none at all, runs under a policy already, or is not
-            supported.
+        InputError: the pipeline makes no pictures of that size or none at all, takes no such guidance, runs under a
+            policy already, or is not supported.
     """
     if not 1 <= batch_size <= MAX_STEPS:
         raise InputError(f"batch_size is {batch_size}; give a number from 1 to {MAX_STEPS}")
@@ -114,11 +166,12 @@ def picture_maker(
             f"{type(pipe).__name__} makes videos, which nothing here judges yet: policies for it are priced and run,"
             " but made by hand"
         )
-    height, width = _size(pipe, height, width)
-    if guidance_scale is None:
-        default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default
-        guidance_scale = float(recommended(pipe).get("guidance_scale", default))
-    return PictureMaker(pipe, height, width, guidance_scale, batch_size, prefixes)
+    signature = _signature(pipe)
+    height, width = _size(pipe, signature, height, width)
+    inputs = inputs or Inputs(())
+    negative = bool(inputs.rows) and "negative_prompt" in inputs.rows[0].arguments
+    scale, call = _guidance(pipe, signature, guidance_scale, inputs.call, negative=negative)
+    return PictureMaker(pipe, height, width, scale, batch_size, prefixes, call, negative)
 
 
 @contextmanager
@@ -132,10 +185,45 @@ def without_bars(pipe: Any) -> Iterator[None]:
         pipe.set_progress_bar_config(**before)
 
 
-def _size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
+def _signature(pipe: Any) -> CallSignature:
+    return family_of(pipe).call_signature(pipe)
+
+
+def _guidance(
+    pipe: Any, signature: CallSignature, given: float | None, call: Mapping[str, Any], *, negative: bool
+) -> tuple[float | None, Mapping[str, Any]]:
+    """The guidance scale, wherever it is given, and the other arguments of every call."""
+    argument, pipeline = scale_argument(pipe, signature), type(pipe).__name__
+    if argument is None:
+        if given is not None:
+            raise InputError(f"{pipeline} has no guidance scale; leave guidance_scale out")
+        return None, call
+    in_rows = call.get(argument)
+    if None not in (given, in_rows) and given != in_rows:
+        raise InputError(f"guidance_scale is {given:g} and {argument} is {in_rows:g} in the inputs; give one of them")
+    scale = in_rows if given is None else given
+    if scale is None:
+        branches = argument == signature.guidance_argument
+        default = signature.default_guidance if branches else signature.default_embedded
+        scale = recommended(pipe).get("guidance_scale", default)
+    elif argument == signature.guidance_argument and signature.needs_negative_prompt and not negative:
+        if scale > signature.guided_above:
+            raise InputError(
+                f"{pipeline} has no guidance without negative prompts; give every input a negative_prompt, or leave"
+                " guidance_scale out"
+            )
+    rest = {name: value for name, value in call.items() if name != argument}
+    return None if scale is None else float(scale), rest
+
+
+def _size(pipe: Any, signature: CallSignature, height: int | None, width: int | None) -> tuple[int, int]:
     native = native_size(pipe)
     sizes = (native[0] if height is None else height, native[1] if width is None else width)
+    if not signature.takes_size and not signature.pictures and sizes != native:
+        raise InputError(
+            f"{type(pipe).__name__} makes pictures of {native[0]} x {native[1]} pixels only; leave height and width out"
+        )
     for name, pixels in zip(("height", "width"), sizes, strict=True):
-        if pixels <= 0 or pixels % pipe.vae_scale_factor:
-            raise InputError(f"{name} is {pixels}; give a multiple of {pipe.vae_scale_factor} pixels")
+        if pixels <= 0 or pixels % signature.size_multiple:
+            raise InputError(f"{name} is {pixels}; give a multiple of {signature.size_multiple} pixels")
     return sizes

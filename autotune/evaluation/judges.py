@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from autotune.core.errors import InputError, did_you_mean
 from autotune.evaluation.content_fingerprint import content_fingerprint
 from autotune.evaluation.evaluator import Evaluator, Features, ImageFeatures, Pictures
+from autotune.evaluation.inputs import Row
 from autotune.evaluation.references import Size, kept_reference
 from autotune.models.shipped import demo_assets
 from autotune.policy import Policy
@@ -32,24 +34,27 @@ class Judges:
     """Loaded judges.
 
     Attributes:
-        scorer: Image-text model, for alignment and, without a network, for all image features.
+        scorer: Image-text model, for alignment and, without a network, for all image features; None where there is
+            neither to do.
         scorer_fingerprint: What it is called and what is in it.
         network: Takes the scorer's place in distances; None leaves them to the scorer.
         network_fingerprint: Likewise.
         estimator: Distance to the reference.
         weights: Of the objective's terms.
+        text: Whether alignment with prompts is measured.
     """
 
-    scorer: Features
-    scorer_fingerprint: str
+    scorer: Features | None
+    scorer_fingerprint: str | None
     network: ImageFeatures | None
     network_fingerprint: str | None
     estimator: str
     weights: Weights
+    text: bool = True
 
     @property
-    def scorer_name(self) -> str:
-        return self.scorer_fingerprint.partition("@")[0]
+    def scorer_name(self) -> str | None:
+        return None if self.scorer_fingerprint is None else self.scorer_fingerprint.partition("@")[0]
 
     @property
     def network_name(self) -> str | None:
@@ -58,11 +63,17 @@ class Judges:
     @property
     def distance_network(self) -> ImageFeatures:
         """What image features are taken in."""
-        return self.scorer if self.network is None else self.network
+        judge = self.network or self.scorer
+        assert judge is not None, "somebody judges"
+        return judge
 
     @property
     def distance_fingerprint(self) -> str:
-        return self.network_fingerprint or self.scorer_fingerprint
+        return self.network_fingerprint or self.scorer_fingerprint or ""
+
+    def text_features(self, rows: Sequence[Row]) -> Tensor | None:
+        """The scorer's features (N, E) of N rows' prompts; None where alignment is not measured."""
+        return self.scorer.text_features([row.prompt or "" for row in rows]) if self.scorer and self.text else None
 
     def reference(self, given: AnyReference | None, fingerprint: str, size: Size) -> Reference | None:
         """The reference in these judges' features; None where the full run's own pictures serve as one.
@@ -98,7 +109,7 @@ class Judges:
     def evaluator(
         self,
         pictures: Callable[[Policy], Pictures],
-        prompts: tuple[str, ...],
+        rows: Sequence[Row],
         reference: Reference | None,
         full: Policy,
         cache: Path,
@@ -107,13 +118,14 @@ class Judges:
         return Evaluator(
             pictures,
             self.scorer,
-            prompts,
+            rows,
             reference,
             full,
             cache,
             network=self.network,
             distance=self.estimator,
             weights=self.weights,
+            text=self.text,
         )
 
 
@@ -125,26 +137,33 @@ def judges(
     distance: str | None = None,
     weight_fd: float | None = None,
     weight_clip: float | None = None,
+    text: bool = True,
     device: str = "cpu",
 ) -> Judges:
     """Check the choice and load what it names.
 
     Args:
-        scorer: An open_clip model or an object like :class:`autotune.quality.Scorer`; None takes one from the hub.
+        scorer: An open_clip model or an object like :class:`autotune.quality.Scorer`; None takes one from the hub
+            where one is needed: for alignment that has a weight, or because no network is named.
         network: A feature network or its name, see :func:`autotune.quality.feature_network`.
         objective: ``"quality"`` or ``"fidelity"`` (as near as possible to the full run's pictures).
         distance: Estimator; None takes the default.
         weight_fd: Of the distance to the reference, 1 unless given; objective ``"quality"`` only.
         weight_clip: Of the alignment, 4 unless given.
+        text: Whether pictures have prompts that they may match better or worse; see :func:`objective_weights`.
         device: Where the models run.
 
     Raises:
         InputError: Something cannot be used or had.
     """
-    weights = objective_weights(objective, weight_fd, weight_clip)
+    weights = objective_weights(objective, weight_fd, weight_clip, text=text)
     name = estimator(distance or DISTANCE).name
-    scorer = DEFAULT_SCORER if scorer is None else scorer
-    scorer_fingerprint = content_fingerprint(scorer)
+    if network is not None and not text:
+        # There is nothing left for it to see.
+        scorer = None
+    elif scorer is None and (network is None or weights.clip):
+        scorer = DEFAULT_SCORER
+    scorer_fingerprint = None if scorer is None else content_fingerprint(scorer)
     network_fingerprint = None if network is None else content_fingerprint(network)
     return Judges(
         scorer=Scorer(scorer, device=device) if isinstance(scorer, str | os.PathLike) else scorer,
@@ -153,6 +172,7 @@ def judges(
         network_fingerprint=network_fingerprint,
         estimator=name,
         weights=weights,
+        text=text and scorer is not None,
     )
 
 
@@ -167,11 +187,13 @@ def shipped_judges(
     return assets.scorer_dir, assets.reference if reference is None and network is None else reference
 
 
-def objective_weights(objective: str, weight_fd: float | None = None, weight_clip: float | None = None) -> Weights:
-    """The weights that an objective by name stands for.
+def objective_weights(
+    objective: str, weight_fd: float | None = None, weight_clip: float | None = None, *, text: bool = True
+) -> Weights:
+    """The weights that an objective by name stands for; without text there is no alignment to give one to.
 
     Raises:
-        InputError: There is no such objective, a weight is negative, or all are zero.
+        InputError: There is no such objective, a weight is negative or of what there is not, or all are zero.
     """
     if objective not in OBJECTIVES:
         raise InputError(f"there is no objective called {objective!r}{did_you_mean(objective, OBJECTIVES)}")
@@ -179,9 +201,12 @@ def objective_weights(objective: str, weight_fd: float | None = None, weight_cli
         if weight_fd is not None or weight_clip is not None:
             raise InputError("objective 'fidelity' has no weights; leave them out, or take objective 'quality'")
         return FIDELITY
-    weights = Weights(
-        QUALITY.fd if weight_fd is None else weight_fd, QUALITY.clip if weight_clip is None else weight_clip
-    )
+    if not text and weight_clip is not None:
+        raise InputError(
+            "weight_clip weighs the alignment with prompts, and the inputs have no prompts that differ; leave it out"
+        )
+    clip = (QUALITY.clip if weight_clip is None else weight_clip) if text else 0.0
+    weights = Weights(QUALITY.fd if weight_fd is None else weight_fd, clip)
     if not min(weights.fd, weights.clip) >= 0 or not 0 < weights.fd + weights.clip < float("inf"):
         raise InputError(f"weights {weights.fd:g} and {weights.clip:g} must not be negative, nor both zero")
     return weights

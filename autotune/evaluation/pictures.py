@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from autotune.runtime.models import recommended
+from autotune.evaluation.input_pictures import MASK, Picture
+from autotune.evaluation.inputs import CLASS, PROMPT, Row
+from autotune.pipelines.families import CallSignature, family_of
+from autotune.runtime.models import denoiser_of, recommended, root_of
+
+# What a call may return pictures as, best first.
+_FORMS = ("pt", "np", "pil")
 
 
-def generate(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
+def generate(pipe: Any, prompts: Sequence[str | Row], seeds: Sequence[int], **options: Any) -> Tensor:
     """All pictures (N, 3, H, W) of :func:`picture_batches`, which see for the arguments, at once."""
-    return torch.cat(list(picture_batches(pipe, prompts, seeds, **options)))
+    rows = [Row({PROMPT: each}) if isinstance(each, str) else each for each in prompts]
+    return torch.cat(list(picture_batches(pipe, rows, seeds, **options)))
 
 
 def picture_batches(
     pipe: Any,
-    prompts: Sequence[str],
+    rows: Sequence[Row],
     seeds: Sequence[int],
     *,
     height: int | None = None,
@@ -26,17 +34,21 @@ def picture_batches(
     guidance_scale: float | None = None,
     steps: int | None = None,
     batch_size: int = 16,
+    shared: Mapping[str, Any] = {},
     on_batch: Callable[[int], None] | None = None,
     call: Callable[..., Any] | None = None,
 ) -> Generator[Tensor, None, None]:
-    """Run the pipeline, under whatever policy is applied, on ``prompts`` with one seed each.
+    """Run the pipeline, under whatever policy is applied, on ``rows`` with one seed each.
 
-    A picture depends on its prompt, its seed and, in the last bits, on the batch it is computed
+    A picture depends on its row, its seed and, in the last bits, on the batch it is computed
     in; the same call therefore gives the same pictures.
 
     Args:
+        height, width: of the pictures, and of those that rows hold, which are resized as a whole. Without them the
+            pipeline decides, and pictures are given to it as they are.
         guidance_scale: the pipeline's default when None.
         steps: for a pipeline without a policy; None leaves the number to policy or pipeline.
+        shared: further arguments of every call.
         on_batch: called with the number of pictures made so far.
         call: what is called in the pipeline's place, see :func:`autotune.runtime.apply.applied_sharing`.
 
@@ -46,19 +58,55 @@ def picture_batches(
     Raises:
         FloatingPointError: a picture holds NaN or infinity.
     """
-    options: dict[str, Any] = {"height": height, "width": width, "output_type": "pt"} | recommended(pipe).get(
-        "call", {}
-    )
-    if guidance_scale is not None:
-        options["guidance_scale"] = guidance_scale
+    signature = family_of(pipe).call_signature(pipe)
+    options: dict[str, Any] = {"height": height, "width": width} if signature.takes_size else {}
+    options |= {"output_type": next(form for form in _FORMS if form in signature.output_types)}
+    options |= recommended(pipe).get("call", {}) | {name: _given(name, value, None) for name, value in shared.items()}
+    scale = scale_argument(pipe, signature)
+    if guidance_scale is not None and scale is not None:
+        options[scale] = guidance_scale
     if steps is not None:
         options["num_inference_steps"] = steps
-    for start in range(0, len(prompts), batch_size):
+    size = None if height is None or width is None else (width, height)
+    for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
-        images = (call or pipe)(list(prompts[batch]), generator=generators, **options).images
+        arguments = _of_rows(rows[batch], signature, size)
+        images = as_tensor((call or pipe)(**arguments, generator=generators, **options).images)
         if not torch.isfinite(images).all():
             raise FloatingPointError("the pipeline made pictures with NaN or infinite values")
         if on_batch is not None:
-            on_batch(min(start + batch_size, len(prompts)))
+            on_batch(min(start + batch_size, len(rows)))
         yield (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def scale_argument(pipe: Any, signature: CallSignature) -> str | None:
+    """The argument that a guidance scale is meant for: that which this very model heeds; None where there is none."""
+    embeds = getattr(root_of(denoiser_of(pipe)).config, "guidance_embeds", False)
+    if signature.guidance_argument is None or (embeds and signature.embedded_guidance is not None):
+        return signature.embedded_guidance
+    return signature.guidance_argument
+
+
+def as_tensor(images: Any) -> Tensor:
+    """What a pipeline returned as (n, 3, H, W) in [0, 1]: a tensor, an array (n, H, W, C) or Pillow's images."""
+    if isinstance(images, list):
+        images = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) / 255 for image in images])
+    pictures: Tensor = images if isinstance(images, Tensor) else torch.from_numpy(images).permute(0, 3, 1, 2)
+    # Models of gray pictures have one channel.
+    return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
+
+
+def _of_rows(rows: Sequence[Row], signature: CallSignature, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Arguments of a call that makes a picture of each row."""
+    if signature.conditioning == "none":
+        return {signature.rows_argument: len(rows)}
+    return {
+        signature.rows_argument if name == CLASS else name: [_given(name, row.arguments[name], size) for row in rows]
+        for name in rows[0].arguments
+    }
+
+
+def _given(name: str, value: Any, size: tuple[int, int] | None) -> Any:
+    """A value as pipelines take it."""
+    return value.opened(size, gray=name == MASK) if isinstance(value, Picture) else value

@@ -16,6 +16,7 @@ from torch import Tensor
 from autotune.core.cache_folder import cache_file
 from autotune.core.errors import InputError
 from autotune.evaluation.evaluator import ImageFeatures, Pictures
+from autotune.evaluation.inputs import Row
 from autotune.quality import Reference
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 Size = tuple[int, int]
 
 OTHER_SEEDS = 4
-"""Pictures of every prompt in a reference of the full run's own."""
+"""Pictures of every input in a reference of the full run's own."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LEAST = 8
@@ -95,48 +96,48 @@ def read_reference(path: Path, network: ImageFeatures, height: int, width: int) 
 
 
 def own_reference(
-    pictures: Callable[[Sequence[str], Sequence[int]], Pictures],
+    pictures: Callable[[Sequence[Row], Sequence[int]], Pictures],
     network: ImageFeatures,
-    prompts: Sequence[str],
+    rows: Sequence[Row],
     first_seed: int,
     cache: Path,
 ) -> Reference:
-    """The reference made of the full run's own pictures on ``prompts``, with several seeds each that nothing else uses.
+    """The reference made of the full run's own pictures of ``rows``, with several seeds each that nothing else uses.
 
     Args:
-        pictures: Makes the full run's pictures of prompts with seeds, batch by batch.
+        pictures: Makes the full run's pictures of inputs with seeds, batch by batch.
         network: Image features.
-        prompts: The prompts, each pictured with every seed.
+        rows: The inputs, each pictured with every seed.
         first_seed: The lowest seed used.
         cache: File that keeps the result between runs.
     """
     if cache.is_file():
         return Reference.load(cache)
 
-    def features(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
-        with closing(pictures(prompts, seeds)) as batches:
+    def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Tensor]:
+        with closing(pictures(rows, seeds)) as batches:
             yield from (network.image_features(batch) for batch in batches)
 
-    reference = reference_of_other_seeds(features, prompts, first_seed)
+    reference = reference_of_other_seeds(features, rows, first_seed)
     cache.parent.mkdir(parents=True, exist_ok=True)
     reference.save(cache)
     return reference
 
 
 def reference_of_other_seeds(
-    features: Callable[[Sequence[str], Sequence[int]], Iterable[Tensor]], prompts: Sequence[str], first_seed: int
+    features: Callable[[Sequence[Row], Sequence[int]], Iterable[Tensor]], rows: Sequence[Row], first_seed: int
 ) -> Reference:
     """What :func:`own_reference` makes, of features that somebody else keeps.
 
     Args:
-        features: Gives features (n, D) of the full run's pictures of prompts with seeds, batch by batch.
-        prompts: The prompts, each pictured with every seed.
+        features: Gives features (n, D) of the full run's pictures of inputs with seeds, batch by batch.
+        rows: The inputs, each pictured with every seed.
         first_seed: The lowest seed used.
     """
-    count = len(prompts)
+    count = len(rows)
     starts = [first_seed + part * count for part in range(OTHER_SEEDS)]
     return Reference.of(
-        torch.cat([batch for start in starts for batch in features(prompts, range(start, start + count))]), shrink=True
+        torch.cat([batch for start in starts for batch in features(rows, range(start, start + count))]), shrink=True
     )
 
 

@@ -10,7 +10,7 @@ from autotune.policy.policy import (
     MAX_ID,
     MAX_STEPS,
     MAX_TIMESTEP,
-    VERSION,
+    VERSIONS,
     CacheRule,
     ClassName,
     ConfigKey,
@@ -35,6 +35,7 @@ from autotune.policy.policy import (
     Timestep,
     Timesteps,
     UnitName,
+    lowest_version,
     policy_from_dict,
     read_policy,
 )
@@ -71,7 +72,8 @@ __all__ = [
     "Timestep",
     "Timesteps",
     "UnitName",
-    "VERSION",
+    "VERSIONS",
+    "lowest_version",
     "policy_from_dict",
     "read_policy",
 ]

@@ -101,14 +101,16 @@ def _scores(quality: PolicyQuality, steps: int) -> str:
         (f"{quality.fewer_steps_count} plain steps at the same cost", quality.fewer_steps),
         (f"this policy, {steps} steps", quality.policy),
     )
+    aligned = quality.policy.alignment is not None
+    scores = ("loss", "distance", "alignment") if aligned else ("loss", "distance")
     return "\n".join(
         [
-            f"{quality.images} pictures of {quality.prompts} prompts that the search never saw, 95 % intervals in"
-            " parentheses; 0 is the loss of the full run, lower is better.",
+            f"{quality.images} pictures of {quality.prompts} {'prompts' if aligned else 'inputs'} that the search never"
+            " saw, 95 % intervals in parentheses; 0 is the loss of the full run, lower is better.",
             "",
-            "| run | loss | distance | alignment |",
-            "|---|---|---|---|",
-            *(f"| {name} | {_text(s.loss)} | {_text(s.distance)} | {_text(s.alignment)} |" for name, s in runs),
+            f"| run | {' | '.join(scores)} |",
+            f"|---|{'---|' * len(scores)}",
+            *(f"| {name} | {' | '.join(_text(getattr(of, score)) for score in scores)} |" for name, of in runs),
             "",
             f"Loss of the policy minus that of the plain steps: {_text(quality.difference)}.",
         ]

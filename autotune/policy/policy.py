@@ -38,7 +38,8 @@ from autotune.core.records import (
 )
 
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
-VERSION: Literal[1] = 1
+VERSIONS = (1, 2)
+"""A file says the lowest that has what it says."""
 MAX_BYTES = 8 * 1024
 MAX_STEPS = 1000
 
@@ -286,12 +287,13 @@ class ContenderQuality(Record):
     """Held-out scores of one run: objective, distance to the reference, image-text cosine, distance to the full run.
 
     ``fidelity`` is the mean distance of the pictures' features to the full run's, one minus their cosine. The
-    cosine of ``alignment`` is better when it is higher, all others when they are lower.
+    cosine of ``alignment`` is better when it is higher, all others when they are lower; None where there were no
+    prompts to match (version 2).
     """
 
     loss: Interval
     distance: Interval
-    alignment: Interval
+    alignment: Interval | None
     fidelity: Interval
 
 
@@ -300,14 +302,15 @@ class PolicyQuality(Record):
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
     with confidence when its whole interval lies below zero. ``guidance_scale`` is the one the
-    pictures were made with; None is the pipeline's default. ``scorer`` is the image-text model,
-    ``estimator`` the distance to the reference, taken in the features of ``network`` (None: the
-    scorer's), ``weights`` those of the objective's terms.
+    pictures were made with; None is the pipeline's default. ``scorer`` is the image-text model
+    (None where it had nothing to judge; version 2), ``estimator`` the distance to the reference,
+    taken in the features of ``network`` (None: the scorer's), ``weights`` those of the
+    objective's terms.
     """
 
     prompts: Annotated[Count, Field(ge=1)]
     images: Annotated[Count, Field(ge=1)]
-    scorer: Text
+    scorer: Text | None
     network: Text | None = None
     estimator: Text
     weights: dict[Text, float]
@@ -346,7 +349,7 @@ class Policy(Record):
     """
 
     format: Literal["postdiff-policy"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = 1
     model: ModelInfo | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     scheduler: SchedulerChoice | None = None
@@ -365,6 +368,8 @@ class Policy(Record):
         self._check_schedule()
         self._check_resolution()
         self._check_guidance()
+        if self.version < lowest_version(self.quality):
+            raise ValueError("quality: without an alignment or a scorer it is of version 2, say so in version")
         for index, rule in enumerate(self.cache):
             if rule.compute_steps[-1] >= self.steps:
                 raise ValueError(
@@ -516,8 +521,9 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
     named, version = document.get("format"), document.get("version")
     if not isinstance(named, str) or named != FORMAT:
         raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}")
-    if type(version) is not int or version != VERSION:
-        raise refuse(f"policy version {shown(version)} is unknown, this release reads {VERSION}")
+    if type(version) is not int or version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise refuse(f"policy version {shown(version)} is unknown, this release reads {known}")
     policy = validated(Policy, document, refuse)
     checksum = policy.provenance.checksum if policy.provenance else None
     if checksum is not None:
@@ -538,6 +544,14 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
         PolicyError: the file is missing, unreadable, too large, not JSON, or not a valid policy.
     """
     return policy_from_dict(read_document(path, MAX_BYTES, "policy", PolicyError), str(path))
+
+
+def lowest_version(quality: PolicyQuality | None) -> Literal[1, 2]:
+    """The version of the format that has what the records say."""
+    if quality is None:
+        return 1
+    scores = (quality.policy, quality.full, quality.fewer_steps)
+    return 2 if quality.scorer is None or any(each.alignment is None for each in scores) else 1
 
 
 def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:

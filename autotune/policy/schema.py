@@ -12,7 +12,7 @@ from autotune.core.records import Record
 from autotune.policy.policy import (
     FORMAT,
     MAX_BYTES,
-    VERSION,
+    VERSIONS,
     CacheRule,
     ContenderQuality,
     Guidance,
@@ -29,7 +29,7 @@ from autotune.policy.policy import (
 )
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-ID = f"urn:{FORMAT}:{VERSION}"
+ID = f"urn:{FORMAT}:{VERSIONS[-1]}"
 
 # What each field says, with its unit. Steps and calls count from 0.
 DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
@@ -115,13 +115,13 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
     ContenderQuality: {
         "loss": "What the search lowers: 0 is the full run, 1 is lost; lower is better.",
         "distance": "Distance of the pictures' features to the reference's; lower is better.",
-        "alignment": "Mean cosine of pictures and prompts; higher is better.",
+        "alignment": "Mean cosine of pictures and prompts; higher is better; null where there were none (version 2).",
         "fidelity": "Mean distance of the pictures' features to the full run's, one minus cosine; lower is nearer.",
     },
     PolicyQuality: {
-        "prompts": "Held-out prompts.",
-        "images": "Pictures of each run, of these prompts.",
-        "scorer": "The image-text model.",
+        "prompts": "Held-out inputs, such as prompts.",
+        "images": "Pictures of each run, of these inputs.",
+        "scorer": "The image-text model; null where it had nothing to judge (version 2).",
         "network": "The network whose features the distance is taken in; null is the scorer's.",
         "estimator": "Estimator of the distance.",
         "weights": "Weights of the objective's terms.",
@@ -155,7 +155,7 @@ _SIGMAS_GO_WITH_DEFAULT = {
 
 
 def policy_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a policy file, version 1: what ``postdiff schema`` prints.
+    """The JSON Schema (draft 2020-12) of a policy file, versions 1 and 2: what ``postdiff schema`` prints.
 
     Every policy that :func:`autotune.load_policy` accepts is valid under it. The reverse holds for the form only:
     the module's docstring says what a schema cannot see.

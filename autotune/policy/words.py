@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autotune.policy.policy import Policy
 
@@ -33,10 +33,10 @@ def in_words(policy: Policy) -> str:
 
 
 def trial_note(
-    proposal: Proposal, results: Mapping[str, float], pictures: int, recipe: str | None, *, pruned: bool = False
+    proposal: Proposal, results: Mapping[str, Any], pictures: int, recipe: str | None, *, pruned: bool = False
 ) -> str:
     """Markdown for one trial; ``results`` holds what a score of so many pictures consists of, and its interval."""
-    cost = proposal.cost
+    cost, alignment = proposal.cost, results["alignment"]
     lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
     if pruned:
         lines += [f"Given up after {pictures} pictures, on which others are better.", ""]
@@ -47,7 +47,7 @@ def trial_note(
         f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
         f"| its 95 % interval, {pictures} pictures | {results['loss_low']:.4f} to {results['loss_high']:.4f} |",
         f"| distance to the reference | {results['distance']:.4g} |",
-        f"| alignment with the prompt | {results['alignment']:.4f} |",
+        *(() if alignment is None else (f"| alignment with the prompt | {alignment:.4f} |",)),
         f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
     ]
     return "\n".join(lines)

@@ -89,25 +89,34 @@ class Evaluation:
 
     Attributes:
         features: (N, D) image features.
-        alignment: (N,) cosine of each picture with its prompt.
+        alignment: (N,) cosine of each picture with its prompt; None where there are no prompts to match.
 
     Raises:
         ValueError: If the shapes do not fit each other or a value is not finite.
     """
 
     features: Tensor
-    alignment: Tensor
+    alignment: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or self.alignment.shape != self.features.shape[:1]:
+        aligned = () if self.alignment is None else tuple(self.alignment.shape)
+        if self.features.ndim != 2 or (self.alignment is not None and aligned != self.features.shape[:1]):
             raise ValueError(
-                f"Features (N, D) go with alignments (N,), not {tuple(self.features.shape)} "
-                f"with {tuple(self.alignment.shape)}."
+                f"Features (N, D) go with alignments (N,), not {tuple(self.features.shape)} with {aligned}."
             )
         for name, values in (("features", self.features), ("alignment", self.alignment)):
+            if values is None:
+                continue
             bad = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero()
             if len(bad):
                 raise ValueError(f"The {name} of picture {int(bad[0])} (and {len(bad) - 1} more) are not finite.")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def head(self, count: int) -> Evaluation:
+        """What the first ``count`` pictures scored."""
+        return Evaluation(self.features[:count], None if self.alignment is None else self.alignment[:count])
 
     @staticmethod
     def of(image_features: Tensor, text_features: Tensor) -> Evaluation:
@@ -122,8 +131,9 @@ class Baseline:
     Attributes:
         full: The full run's evaluation.
         coarse: (N, D) features of its pictures after :func:`coarse`.
-        chance: (N,) its pictures' mean alignment with the other prompts.
-        prompts: The N prompts; those that repeat are resampled together.
+        chance: (N,) its pictures' mean alignment with the other prompts; None where there are none.
+        prompts: What each of the N pictures was asked for, such as its prompt; those that repeat are resampled
+            together.
 
     Raises:
         ValueError: If the shapes do not fit each other or a value is not finite.
@@ -131,18 +141,26 @@ class Baseline:
 
     full: Evaluation
     coarse: Tensor
-    chance: Tensor
+    chance: Tensor | None
     prompts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        n = len(self.full.features)
-        if self.coarse.shape != self.full.features.shape or self.chance.shape != (n,) or len(self.prompts) != n:
+        n = len(self.full)
+        chances = None if self.chance is None else tuple(self.chance.shape)
+        aligned = None if self.full.alignment is None else (n,)
+        if self.coarse.shape != self.full.features.shape or chances != aligned or len(self.prompts) != n:
             raise ValueError(
                 f"{n} pictures of the full run go with coarse features of the same shape and as many chances and "
-                f"prompts, not {tuple(self.coarse.shape)}, {tuple(self.chance.shape)} and {len(self.prompts)}."
+                f"prompts, not {tuple(self.coarse.shape)}, {chances} and {len(self.prompts)}."
             )
         check_finite(self.coarse, "coarse features")
-        check_finite(self.chance, "alignment by chance")
+        if self.chance is not None:
+            check_finite(self.chance, "alignment by chance")
+
+    def head(self, count: int) -> Baseline:
+        """The full run on the first ``count`` pictures."""
+        chance = None if self.chance is None else self.chance[:count]
+        return Baseline(self.full.head(count), self.coarse[:count], chance, self.prompts[:count])
 
 
 @dataclass(frozen=True)
@@ -152,13 +170,13 @@ class Score:
     Attributes:
         loss: The objective.
         distance: To the reference, in the estimator's unit.
-        alignment: Mean cosine with the prompts.
+        alignment: Mean cosine with the prompts; None where there are none.
         fidelity: Mean feature distance to the full run's pictures, 0 to 2.
     """
 
     loss: float
     distance: float
-    alignment: float
+    alignment: float | None
     fidelity: float
 
 
@@ -182,18 +200,29 @@ class Intervals:
 
     loss: Interval
     distance: Interval
-    alignment: Interval
+    alignment: Interval | None
     fidelity: Interval
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """Loss and what it is made of, each (B,), for B selections of the prompts."""
+    """Loss and what it is made of, each (B,), for B selections of the prompts; no alignment where there are none."""
 
     loss: Tensor
     distance: Tensor
-    alignment: Tensor
+    alignment: Tensor | None
     fidelity: Tensor
+
+    @staticmethod
+    def joined(parts: Sequence[_Terms]) -> _Terms:
+        """Of all selections, from some at a time."""
+        aligned = [part.alignment for part in parts if part.alignment is not None]
+        return _Terms(
+            torch.cat([part.loss for part in parts]),
+            torch.cat([part.distance for part in parts]),
+            torch.cat(aligned) if aligned else None,
+            torch.cat([part.fidelity for part in parts]),
+        )
 
 
 class Objective:
@@ -210,9 +239,9 @@ class Objective:
 
     Raises:
         InputError: If there is no such estimator, or the reference lacks the features it needs.
-        ValueError: If dimensions differ, the full run's pictures match their prompts no better than chance
-            (the scoring model does not know what the prompts speak of), or coarse pictures are no
-            farther from the reference than the full run's (the reference shows something else).
+        ValueError: If dimensions differ, alignment has a weight and there is none, the full run's pictures match
+            their prompts no better than chance (the scoring model does not know what the prompts speak of), or
+            coarse pictures are no farther from the reference than the full run's (the reference shows something else).
     """
 
     def __init__(
@@ -229,10 +258,13 @@ class Objective:
         self._baseline = baseline
         self._rows_of_prompt = _rows_of_prompt(baseline.prompts)
         self._full = self._measure.prepare(baseline.full.features)
-        self._full_alignment, self._chance = (x.cpu().double() for x in (baseline.full.alignment, baseline.chance))
+        self._full_alignment = _numbers(baseline.full.alignment)
         self._remember()
-        full, matched = (float(x) for x in self._full_at(self._all))
-        bad, chance = self._measure(baseline.coarse), self.chance
+        of_full, alignment = self._full_at(self._all)
+        full, bad = float(of_full), self._measure(baseline.coarse)
+        matched, chance = 0.0 if alignment is None else float(alignment), self.chance
+        if alignment is None and weights.clip:
+            raise ValueError("Pictures without prompts have no alignment: give it no weight.")
         if matched <= chance and weights.clip:
             raise ValueError(
                 f"The full run's pictures match their prompts (alignment {matched:.3f}) no "
@@ -250,8 +282,9 @@ class Objective:
 
     @property
     def chance(self) -> float:
-        """Alignment of the full run's pictures with the wrong prompts."""
-        return float(self._chance.mean())
+        """Alignment of the full run's pictures with the wrong prompts; 0 where there are no prompts."""
+        chance = _numbers(self._baseline.chance)
+        return 0.0 if chance is None else float(chance.mean())
 
     def score(self, evaluation: Evaluation) -> Score:
         """The loss and what it is made of; the full run itself scores a loss of exactly zero.
@@ -260,7 +293,8 @@ class Objective:
             ValueError: If the evaluation is not of as many prompts as the full run.
         """
         terms = self._terms(self._values(evaluation), self._all, self._full_at(self._all))
-        return Score(float(terms.loss), float(terms.distance), float(terms.alignment), float(terms.fidelity))
+        alignment = None if terms.alignment is None else float(terms.alignment)
+        return Score(float(terms.loss), float(terms.distance), alignment, float(terms.fidelity))
 
     def interval(
         self, evaluation: Evaluation, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
@@ -274,10 +308,13 @@ class Objective:
         """
         score = self.score(evaluation)
         terms = self._replicates(evaluation, resamples, seed)
+        alignment = None
+        if score.alignment is not None and terms.alignment is not None:
+            alignment = _interval(score.alignment, terms.alignment, level)
         return Intervals(
             _interval(score.loss, terms.loss, level),
             _interval(score.distance, terms.distance, level),
-            _interval(score.alignment, terms.alignment, level),
+            alignment,
             _interval(score.fidelity, terms.fidelity, level),
         )
 
@@ -307,12 +344,11 @@ class Objective:
         return self if count == pictures else self._heads(count)
 
     def _head(self, count: int) -> Objective:
-        baseline, head = self._baseline, copy.copy(self)
-        full = Evaluation(baseline.full.features[:count], baseline.full.alignment[:count])
-        head._baseline = Baseline(full, baseline.coarse[:count], baseline.chance[:count], baseline.prompts[:count])
+        head = copy.copy(self)
+        head._baseline = self._baseline.head(count)
         head._rows_of_prompt = _rows_of_prompt(head._baseline.prompts)
-        head._full = self._measure.prepare(full.features)
-        head._full_alignment, head._chance = self._full_alignment[:count], self._chance[:count]
+        head._full = self._measure.prepare(head._baseline.full.features)
+        head._full_alignment = _numbers(head._baseline.full.alignment)
         head._remember()
         return head
 
@@ -333,8 +369,9 @@ class Objective:
         Raises:
             ValueError: If there is not one finite number per prompt.
         """
-        if values.shape != self._chance.shape:
-            raise ValueError(f"Expected a number for each of {len(self._chance)} pictures, not {tuple(values.shape)}.")
+        pictures = len(self._baseline.prompts)
+        if values.shape != (pictures,):
+            raise ValueError(f"Expected a number for each of {pictures} pictures, not {tuple(values.shape)}.")
         check_finite(values, "numbers")
         rows = values.cpu().double()
         replicates = torch.cat([rows[drawn].mean(1) for drawn in self._resample(resamples, seed)])
@@ -342,7 +379,7 @@ class Objective:
 
     @property
     def _all(self) -> Tensor:
-        return torch.arange(len(self._chance))[None]
+        return torch.arange(len(self._baseline.prompts))[None]
 
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
         """Row numbers (at most _CHUNK, N): prompts drawn with replacement, each with all of its rows."""
@@ -354,23 +391,19 @@ class Objective:
 
     def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Terms:
         full, values = self._full_of_resamples(resamples, seed), self._values(evaluation)
-        parts = [self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), full, strict=True)]
-        return _Terms(
-            torch.cat([part.loss for part in parts]),
-            torch.cat([part.distance for part in parts]),
-            torch.cat([part.alignment for part in parts]),
-            torch.cat([part.fidelity for part in parts]),
+        return _Terms.joined(
+            [self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), full, strict=True)]
         )
 
-    def _full_resampled(self, resamples: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    def _full_resampled(self, resamples: int, seed: int) -> list[tuple[Tensor, Tensor | None]]:
         """The same for every candidate, and half of the work: kept."""
         return [self._full_at(rows) for rows in self._resample(resamples, seed)]
 
-    def _full_at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _full_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Distance and alignment of the full run, (B,) each, on selections ``rows`` (B, N) of the prompts."""
-        return self._measure.of_rows(self._full, rows), self._full_alignment[rows].mean(1)
+        return self._measure.of_rows(self._full, rows), _means(self._full_alignment, rows)
 
-    def _values(self, evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
+    def _values(self, evaluation: Evaluation) -> tuple[Tensor, Tensor | None, Tensor]:
         """Prepared features (N, K), alignment (N,) and distance to the full run's features (N,)."""
         full = self._baseline.full.features
         if evaluation.features.shape != full.shape:
@@ -378,22 +411,36 @@ class Objective:
                 f"Features {tuple(evaluation.features.shape)} cannot be compared with the full run's "
                 f"{tuple(full.shape)}: evaluate the same prompts with the same scoring model."
             )
+        if (evaluation.alignment is None) != (self._full_alignment is None):
+            raise ValueError("Alignments are known of the full run or of the other pictures alone: judge both alike.")
         fidelity = feature_distances(evaluation.features, full)
-        return self._measure.prepare(evaluation.features), evaluation.alignment.cpu().double(), fidelity
+        return self._measure.prepare(evaluation.features), _numbers(evaluation.alignment), fidelity
 
-    def _terms(self, values: tuple[Tensor, Tensor, Tensor], rows: Tensor, full: tuple[Tensor, Tensor]) -> _Terms:
+    def _terms(
+        self, values: tuple[Tensor, Tensor | None, Tensor], rows: Tensor, full: tuple[Tensor, Tensor | None]
+    ) -> _Terms:
         """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the full run's there."""
         distance_full, alignment_full = full
         features, alignments, fidelities = values
         distance = self._measure.of_rows(features, rows)
-        alignment, fidelity = alignments[rows].mean(1), fidelities[rows].mean(1)
-        terms = (
+        alignment, fidelity = _means(alignments, rows), fidelities[rows].mean(1)
+        terms = [
             (self.weights.fd, distance - distance_full, self._wholes.fd),
-            (self.weights.clip, alignment_full - alignment, self._wholes.clip),
             (self.weights.fidelity, fidelity, self._wholes.fidelity),
-        )
+        ]
+        if alignment is not None and alignment_full is not None:
+            terms.insert(1, (self.weights.clip, alignment_full - alignment, self._wholes.clip))
         loss = torch.stack([weight * lost / whole for weight, lost, whole in terms if weight]).sum(0)
         return _Terms(loss, distance, alignment, fidelity)
+
+
+def _numbers(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.cpu().double()
+
+
+def _means(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """(B,) of the values at each of B selections ``rows`` (B, N)."""
+    return None if values is None else values[rows].mean(1)
 
 
 def _rows_of_prompt(prompts: Sequence[str]) -> Tensor:

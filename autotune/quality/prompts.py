@@ -42,14 +42,12 @@ def load_prompts(path: str | os.PathLike[str]) -> list[str]:
     path = Path(path)
     if str(path) == GENERAL and not path.is_file():
         return general_prompts()
+    read = _READERS.get(path.suffix.lower(), lines_of)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read prompts from {path}: {error.strerror}.") from error
-    read = _READERS.get(path.suffix.lower(), _lines)
-    try:
-        stripped = (unicodedata.normalize("NFC", prompt.strip()) for prompt in read(_decode(data)))
+        stripped = (unicodedata.normalize("NFC", prompt.strip()) for prompt in read(read_text(path, "prompts")))
         prompts = list(dict.fromkeys(filter(None, stripped)))
+    except InputError:
+        raise
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path}: {error}.") from error
     if not prompts:
@@ -97,7 +95,21 @@ def split(prompts: Sequence[str], held_out_share: float = 0.25) -> tuple[list[st
     return tuning, held_out
 
 
-def _decode(data: bytes) -> str:
+def read_text(path: Path, what: str) -> str:
+    """The text in a file of ``what``, in one of the encodings that people's editors write.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+        ValueError: it holds no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {what} from {path}: {error.strerror}.") from error
+    return _decoded(data)
+
+
+def _decoded(data: bytes) -> str:
     marked = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):
         try:
@@ -109,7 +121,8 @@ def _decode(data: bytes) -> str:
     raise ValueError(f"this is not a text file in {_ENCODINGS}")
 
 
-def _lines(text: str) -> Iterable[str]:
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, ended as on any system."""
     # Not str.splitlines: it also cuts at characters that Latin-1 files hold inside words.
     return re.split(r"\r\n|\r|\n", text)
 
@@ -124,7 +137,7 @@ def _csv(text: str) -> Iterable[str]:
 
 
 def _jsonl(text: str) -> Iterable[str]:
-    for number, line in enumerate(_lines(text), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         try:

@@ -17,9 +17,10 @@ _HEADING, _GAP, _RUN = 9, 3, 14
 
 _LEGEND = (
     "Below each score its 95 % interval. Loss, distance (to the reference) and change (of features, from the full"
-    " run's pictures): lower is better. Alignment (with the prompts), PSNR and SSIM (to the full run's pictures):"
+    " run's pictures): lower is better. {alignment}PSNR and SSIM (to the full run's pictures):"
     " higher is better."
 )
+_ALIGNMENT_LEGEND = "Alignment (with the prompts), "
 _LPIPS_LEGEND = " LPIPS (perceptual distance to the full run's pictures): lower is better."
 
 
@@ -40,25 +41,28 @@ class Side:
     lpips: Interval | None = None
 
 
-def comparison_tables(sides: Sequence[Side], *, prompts: int, images: int, width: int) -> Iterator[Table | Text]:
+def comparison_tables(
+    sides: Sequence[Side], *, prompts: int, images: int, width: int, noun: str = "prompts"
+) -> Iterator[Table | Text]:
     """Steps, cost and scores of each run, every score with its 95 % interval, and a legend.
 
     Where the runs do not fit into ``width`` columns of text, further tables begin with the first run again.
 
     Args:
         sides: The full run, then the others.
-        prompts: Different prompts.
+        prompts: Different inputs.
         images: Pictures made of each run.
         width: Columns of text.
+        noun: What the inputs are.
     """
     full, *others = sides
-    perceptual = full.lpips is not None
+    perceptual, aligned = full.lpips is not None, full.quality.alignment is not None
     rows = _ROWS | ({"LPIPS": _to_full_run("lpips", 3)} if perceptual else {})
     fitting = max(1, (width - _HEADING) // (_GAP + _RUN) - 1)
     parts = [others[start : start + fitting] for start in range(0, len(others), fitting)]
     for number, part in enumerate(parts, 1):
         table = Table(
-            title=f"{images} pictures of {prompts} prompts" + (f" ({number} of {len(parts)})" if parts[1:] else ""),
+            title=f"{images} pictures of {prompts} {noun}" + (f" ({number} of {len(parts)})" if parts[1:] else ""),
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
@@ -66,9 +70,12 @@ def comparison_tables(sides: Sequence[Side], *, prompts: int, images: int, width
         for side in (full, *part):
             table.add_column(escape(side.name), justify="right", overflow="fold", max_width=_RUN)
         for heading, cell in rows.items():
+            if heading == "alignment" and not aligned:
+                continue
             table.add_row(heading, *(cell(side) for side in (full, *part)))
         yield table
-    yield Text(_LEGEND + (_LPIPS_LEGEND if perceptual else ""))
+    legend = _LEGEND.format(alignment=_ALIGNMENT_LEGEND if aligned else "")
+    yield Text(legend + (_LPIPS_LEGEND if perceptual else ""))
 
 
 def _score(name: str) -> Callable[[Side], str]:

@@ -102,7 +102,7 @@ def _finished(run: Run) -> Facts:
     what = "The exported policy makes" if better else f"The exported policy, {fewer.policy.steps} plain steps, makes"
     lead = (
         f"{what} a picture for {cost}.",
-        f"On {found.images} pictures of {found.prompts} prompts that the search never saw its quality is"
+        f"On {found.images} pictures of {found.prompts} {run.noun} that the search never saw its quality is"
         f" {_beyond_doubt(exported.quality.loss)}.",
         verdict(found.difference, fewer.policy.steps)
         + ("" if better else " So the plain steps were exported: they are the simpler way to spend the same."),
@@ -145,16 +145,16 @@ def _unfinished(run: Run) -> Facts:
         f"{count} candidate{'s' * (count != 1)} evaluated so far"
         + (f", {len(run.pruned)} given up early" if run.pruned else "")
         + (f", {failed} failed" if failed else "")
-        + ". Nothing has been verified on held-out prompts yet, so what leads now need not lead in the end."
+        + f". Nothing has been verified on held-out {run.noun} yet, so what leads now need not lead in the end."
     ]
     cards: list[Card] = []
     if best is not None and best.cost is not None and best.loss is not None:
         lead.append(f"Leading: {best.id}.")
         cards.append(Card("Compute of the leader", percent(best.cost), "of the full run’s FLOPs"))
-        cards.append(_so_far("Loss of the leader", best))
+        cards.append(_so_far("Loss of the leader", best, run.noun))
         fewer = next((each for each in run.evaluated if each.recipe == FEWER_STEPS), None)
         if fewer is not None:
-            cards.append(_so_far("Loss of fewer steps", fewer))
+            cards.append(_so_far("Loss of fewer steps", fewer, run.noun))
     return Facts(
         title=f"{subject(run)}: the search is not finished",
         lead=tuple(lead),
@@ -165,9 +165,9 @@ def _unfinished(run: Run) -> Facts:
     )
 
 
-def _so_far(heading: str, candidate: TrialSummary) -> Card:
+def _so_far(heading: str, candidate: TrialSummary, noun: str) -> Card:
     between = "" if candidate.low is None else f", 95 % interval {candidate.low:+.3f} to {candidate.high:+.3f}"
-    return Card(heading, f"{candidate.loss:+.3f}", f"on tuning prompts{between}; 0 is the full run, lower is better")
+    return Card(heading, f"{candidate.loss:+.3f}", f"on tuning {noun}{between}; 0 is the full run, lower is better")
 
 
 def _time_card(time: MeasuredTime | None, full: MeasuredTime | None) -> Card:
@@ -195,7 +195,7 @@ def _told_apart(difference: Interval) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One run of the last round in a table, every figure written out."""
+    """One run of the last round in a table, every figure written out; no alignment where none was measured."""
 
     name: str
     id: str
@@ -231,8 +231,8 @@ def _line(run: Finalist, name: str, exported: bool) -> Line:
         loss_interval=interval_text(scores.loss),
         distance=f"{scores.distance.value:.3f}",
         distance_interval=interval_text(scores.distance),
-        alignment=f"{scores.alignment.value:.3f}",
-        alignment_interval=interval_text(scores.alignment),
+        alignment="" if scores.alignment is None else f"{scores.alignment.value:.3f}",
+        alignment_interval="" if scores.alignment is None else interval_text(scores.alignment),
         exported=exported,
     )
 

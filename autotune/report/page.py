@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import autotune
+from autotune.core.naming import singular
 from autotune.core.records import write_atomically
-from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.report import pictures, plots
 from autotune.report.facts import facts_of, lines_of, percent, subject
@@ -23,6 +22,7 @@ from autotune.report.importance import LEAST_CANDIDATES, importance_of
 from autotune.report.plan_picture import PlanPicture, draw
 from autotune.report.plan_svg import lay_out
 from autotune.report.run import Run
+from autotune.report.snippet import snippet
 from autotune.report.tradeoff import headings, rows_of
 from autotune.results.tradeoff import Tradeoff
 
@@ -71,6 +71,9 @@ def view_of(run: Run) -> dict[str, Any]:
     return {
         "facts": facts_of(run),
         "subject": subject(run),
+        "noun": run.noun,
+        "one": singular(run.noun),
+        "aligned": run.aligned,
         "lines": lines_of(run),
         "last_round": run.last_round,
         "sections": pictures.held_out(run) or pictures.so_far(run),
@@ -101,14 +104,15 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
             Plot(
                 "losses",
                 "The best of each way",
-                "Loss on held-out prompts of the best policy of each way within each budget; bars are 95 % intervals.",
+                f"Loss on held-out {tradeoff.noun} of the best policy of each way within each budget; bars are 95 %"
+                " intervals.",
                 plots.losses_by_arm(tradeoff),
             ),
             Plot(
                 "differences",
                 "The ways against each other",
-                "Differences of these losses, paired by prompt, which is sharper than two intervals side by side: what"
-                " lies below zero with its whole bar is better beyond doubt.",
+                f"Differences of these losses, paired by {singular(tradeoff.noun)}, which is sharper than two intervals"
+                " side by side: what lies below zero with its whole bar is better beyond doubt.",
                 plots.differences_by_arm(tradeoff),
             ),
         ],
@@ -126,33 +130,6 @@ def plan_of(run: Run) -> PlanPicture | None:
     if run.search_record is None or policy is None:
         return None
     return draw(run.search_record.plan(policy), run.search_record.full_table)
-
-
-def snippet(run: Run) -> str | None:
-    """Python that runs the exported policy."""
-    if run.policy is None or run.search_record is None:
-        return None
-    record = run.search_record
-    arguments = [f"guidance_scale={record.guidance_scale:g}"] if record.guided else []
-    lines = ["import autotune", ""]
-    if record.source in DEMO_NAMES:
-        lines.append(f'pipe = autotune.demo_pipeline("{record.source}")')
-        arguments += [f"{name}={value!r}" for name, value in demo_assets(record.source).call.items()]
-    else:
-        arguments += [f"height={record.height}", f"width={record.width}"]
-        if record.source is None:
-            lines.append(f"pipe = ...  # the {record.model} that was tuned")
-        else:
-            lines[0] = "import autotune\nfrom diffusers import DiffusionPipeline"
-            lines.append(f"pipe = DiffusionPipeline.from_pretrained({json.dumps(record.source)})")
-    prompt = run.gallery.prompts[0].prompt if run.gallery else "a prompt"
-    lines += [
-        f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
-        "pipe = autotune.apply_policy(pipe, policy)",
-        f"image = pipe({', '.join([json.dumps(prompt, ensure_ascii=False), *arguments])}).images[0]",
-        'image.save("picture.png")',
-    ]
-    return "\n".join(lines)
 
 
 def provenance(run: Run) -> Mapping[str, str]:
@@ -176,6 +153,9 @@ def provenance(run: Run) -> Mapping[str, str]:
     ):
         if config.get(key) is not None:
             facts[heading] = str(config[key])
+    facts |= {f"call's {name}": str(value) for name, value in config.get("call", {}).items()}
+    if not run.aligned:
+        facts["alignment"] = f"not measured: the {run.noun} have no prompts that differ"
     if "height" in config:
         facts["size"] = f"{config['height']} x {config['width']} pixels"
     policy = run.policy
@@ -208,7 +188,7 @@ def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
             Plot(
                 "frontier",
                 "All candidates: cost against loss",
-                "Each point is a policy, scored on the tuning prompts; bars are 95 % intervals"
+                f"Each point is a policy, scored on the tuning {run.noun}; bars are 95 % intervals"
                 + (" of the recipes and the ten best" if len(run.evaluated) > plots.MOST_BARS else "")
                 + ". Known recipes carry"
                 " their name. Steps are solved from the budget, so most points lie just below it.",
@@ -217,7 +197,7 @@ def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
             Plot(
                 "progress",
                 "Progress of the search",
-                "Candidates in their order, on the tuning prompts; crosses at zero are those that failed.",
+                f"Candidates in their order, on the tuning {run.noun}; crosses at zero are those that failed.",
                 plots.progress(run),
             ),
         ]

@@ -48,7 +48,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and a picture of each run."""
+    """What was asked for, by its name for people, with the pictures it holds and a picture of each run."""
 
     text: str
     note: str
@@ -65,7 +65,7 @@ class Section:
 
 
 def held_out(run: Run) -> tuple[Section, ...]:
-    """Pictures of the last round: the prompts that the policy treats worst, best, and some drawn at random.
+    """Pictures of the last round: the inputs that the policy treats worst, best, and some drawn at random.
 
     Raises:
         InputError: a picture is missing or damaged.
@@ -86,7 +86,7 @@ def held_out(run: Run) -> tuple[Section, ...]:
 
 
 def so_far(run: Run) -> tuple[Section, ...]:
-    """While the search runs: the full run's and the leader's pictures of the first tuning prompts, as two grids."""
+    """While the search runs: the full run's and the leader's pictures of the first tuning inputs, as two grids."""
     folder = run.folder / _GRIDS
     grids = [("full run", folder / "full_run.png", "")]
     if run.best is not None:
@@ -94,22 +94,29 @@ def so_far(run: Run) -> tuple[Section, ...]:
     shown = tuple(_shown(name, path, note) for name, path, note in grids if path.is_file())
     if not shown:
         return ()
-    prompt = Prompt("The first tuning prompts", "", shown)
-    return (Section("So far", "the same prompts and seeds in both grids", (prompt,)),)
+    prompt = Prompt(f"The first tuning {run.noun}", "", shown)
+    of_both = "seeds" if run.noun == "seeds" else f"{run.noun} and seeds"
+    return (Section("So far", f"the same {of_both} in both grids", (prompt,)),)
 
 
 def _prompt(run: Run, shown: ShownPrompt) -> Prompt:
     assert run.gallery is not None
-    pictures = tuple(
+    given = tuple(
+        _shown(each.name.replace("_", " "), run.folder / FOLDER / each.file, "what the pipeline was given")
+        for each in shown.given
+    )
+    made = tuple(
         _shown(
-            name=f"{_NAMES.get(place, made.name)}, {made.steps} steps",
+            name=f"{_NAMES.get(place, ran.name)}, {ran.steps} steps",
             path=run.folder / FOLDER / picture.file,
-            note=f"alignment {picture.alignment:.3f}",
+            note=f"changed by {picture.change:.3f}"
+            if picture.alignment is None
+            else f"alignment {picture.alignment:.3f}",
         )
-        for place, (made, picture) in enumerate(zip(run.gallery.runs, shown.pictures, strict=True))
+        for place, (ran, picture) in enumerate(zip(run.gallery.runs, shown.pictures, strict=True))
     )
     note = f"alignment {-shown.harm:+.3f}" if run.gallery.by == "alignment" else f"changed by {shown.harm:.3f}"
-    return Prompt(shown.prompt, f"{note} against the full run", pictures)
+    return Prompt(shown.prompt, f"{note} against the full run", (*given, *made))
 
 
 def _shown(name: str, path: Path, note: str) -> Shown:

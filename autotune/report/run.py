@@ -168,6 +168,16 @@ class Run:
         return min(self.evaluated, key=lambda each: (each.loss, each.number), default=None)
 
     @property
+    def noun(self) -> str:
+        """What the inputs are: prompts, classes, seeds or anything else."""
+        return "prompts" if self.search_record is None else self.search_record.noun
+
+    @property
+    def aligned(self) -> bool:
+        """Whether alignment with prompts was measured."""
+        return self.search_record is None or self.search_record.aligned
+
+    @property
     def finished(self) -> bool:
         """Whether a policy was exported."""
         return self.last_round is not None and self.policy is not None

@@ -23,23 +23,26 @@ class Row:
     quality: ContenderQuality
 
 
-def results_table(rows: Sequence[Row], *, prompts: int, images: int) -> Table:
+def results_table(rows: Sequence[Row], *, prompts: int, images: int, noun: str = "prompts") -> Table:
     """Steps, cost and held-out scores of each run, every score with its 95 % interval.
 
     Args:
         rows: Best known first: full run, fewer steps, the policy.
-        prompts: Different prompts held out.
+        prompts: Different inputs held out.
         images: Pictures made of each run.
+        noun: What the inputs are.
     """
+    aligned = all(row.quality.alignment is not None for row in rows)
     table = Table(
-        title=f"{images} pictures of {prompts} prompts that the search never saw",
-        caption="Below each score its 95 % interval. Distance (to the reference) and loss: lower is"
-        " better. Alignment: higher is better.",
+        title=f"{images} pictures of {prompts} {noun} that the search never saw",
+        caption="Below each score its 95 % interval. Distance (to the reference) and loss: lower is better."
+        + (" Alignment: higher is better." if aligned else f" These {noun} have no alignment."),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("run", overflow="fold")
-    for heading in ("steps", "FLOPs", "time", "distance", "alignment", "loss"):
+    scores = ("distance", "alignment", "loss") if aligned else ("distance", "loss")
+    for heading in ("steps", "FLOPs", "time", *scores):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -47,7 +50,7 @@ def results_table(rows: Sequence[Row], *, prompts: int, images: int) -> Table:
             str(row.steps),
             f"{row.flops_share:.1%}",
             "-" if row.time_share is None else f"{row.time_share:.1%}",
-            *(_estimate(getattr(row.quality, score)) for score in ("distance", "alignment", "loss")),
+            *(_estimate(getattr(row.quality, score)) for score in scores),
         )
     return table
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from autotune.core.naming import singular
 from autotune.policy import Interval
 from autotune.results.tradeoff import PAIRS, BudgetLevel, Tradeoff, share_text
 from autotune.search.arms import ARMS
@@ -55,9 +56,9 @@ def tradeoff_table(tradeoff: Tradeoff) -> Table:
     """Held-out losses of the best of each way and their differences, every one with its 95 % interval."""
     table = Table(
         title=f"Fewer steps or cheaper steps? {tradeoff.held_out_images} pictures of {tradeoff.held_out_prompts}"
-        " prompts that no search saw",
+        f" {tradeoff.noun} that no search saw",
         caption="Loss of the best of each way, 0 is the full run, lower is better; then differences of these losses,"
-        " paired by prompt; * beyond doubt. Below each its 95 % interval.",
+        f" paired by {singular(tradeoff.noun)}; * beyond doubt. Below each its 95 % interval.",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,13 +119,13 @@ class Conditions:
         weights_digest: Of the pipeline's weights, device and dtype.
         height: Pixels.
         width: Pixels.
-        guidance_scale: Of classifier-free guidance.
+        guidance_scale: Of classifier-free guidance; None where there is none.
         batch_size: Pictures per pipeline call.
-        prompts: How many different ones.
+        prompts: How many different inputs, such as prompts.
         images: Pictures of each run.
         seed: Decides the choice of prompts.
         first_seed: Of the first picture; each further one takes the next.
-        scorer: The image-text model, and what is in it.
+        scorer: The image-text model, and what is in it; None where nothing needed one.
         network: What the distance is taken in, likewise; None is the scorer.
         lpips: Backbone of LPIPS; None where it was not asked for.
         reference: What the distance is taken to.
@@ -133,19 +133,21 @@ class Conditions:
         weights: Of the loss's terms.
         device: Where the pictures were made.
         versions: Of the software that made them.
+        noun: What the inputs are: prompts, classes, seeds or anything else.
+        call: What every call of the pipeline was given besides, pictures by their content.
     """
 
     model: ModelInfo
     weights_digest: str
     height: int
     width: int
-    guidance_scale: float
+    guidance_scale: float | None
     batch_size: int
     prompts: int
     images: int
     seed: int
     first_seed: int
-    scorer: str
+    scorer: str | None
     network: str | None
     lpips: str | None
     reference: str
@@ -153,13 +155,16 @@ class Conditions:
     weights: Mapping[str, float]
     device: str
     versions: Mapping[str, str]
+    noun: str = "prompts"
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {
             "model": self.model.model_dump(),
             "weights": dict(self.weights),
             "versions": dict(self.versions),
+            "call": dict(self.call),
         }
 
 
@@ -172,7 +177,8 @@ class Comparison:
         full: The full run.
         runs: The policies, in the order given.
         pairs: Every two policies against each other.
-        preview_prompts: The first prompts.
+        preview_prompts: The first inputs as people read them: a prompt is itself.
+        preview_inputs: Pictures among them, (n, 3, H, W) uint8 of the compared size, by the names of their arguments.
         previews: Pictures of these, (n, 3, H, W) uint8, of the full run and then of each of ``runs``.
         run_dir: Holds ``compare.json``, and ``batches/`` that a repeated call takes up.
         notes: What a reader should know of the conditions.
@@ -186,6 +192,7 @@ class Comparison:
     previews: tuple[Tensor, ...]
     run_dir: Path
     notes: tuple[str, ...] = ()
+    preview_inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Finalists:
             95 % interval; zero where no candidate succeeded. The best of the candidates is chosen on
             the same pictures, which favours it a little.
         verdict: ``"better"`` where the whole interval lies below zero, else ``"no better"``.
-        prompts: Different prompts held out.
+        prompts: Different inputs held out, such as prompts.
         images: Pictures made of each run.
     """
 
@@ -93,7 +93,7 @@ class Finalists:
         return PolicyQuality(
             prompts=self.prompts,
             images=self.images,
-            scorer=judges.scorer_name[:200],
+            scorer=judges.scorer_name and judges.scorer_name[:200],
             network=judges.network_name and judges.network_name[:200],
             estimator=judges.estimator,
             weights={name: weight for name, weight in asdict(judges.weights).items() if weight},
@@ -214,8 +214,8 @@ def judge(
         candidates=tuple(by_loss),
         difference=difference,
         verdict=BETTER if difference.high < 0 else NO_BETTER,
-        prompts=len(set(evaluator.prompts)),
-        images=len(evaluator.prompts),
+        prompts=len(set(evaluator.keys)),
+        images=len(evaluator.keys),
     )
 
 
@@ -224,7 +224,7 @@ def quality_record(intervals: quality.Intervals) -> ContenderQuality:
     return ContenderQuality(
         loss=interval_record(intervals.loss),
         distance=interval_record(intervals.distance),
-        alignment=interval_record(intervals.alignment),
+        alignment=None if intervals.alignment is None else interval_record(intervals.alignment),
         fidelity=interval_record(intervals.fidelity),
     )
 

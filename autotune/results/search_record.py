@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from autotune.core.errors import InputError
 from autotune.core.records import Record, write_atomically
 from autotune.cost.breakdown import Breakdown, break_down
 from autotune.cost.work import WorkTable
+from autotune.evaluation.input_pictures import Picture
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.plan import Plan, compile_plan
 from autotune.plan.structure import Structure
@@ -55,6 +56,13 @@ class SearchRecord(Record):
         most_flops, most_ms: what the budget allows a picture, and a call in deployment; None is no such bound.
         structure: of the denoiser.
         latents: height and width at full size.
+        skipped: how many of the first steps image-to-image leaves out, by number of steps; none where it is not there.
+        noun: what the inputs are: prompts, classes, seeds or anything else.
+        aligned: whether alignment with prompts was measured.
+        call: what a call of the pipeline is given besides the inputs; pictures by their files.
+        guidance_argument: what the call's guidance scale is called.
+        takes_size: whether a call takes height and width.
+        example: a held-out input by the names of its arguments; pictures by their files.
         calls: how often the scheduler has the denoiser called in each step, by number of steps; once where it is
             not there.
         tables: work of a call at the sizes that were asked for.
@@ -68,7 +76,7 @@ class SearchRecord(Record):
     source: str | None
     height: int
     width: int
-    guidance_scale: float
+    guidance_scale: float | None
     budget: str
     most_flops: int | None
     most_ms: float | None
@@ -79,6 +87,13 @@ class SearchRecord(Record):
     itemsize: int
     calls: dict[int, tuple[int, ...]]
     tables: tuple[SizedTable, ...]
+    skipped: dict[int, int] = {}
+    noun: str = "prompts"
+    aligned: bool = True
+    call: dict[str, Any] = {}
+    guidance_argument: str | None = "guidance_scale"
+    takes_size: bool = True
+    example: dict[str, Any] = {}
 
     def plan(self, policy: Policy) -> Plan:
         """The policy made explicit, as the search did.
@@ -88,7 +103,9 @@ class SearchRecord(Record):
         """
         # Solvers that a search puts in place of the pipeline's own take one call a step.
         calls = self.calls.get(policy.steps) if policy.scheduler is None else None
-        return compile_plan(policy, self.structure, *self.latents, guided=self.guided, calls=calls)
+        skipped = self.skipped.get(policy.steps, 0)
+        start = skipped if calls is None else sum(calls[:skipped])
+        return compile_plan(policy, self.structure, *self.latents, guided=self.guided, calls=calls, start=start)
 
     @property
     def full_table(self) -> WorkTable:
@@ -137,8 +154,11 @@ def keep_search_record(
         storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
     """
+    from autotune.evaluation.pictures import scale_argument
+    from autotune.pipelines.families import family_of
     from autotune.runtime.models import denoiser_of, root_of
 
+    signature = family_of(setup.pipe).call_signature(setup.pipe)
     full, pricer, limits = setup.full, setup.pricer, setup.proposer.limits
     shown = [full, *(recipe.proposal.policy for recipe in setup.recipes), *policies]
     SearchRecord(
@@ -163,6 +183,13 @@ def keep_search_record(
         itemsize=next(root_of(denoiser_of(setup.pipe)).parameters()).element_size(),
         calls=_calls(pricer, full, setup.proposer.max_steps),
         tables=_tables(pricer, shown),
+        skipped=_skipped(setup, full),
+        noun=setup.noun,
+        aligned=setup.judges.text,
+        call=_by_files(setup.maker.call),
+        guidance_argument=scale_argument(setup.pipe, signature),
+        takes_size=signature.takes_size,
+        example=_by_files(setup.held_out.rows[0].arguments),
     ).save(folder)
 
 
@@ -171,12 +198,29 @@ def _tables(pricer: Pricer, policies: Iterable[Policy]) -> tuple[SizedTable, ...
     return tuple(SizedTable(height=size[0], width=size[1], table=pricer.table(*size)) for size in sorted(sizes))
 
 
+def _by_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with their pictures by the files that they are in."""
+    return {
+        name: str(value.path or value.name) if isinstance(value, Picture) else value
+        for name, value in arguments.items()
+    }
+
+
+def _skipped(setup: Setup, full: Policy) -> dict[int, int]:
+    from autotune.runtime.strength import skipped_steps, strength_of
+
+    strength = strength_of(setup.pipe, setup.maker.call)
+    counts = range(1, max(full.steps, setup.proposer.max_steps) + 1)
+    found = {steps: skipped_steps(setup.pipe, steps, strength) for steps in counts}
+    return {steps: count for steps, count in found.items() if count}
+
+
 def _calls(pricer: Pricer, full: Policy, max_steps: int) -> dict[int, tuple[int, ...]]:
     """Under the pipeline's own solver calls depend on nothing but the number of steps."""
-    if len(pricer.plan(full).steps) == full.steps:
+    if len(pricer.plan(full, skipped_calls=0).steps) == full.steps:
         return {}
     counted = {
-        steps: Counter(call.step for call in pricer.plan(Policy(steps=steps)).steps)
+        steps: Counter(call.step for call in pricer.plan(Policy(steps=steps), skipped_calls=0).steps)
         for steps in range(1, max(full.steps, max_steps) + 1)
     }
     return {steps: tuple(calls[step] for step in range(steps)) for steps, calls in counted.items()}

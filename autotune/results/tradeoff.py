@@ -93,9 +93,10 @@ class Tradeoff(Record):
         images: most tuning pictures a candidate.
         held_out_images, held_out_prompts: what winners are compared on.
         seed: of the searches and the pictures.
-        scorer: image-text model that judged.
+        scorer: image-text model that judged, if one did.
         network: what the distance was taken in; None is the scorer.
         estimator: of the distance.
+        noun: what the inputs are: prompts, classes, seeds or anything else.
         rungs: growing budgets.
         verdict: the answer in sentences.
     """
@@ -110,9 +111,10 @@ class Tradeoff(Record):
     held_out_images: int
     held_out_prompts: int
     seed: int
-    scorer: str
+    scorer: str | None
     network: str | None
     estimator: str
+    noun: str = "prompts"
     rungs: tuple[BudgetLevel, ...]
     verdict: tuple[str, ...]
 

@@ -29,7 +29,7 @@ def check_runs(
     height: int | None = None,
     width: int | None = None,
     *,
-    call: Mapping[str, Any] | None = None,
+    call: Mapping[str, Any] = {},
     strict: bool = True,
 ) -> None:
     """Find out whether a pipeline runs under a policy, in a moment: neither denoiser nor weights are touched.
@@ -42,7 +42,7 @@ def check_runs(
         policy: What it is to run under.
         height: Pixels; the model's native size by default.
         width: Pixels.
-        call: Other arguments of the calls to come; what the model recommends by default.
+        call: Arguments of the calls to come besides those that the model recommends.
         strict: See :func:`autotune.apply_policy`.
 
     Raises:
@@ -56,8 +56,7 @@ def check_runs(
     family = family_of(pipe)
     structure = find_units(family.denoiser(pipe))
     check_compatible(pipe, policy, strict=strict)
-    call = recommended(pipe).get("call", {}) if call is None else call
-    _check_bins(pipe, family, call)
+    _check_bins(pipe, family, {**recommended(pipe).get("call", {}), **call})
     scheduler, calls = solver_under(policy, pipe, pipe.scheduler)
     size = latents_of(pipe, height, width, call=call)
     compile_plan(policy, structure, size.height, size.width, calls=calls)

@@ -76,7 +76,7 @@ def explore(
         timeout=timeout,
         seed=seed,
         progress=progress,
-        pictures=len(setup.tuning.prompts),
+        pictures=len(setup.tuning.rows),
     )
 
 

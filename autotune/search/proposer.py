@@ -44,6 +44,7 @@ class Proposer:
         model: What the proposals are for; recorded in their policies.
         least_steps: Fewest steps a proposal may have. Settings that are too costly for as many are made cheaper;
             None: as few as the budget pays for, and settings are never made cheaper.
+        fewest: Fewest steps of which a call executes any; image-to-image leaves out the first ones.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Proposer:
         model: ModelInfo | None = None,
         plan: Callable[[Policy], str] = lambda policy: policy.key,
         least_steps: int | None = None,
+        fewest: int = 1,
     ) -> None:
         self.space = space
         self.limits = limits
         self.max_steps = max_steps
         self.least_steps = least_steps
+        self._fewest = fewest
         self._price = price
         self.plan = plan
         self._model = model
@@ -100,7 +103,7 @@ class Proposer:
     def cheapest(self) -> Proposal:
         """The fewest steps of the setting with every knob where it costs least, within the budget or not."""
         ends = {name: end for name, _, end in self._notches(costlier=False)}
-        return self._at({**self.space.recipes[0].values, **ends}, self.least_steps or 1)
+        return self._at({**self.space.recipes[0].values, **ends}, self.least_steps or self._fewest)
 
     def allows(self, policy: Policy) -> bool:
         """Whether a policy is within the budget."""
@@ -174,7 +177,7 @@ class Proposer:
         return None
 
     def _most_steps(self, values: Mapping[str, int]) -> Proposal | None:
-        none = (self.least_steps or 1) - 1
+        none = (self.least_steps or self._fewest) - 1
         affordable, too_many = none, self.max_steps + 1
         while too_many - affordable > 1:
             middle = (affordable + too_many) // 2

@@ -60,13 +60,13 @@ class PairedPruner:
             partial: Their evaluation.
             best: The best candidate's, of all pictures, if there is one.
         """
-        made = len(partial.alignment)
+        made = len(partial)
         if made < LEAST:
             return False
         trial.report(self._objective.head(made).score(partial).loss, step=made)
         return trial.should_prune() or (best is not None and self._behind(partial, best))
 
     def _behind(self, partial: Evaluation, best: Evaluation) -> bool:
-        made = len(partial.alignment)
-        same = Evaluation(best.features[:made], best.alignment[:made])
+        made = len(partial)
+        same = best.head(made)
         return self._objective.head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL).low > 0

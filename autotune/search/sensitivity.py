@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from autotune.core.errors import InputError
 from autotune.evaluation.generation import PictureMaker
+from autotune.evaluation.inputs import Row
 from autotune.pipelines.units import find_units
 from autotune.policy import Policy
 from autotune.runtime.apply import session_of
@@ -72,7 +73,7 @@ def even_progress(steps: int) -> Array:
 
 
 def measure_sensitivity(
-    maker: PictureMaker, full: Policy, units: Sequence[Sequence[str]], prompts: Sequence[str], seeds: Sequence[int]
+    maker: PictureMaker, full: Policy, units: Sequence[Sequence[str]], inputs: Sequence[Row], seeds: Sequence[int]
 ) -> Sensitivity:
     """Watch the outputs of units during a full run.
 
@@ -83,15 +84,15 @@ def measure_sensitivity(
         maker: Makes the pictures.
         full: The full run's policy, which computes everything.
         units: For every row what a cache rule's ``units`` would say: names, ranges and patterns.
-        prompts: A few; eight tell outputs apart well enough.
+        inputs: A few; eight tell outputs apart well enough.
         seeds: As many.
 
     Raises:
         PolicyError: the denoiser has no such unit.
         InputError: there is nothing to measure.
     """
-    if not units or not prompts:
-        raise InputError("sensitivities are measured of at least one unit, on at least one prompt")
+    if not units or not inputs:
+        raise InputError("sensitivities are measured of at least one unit, on at least one input")
     denoiser = root_of(denoiser_of(maker.pipe))
     structure = find_units(denoiser)
     rows = [sorted(structure.resolve(names)) for names in units]
@@ -99,7 +100,7 @@ def measure_sensitivity(
     watched = {unit: modules[structure.units[unit].name] for row in rows for unit in row}
     watch = _Watch(maker.pipe)
     # A run that goes on from another one's state has nothing to watch before.
-    pictures = replace(maker, prefixes=None).pictures(full, prompts, seeds)
+    pictures = replace(maker, prefixes=None).pictures(full, inputs, seeds)
     with watch.on(watched), closing(pictures) as batches:
         for _ in batches:
             pass
@@ -237,7 +238,11 @@ class _Watch:
             self._sums.setdefault((unit, now.step), []).append(change.sum())
             self._rows[unit, now.step] = self._rows.get((unit, now.step), 0) + len(change)
         if now.step not in self._first_calls:
-            self._first_calls[now.step] = float(self._pipe.scheduler.timesteps[now.index])
+            timesteps = self._pipe.scheduler.timesteps
+            if not self._first_calls:
+                # Image-to-image leaves out the first steps, at which nothing changes.
+                self._first_calls |= {step: float(timesteps[step * now.index // now.step]) for step in range(now.step)}
+            self._first_calls[now.step] = float(timesteps[now.index])
         self._before[unit, branch] = (now.index, now.step, tensors)
 
 

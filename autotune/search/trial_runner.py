@@ -79,9 +79,9 @@ class Report:
 
 @dataclass(frozen=True)
 class _Result:
-    """Scores of a candidate by name, and of how many pictures they are."""
+    """Scores of a candidate by name, and of how many pictures they are; alignment is None without prompts."""
 
-    scores: Mapping[str, float]
+    scores: Mapping[str, Any]
     pictures: int
     pruned: bool
     duplicate_of: int | None = None
@@ -89,7 +89,7 @@ class _Result:
 
     @property
     def loss(self) -> float:
-        return self.scores["loss"]
+        return float(self.scores["loss"])
 
 
 class TrialRunner:
@@ -247,11 +247,11 @@ class TrialRunner:
         outcome = self._evaluator.outcome(proposal.policy, should_prune)
         skipped = self._skipped(proposal.policy)
         save_grid(outcome.preview, self._grid(proposal.policy))
-        made = len(outcome.evaluation.alignment)
+        made = len(outcome.evaluation)
         objective = self._evaluator.objective.head(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
         scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
-        return _Result(scores, made, pruned=made < len(self._evaluator.prompts), skipped_flops=skipped)
+        return _Result(scores, made, pruned=made < len(self._evaluator.rows), skipped_flops=skipped)
 
     def _skipped(self, policy: Policy) -> int:
         """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""
@@ -266,7 +266,7 @@ class TrialRunner:
         for trial in known.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
             given = attributes(trial)
             if given.get(PLAN) == plan and not is_repetition(trial):
-                scores = {name: float(given[name]) for name in _SHARED}
+                scores = {name: given[name] for name in _SHARED}
                 pruned = trial.state is TrialState.PRUNED
                 return _Result(scores, given[PICTURES], pruned, trial.number)
         return None

@@ -16,8 +16,10 @@ import optuna
 import autotune
 from autotune.core.errors import InputError
 from autotune.cost import Profile
+from autotune.evaluation.examples import read_prompts
+from autotune.evaluation.inputs import in_memory, read_rows, to_json
 from autotune.models.shipped import DEMO_NAMES, demo_assets
-from autotune.workflows.setup import Setup, read_prompts
+from autotune.workflows.setup import Setup
 from search_spaces import read_ranges
 
 RUN, TRIALS = "run", "trials"
@@ -66,7 +68,8 @@ class Manifest:
         alone, model, arguments = None, None, {}
         try:
             model = None if pipe is None else _model(pipe)
-            arguments = {name: _encoded(name, value) for name, value in given.items()}
+            as_inputs = given.get("inputs") is not None
+            arguments = {name: _encoded(name, value, as_inputs=as_inputs) for name, value in given.items()}
             profile = setup.deployed.target
             arguments["target"] = None if profile is None else profile.model_dump(mode="json")
         except _Unnamed as reason:
@@ -95,7 +98,7 @@ def publish(study: optuna.Study, manifest: Manifest) -> None:
     """Keep a manifest in its study, in place of an earlier one."""
     text = _packed(manifest)
     if len(text) > _CHUNK * _MOST_CHUNKS:
-        alone = f"prompts and profile take {len(text) / 1e6:.1f} MB, more than is kept in a study"
+        alone = f"inputs and profile take {len(text) / 1e6:.1f} MB, more than is kept in a study"
         text = _packed(Manifest(**asdict(manifest) | {"arguments": {}, "alone": alone}))
     kept = study.user_attrs
     wanted = {RUN: manifest.run, TRIALS: manifest.trials}
@@ -137,7 +140,12 @@ def _model(pipe: Any) -> str:
     return shipped[0] if shipped else str(folder.resolve())
 
 
-def _encoded(name: str, value: Any) -> Any:
+def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
+    if name == "inputs" or (name == "held_out" and as_inputs):
+        rows = None if value is None else read_rows(value, name)
+        if rows is not None and in_memory(rows):
+            raise _Unnamed(f"its {name} hold pictures in memory; save them to files and name these")
+        return None if rows is None else to_json(rows)
     if name in ("prompts", "held_out"):
         return read_prompts(value, name)
     if name == "space":

@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +60,8 @@ class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
     ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``objective`` are
-    the weights of its terms, ``knobs`` is one line per knob.
+    the weights of its terms, ``knobs`` is one line per knob. ``call`` holds what every call of the pipeline is given
+    besides, pictures by their content.
     """
 
     model: str
@@ -68,7 +69,7 @@ class Configuration:
     budget: str
     height: int
     width: int
-    guidance_scale: float
+    guidance_scale: float | None
     full_steps: int
     max_steps: int
     images: int
@@ -78,7 +79,7 @@ class Configuration:
     prompts: str
     held_out: str
     reference: str
-    scorer: str
+    scorer: str | None
     network: str | None
     distance: str
     objective: tuple[float, ...]
@@ -88,6 +89,7 @@ class Configuration:
     knobs: tuple[str, ...]
     sampler: str
     early_stopping: bool
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pictures_digest(self) -> str:
@@ -97,6 +99,9 @@ class Configuration:
     def document(self) -> dict[str, Any]:
         """As JSON gives it back, so that a stored configuration compares equal."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.call:
+            # Studies from before there was any stay what they are.
+            del document["call"]
         return document
 
 
@@ -133,7 +138,7 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
         study.set_user_attr(CONFIG, wanted)
         return study
     check_format(study)
-    if stored != wanted:
+    if differs(stored, wanted):
         raise InputError(
             f"the study {name!r} cannot be resumed: {difference(stored, wanted)};"
             " repeat the command that made it, or choose another --study-name"
@@ -309,7 +314,35 @@ def waiting_recipes(study: Trials) -> int:
     return sum(RECIPE in trial.user_attrs for trial in waiting(study))
 
 
+def differs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether scores under two configurations do not mix.
+
+    One has a scorer and the other none where its judgement has no weight and a network gives the features: releases
+    before this one loaded it all the same.
+    """
+    return bool(_differing(stored, wanted))
+
+
+def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Names and both values of what two configurations should have in common and have not."""
+    before, now = _flat(stored), _flat(wanted)
+    found = [(name, before.get(name), now.get(name)) for name in sorted({*before, *now})]
+    different = [each for each in found if each[1] != each[2]]
+    return [each for each in different if not (each[0] == "scorer" and None in each[1:] and _is_idle(now))]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """With what calls are given besides by its own name."""
+    return {**{name: value for name, value in document.items() if name != "call"}, **document.get("call", {})}
+
+
+def _is_idle(document: Mapping[str, Any]) -> bool:
+    """Whether a scorer would have nothing to say."""
+    weights: Sequence[float] = document.get("objective") or (0.0, 1.0)
+    return document.get("network") is not None and not weights[1]
+
+
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two configurations differ first, in words."""
-    name = next(key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key))
-    return f"its {name.replace('_', ' ')} was {stored.get(name)}, now it is {wanted.get(name)}"
+    name, before, now = _differing(stored, wanted)[0]
+    return f"its {name.replace('_', ' ')} was {before}, now it is {now}"

@@ -14,9 +14,12 @@ from autotune.core.interrupts import Interrupted, checkpoint, deferred
 from autotune.core.naming import FULL_RUN, default_comparison_name
 from autotune.cost import Cost, Pricer
 from autotune.cost.profile.environment import describe_device, versions
+from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.batches import Batches, Noted
 from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
+from autotune.evaluation.examples import SEEDS_APART, Examples, Prompts, check_examples, choose, given_rows
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.inputs import AnyInputs, plain, rows_of_prompts, say_different
 from autotune.evaluation.judges import (
     AnyNetwork,
     AnyReference,
@@ -26,14 +29,16 @@ from autotune.evaluation.judges import (
     objective_weights,
     shipped_judges,
 )
+from autotune.pipelines.families import family_of
 from autotune.policy import Interval, Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.quality.lpips import LEAST_SIDE, Backbone, Lpips
 from autotune.results.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
 from autotune.results.finalists import interval_record, quality_record
+from autotune.results.gallery import shown_pictures
 from autotune.runtime import full_policy
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import DEMO, SEEDS_APART, Examples, Prompts, check_examples, choose, read_prompts
+from autotune.workflows.setup import DEMO
 
 # What SSIM's window needs.
 _LEAST_SIDE = 11
@@ -44,6 +49,7 @@ def compare(
     policies: Mapping[str, Policy],
     *,
     prompts: Prompts | None = None,
+    inputs: AnyInputs | None = None,
     images: int = 512,
     reference: AnyReference | None = None,
     scorer: AnyScorer | None = None,
@@ -77,8 +83,10 @@ def compare(
         pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
         policies: What to compare, by names to call them. One that runs the same as an earlier one or as the full
             run makes no pictures of its own.
-        prompts: A list or a file; needed for any but the shipped model, whose held-out captions serve otherwise.
-        images: Pictures of each run: a random choice of the prompts, or all of them equally often, which may make
+        prompts: A list or a file; the shipped model's held-out captions serve otherwise, and other models that depict
+            text need some.
+        inputs: In their place, what each picture is asked for, as for :func:`autotune.tune`.
+        images: Pictures of each run: a random choice of the inputs, or all of them equally often, which may make
             it some more.
         reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None is real
             pictures for the shipped model, and the full run's own with other seeds for others, four of each prompt.
@@ -114,18 +122,21 @@ def compare(
     _check_policies(policies)
     check_examples(images, seed, "images")
     objective_weights(objective, weight_fd, weight_clip)
-    own_prompts = read_prompts(prompts, "prompts")
+    own = given_rows(prompts, inputs)
     perceptual = Lpips(lpips) if isinstance(lpips, str) else lpips
     if pipe is None:
         from autotune.models.shipped import demo_assets, demo_pipeline
 
         pipe = demo_pipeline(DEMO)
         scorer, reference = shipped_judges(DEMO, scorer, network, reference)
-        own_prompts = own_prompts or demo_assets(DEMO).held_out_prompts
-    if own_prompts is None:
+        own = own or rows_of_prompts(demo_assets(DEMO).held_out_prompts)
+    if own is None and family_of(pipe).conditioning == "prompt":
         raise InputError("policies for a model of your own are compared on prompts of your own; give prompts")
+    taken = accepted(pipe, own)
     full = full_policy(pipe, steps or _full_steps(policies))
-    maker = picture_maker(pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size)
+    maker = picture_maker(
+        pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size, inputs=taken
+    )
     if min(maker.height, maker.width) < _LEAST_SIDE:
         raise InputError(
             f"pictures of {maker.height} x {maker.width} pixels are too small for SSIM; make them {_LEAST_SIDE} a side"
@@ -135,6 +146,13 @@ def compare(
             f"pictures of {maker.height} x {maker.width} pixels are too small for LPIPS; make them {LEAST_SIDE} a side"
         )
     maker.check(full)
+    examples = choose(taken.rows, images, seed + 3 * SEEDS_APART)
+    if len({row.key for row in examples.rows}) < 2:
+        raise InputError("one input says nothing of others, and intervals are taken over inputs; give two or more")
+    text = say_different(examples.rows)
+    objective_weights(objective, weight_fd, weight_clip, text=text)
+    if taken.call or taken.noun != "prompts":
+        maker.try_out(full, examples.rows[0])
     costs = _prices(maker, full, policies)
     chosen = judges(
         scorer,
@@ -143,15 +161,13 @@ def compare(
         distance=distance,
         weight_fd=weight_fd,
         weight_clip=weight_clip,
+        text=text,
         device=str(pipe.device),
     )
     fingerprint = content_fingerprint(reference)
     resolved = chosen.reference(reference, fingerprint, (maker.height, maker.width))
     if resolved is not None:
         chosen.check(resolved, (maker.height, maker.width))
-    examples = choose(own_prompts, images, seed + 3 * SEEDS_APART)
-    if len(set(examples.prompts)) < 2:
-        raise InputError("one prompt says nothing of others, and intervals are taken over prompts; give two or more")
     assert full.model is not None, "full_policy records the model"
     conditions = Conditions(
         model=full.model,
@@ -160,8 +176,8 @@ def compare(
         width=maker.width,
         guidance_scale=maker.guidance_scale,
         batch_size=batch_size,
-        prompts=len(set(examples.prompts)),
-        images=len(examples.prompts),
+        prompts=len({row.key for row in examples.rows}),
+        images=len(examples.rows),
         seed=seed,
         first_seed=examples.seeds[0],
         scorer=chosen.scorer_fingerprint,
@@ -172,6 +188,8 @@ def compare(
         weights=asdict(chosen.weights),
         device=describe_device(pipe.device).title,
         versions={"postdiff": autotune.__version__, **versions()},
+        noun=taken.noun,
+        call=plain(maker.call),
     )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / default_comparison_name(policies)
     try:
@@ -212,18 +230,18 @@ class _Task:
         batches = Batches(self.maker, self.judges, self.full, folder, self._settings(), progress, self.lpips)
         reference = self.reference
         if reference is None and self.judges.weights.fd:
-            prompts = tuple(dict.fromkeys(self.examples.prompts))
-            reference = batches.own_reference(prompts, self.conditions.seed + 2 * SEEDS_APART)
-        text = self.judges.scorer.text_features(self.examples.prompts)
+            different_rows = tuple({row.key: row for row in self.examples.rows}.values())
+            reference = batches.own_reference(different_rows, self.conditions.seed + 2 * SEEDS_APART)
+        text = self.judges.text_features(self.examples.rows)
         noted = batches.run(different, self.examples, text)
         checkpoint()
         progress.stage("intervals")
-        progress.pictures(len(self.examples.prompts) * len(noted))
+        progress.pictures(len(self.examples.rows) * len(noted))
         full = noted[FULL_RUN]
         if reference is None:
             reference = Reference.of(full.judged.features, shrink=True)
         try:
-            baseline = full.judged.baseline(text, self.examples.prompts)
+            baseline = full.judged.baseline(text, [row.key for row in self.examples.rows])
             objective = Objective(reference, baseline, distance=self.judges.estimator, weights=self.judges.weights)
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -232,6 +250,7 @@ class _Task:
             name: _run(name, policy, self.costs[name], noted[first[name]], objective, same_as.get(name))
             for name, policy in {FULL_RUN: self.full, **self.policies}.items()
         }
+        shown = self.examples.rows[: len(full.preview)]
         evaluations = {name: each.judged.evaluation for name, each in noted.items()}
         return Comparison(
             conditions=self.conditions,
@@ -241,7 +260,8 @@ class _Task:
                 _pair(objective, (a, b), (evaluations[first[a]], evaluations[first[b]]), same=first[a] == first[b])
                 for a, b in combinations(self.policies, 2)
             ),
-            preview_prompts=self.examples.prompts[: len(full.preview)],
+            preview_prompts=tuple(row.label for row in shown),
+            preview_inputs=shown_pictures(shown, self.maker.size),
             previews=tuple(noted[first[name]].preview for name in runs),
             run_dir=self.folder,
             notes=tuple(_notes(runs, self.conditions.guidance_scale)),
@@ -251,7 +271,8 @@ class _Task:
         """What decides the notes on a batch, besides policy, prompts and seeds."""
         shared = self.conditions.to_dict()
         pictures = ("model", "weights_digest", "height", "width", "guidance_scale", "device", "versions")
-        return {name: shared[name] for name in (*pictures, "scorer", "network")} | {"full": self.full.key}
+        decides = {name: shared[name] for name in (*pictures, "scorer", "network")} | {"full": self.full.key}
+        return decides | {"call": shared["call"]} if shared["call"] else decides
 
 
 def _check_policies(policies: Mapping[str, Policy]) -> None:
@@ -277,7 +298,9 @@ def _prices(maker: PictureMaker, full: Policy, policies: Mapping[str, Policy]) -
     Raises:
         InputError: a policy does not fit the pipeline.
     """
-    pricer = Pricer(maker.pipe, maker.height, maker.width, full_steps=full.steps, guided=maker.guided)
+    pricer = Pricer(
+        maker.pipe, maker.height, maker.width, full_steps=full.steps, guided=maker.guided, call=maker.priced
+    )
     prices = {FULL_RUN: pricer.price(full)}
     for name, policy in policies.items():
         try:
@@ -317,12 +340,12 @@ def _pair(objective: Objective, names: tuple[str, str], evaluations: Sequence[Ev
     return Pair(*names, interval_record(objective.compare(*evaluations, level=LEVEL)))
 
 
-def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float) -> list[str]:
+def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float | None) -> list[str]:
     notes = []
     for name, run in runs.items():
         if run.same_as is not None:
             notes.append(f"{name} runs the same as {run.same_as}; its pictures were made once")
         tuned = run.policy.quality.guidance_scale if run.policy.quality else None
-        if tuned is not None and tuned != guidance_scale:
+        if None not in (tuned, guidance_scale) and tuned != guidance_scale:
             notes.append(f"{name} was tuned at guidance scale {tuned:g} and is compared at {guidance_scale:g}")
     return notes

@@ -9,7 +9,7 @@ import optuna
 
 import autotune
 from autotune.cost.profile.environment import describe_device, versions
-from autotune.policy import Policy, PolicyCost, PredictedTime, Provenance
+from autotune.policy import Policy, PolicyCost, PredictedTime, Provenance, lowest_version
 from autotune.results.finalists import Finalists
 from autotune.workflows.setup import Setup
 
@@ -38,10 +38,12 @@ def exported(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
             **{package: version(package) for package in ("torch", "diffusers", "optuna")},
         },
     )
+    quality = finalists.quality(setup.judges, setup.configuration.guidance_scale)
     records = {
+        "version": lowest_version(quality),
         "budget": str(setup.budget),
         "cost": cost,
-        "quality": finalists.quality(setup.judges, setup.configuration.guidance_scale),
+        "quality": quality,
         "provenance": provenance,
     }
     return Policy(**{**dict(winner.policy), **records})

@@ -84,10 +84,10 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
     full = replace(setup.pricer.price(setup.full), latency_ms=latency)
     fewer_steps = setup.recipes[0].proposal.cost
     share = _time_share(fewer_steps, full)
-    candidate = share * pace.seconds * len(setup.tuning.prompts)
-    usual = candidate * (usual_share(len(setup.tuning.prompts)) if setup.configuration.early_stopping else 1)
+    candidate = share * pace.seconds * len(setup.tuning.rows)
+    usual = candidate * (usual_share(len(setup.tuning.rows)) if setup.configuration.early_stopping else 1)
     fitting = min(trials, math.ceil(timeout / usual))
-    held_out = len(setup.held_out.prompts)
+    held_out = len(setup.held_out.rows)
     # In pictures of the full run, which itself is made once for all budgets.
     last_round = (1 + FINALISTS) * share * held_out
     last_round += _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
@@ -106,10 +106,10 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
 
 
 def shared_seconds(setup: Setup, pace: Pace) -> float:
-    """The full run's pictures, which all budgets share: of the tuning and held-out prompts, and as a reference."""
-    tuning = len(setup.tuning.prompts)
+    """The full run's pictures, which all budgets share: of the tuning and held-out inputs, and as a reference."""
+    tuning = len(setup.tuning.rows)
     own_reference = tuning if setup.reference is None and setup.judges.weights.fd else 0
-    return (own_reference + tuning + len(setup.held_out.prompts)) * pace.seconds
+    return (own_reference + tuning + len(setup.held_out.rows)) * pace.seconds
 
 
 def measure_pace(setup: Setup, progress: Progress) -> Pace:
@@ -121,12 +121,12 @@ def measure_pace(setup: Setup, progress: Progress) -> Pace:
 
     def call(pictures: int, steps: int) -> None:
         policy = setup.full if steps == setup.full.steps else setup.full.model_copy(update={"steps": steps})
-        for _ in whole_calls.pictures(policy, setup.tuning.prompts[:pictures], setup.tuning.seeds[:pictures]):
+        for _ in whole_calls.pictures(policy, setup.tuning.rows[:pictures], setup.tuning.seeds[:pictures]):
             pass
 
-    most = min(setup.configuration.batch_size, len(setup.tuning.prompts))
+    most = min(setup.configuration.batch_size, len(setup.tuning.rows))
     progress.stage(f"timing a call of up to {most} pictures of the full run")
-    return pace_of(call, most, setup.full.steps)
+    return pace_of(call, most, setup.full.steps, fewest=setup.maker.fewest_steps)
 
 
 def pace_of(
@@ -134,6 +134,7 @@ def pace_of(
     most_pictures: int,
     steps: int,
     *,
+    fewest: int = 1,
     cheap: float = _CHEAP_SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pace:
@@ -143,7 +144,8 @@ def pace_of(
         call: Makes so many pictures in so many steps and returns when they are there.
         most_pictures: In a call.
         steps: Of the full run.
-        cheap: Seconds that a call may take; it has one picture and one step at least.
+        fewest: Steps that a call has at least.
+        cheap: Seconds that a call may take; it has one picture and the fewest steps at least.
         clock: Seconds.
     """
 
@@ -153,15 +155,15 @@ def pace_of(
         return clock() - started
 
     # The first call of all prepares what later ones find there.
-    seconds(1, 1)
-    smallest = max(seconds(1, 1), 1e-6)
+    seconds(1, fewest)
+    smallest = max(seconds(1, fewest), 1e-6)
     pictures = min(max(int(cheap / smallest), 1), most_pictures)
-    timed = min(max(int(cheap / (smallest * pictures)), 1), steps)
-    taken = seconds(pictures, timed) if (pictures, timed) != (1, 1) else smallest
+    timed = min(max(int(cheap / (smallest * pictures)), 1) * fewest, steps)
+    taken = seconds(pictures, timed) if (pictures, timed) != (1, fewest) else smallest
     if timed < steps:
         # What is not the steps', such as decoding, is part of the shorter call too.
-        one = seconds(pictures, 1) if timed > 1 else 0.0
-        step = (taken - one) / (timed - 1) if timed > 1 else taken
+        few = seconds(pictures, fewest) if timed > fewest else 0.0
+        step = (taken - few) / (timed - fewest) if timed > fewest else taken / fewest
         taken += max(step, 0.0) * (steps - timed)
     return Pace(pictures, timed, taken / pictures)
 

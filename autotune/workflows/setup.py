@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -17,7 +15,19 @@ from autotune.cost.profile.local import local_profile
 from autotune.cost.profile.measure import OnProgress
 from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
 from autotune.evaluation.evaluator import Pictures
+from autotune.evaluation.examples import (
+    SEEDS_APART,
+    Examples,
+    Prompts,
+    check_examples,
+    choose,
+    given_rows,
+    held_out_rows,
+    sides_of,
+    usual_held_out,
+)
 from autotune.evaluation.generation import PictureMaker, picture_maker
+from autotune.evaluation.inputs import AnyInputs, Row, noun_of, plain, rows_of_prompts, say_different
 from autotune.evaluation.judges import (
     AnyNetwork,
     AnyReference,
@@ -27,8 +37,9 @@ from autotune.evaluation.judges import (
     objective_weights,
     shipped_judges,
 )
+from autotune.pipelines.families import family_of
 from autotune.policy import MAX_STEPS, Policy
-from autotune.quality import Reference, load_prompts, split
+from autotune.quality import Reference
 from autotune.runtime import full_policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.proposer import Proposer
@@ -41,28 +52,13 @@ from search_spaces import read_ranges, space_for
 
 DEMO = "emoji-unet"
 
-Prompts = Sequence[str] | str | os.PathLike[str]
 Ranges = Mapping[str, tuple[int, int]] | str | os.PathLike[str]
-
-SEEDS_APART = 10**9
-"""Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""
 
 PREFIX_MEMORY = "1GB"
 """For what calls begin with; states of one call take megabytes."""
 
-_MIN_IMAGES = 8
-# Held-out pictures. More of the same prompt hardly narrow an interval that is taken over prompts.
-_HELD_OUT, _OF_EACH = 480, 3
 # Prompts that tell how outputs change.
 _WATCHED = 8
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Prompts and one seed each."""
-
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,14 @@ class Setup:
     configuration: Configuration
 
     def sensitivity(self, units: Sequence[Sequence[str]]) -> Sensitivity:
-        """How the outputs of units change along the full run, seen on a few of the tuning prompts."""
-        prompts, seeds = self.tuning.prompts[:_WATCHED], self.tuning.seeds[:_WATCHED]
-        return measure_sensitivity(replace(self.maker, prefixes=None), self.full, units, prompts, seeds)
+        """How the outputs of units change along the full run, seen on a few of the tuning inputs."""
+        rows, seeds = self.tuning.rows[:_WATCHED], self.tuning.seeds[:_WATCHED]
+        return measure_sensitivity(replace(self.maker, prefixes=None), self.full, units, rows, seeds)
+
+    @property
+    def noun(self) -> str:
+        """What the inputs are, for people."""
+        return noun_of(self.tuning.rows)
 
     @property
     def pipe(self) -> Any:
@@ -105,7 +106,7 @@ class Setup:
     def pictures(
         self,
         policy: Policy,
-        prompts: Sequence[str],
+        rows: Sequence[Row],
         seeds: Sequence[int],
         on_batch: Callable[[int], None] | None = None,
     ) -> Pictures:
@@ -116,7 +117,7 @@ class Setup:
             if on_batch is not None:
                 on_batch(made)
 
-        return self.maker.pictures(policy, prompts, seeds, after_batch)
+        return self.maker.pictures(policy, rows, seeds, after_batch)
 
 
 def prepare(
@@ -128,7 +129,8 @@ def prepare(
     batch_size: int,
     seed: int,
     prompts: Prompts | None = None,
-    held_out: Prompts | None = None,
+    inputs: AnyInputs | None = None,
+    held_out: Prompts | AnyInputs | None = None,
     reference: AnyReference | None = None,
     scorer: AnyScorer | None = None,
     height: int | None = None,
@@ -170,8 +172,8 @@ def prepare(
         if not 1 <= value <= MAX_STEPS:
             raise InputError(f"{name} is {value}; give a number from 1 to {MAX_STEPS}")
     objective_weights(objective, weight_fd, weight_clip)
-    own_prompts = read_prompts(prompts, "prompts")
-    own_held_out = read_prompts(held_out, "held_out")
+    own = given_rows(prompts, inputs)
+    own_held_out = held_out_rows(held_out, as_inputs=inputs is not None)
 
     if pipe is None:
         from autotune.models.shipped import demo_assets, demo_pipeline
@@ -180,22 +182,15 @@ def prepare(
         pipe, model_name = demo_pipeline(DEMO), DEMO
         steps = steps or assets.full_steps
         guidance_scale = assets.guidance_scale if guidance_scale is None else guidance_scale
-        if own_prompts is None:
-            own_prompts, aside = assets.search_prompts()
-            own_held_out = own_held_out or aside
+        if own is None:
+            captions, unseen = assets.search_prompts()
+            own, own_held_out = rows_of_prompts(captions), own_held_out or rows_of_prompts(unseen)
         scorer, reference = shipped_judges(DEMO, scorer, network, reference)
     else:
         model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
-    if own_prompts is None:
+    if own is None and family_of(pipe).conditioning == "prompt":
         raise InputError("a model of your own is tuned on prompts of your own; give prompts, a list or a file")
-    tuning_prompts, held_out_prompts = (own_prompts, own_held_out) if own_held_out else split(own_prompts)
-    if not tuning_prompts or not held_out_prompts:
-        raise InputError(
-            f"{len(own_prompts)} prompts are too few to set some aside; give more, or held-out prompts of their own"
-        )
-
-    if held_out_images is None:
-        held_out_images = max(_MIN_IMAGES, min(_HELD_OUT, _OF_EACH * len(held_out_prompts)))
+    taken, aside = sides_of(pipe, own, own_held_out)
     full = full_policy(pipe, steps)
     prefix_bytes = parse_bytes(prefix_memory) if isinstance(prefix_memory, str) else prefix_memory
     maker = picture_maker(
@@ -205,11 +200,19 @@ def prepare(
         guidance_scale=guidance_scale,
         batch_size=batch_size,
         prefixes=PrefixCache(prefix_bytes) if prefix_bytes else None,
+        inputs=taken,
     )
     maker.check(full)
-    height, width, guided = maker.height, maker.width, maker.guided
-    pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided)
-    searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided)
+    held_out_images = held_out_images or usual_held_out(aside.rows)
+    tuning = choose(taken.rows, images, seed)
+    last_round = choose(aside.rows, held_out_images, seed + SEEDS_APART)
+    text = say_different(tuning.rows) and say_different(last_round.rows)
+    objective_weights(objective, weight_fd, weight_clip, text=text)
+    if taken.call or taken.noun != "prompts":
+        maker.try_out(full, tuning.rows[0])
+    height, width, guided, priced = maker.height, maker.width, maker.guided, maker.priced
+    pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided, call=priced)
+    searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided, call=priced)
     if space is not None:
         searched = searched.within(read_ranges(space) if isinstance(space, str | os.PathLike) else space)
     deployed, call_batch = _deployed(pipe, pricer, parsed, target, call_batch, on_progress)
@@ -236,6 +239,7 @@ def prepare(
         distance=distance,
         weight_fd=weight_fd,
         weight_clip=weight_clip,
+        text=text,
         device=str(pipe.device),
     )
     reference_fingerprint = content_fingerprint(reference)
@@ -256,8 +260,8 @@ def prepare(
         held_out_images=held_out_images,
         batch_size=batch_size,
         seed=seed,
-        prompts=digest(list(tuning_prompts)),
-        held_out=digest(list(held_out_prompts)),
+        prompts=digest([row.key for row in taken.rows or tuning.rows]),
+        held_out=digest([row.key for row in aside.rows or last_round.rows]),
         reference=reference_fingerprint,
         scorer=chosen.scorer_fingerprint,
         network=chosen.network_fingerprint,
@@ -269,10 +273,20 @@ def prepare(
         knobs=tuple(f"{knob.name} {knob.low}..{knob.high}" for knob in searched.knobs),
         sampler=sampler,
         early_stopping=sampler in LEARN_FROM_PRUNED if early_stopping is None else early_stopping,
+        call=plain(maker.call),
     )
     full_price = price(full)
     proposers = [
-        Proposer(searched, price, each.limits(full_price, memory), most_steps, full.model, executed) for each in parsed
+        Proposer(
+            searched,
+            price,
+            each.limits(full_price, memory),
+            most_steps,
+            full.model,
+            executed,
+            fewest=maker.fewest_steps,
+        )
+        for each in parsed
     ]
     recipes = [recipes_at_budget(proposer) for proposer in proposers]
     resolved = chosen.reference(reference, reference_fingerprint, (height, width))
@@ -289,8 +303,8 @@ def prepare(
             recipes=priced,
             judges=chosen,
             reference=resolved,
-            tuning=choose(tuning_prompts, images, seed),
-            held_out=choose(held_out_prompts, held_out_images, seed + SEEDS_APART),
+            tuning=tuning,
+            held_out=last_round,
             reference_seed=seed + 2 * SEEDS_APART,
             configuration=replace(configuration, budget=str(each)),
         )
@@ -317,44 +331,3 @@ def _deployed(
     call_batch = call_batch or min(times.batch for times in target.batches)
     target.of_batch(call_batch)
     return pricer.on(target), call_batch
-
-
-def check_examples(images: int, seed: int, name: str) -> None:
-    """Refuse numbers of pictures, called ``name`` by the caller, and seeds that no run can use.
-
-    Raises:
-        InputError: there are too few pictures, or the seed may be one of another kind of pictures.
-    """
-    if images < _MIN_IMAGES:
-        raise InputError(f"{name} is {images}; at least {_MIN_IMAGES} pictures are needed to tell policies apart")
-    if not 0 <= seed < SEEDS_APART:
-        raise InputError(f"seed is {seed}; give a number from 0 to {SEEDS_APART - 1}")
-
-
-def choose(prompts: Sequence[str], count: int, seed: int) -> Examples:
-    """``count`` prompts with seeds from ``seed`` on: a random choice, or all equally often where there are fewer.
-
-    Equally often, so that intervals can be taken over prompts; that may make it more than ``count``.
-    A choice and not the first ones, because lists are often sorted by subject or style.
-    """
-    if len(prompts) >= count:
-        chosen = random.Random(seed).sample(list(prompts), count)
-    else:
-        chosen = list(prompts) * math.ceil(count / len(prompts))
-    return Examples(tuple(chosen), tuple(range(seed, seed + len(chosen))))
-
-
-def read_prompts(prompts: Prompts | None, name: str) -> list[str] | None:
-    """The prompts in a list or a file, if any; ``name`` is what the caller calls them.
-
-    Raises:
-        InputError: there is no prompt, or the file cannot be read.
-    """
-    if prompts is None:
-        return None
-    if isinstance(prompts, str | os.PathLike):
-        return load_prompts(prompts)
-    found = list(prompts)
-    if not found:
-        raise InputError(f"{name} is empty; give at least one prompt")
-    return found

@@ -87,13 +87,14 @@ def run_tradeoff_study(
         full_steps=setup.full.steps,
         full_flops=full.flops,
         trials=trials,
-        images=len(tuning.prompts),
-        held_out_images=len(held_out.prompts),
-        held_out_prompts=len(set(held_out.prompts)),
+        images=len(tuning.rows),
+        held_out_images=len(held_out.rows),
+        held_out_prompts=len(set(held_out.keys)),
         seed=setup.configuration.seed,
         scorer=setup.judges.scorer_name,
         network=setup.judges.network_name,
         estimator=setup.judges.estimator,
+        noun=setup.noun,
         rungs=rungs,
         verdict=verdict_of(rungs),
     )
@@ -191,7 +192,7 @@ def _level(
         if not best:
             missing[arm] = cell.why or "no candidate could be evaluated"
             continue
-        progress.stage(f"the best of {arm} within {budget} on held-out prompts", len(evaluator.prompts))
+        progress.stage(f"the best of {arm} within {budget} on held-out {setup.noun}", len(evaluator.rows))
         candidates = 0 if cell.study is None else len(evaluated(cell.study))
         winners[arm] = _winner(best[0], pools[arm], candidates, setup, evaluator)
     differences = [_difference(a, b, winners, setup, evaluator) for a, b in PAIRS if a in winners and b in winners]

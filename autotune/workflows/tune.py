@@ -6,9 +6,9 @@ import functools
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from autotune.core.naming import budget_labels, default_study_name
 from autotune.cost import Profile
 from autotune.cost.profile.environment import describe_device
 from autotune.evaluation.evaluator import Evaluator, Pictures
+from autotune.evaluation.examples import Examples, Prompts
 from autotune.evaluation.generation import without_bars
 from autotune.evaluation.grid import save_grid
+from autotune.evaluation.inputs import AnyInputs, read_rows
 from autotune.evaluation.judges import AnyNetwork, AnyReference, AnyScorer
 from autotune.evaluation.references import own_reference
 from autotune.evaluation.timing import time_policies
 from autotune.policy import MeasuredTime, Policy
 from autotune.results.finalists import Finalists, best_trials, judge
-from autotune.results.gallery import keep_gallery
+from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.search_record import keep_search_record
 from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff
@@ -41,7 +43,7 @@ from autotune.study.trials import POLICY_KEY, attributes, enqueue_recipes, evalu
 from autotune.workflows.export import exported, notes
 from autotune.workflows.log import TUNER_LOG, logged
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import PREFIX_MEMORY, Examples, Prompts, Ranges, Setup, prepare
+from autotune.workflows.setup import PREFIX_MEMORY, Ranges, Setup, prepare
 from autotune.workflows.spending import Spending, spending
 from autotune.workflows.tradeoff import run_tradeoff_study
 
@@ -74,7 +76,9 @@ class TuneResult:
         policy_folder: Holds ``policy.json`` and what the report of it is made from: ``run_dir``, or with several
             budgets a folder in it.
         policy_file: Where the policy was written, in ``run_dir``.
-        preview_prompts: The first n held-out prompts.
+        noun: What the inputs are: prompts, classes, seeds or anything else.
+        preview_prompts: The first n held-out inputs as people read them: a prompt is itself.
+        preview_inputs: Pictures among them, (n, 3, H, W) uint8 of the tuned size, by the names of their arguments.
         previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.headline_runs``.
         spending: What the search's pictures took.
         notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
@@ -91,6 +95,8 @@ class TuneResult:
     preview_prompts: tuple[str, ...]
     previews: tuple[Tensor, ...]
     spending: Spending
+    noun: str = "prompts"
+    preview_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     tradeoff: Tradeoff | None = None
 
@@ -100,7 +106,8 @@ def tune(
     budget: str = "40%",
     *,
     prompts: Prompts | None = None,
-    held_out: Prompts | None = None,
+    inputs: AnyInputs | None = None,
+    held_out: Prompts | AnyInputs | None = None,
     reference: AnyReference | None = None,
     scorer: AnyScorer | None = None,
     height: int | None = None,
@@ -144,8 +151,12 @@ def tune(
         pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
         budget: Share of the full run's FLOPs (``"40%"``), FLOPs of one picture (``"1.2TFLOPs"``), time of a
             pipeline call on the target (``"850ms"``, ``"40%ms"``, ``"2x"``), or several joined by commas.
-        prompts: Prompts to tune on, as a list or a file; needed for any but the shipped model.
-        held_out: Prompts for the last round; None sets a quarter of ``prompts`` aside.
+        prompts: Prompts to tune on, as a list or a file; what any but the shipped model needs that depicts text.
+        inputs: In their place, what each picture is asked for: mappings of arguments of the pipeline's call
+            (``prompt``, ``negative_prompt``, ``class_label``, ``image``, ``mask_image``, ``strength``, ...), or a JSONL
+            file of them, see :mod:`autotune.evaluation.inputs`. Without any a class-conditional pipeline gets all of its
+            classes, and an unconditional one seeds.
+        held_out: Prompts or inputs for the last round; None sets a quarter of the others aside.
         reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None
             is real pictures for the shipped model, and the full run's own with other seeds for others.
         scorer: An open_clip model (folder or ``hf-hub:``) or an object like ``autotune.quality.Scorer``.
@@ -167,7 +178,7 @@ def tune(
             as near as possible to the full run's.
         distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
         weight_fd: Weight of the distance in the quality objective, 1 unless given.
-        weight_clip: Weight of the alignment in it, 4 unless given.
+        weight_clip: Weight of the alignment in it, 4 unless given. Without prompts that differ there is none.
         space: Other ranges for some knobs of the search space, as a mapping of names to pairs, both ends included, or a
             TOML file (:func:`search_spaces.read_ranges`). Fewer steps are compared with whatever the ranges say.
         sampler: Optuna's sampler: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
@@ -203,6 +214,7 @@ def tune(
         pipe,
         (budget,),
         prompts=prompts,
+        inputs=inputs,
         held_out=held_out,
         reference=reference,
         scorer=scorer,
@@ -243,6 +255,7 @@ def tune_budgets(
     budgets: Sequence[str],
     *,
     prompts: Prompts | None = None,
+    inputs: AnyInputs | None = None,
     images: int = 256,
     held_out_images: int | None = None,
     batch_size: int = 16,
@@ -267,6 +280,7 @@ def tune_budgets(
         pipe: As for :func:`tune`.
         budgets: Best growing; none twice.
         prompts: As for :func:`tune`, like all that follow.
+        inputs: Likewise.
         images: Likewise.
         held_out_images: Likewise.
         batch_size: Likewise.
@@ -295,6 +309,7 @@ def tune_budgets(
     budget_labels(budgets)
     given = settings | {
         "prompts": prompts,
+        "inputs": None if inputs is None else read_rows(inputs),
         "images": images,
         "held_out_images": held_out_images,
         "batch_size": batch_size,
@@ -342,6 +357,8 @@ def _run(
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
+    if not first.judges.text and first.judges.weights.fidelity == 0:
+        progress.stage(f"the {first.noun} have no prompts that differ, so alignment with them is no part of the loss")
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
     for setup, study, place in zip(setups, studies, places, strict=True):
@@ -370,7 +387,7 @@ def _run(
             policy.save(policy_file)
         checkpoint()
         progress.stage("pictures to look at")
-        keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures)
+        keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
         shown = [run.policy for run in finalists.headline_runs]
         keep_search_record(setup, place, study=study.study_name, storage=storage, policies=shown)
         results.append(
@@ -382,9 +399,11 @@ def _run(
                 run_dir=folder,
                 policy_folder=place,
                 policy_file=policy_file,
-                preview_prompts=held_out.prompts[: len(held_out.full.preview)],
+                noun=setup.noun,
+                preview_prompts=tuple(row.label for row in held_out.rows[: len(held_out.full.preview)]),
+                preview_inputs=shown_pictures(held_out.rows[: len(held_out.full.preview)], setup.maker.size),
                 previews=tuple(held_out.outcome(run.policy).preview for run in finalists.headline_runs),
-                spending=spending(evaluated(study), len(setup.tuning.prompts)),
+                spending=spending(evaluated(study), len(setup.tuning.rows)),
                 notes=notes(setup, policy),
             )
         )
@@ -428,25 +447,25 @@ def evaluator_for(setup: Setup, examples: Examples, name: str, folder: Path, pro
         InputError: the reference does not fit.
     """
     cache = folder / "outcomes" / setup.configuration.pictures_digest
-    count = len(examples.prompts)
+    count = len(examples.rows)
     reference = setup.reference
     if reference is None and setup.judges.weights.fd:
-        progress.stage("pictures of the full run as reference", len(setup.tuning.prompts))
+        progress.stage("pictures of the full run as reference", len(setup.tuning.rows))
         make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
         reference = own_reference(
             make,
             setup.judges.distance_network,
-            setup.tuning.prompts,
+            setup.tuning.rows,
             setup.reference_seed,
             cache / "reference.safetensors",
         )
-    progress.stage(f"full run on {count} {name} prompts", count)
+    progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
     def pictures(policy: Policy) -> Pictures:
-        return setup.pictures(policy, examples.prompts, examples.seeds, progress.pictures)
+        return setup.pictures(policy, examples.rows, examples.seeds, progress.pictures)
 
     try:
-        return setup.judges.evaluator(pictures, examples.prompts, reference, setup.full, cache / name)
+        return setup.judges.evaluator(pictures, examples.rows, reference, setup.full, cache / name)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -457,7 +476,8 @@ def _keep_full_run(study: optuna.Study, evaluator: Evaluator, folder: Path) -> N
         return
     score = evaluator.objective.score(evaluator.full.evaluation)
     study.set_user_attr("full_run_distance", score.distance)
-    study.set_user_attr("full_run_alignment", score.alignment)
+    if score.alignment is not None:
+        study.set_user_attr("full_run_alignment", score.alignment)
     grid = folder / "grids" / "full_run.png"
     save_grid(evaluator.full.preview, grid)
     artifact = upload_artifact(
@@ -472,12 +492,12 @@ def _last_round(
     """The best candidates that the budget allows, whichever budget's search they come from."""
     fewer_steps = setup.recipes[0].proposal.policy
     candidates = best_trials(studies, FINALISTS, exclude=fewer_steps, within=setup.proposer.allows)
-    progress.stage("the best candidates and fewer steps on held-out prompts", len(evaluator.prompts))
+    progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", len(evaluator.rows))
     trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == fewer_steps.key), None)
     finalists = judge(evaluator, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
-    timed = min(wanted, setup.configuration.batch_size, len(evaluator.prompts))
+    timed = min(wanted, setup.configuration.batch_size, len(evaluator.rows))
     checkpoint()
     progress.stage("measuring time", timed)
 
@@ -485,7 +505,7 @@ def _last_round(
     whole_calls = replace(setup, maker=replace(setup.maker, prefixes=None))
 
     def run(policy: Policy) -> None:
-        for _ in whole_calls.pictures(policy, setup.held_out.prompts[:timed], setup.held_out.seeds[:timed]):
+        for _ in whole_calls.pictures(policy, setup.held_out.rows[:timed], setup.held_out.seeds[:timed]):
             pass
 
     full, *others = (run.policy for run in finalists.headline_runs)

@@ -12,15 +12,16 @@ import optuna
 import autotune
 from autotune.core.errors import InputError, Unavailable
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
+from autotune.evaluation.examples import SEEDS_APART
 from autotune.evaluation.generation import without_bars
 from autotune.search.loop import explore
 from autotune.study.heartbeat import CLOSED, WORKER, out_of_space, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
 from autotune.study.storage import open_storage, shown
-from autotune.study.trials import CONFIG, check_format, difference, digest, retry_once
+from autotune.study.trials import CONFIG, check_format, difference, differs, digest, retry_once
 from autotune.workflows.log import logged, worker_log
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import SEEDS_APART, Setup, prepare
+from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import evaluator_for, quiet_optuna
 
 _POLL_SECONDS = 1.0
@@ -112,7 +113,7 @@ def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup
     setups = prepare(pipe, [each.manifest.budget for each in joined], **joined[0].manifest.prepared_from())
     for setup, each in zip(setups, joined, strict=True):
         tuned, here = each.study.user_attrs.get(CONFIG, {}), setup.configuration.document()
-        if tuned != here:
+        if differs(tuned, here):
             raise InputError(
                 f"this worker cannot join the study {each.study.study_name!r}: {difference(tuned, here)};"
                 " give it the model, device and files that the study was made with"

@@ -7,6 +7,7 @@ import torch
 
 from autotune.core.errors import InputError
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.pictures import generate
 from autotune.policy import Guidance, Policy
 from autotune.runtime import applied
@@ -27,7 +28,7 @@ def test_what_is_not_given_is_the_models_own(pipe: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"height": 0}, "height is 0; give a multiple of 2"),
+        ({"height": 0}, "height is 0; give a multiple of 8"),
         ({"width": 31}, "width is 31"),
         ({"batch_size": 0}, "batch_size is 0; give a number from 1"),
     ],
@@ -51,7 +52,7 @@ def test_pictures_come_in_batches_under_the_policy(pipe: Any) -> None:
     maker = picture_maker(pipe, guidance_scale=3, batch_size=2)
     prompts, seeds = ["noto apple", "noto dog", "noto apple"], [3, 4, 5]
     done: list[int] = []
-    batches = list(maker.pictures(Policy(steps=2), prompts, seeds, done.append))
+    batches = list(maker.pictures(Policy(steps=2), rows_of_prompts(prompts), seeds, done.append))
     assert [len(batch) for batch in batches] == [2, 1] and done == [2, 3]
     assert session_of(pipe) is None
     expected = generate(pipe, prompts, seeds, guidance_scale=3, steps=2, batch_size=2)
@@ -79,7 +80,7 @@ def test_prefixes_change_no_picture_and_spare_steps(pipe: Any) -> None:
     plain, shared = picture_maker(pipe, batch_size=2), picture_maker(pipe, batch_size=2, prefixes=prefixes)
     prompts, seeds = ["noto apple", "noto dog", "noto apple"], [3, 4, 5]
     for policy in (Policy(steps=4), Policy(steps=4, guidance=Guidance(stop_step=2))):
-        expected = torch.cat(list(plain.pictures(policy, prompts, seeds)))
-        assert torch.equal(torch.cat(list(shared.pictures(policy, prompts, seeds))), expected)
+        expected = torch.cat(list(plain.pictures(policy, rows_of_prompts(prompts), seeds)))
+        assert torch.equal(torch.cat(list(shared.pictures(policy, rows_of_prompts(prompts), seeds))), expected)
     assert [(use.pictures, use.skipped) for use in prefixes.take_uses()] == [(2, 0), (1, 0), (2, 2), (1, 2)]
     assert session_of(pipe) is None

@@ -12,9 +12,10 @@ from torch import Tensor
 import autotune
 from autotune.core.errors import InputError
 from autotune.evaluation.content_fingerprint import content_fingerprint
+from autotune.evaluation.examples import choose
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.references import read_reference
 from autotune.quality import fit
-from autotune.workflows.setup import choose
 from tests.support.fake_search import ReadingScorer
 
 
@@ -153,9 +154,9 @@ def test_a_folder_is_known_by_its_content_not_its_place(tmp_path: Path) -> None:
 
 
 def test_chosen_prompts_are_spread_and_repeatable() -> None:
-    prompts = [str(index) for index in range(100)]
-    chosen = choose(prompts, 20, seed=5)
-    assert chosen == choose(prompts, 20, seed=5)
+    rows = rows_of_prompts([str(index) for index in range(100)])
+    chosen = choose(rows, 20, seed=5)
+    assert chosen == choose(rows, 20, seed=5)
     assert len(set(chosen.prompts)) == 20 and max(map(int, chosen.prompts)) > 50
     assert chosen.seeds == tuple(range(5, 25))
-    assert choose(["a", "b"], 5, seed=0).prompts == ("a", "b", "a", "b", "a", "b")
+    assert choose(rows_of_prompts(["a", "b"]), 5, seed=0).prompts == ("a", "b", "a", "b", "a", "b")

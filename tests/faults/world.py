@@ -13,7 +13,7 @@ from autotune.core.interrupts import Interrupted
 from autotune.workflows.setup import Setup
 from autotune.workflows.tune import tune
 from autotune.workflows.worker import studies_of, work
-from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
+from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, of_prompts
 
 STUDY = "study"
 
@@ -44,7 +44,7 @@ def _enter(seconds: float) -> None:
     os.environ["POSTDIFF_HEARTBEAT"] = "1"
     fake = FakePictures(before=lambda count, policy: time.sleep(seconds))
     # For good: the process is made for this alone.
-    setattr(Setup, "pictures", lambda setup, *args, **kwargs: fake(*args, **kwargs))  # noqa: B010
+    setattr(Setup, "pictures", lambda setup, *args: of_prompts(fake, *args))  # noqa: B010
     setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())  # noqa: B010
 
 

@@ -149,7 +149,7 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(steps=20.5), "steps is 20.5"),
         (edited(steps=0), "steps is 0"),
         (edited(steps=10**30), "steps is 1000000"),
-        (edited(version=2), "policy version 2 is unknown"),
+        (edited(version=3), "policy version 3 is unknown, this release reads 1 and 2"),
         (edited(format="other"), "not a policy file"),
         (edited(resolution=[{"scale": 1.5, "until_step": 3}]), "resolution.0.scale is 1.5"),
         (edited(resolution=[{"scale": 0.5, "until_step": 20}]), "until_step 20 must lie"),

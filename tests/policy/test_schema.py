@@ -98,7 +98,7 @@ def test_it_agrees_with_the_package_on_form(document: dict[Any, Any]) -> None:
             (FULL, (["steps"], 0)),
             (FULL, (["steps"], 1001)),
             (FULL, (["format"], "another")),
-            (FULL, (["version"], 2)),
+            (FULL, (["version"], 3)),
             (FULL, (["timesteps"], "cosine")),
             (FULL, (["model", "height"], 4)),
             (FULL, (["model", "pipeline"], "a\nb")),

@@ -53,7 +53,9 @@ def test_the_objective_rises_strictly_along_the_ladder(bench: Bench, ladder: str
 
 def test_one_good_picture_for_every_prompt_is_no_good(bench: Bench) -> None:
     """Total collapse: the picture that matches its prompt best, for everybody."""
-    best = int(bench.evaluation(bench.pictures).alignment.argmax())
+    alignment = bench.evaluation(bench.pictures).alignment
+    assert alignment is not None
+    best = int(alignment.argmax())
     collapsed = bench.pictures[best].expand_as(bench.pictures)
     assert bench.loss(collapsed) > 2
 

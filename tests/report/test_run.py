@@ -11,8 +11,9 @@ from autotune.core.errors import InputError
 from autotune.policy import Interval
 from autotune.report.facts import against_full, document, factor, facts_of, lines_of
 from autotune.report.importance import importance_of
-from autotune.report.page import plan_of, provenance, render, snippet, view_of
+from autotune.report.page import plan_of, provenance, render, view_of
 from autotune.report.run import read_run, study_url
+from autotune.report.snippet import snippet
 from autotune.results.search_record import FILE, read_search_record
 from autotune.study.trials import attributes
 from autotune.workflows.tune import TuneResult

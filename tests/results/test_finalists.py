@@ -40,11 +40,11 @@ class GivenScores:
         return Outcome(Evaluation(loss[:, None], loss), torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
 
     def interval(self, evaluation: Evaluation) -> Intervals:
-        loss = float(evaluation.alignment[0])
+        loss = float(evaluation.features[0, 0])
         return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(4)))
 
     def compare(self, one: Evaluation, other: Evaluation) -> Interval:
-        self.compared = [round(float(each.alignment[0]), 6) for each in (one, other)]
+        self.compared = [round(float(each.features[0, 0]), 6) for each in (one, other)]
         return self.difference
 
 

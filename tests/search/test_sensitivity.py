@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autotune.core.errors import InputError, PolicyError
 from autotune.evaluation.generation import picture_maker
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.policy import Policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.sensitivity import (
@@ -24,7 +25,7 @@ from autotune.search.sensitivity import (
 )
 from tests.support.builders import FAMILIES
 
-PROMPTS, SEEDS = ["noto apple", "noto dog", "noto hat"], [1, 2, 3]
+ROWS, SEEDS = rows_of_prompts(["noto apple", "noto dog", "noto hat"]), [1, 2, 3]
 
 # Whole numbers: sums come out the same in any order.
 _CHANGES = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=8)
@@ -124,7 +125,7 @@ def test_changes_are_those_of_the_outputs(pipe: Any) -> None:
     seen: list[torch.Tensor] = []
     name = pipe.unet.mid_block.resnets[-1]
     handle = name.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
-    measured = measure_sensitivity(maker, full, [["mid_block"]], PROMPTS, SEEDS)
+    measured = measure_sensitivity(maker, full, [["mid_block"]], ROWS, SEEDS)
     handle.remove()
     # Four steps of two pictures with both branches of guidance, then of one.
     runs = [torch.cat([a, b]) for a, b in zip(seen[:4], seen[4:], strict=True)]
@@ -139,16 +140,16 @@ def test_changes_are_those_of_the_outputs(pipe: Any) -> None:
 def test_a_row_of_several_units_is_their_mean_and_prefixes_are_left_aside(pipe: Any) -> None:
     prefixes = PrefixCache(2**28)
     maker, full = picture_maker(pipe, batch_size=3, prefixes=prefixes), Policy(steps=3)
-    list(maker.pictures(full, PROMPTS, SEEDS))
+    list(maker.pictures(full, ROWS, SEEDS))
     units = [["mid_block"], ["up_blocks.0"], ["mid_block", "up_blocks.0"]]
-    one, other, both = measure_sensitivity(maker, full, units, PROMPTS, SEEDS).changes
+    one, other, both = measure_sensitivity(maker, full, units, ROWS, SEEDS).changes
     assert np.allclose(both, (one + other) / 2) and (both[1:] > 0).all()
     assert len(prefixes.take_uses()) == 1
 
 
 def test_of_a_step_with_two_calls_the_first_counts(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "scheduler", HeunDiscreteScheduler.from_config(pipe.scheduler.config))
-    measured = measure_sensitivity(picture_maker(pipe), Policy(steps=3), [["mid_block"]], PROMPTS, SEEDS)
+    measured = measure_sensitivity(picture_maker(pipe), Policy(steps=3), [["mid_block"]], ROWS, SEEDS)
     assert measured.changes.shape == (1, 3) and (measured.changes[0, 1:] > 0).all()
     assert np.allclose(measured.progress, progress_of(pipe.scheduler.timesteps[::2].tolist()))
 
@@ -157,28 +158,29 @@ def test_branches_with_calls_of_their_own_are_compared_with_themselves() -> None
     family = FAMILIES["lumina2"]
     pipe = family.make()
     maker = picture_maker(pipe, height=128, width=128, guidance_scale=4.0)
-    measured = measure_sensitivity(maker, Policy(steps=3), [["layers.1"]], ["red cat on blue chair near tree"], [0])
+    rows = rows_of_prompts(["red cat on blue chair near tree"])
+    measured = measure_sensitivity(maker, Policy(steps=3), [["layers.1"]], rows, [0])
     # Between the branches the output differs far more than between neighbouring steps.
     assert 0 < measured.changes[0, 1:].min()
     seen: list[torch.Tensor] = []
     handle = pipe.transformer.layers[1].register_forward_hook(lambda _, __, output: seen.append(output.clone()))
-    list(maker.pictures(Policy(steps=3), ["red cat on blue chair near tree"], [0]))
+    list(maker.pictures(Policy(steps=3), rows, [0]))
     handle.remove()
     first = [float((now - before).norm() / now.norm()) for before, now in zip(seen[:2], seen[2:4], strict=True)]
     assert np.isclose(measured.changes[0, 1], np.mean(first), rtol=1e-4)
 
 
 def test_nothing_stays_on_the_denoiser(pipe: Any) -> None:
-    measure_sensitivity(picture_maker(pipe), Policy(steps=2), [["**.attn2"]], PROMPTS[:1], SEEDS[:1])
+    measure_sensitivity(picture_maker(pipe), Policy(steps=2), [["**.attn2"]], ROWS[:1], SEEDS[:1])
     assert not any(module._forward_hooks for module in pipe.unet.modules())
 
 
-@pytest.mark.parametrize(("units", "prompts"), [([], PROMPTS), ([["mid_block"]], [])])
-def test_nothing_to_measure_is_refused(pipe: Any, units: Any, prompts: Any) -> None:
+@pytest.mark.parametrize(("units", "rows"), [([], ROWS), ([["mid_block"]], [])])
+def test_nothing_to_measure_is_refused(pipe: Any, units: Any, rows: Any) -> None:
     with pytest.raises(InputError, match="at least one"):
-        measure_sensitivity(picture_maker(pipe), Policy(steps=2), units, prompts, SEEDS[: len(prompts)])
+        measure_sensitivity(picture_maker(pipe), Policy(steps=2), units, rows, SEEDS[: len(rows)])
 
 
 def test_units_that_the_denoiser_has_not_are_refused(pipe: Any) -> None:
     with pytest.raises(PolicyError, match="no unit"):
-        measure_sensitivity(picture_maker(pipe), Policy(steps=2), [["mid_blok"]], PROMPTS, SEEDS)
+        measure_sensitivity(picture_maker(pipe), Policy(steps=2), [["mid_blok"]], ROWS, SEEDS)

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from autotune.evaluation.inputs import Row
 from autotune.policy import Policy
 from autotune.workflows.setup import Setup
 from autotune.workflows.tradeoff import run_tradeoff_study
@@ -131,8 +132,13 @@ class FakePictures:
             yield batch[:, None, None].expand(-1, 3, 8, -1).clone()
 
 
+def of_prompts(fake: Callable[..., Iterator[Tensor]], policy: Policy, rows: Sequence[Row], *rest: Any) -> Any:
+    """Pictures of inputs that are prompts, from what makes them of these."""
+    return fake(policy, [row.prompt for row in rows], *rest)
+
+
 def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Setup, "pictures", lambda setup, *args, **kwargs: fake(*args, **kwargs))
+    monkeypatch.setattr(Setup, "pictures", lambda setup, *args: of_prompts(fake, *args))
 
 
 @pytest.fixture

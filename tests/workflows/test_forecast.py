@@ -56,7 +56,7 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
     small, large = prepare(
         pipe, ["40%", "80%"], images=64, batch_size=4, seed=0, **{name: given[name] for name in kept}
     )
-    images, pace = len(small.tuning.prompts), Pace(4, 10, 0.5)
+    images, pace = len(small.tuning.rows), Pace(4, 10, 0.5)
 
     found = forecast(small, pace, trials=1000, timeout=3600)
     assert found.budget == "40%" and [run.name for run in found.runs[:2]] == ["full run", "fewer steps"]
@@ -77,7 +77,7 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
 
     # The full run's own pictures are the reference here, beside those of tuning and held-out prompts.
     shared = shared_seconds(small, pace)
-    assert shared == pytest.approx(0.5 * (2 * images + len(small.held_out.prompts)))
+    assert shared == pytest.approx(0.5 * (2 * images + len(small.held_out.rows)))
     assert not pictures.made and not any(tmp_path.iterdir())
 
 

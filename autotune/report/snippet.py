@@ -1,0 +1,71 @@
+"""Python that runs an exported policy as it was tuned, to be copied from a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from autotune.evaluation.inputs import CLASS, PROMPT, is_picture
+from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.report.run import Run
+from autotune.results.search_record import SearchRecord
+
+
+def snippet(run: Run) -> str | None:
+    """What makes one of the held-out pictures under the exported policy; None where there is none, or too little known.
+
+    It calls the pipeline as the search did, at the tuned size and with everything that its calls were given besides.
+    """
+    if run.policy is None or run.search_record is None:
+        return None
+    search_record = run.search_record
+    example = dict(search_record.example) or {PROMPT: "a prompt"}
+    if run.gallery is not None and example.keys() == {PROMPT}:
+        example = {PROMPT: run.gallery.prompts[0].prompt}
+    imports, load = _pipeline(search_record)
+    if any(is_picture(name) for name in (*example, *search_record.call)):
+        imports.append("from diffusers.utils import load_image")
+    return "\n".join(
+        [
+            *imports,
+            "",
+            load,
+            f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
+            "pipe = autotune.apply_policy(pipe, policy)",
+            f"image = pipe({', '.join(_arguments(search_record, example))}).images[0]",
+            'image.save("picture.png")',
+        ]
+    )
+
+
+def _pipeline(search_record: SearchRecord) -> tuple[list[str], str]:
+    """Imports, and the line that loads the pipeline."""
+    if search_record.source in DEMO_NAMES:
+        return ["import autotune"], f'pipe = autotune.demo_pipeline("{search_record.source}")'
+    if search_record.source is None:
+        return ["import autotune"], f"pipe = ...  # the {search_record.model} that was tuned"
+    imports = ["import autotune", "from diffusers import DiffusionPipeline"]
+    return imports, f"pipe = DiffusionPipeline.from_pretrained({json.dumps(search_record.source)})"
+
+
+def _arguments(search_record: SearchRecord, example: dict[str, Any]) -> Iterator[str]:
+    """Of the call, as Python writes them."""
+    size = f"({search_record.width}, {search_record.height})"
+    if example.keys() == {PROMPT}:
+        yield json.dumps(example.pop(PROMPT), ensure_ascii=False)
+    for name, value in example.items():
+        if name == CLASS:
+            yield f"class_labels=[{value}]"
+        elif is_picture(name):
+            yield f"{name}=load_image({json.dumps(value)}).resize({size})"
+        else:
+            yield f"{name}={value!r}"
+    if search_record.guidance_scale is not None and search_record.guidance_argument is not None:
+        yield f"{search_record.guidance_argument}={search_record.guidance_scale:g}"
+    for name, value in search_record.call.items():
+        yield f"{name}=load_image({json.dumps(value)})" if is_picture(name) else f"{name}={value!r}"
+    if search_record.source in DEMO_NAMES:
+        yield from (f"{name}={value!r}" for name, value in demo_assets(search_record.source).call.items())
+    elif search_record.takes_size:
+        yield from (f"height={search_record.height}", f"width={search_record.width}")
