@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from autotune.core.errors import RunFailed, reason_of
 from autotune.policy import Policy
 from autotune.quality import (
     QUALITY,
@@ -131,6 +132,9 @@ class Evaluator:
         network: Image features that the distance to the reference is taken in; None takes the scorer's.
         distance: Estimator of that distance.
         weights: Of the objective's terms.
+
+    Raises:
+        InputError: The full run's pictures cannot be told from bad ones: reference or scorer do not suit them.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class Evaluator:
         self._network = network
         self._cache = cache
         self._text = scorer.text_features(prompts)
+        self.full_policy = full
         self.full, baseline = self._baseline(full)
         if reference is None:
             reference = Reference.of(baseline.full.features, shrink=True)
@@ -178,6 +183,11 @@ class Evaluator:
         path = self._path(policy)
         return _load(path) if path.is_file() else None
 
+    def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
+        """Make and judge pictures of the policy anew, until there are more than ``beyond``; nothing is kept."""
+        outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.alignment) > beyond)
+        return outcome.evaluation
+
     def _path(self, policy: Policy) -> Path:
         return self._cache / f"{policy.key}.safetensors"
 
@@ -189,9 +199,7 @@ class Evaluator:
             baseline = judged.baseline(self._text, self.prompts)
             _save(outcome, self._path(full))
             write_tensors(path, {"coarse": baseline.coarse, "chance": baseline.chance}, {})
-        from safetensors.torch import load_file
-
-        anchors = load_file(path)
+        anchors = _tensors(path)
         outcome = _load(self._path(full))
         return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors["chance"], self.prompts)
 
@@ -227,7 +235,18 @@ def _save(outcome: Outcome, path: Path) -> None:
 
 
 def _load(path: Path) -> Outcome:
+    tensors = _tensors(path)
+    return Outcome(Evaluation(tensors["features"], tensors["alignment"]), tensors["preview"])
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    return Outcome(Evaluation(tensors["features"], tensors["alignment"]), tensors["preview"])
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise RunFailed(
+            f"{path} is damaged ({reason_of(error)}); delete it and repeat the same command, which makes it anew"
+        ) from error
+    return tensors

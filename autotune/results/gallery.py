@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from autotune.core.errors import InputError
+from autotune.core.errors import InputError, reason_of
 from autotune.core.records import Record, write_atomically
 from autotune.policy import Policy
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from autotune.evaluation.evaluator import Evaluator, Pictures
     from autotune.results.finalists import Finalists
+
+_LOG = logging.getLogger(__name__)
 
 FOLDER = "pictures"
 FILE = "pictures.json"
@@ -134,7 +137,7 @@ def keep_gallery(folder: Path, finalists: Finalists, evaluator: Evaluator, seeds
         ),
     )
     wanted = [folder / FOLDER / name for names in files for name in names]
-    if found == read_gallery(folder) and all(path.is_file() for path in wanted):
+    if found == _kept(folder) and all(path.is_file() for path in wanted):
         return
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     prompts, chosen = [evaluator.prompts[row] for row, _ in rows], [seeds[row] for row, _ in rows]
@@ -168,6 +171,14 @@ def choose_rows(prompts: Sequence[str], degradation: Sequence[float], each: int)
                 chosen.append((row, why))
                 left -= 1
     return chosen
+
+
+def _kept(folder: Path) -> Gallery | None:
+    try:
+        return read_gallery(folder)
+    except InputError as error:
+        _LOG.warning("%s; it is made anew", reason_of(error))
+        return None
 
 
 def _save(picture: Tensor, path: Path) -> None:

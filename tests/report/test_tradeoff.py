@@ -36,7 +36,7 @@ def test_the_page_says_the_verdict_where_there_is_one(explained: TuneResult, who
 
 
 def test_figures_hold_every_winner_and_every_pair(explained: TuneResult, view: dict[str, Any]) -> None:
-    losses, differences = (plot.figure for plot in view["question_plots"])
+    losses, differences = (plot.figure for plot in view["tradeoff_plots"])
     assert explained.tradeoff is not None
     level = explained.tradeoff.rungs[1]
     by_name = {trace["name"]: trace for trace in losses["data"]}
