@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autotune.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, UNAVAILABLE
-from autotune.core.errors import InputError, Unavailable
+from autotune.cli.exit_codes import BAD_INPUT, DONE, FAILED, INTERRUPTED, NOBODY_READS
+from autotune.core.errors import InputError, PostDiffError, summary_of
+from autotune.core.faults import no_tracebacks
 from autotune.core.interrupts import Interrupted
 
-__all__ = ["BAD_INPUT", "INTERRUPTED", "UNAVAILABLE", "main", "run", "tune_main"]
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "NOBODY_READS", "main", "run", "tune_main"]
 
 
 def main() -> None:
@@ -28,36 +29,71 @@ def tune_main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what the user got wrong, or stopped, is one sentence on stderr."""
+    streams = sys.stdout, sys.stderr
     try:
-        return _run(arguments)
+        with no_tracebacks():
+            return _run(arguments)
     except Interrupted as interrupted:
-        _refuse(str(interrupted))
+        _say(str(interrupted))
     except KeyboardInterrupt:
-        _refuse("interrupted; repeat the same command to go on")
+        _say("interrupted; repeat the same command to go on")
+    except Exception as error:  # Of what says what went wrong.
+        _say(summary_of(error))
+        return FAILED
+    finally:
+        # Typer puts others in their place when it meets a broken pipe.
+        sys.stdout, sys.stderr = streams
     return INTERRUPTED
 
 
 def _run(arguments: Sequence[str]) -> int:
     from typer.exceptions import TyperException
 
+    from autotune.cli.faults import close_broken_streams, one_sentence
+
+    command = next((argument for argument in arguments if not argument.startswith("-")), "--help")
+    try:
+        with one_sentence(command):
+            code = _command(arguments)
+            sys.stdout.flush()
+    except InputError as error:
+        _say(str(error))
+        return BAD_INPUT
+    except TyperException as error:
+        _say(error.format_message())
+        return BAD_INPUT
+    except Interrupted:
+        raise
+    except PostDiffError as error:
+        _say(str(error))
+        return FAILED
+    except BrokenPipeError:
+        close_broken_streams()
+        return NOBODY_READS
+    # What typer makes of Ctrl-C; no command returns it.
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
+
+
+def _command(arguments: Sequence[str]) -> int:
+    """Have typer run a command, and undo what it makes of two kinds of errors."""
+    from typer.exceptions import Abort
+
     from autotune.cli.app import app
 
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="postdiff", standalone_mode=False)
-    except InputError as error:
-        return _refuse(str(error))
-    except TyperException as error:
-        return _refuse(error.format_message())
-    except Unavailable as error:
-        _refuse(str(error))
-        return UNAVAILABLE
-    # What typer makes of Ctrl-C; no command returns it.
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
+    except Abort as aborted:
+        raise aborted.__cause__ or aborted from None
+    except SystemExit as ended:
+        # So does rich.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     return int(code or DONE)
 
 
-def _refuse(message: str) -> int:
+def _say(message: str) -> None:
     sentence = " ".join(message.split())
     print(f"postdiff: {sentence}", file=sys.stderr)
-    return BAD_INPUT

@@ -9,6 +9,7 @@ import typer
 
 from autotune.cli import checks
 from autotune.cli.arguments import (
+    BatchSize,
     Device,
     DTypeOption,
     FeaturesOption,
@@ -117,9 +118,7 @@ def tune(
             show_default="480, but at most three of each prompt",
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=1000, help="Pictures per call in the search; fewer take less memory.")
-    ] = 16,
+    batch_size: BatchSize = 16,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the search and of the pictures.")] = 0,
     space: Annotated[
         Path | None,
@@ -324,6 +323,7 @@ def compare(
         ),
     ] = None,
     guidance_scale: GuidanceScale = None,
+    batch_size: BatchSize = 16,
     seed: Annotated[int, typer.Option(min=0, max=10**9 - 1, help="Of the choice of prompts and of the pictures.")] = 0,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
@@ -355,6 +355,7 @@ def compare(
         width=checks.side("width", width),
         steps=steps,
         guidance_scale=guidance_scale,
+        batch_size=batch_size,
         seed=seed,
         device=checks.device(device),
         dtype=dtype,

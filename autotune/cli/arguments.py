@@ -56,6 +56,7 @@ InputsOption = Annotated[
 ]
 Height = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native height")]
 Width = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's native width")]
+BatchSize = Annotated[int, typer.Option(min=1, max=1000, help="Pictures per call; fewer take less memory.")]
 GuidanceScale = Annotated[float | None, typer.Option(min=0, show_default="the model's own")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors only.")]
 Study = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,13 +207,16 @@ def folder_to_write(path: Path) -> Path:
     """A folder that exists or can be made.
 
     Raises:
-        InputError: a file stands in its place.
+        InputError: a file stands in its place, or nothing may be written there.
     """
-    for place in (path, *path.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise InputError(f"--out {path}: {place} is a file; give a folder")
-            break
+    try:
+        place = next(place for place in (path, *path.parents) if place.exists())
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be a folder ({error.strerror}); give another") from None
+    if not place.is_dir():
+        raise InputError(f"--out {path}: {place} is a file; give a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {path}: nothing may be written to {place.resolve()}; give another folder")
     return path
 
 

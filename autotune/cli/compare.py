@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from autotune.cli.exit_codes import DONE
+from autotune.cli.faults import one_sentence
 from autotune.cli.options import CompareOptions
 from autotune.cli.tune import given_columns
+from autotune.core.faults import during
+from autotune.core.naming import TUNER_LOG
 from autotune.models.shipped import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
 
@@ -29,6 +32,11 @@ def run_compare(options: CompareOptions) -> int:
     Raises:
         Interrupted: Ctrl-C while comparing.
     """
+    with one_sentence("compare", options.out / TUNER_LOG, resumes=True):
+        return _run(options)
+
+
+def _run(options: CompareOptions) -> int:
     from autotune.quality.lpips import Lpips
     from autotune.workflows.compare import compare
 
@@ -36,8 +44,10 @@ def run_compare(options: CompareOptions) -> int:
     # fetched must not get into the document.
     with redirect_stdout(sys.stderr):
         lpips = None if options.lpips is None else Lpips(options.lpips)
+    with during("while loading the model"):
+        pipe = options.source.load(options.device, options.dtype)
     comparison = compare(
-        options.source.load(options.device, options.dtype),
+        pipe,
         options.policies,
         **_examples(options),
         images=options.images,
@@ -49,12 +59,14 @@ def run_compare(options: CompareOptions) -> int:
         width=options.width,
         guidance_scale=options.guidance_scale,
         steps=options.steps,
+        batch_size=options.batch_size,
         seed=options.seed,
         run_dir=options.out,
         quiet=options.quiet,
     )
     grid = comparison.run_dir / "comparison.png"
-    _save_grid(comparison, grid)
+    with during("in the comparison picture"):
+        _save_grid(comparison, grid)
     if options.as_json:
         print(json.dumps(comparison.to_dict()))
     elif not options.quiet:

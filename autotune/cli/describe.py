@@ -13,6 +13,7 @@ from rich.text import Text
 from autotune.cli.models import DType, ModelSource
 from autotune.cli.unit_tree import Node, UnitTree, nest
 from autotune.core.errors import InputError
+from autotune.core.faults import during
 
 # Columns where the output is no terminal.
 _WIDTH = 100
@@ -200,7 +201,9 @@ def print_description(
         unfold: show alike units one by one.
         as_json: as a JSON document, which lists every unit in any case.
     """
-    found = describe(source.load("cpu", dtype), height, width)
+    with during("while loading the model"):
+        pipe = source.load("cpu", dtype)
+    found = describe(pipe, height, width)
     if as_json:
         print(json.dumps({"model": source.name} | asdict(found)), file=file)
         return

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autotune.cli.models import ModelSource
 from autotune.core.errors import PolicyError
+from autotune.core.faults import during
 from autotune.models.shipped import DEMO_NAMES
 from autotune.plan import Plan
 from autotune.policy import Policy
@@ -89,7 +90,9 @@ def _picture(
 
     if policy.model is not None:
         height, width = height or policy.model.height, width or policy.model.width
-    pricer = Pricer(source.outline(), height, width)
+    with during("while loading the model"):
+        pipe = source.outline()
+    pricer = Pricer(pipe, height, width)
     plan: Plan = pricer.plan(policy)
     return draw(plan, pricer.table(pricer.height, pricer.width), unfold=unfold)
 

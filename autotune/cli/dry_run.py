@@ -11,6 +11,7 @@ from rich.table import Table
 from autotune.cli.exit_codes import DONE
 from autotune.cli.options import TuneOptions
 from autotune.cli.tune import settings
+from autotune.core.faults import during
 from autotune.evaluation.generation import without_bars
 from autotune.workflows.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
 from autotune.workflows.progress import Progress
@@ -22,10 +23,13 @@ _WIDTH = 100
 
 def run_dry(options: TuneOptions) -> int:
     """Price what is known, time the full run, and say what that makes of the search; returns the exit code."""
-    pipe = options.source.load(options.device, options.dtype)
+    with during("while loading the model"):
+        pipe = options.source.load(options.device, options.dtype)
     with Progress(quiet=options.quiet) as progress, without_bars(pipe):
-        setups = prepare(pipe, options.budgets, on_progress=progress.profiling, **settings(options))
-        pace = measure_pace(setups[0], progress)
+        with during("while preparing the search"):
+            setups = prepare(pipe, options.budgets, on_progress=progress.profiling, **settings(options))
+        with during("while timing the full run"):
+            pace = measure_pace(setups[0], progress)
     forecasts = [forecast(setup, pace, trials=options.trials, timeout=options.timeout) for setup in setups]
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -5,8 +5,10 @@ from __future__ import annotations
 DONE = 0
 """Everything went as asked; of a search: a policy was exported."""
 
-UNAVAILABLE = 1
-"""A disk is full, a database away, or a worker process died; the same command goes on later."""
+FAILED = 1
+"""Something broke: an error nobody foresaw, no memory or disk left, a database away, a worker process that died.
+
+The same command goes on."""
 
 BAD_INPUT = 2
 """Something the user gave cannot be used, and nothing was written."""
@@ -16,3 +18,6 @@ FEWER_STEPS_WIN = 3
 
 INTERRUPTED = 130
 """Ctrl-C, as shells say it; the same command goes on."""
+
+NOBODY_READS = 141
+"""Who read the output is gone, as with ``| head``; what shells make of SIGPIPE."""

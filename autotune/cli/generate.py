@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.cli.models import DType, ModelSource
+from autotune.core.faults import during
 from autotune.policy import Policy
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from autotune.evaluation.inputs import Row
 
 # Pictures of any size are given to the pipeline one by one.
@@ -33,9 +36,10 @@ def generate_pictures(
     Raises:
         InputError: the pipeline does not take the rows.
     """
-    pipe = source.load(device, dtype)
+    with during("while loading the model"):
+        pipe = source.load(device, dtype)
 
-    from PIL import Image
+    from PIL.Image import fromarray
 
     from autotune.evaluation.accepted_inputs import accepted
     from autotune.evaluation.generation import picture_maker
@@ -46,7 +50,7 @@ def generate_pictures(
     maker = picture_maker(pipe, guidance_scale=guidance_scale, inputs=taken)
     full = policy or full_policy(pipe)
     maker.check(full)
-    with applied(pipe, full):
+    with applied(pipe, full), during("while making pictures"):
         batches = picture_batches(
             pipe,
             taken.rows or rows,
@@ -56,5 +60,16 @@ def generate_pictures(
             shared=maker.call,
         )
         for picture, file in zip(chain.from_iterable(batches), files, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
+            with during(f"while writing {file}"):
+                _save(fromarray(picture.permute(1, 2, 0).numpy()), file)
+
+
+def _save(image: Image, file: Path) -> None:
+    """Write a picture, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".part-{file.name}")
+    try:
+        image.save(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from autotune.core.errors import InputError, PolicyError, did_you_mean
+from autotune.core.errors import InputError, PolicyError, did_you_mean, reason_of
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ class ModelSource:
         try:
             return DiffusionPipeline.from_pretrained(self.folder or self.name, torch_dtype=dtype)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise InputError(f"--model {self.name}: cannot be loaded ({reason}); check name and files") from error
+            raise InputError(
+                f"--model {self.name}: cannot be loaded ({reason_of(error)}); check name and files"
+            ) from error
 
 
 def _silence_libraries() -> None:

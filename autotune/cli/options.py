@@ -78,6 +78,7 @@ class CompareOptions:
     width: int | None
     steps: int | None
     guidance_scale: float | None
+    batch_size: int
     seed: int
     device: str
     dtype: DType

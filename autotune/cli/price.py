@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from autotune.cli.models import DType, ModelSource
+from autotune.core.faults import during
 from autotune.policy import Policy
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def print_price(
 
     if dtype == "auto" and target is not None:
         dtype = cast(DType, target.dtype)
-    pipe = source.outline(dtype)
+    with during("while loading the model"):
+        pipe = source.outline(dtype)
     if target is not None:
         guided = target.model.guided if guided is None else guided
         for doubt in target.doubts(dtype=str(pipe.dtype).removeprefix("torch."), versions=versions()):

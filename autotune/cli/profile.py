@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from autotune.cli.models import DType, ModelSource
+from autotune.core.faults import during
 from autotune.core.naming import CompileMode
 from autotune.cost.profile import BatchTimes, Profile
 
@@ -40,10 +41,13 @@ class ProfileOptions:
 
 def run_profile(options: ProfileOptions) -> int:
     """Measure, save and summarise; returns the exit code."""
-    pipe = options.source.load(options.device, options.dtype, config_only=options.config_only)
-    profile = _measure(pipe, options)
+    with during("while loading the model"):
+        pipe = options.source.load(options.device, options.dtype, config_only=options.config_only)
+    with during("while measuring"):
+        profile = _measure(pipe, options)
     path = options.out or Path(default_name(options.source.name, profile))
-    profile.save(path)
+    with during(f"while writing {path}"):
+        profile.save(path)
     if not options.quiet:
         show(profile, path)
     return 0

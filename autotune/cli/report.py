@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from autotune.cli.faults import one_sentence
+from autotune.core.faults import during
+from autotune.core.naming import TUNER_LOG
 from autotune.report.facts import document
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, write_report
@@ -37,8 +40,16 @@ def run_report(
     Raises:
         InputError: there is no run, or a file of it is damaged.
     """
-    path = out or folder / FILE
-    run = read_run(folder, storage)
+    # A folder that is not there gets no log.
+    with one_sentence("report", folder / TUNER_LOG if folder.is_dir() else None):
+        _run(folder, out or folder / FILE, storage=storage, watch=watch, as_json=as_json, wait=wait)
+
+
+def _run(
+    folder: Path, path: Path, *, storage: str | None, watch: bool, as_json: bool, wait: Callable[[float], None]
+) -> None:
+    with during("while reading the run"):
+        run = read_run(folder, storage)
     _write(run, path, watch=watch, as_json=as_json)
     if not watch:
         return
@@ -53,7 +64,8 @@ def run_report(
 
 
 def _write(run: Run, path: Path, *, watch: bool, as_json: bool) -> None:
-    write_report(run, path, reload_seconds=round(2 * POLL_SECONDS) if watch else None)
+    with during("in the report"):
+        write_report(run, path, reload_seconds=round(2 * POLL_SECONDS) if watch else None)
     if as_json:
         print(json.dumps({"report": str(path)} | document(run, importance_of(run))), flush=True)
         return

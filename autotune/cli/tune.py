@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
+from autotune.cli.faults import one_sentence
 from autotune.cli.options import TuneOptions
+from autotune.core.faults import during
+from autotune.core.naming import TUNER_LOG
 from autotune.models.shipped import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
 from autotune.report.dashboard import publish
@@ -35,9 +39,15 @@ def run_tune(options: TuneOptions) -> int:
     Raises:
         Interrupted: Ctrl-C while searching.
     """
+    with one_sentence("tune", options.out / TUNER_LOG, resumes=True):
+        return _run(options)
+
+
+def _run(options: TuneOptions) -> int:
     from autotune.workflows.tune import tune_budgets
 
-    pipe = options.source.load(options.device, options.dtype)
+    with during("while loading the model"):
+        pipe = options.source.load(options.device, options.dtype)
     results = tune_budgets(
         pipe,
         options.budgets,
@@ -54,16 +64,19 @@ def run_tune(options: TuneOptions) -> int:
     for result, budget in zip(results, options.budgets, strict=True):
         place = result.policy_folder
         rows = _rows(result)
-        _save_comparison(result, rows, place / "comparison.png")
-        run = read_run(place, study=result.study)
-        write_report(run, place / FILE)
-        publish(run)
+        with during("in the comparison picture"):
+            _save_comparison(result, rows, place / "comparison.png")
+        with during("in the report"):
+            run = read_run(place, study=result.study)
+            write_report(run, place / FILE)
+        with during("while publishing to the dashboard"):
+            publish(run)
         if not options.quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
     if not options.quiet:
         if results[0].tradeoff is not None:
             show_tradeoff(results[0].tradeoff)
-        print(f"See every trial: postdiff dashboard {options.out}")
+        print(f"See every trial: postdiff dashboard {shlex.quote(str(options.out))}")
     return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
 
 

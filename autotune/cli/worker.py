@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from autotune.cli.exit_codes import DONE, UNAVAILABLE
+from autotune.cli.exit_codes import DONE, FAILED
+from autotune.cli.faults import one_sentence
 from autotune.cli.models import DType, ModelSource
 from autotune.core.errors import InputError
+from autotune.core.faults import during
 
 _POLL_SECONDS = 0.2
 
@@ -37,6 +39,13 @@ def run_worker(options: WorkerOptions) -> int:
         Interrupted: Ctrl-C or SIGTERM while working.
         KeyboardInterrupt: the same before or, with several processes, when all have ended.
     """
+    from autotune.workflows.log import worker_log
+
+    with one_sentence("worker", options.out / worker_log(), resumes=True):
+        return _run(options)
+
+
+def _run(options: WorkerOptions) -> int:
     from autotune.workflows.worker import studies_of
 
     joined = studies_of(options.storage, options.study_name)
@@ -60,7 +69,8 @@ def run_worker(options: WorkerOptions) -> int:
     source = options.model or (None if manifest.model is None else ModelSource.find(manifest.model))
     dtype: DType = manifest.dtype  # type: ignore[assignment]
     try:
-        pipe = None if source is None else source.load(devices[0], dtype)
+        with during("while loading the model"):
+            pipe = None if source is None else source.load(devices[0], dtype)
         trials = work(pipe, joined, options.out, quiet=options.quiet)
     except Interrupted as stopped:
         said = "stopped; the trial in hand went back into the queue, repeat the same command to go on"
@@ -118,7 +128,7 @@ class _Crew:
             time.sleep(_POLL_SECONDS)
         if self._ending:
             raise KeyboardInterrupt
-        return max(UNAVAILABLE if process.returncode < 0 else process.returncode for process in self._processes)
+        return max(FAILED if process.returncode < 0 else process.returncode for process in self._processes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ending = True

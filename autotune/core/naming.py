@@ -12,6 +12,9 @@ from autotune.core.errors import InputError
 
 FULL_RUN = "full run"
 
+TUNER_LOG = "log.txt"
+"""The log in a run's folder; a run that resumes appends to it."""
+
 CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
 """How the denoiser is compiled; ``none``, or a mode of ``torch.compile``."""
 

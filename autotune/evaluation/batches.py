@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autotune.core.errors import InputError
+from autotune.core.errors import RunFailed
+from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint
 from autotune.core.naming import FULL_RUN
 from autotune.evaluation.evaluator import Judged, known
@@ -101,7 +102,7 @@ class Batches:
             text: (N, E) the scorer's features of their prompts; None where alignment is not measured.
 
         Raises:
-            InputError: a policy made a picture with NaN or infinity; what is done stays.
+            RunFailed: a policy made a picture with NaN or infinity; what is done stays.
             KeyboardInterrupt: likewise.
         """
         runs = {FULL_RUN: self._full, **policies}
@@ -118,7 +119,8 @@ class Batches:
                 # A run in every batch, kept or made: so that the bar never jumps back.
                 pictures = len(examples.rows) * len(runs)
                 self._progress.stage(f"batch {number} of {len(batches)}, {len(runs)} runs", pictures)
-                self._make(batch, {name: runs[name] for name in names}, len(runs), text)
+                with during(f"in batch {number} of {len(batches)}"):
+                    self._make(batch, {name: runs[name] for name in names}, len(runs), text)
         return {name: self._noted(policy, batches) for name, policy in runs.items()}
 
     def own_reference(self, rows: Sequence[Row], first_seed: int) -> Reference:
@@ -171,7 +173,7 @@ class Batches:
             (pictures,) = self._maker.pictures(policy, batch.rows, batch.seeds)
         except FloatingPointError as error:
             who = f"the {name}" if name == FULL_RUN else f"policy {name}"
-            raise InputError(
+            raise RunFailed(
                 f"{who}: {error} (inputs {batch.start + 1} to {batch.start + len(batch.rows)}); leave it out, or "
                 f"try another dtype; what was finished before stays in {self._folder}"
             ) from None

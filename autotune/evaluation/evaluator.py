@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from autotune.core.errors import RunFailed, reason_of
 from autotune.evaluation.inputs import Row
 from autotune.policy import Policy
 from autotune.quality import (
@@ -144,6 +145,9 @@ class Evaluator:
         distance: Estimator of that distance.
         weights: Of the objective's terms.
         text: Whether alignment with the prompts is measured, which takes a scorer.
+
+    Raises:
+        InputError: The full run's pictures cannot be told from bad ones: reference or scorer do not suit them.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class Evaluator:
         self._network = network
         self._cache = cache
         self._text = scorer.text_features([row.prompt or "" for row in rows]) if scorer is not None and text else None
+        self.full_policy = full
         self.full, baseline = self._baseline(full)
         if reference is None:
             reference = Reference.of(baseline.full.features, shrink=True)
@@ -193,6 +198,11 @@ class Evaluator:
         path = self._path(policy)
         return _load(path) if path.is_file() else None
 
+    def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
+        """Make and judge pictures of the policy anew, until there are more than ``beyond``; nothing is kept."""
+        outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.alignment) > beyond)
+        return outcome.evaluation
+
     def _path(self, policy: Policy) -> Path:
         return self._cache / f"{policy.key}.safetensors"
 
@@ -204,9 +214,7 @@ class Evaluator:
             baseline = judged.baseline(self._text, self.keys)
             _save(outcome, self._path(full))
             write_tensors(path, known(coarse=baseline.coarse, chance=baseline.chance), {})
-        from safetensors.torch import load_file
-
-        anchors = load_file(path)
+        anchors = _tensors(path)
         outcome = _load(self._path(full))
         return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors.get("chance"), self.keys)
 
@@ -242,10 +250,21 @@ def _save(outcome: Outcome, path: Path) -> None:
 
 
 def _load(path: Path) -> Outcome:
+    tensors = _tensors(path)
+    return Outcome(Evaluation(tensors["features"], tensors.get("alignment")), tensors["preview"])
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    return Outcome(Evaluation(tensors["features"], tensors.get("alignment")), tensors["preview"])
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise RunFailed(
+            f"{path} is damaged ({reason_of(error)}); delete it and repeat the same command, which makes it anew"
+        ) from error
+    return tensors
 
 
 def known(**tensors: Tensor | None) -> dict[str, Tensor]:

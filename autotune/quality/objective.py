@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autotune.core.errors import InputError
 from autotune.quality.alignment import prompt_alignment
 from autotune.quality.estimators import Measure, estimator
 from autotune.quality.fidelity import feature_distances
@@ -238,17 +239,17 @@ class Objective:
         weights: Of the loss's terms.
 
     Raises:
-        InputError: If there is no such estimator, or the reference lacks the features it needs.
-        ValueError: If dimensions differ, alignment has a weight and there is none, the full run's pictures match
-            their prompts no better than chance (the scoring model does not know what the prompts speak of), or
-            coarse pictures are no farther from the reference than the full run's (the reference shows something else).
+        InputError: If there is no such estimator, or the reference lacks the features it needs; if dimensions differ,
+            alignment has a weight and there is none, the full run's pictures match their prompts no better than
+            chance (the scoring model does not know what the prompts speak of), or coarse pictures are no farther
+            from the reference than the full run's (the reference shows something else).
     """
 
     def __init__(
         self, reference: Reference, baseline: Baseline, *, distance: str = DISTANCE, weights: Weights = QUALITY
     ) -> None:
         if reference.gaussian.mean.shape != baseline.full.features.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"The reference has {len(reference.gaussian.mean)} dimensions, the features have "
                 f"{baseline.full.features.shape[1]}: they come from different scoring models."
             )
@@ -264,14 +265,14 @@ class Objective:
         full, bad = float(of_full), self._measure(baseline.coarse)
         matched, chance = 0.0 if alignment is None else float(alignment), self.chance
         if alignment is None and weights.clip:
-            raise ValueError("Pictures without prompts have no alignment: give it no weight.")
+            raise InputError("Pictures without prompts have no alignment: give it no weight.")
         if matched <= chance and weights.clip:
-            raise ValueError(
+            raise InputError(
                 f"The full run's pictures match their prompts (alignment {matched:.3f}) no "
                 f"better than other prompts ({chance:.3f}): score with a model that knows such prompts."
             )
         if bad <= full and weights.fd:
-            raise ValueError(
+            raise InputError(
                 f"The full run's pictures are as far from the reference ({full:.4g}) as 16-pixel impressions of them "
                 f"({bad:.4g}): give a reference that shows what the prompts ask for, or weigh the distance with 0."
             )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
@@ -20,6 +20,7 @@ from autotune.results.search_record import FILE as SEARCH_RECORD
 from autotune.results.search_record import SearchRecord, read_search_record
 from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff, read_tradeoff
+from autotune.study.storage import complete, holds_studies, shown
 from autotune.study.trials import (
     CONFIG,
     DUPLICATE_OF,
@@ -30,7 +31,11 @@ from autotune.study.trials import (
     check_format,
     policy_of,
     recipe_of,
+    sqlite_url,
 )
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
 
 STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
 
@@ -198,22 +203,16 @@ def study_url(folder: Path, storage: str | None = None) -> str:
     if storage is not None:
         return storage
     if (folder / STUDY).is_file():
-        return _sqlite(folder / STUDY)
+        return sqlite_url(folder / STUDY)
     record = read_search_record(folder)
     above = folder.resolve().parent / STUDY
     if record is not None and record.storage is None and above.is_file():
-        return _sqlite(above)
+        return sqlite_url(above)
     if record is None or record.storage is None:
         raise InputError(
             f"{folder}: holds no {STUDY}; give the folder of a run, or --storage with the URL that the run was given"
         )
     return record.storage
-
-
-def _sqlite(file: Path) -> str:
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(file.resolve())).render_as_string()
 
 
 def read_run(folder: Path, storage: str | None = None, study: optuna.Study | None = None) -> Run:
@@ -262,29 +261,38 @@ def _check_own(folder: Path) -> None:
         )
 
 
-def _open(url: str, name: str | None) -> optuna.Study:
+def open_existing(url: str) -> RDBStorage:
+    """The storage at an SQLAlchemy URL, for looking at: none is made where there is none.
+
+    Raises:
+        InputError: there is none, or it cannot be opened.
+    """
     from optuna.storages import RDBStorage
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    remedy = "give --storage with the URL that the run was given, password included"
     try:
-        opened = RDBStorage(url)
-        names = [study.study_name for study in opened.get_all_studies()]
-        if name is None and len(names) == 1:
-            name = names[0]
-        if name not in names:
-            of_run = f"no study {name!r}" if name else f"{len(names)} studies, and the folder does not say which"
-            raise InputError(f"the storage {url} holds {of_run}; give --storage with the URL that the run was given")
-        return optuna.load_study(study_name=name, storage=opened)
+        if not holds_studies(url):
+            raise InputError(f"the storage {shown(url)} holds no study; {remedy}")
+        return RDBStorage(complete(url))
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"the storage {url} cannot be opened ({reason_of(error)}); give --storage with the URL that the run was"
-            " given, password included"
-        ) from error
+        raise InputError(f"the storage {shown(url)} cannot be opened ({reason_of(error)}); {remedy}") from error
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _open(url: str, name: str | None) -> optuna.Study:
+    storage = open_existing(url)
+    names = [study.study_name for study in storage.get_all_studies()]
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        of_run = f"no study {name!r}" if name else f"{len(names)} studies, and the folder does not say which"
+        raise InputError(f"the storage {shown(url)} holds {of_run}; give --storage with the URL that the run was given")
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def _candidates(study: optuna.Study) -> tuple[TrialSummary, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from autotune.core.errors import InputError
+from autotune.core.errors import InputError, reason_of
 from autotune.core.records import Record, write_atomically
 from autotune.policy import Policy
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from autotune.evaluation.input_pictures import Picture
     from autotune.evaluation.inputs import Row
     from autotune.results.finalists import Finalists
+
+_LOG = logging.getLogger(__name__)
 
 FOLDER = "pictures"
 FILE = "pictures.json"
@@ -127,7 +130,7 @@ def keep_gallery(
     harm = changes[-1]
     by: Literal["alignment", "change"] = "change"
     if evaluator.objective.weights.clip and full.alignment is not None and outcomes[-1].alignment is not None:
-        harm, by = full.alignment - outcomes[-1].alignment, "alignment"
+        degradation, by = full.alignment - outcomes[-1].alignment, "alignment"
     rows = choose_rows(evaluator.keys, degradation.tolist(), EACH)
     given = [_given(evaluator.rows[row]) for row, _ in rows]
     files = [[f"{run.policy.key}-{row}.webp" for row, _ in rows] for run in headline_runs]
@@ -159,7 +162,7 @@ def keep_gallery(
     )
     wanted = [folder / FOLDER / name for names in files for name in names]
     wanted += [folder / FOLDER / shown.file for held in given for shown, _ in held]
-    if found == read_gallery(folder) and all(path.is_file() for path in wanted):
+    if found == _kept(folder) and all(path.is_file() for path in wanted):
         return
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for shown, picture in itertools.chain.from_iterable(given):
@@ -214,6 +217,14 @@ def _given(row: Row) -> list[tuple[ShownInput, Picture]]:
     return [
         (ShownInput(name=name, file=f"given-{picture.digest}.webp"), picture) for name, picture in row.pictures.items()
     ]
+
+
+def _kept(folder: Path) -> Gallery | None:
+    try:
+        return read_gallery(folder)
+    except InputError as error:
+        _LOG.warning("%s; it is made anew", reason_of(error))
+        return None
 
 
 def _rounded(values: Tensor | None, row: int) -> float | None:

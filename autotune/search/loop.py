@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
 from autotune.evaluation.evaluator import Evaluator
 from autotune.search.combination import combination
@@ -156,12 +157,12 @@ def search(
             values = candidate.values
             trial, proposal = runner.begin(candidate)
         begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)
-        if candidates + others + begun_meanwhile >= trials and surplus(study, trial.number, trials):
-            trial.set_user_attr(SURPLUS, True)
-            end(study, trial, TrialState.FAIL)
-            continue
-        progress.candidate(trial.number, pictures)
-        with heartbeat(study, trial):
+        with during(f"in trial {trial.number}"), heartbeat(study, trial):
+            if candidates + others + begun_meanwhile >= trials and surplus(study, trial.number, trials):
+                trial.set_user_attr(SURPLUS, True)
+                end(study, trial, TrialState.FAIL)
+                continue
+            progress.candidate(trial.number, pictures)
             report = runner.run(trial, values, now, proposal)
             known = report.known
             progress.report(report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import logging
 import math
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
@@ -24,10 +22,11 @@ from autotune.policy import Policy, policy_from_dict
 from autotune.policy.words import OVER_BUDGET, trial_note
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
+from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
 from autotune.study.candidate import Candidate
-from autotune.study.heartbeat import WORKER, concerns_all, this_worker
+from autotune.study.heartbeat import WORKER, this_worker
 from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,
@@ -126,6 +125,9 @@ class TrialRunner:
         self._writes = WriteQueue()
         self._grids = run_dir / "grids"
         self._artifacts = artifact_store(run_dir)
+        self._diagnosis = Diagnosis(evaluator, prefixes)
+        # Pictures of the candidate in hand that have been judged.
+        self._made = 0
 
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
         """Ask a trial for the value of every knob."""
@@ -151,32 +153,31 @@ class TrialRunner:
     ) -> Report:
         """Evaluate one running trial and tell it.
 
-        Whatever goes wrong in one candidate (no memory left, NaN, a bug in a scheduler) fails that
-        trial with the reason in its attribute ``failure``; the next one runs. (A full disk, which the next one
-        would meet as well, is raised.) A candidate that computes what an earlier trial's did costs nothing: its
-        result is told again, with ``duplicate_of`` set. One that is given up is told as pruned, with the loss of
-        its first pictures.
+        What goes wrong with one candidate alone (NaN, a bug in a scheduler, memory that only its caches need) fails
+        that trial with the reason in its attribute ``failure``, and the next one runs. Any other fault is raised: one
+        that the full run meets as well, or that the candidate does not meet again. A candidate that computes what an
+        earlier trial's did costs nothing: its result is told again, with ``duplicate_of`` set. One that is given up
+        is told as pruned, with the loss of its first pictures.
 
         Args:
             trial: The trial.
             asked: Values of its knobs; others are drawn.
             known: The study, or what it held when the trial began.
             proposal: What the trial stands for, where that is known and written in it.
+
+        Raises:
+            Exception: A fault that is none of the candidate's. The trial is still running.
         """
         started = time.perf_counter()
         try:
             values = self._values(trial, asked)
             if proposal is None:
-                proposal = self._proposal(values, trial.user_attrs)
-                if proposal is None:
-                    return self._fail(trial, None, OVER_BUDGET)
+                proposal = self._proposed(values, trial.user_attrs)
                 trial.set_user_attr(DESCRIPTION, self._description(proposal))
             # Again, as columns that people look at.
             for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
                 self._writes.call(trial.storage.set_trial_user_attr, trial._trial_id, name, value)
-            result = self._earlier(proposal, known) or self._evaluate(trial, proposal, known)
-            if not math.isfinite(result.loss):
-                return self._fail(trial, proposal, f"its loss is {result.loss}")
+            result = self._earlier(proposal, known) or self._evaluated(trial, proposal, known)
             self._writes.settle()
             # Of this trial all but what follows is written, so that what is read now is what others will see.
             if result.pruned and result.duplicate_of is not None:
@@ -194,29 +195,16 @@ class TrialRunner:
             trial.set_user_attr(RESULTS, results[RESULTS])
             # All but the note must be written before the trial ends: Optuna refuses it afterwards.
             self._writes.settle()
-        except Exception as error:
-            self._writes.drop()
-            if concerns_all(error):
-                raise
-            _LOG.debug("trial %d failed", trial.number, exc_info=True)
-            failure = f"{type(error).__name__}: {error}"
+        except CandidateError as error:
+            return self._fail(trial, proposal, str(error))
         except BaseException:
             self._writes.drop()
             raise
-        else:
-            state = TrialState.PRUNED if result.pruned else TrialState.COMPLETE
-            end(self._study, trial, state, result.loss)
-            self._note(trial, proposal, result)
-            known = seen.ended(trial, state, result.loss, results)
-            return Report(trial.number, proposal, result.loss, result.pictures, result.pruned, twin, known=known)
-        # Outside of the handler, whose traceback keeps the candidate's tensors alive.
-        if self._prefixes is not None:
-            # Memory may be what was lacking.
-            self._prefixes.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return self._fail(trial, proposal, failure)
+        state = TrialState.PRUNED if result.pruned else TrialState.COMPLETE
+        end(self._study, trial, state, result.loss)
+        self._note(trial, proposal, result)
+        known = seen.ended(trial, state, result.loss, results)
+        return Report(trial.number, proposal, result.loss, result.pictures, result.pruned, twin, known=known)
 
     def settle(self) -> None:
         """Wait until all is written."""
@@ -238,10 +226,34 @@ class TrialRunner:
             return self.proposer.explicit(policy_from_dict(origin[DESCRIPTION][POLICY]), values)
         return self.proposer.propose(values)
 
+    def _proposed(self, values: Mapping[str, int], origin: Mapping[str, Any]) -> Proposal:
+        """What knobs stand for; CandidateError where that is nothing."""
+        try:
+            proposal = self._proposal(values, origin)
+        except Exception as error:
+            self._diagnosis.check(error, lambda: self._proposal(values, origin))
+            raise
+        if proposal is None:
+            raise CandidateError(OVER_BUDGET)
+        return proposal
+
+    def _evaluated(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
+        """What a candidate scores; CandidateError where it cannot be evaluated, and it alone."""
+        self._made = 0
+        try:
+            result = self._evaluate(trial, proposal, known)
+        except Exception as error:
+            self._diagnosis.check(error, lambda: self._diagnosis.evaluate(proposal.policy, self._made))
+            raise
+        if not math.isfinite(result.loss):
+            raise CandidateError(f"its loss is {result.loss}")
+        return result
+
     def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
         best = self._best(known)
 
         def should_prune(partial: Evaluation) -> bool:
+            self._made = len(partial.alignment)
             return self._pruner is not None and self._pruner.should_prune(trial, partial, best)
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)

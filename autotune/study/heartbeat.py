@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune.core.errors import Unavailable
+from autotune.core.errors import RunFailed, Unavailable, out_of_space, summary_of
 from autotune.study.storage import PatientStorage
 from autotune.study.trials import FAILURE, RECIPE, Trials, is_repetition, put_back
 
@@ -32,29 +31,21 @@ SURPLUS = "not_needed"
 CLOSED = "closed"
 """Attribute of a study in which no further candidate begins."""
 
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-
 
 @contextmanager
 def heartbeat(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     """Work on a trial inside of the block: meanwhile it gives signs of life, so that nobody else takes it.
 
-    Ctrl-C and a full disk put the trial back into the queue. Should others have given it to another worker, because
-    no sign of life reached them, what this one finds is dropped.
+    Whatever ends the block early (Ctrl-C, a full disk, a fault) puts the trial back into the queue. Should others have
+    given it to another worker, because no sign of life reached them, what this one finds is dropped.
     """
     try:
         with _beating(study, trial._trial_id):
             if WORKER not in trial.user_attrs:
                 trial.set_user_attr(WORKER, this_worker())
             yield
-    except (KeyboardInterrupt, OSError):
-        try:
-            put_back(study, trial.number)
-        except (Unavailable, StorageInternalError) as error:
-            _LOG.debug("trial %d is left to others: %s", trial.number, error)
-        raise
-    except (UpdateFinishedTrialError, ValueError):
-        if not _ended_elsewhere(study, trial):
+    except BaseException as error:
+        if not _left(study, trial, error):
             raise
         _LOG.warning("trial %d was given to another worker while this one was not heard of; it goes on", trial.number)
 
@@ -124,13 +115,8 @@ def this_worker() -> str:
 
 
 def concerns_all(error: BaseException) -> bool:
-    """Whether an error in a trial is none of the candidate's, so that the next one would meet it as well."""
-    return isinstance(error, Unavailable | UpdateFinishedTrialError) or out_of_space(error)
-
-
-def out_of_space(error: BaseException) -> bool:
-    """Whether a file could not be written because its disk is full, or closed for writing."""
-    return isinstance(error, OSError) and error.errno in _OUT_OF_SPACE
+    """Whether an error in a trial is of a kind that is none of the candidate's: the next one would meet it as well."""
+    return isinstance(error, Unavailable | RunFailed | UpdateFinishedTrialError) or out_of_space(error)
 
 
 @contextmanager
@@ -160,6 +146,17 @@ def _beating(study: optuna.Study, trial_id: int) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _left(study: optuna.Study, trial: optuna.Trial, error: BaseException) -> bool:
+    """Put back a trial that ``error`` cut off, unless others have failed it meanwhile; returns whether they have."""
+    try:
+        if isinstance(error, UpdateFinishedTrialError | ValueError) and _ended_elsewhere(study, trial):
+            return True
+        put_back(study, trial.number)
+    except Exception as trouble:  # The storage may be what is broken: what is to be said is the error itself.
+        _LOG.debug("trial %d is left to others: %s", trial.number, summary_of(trouble), exc_info=True)
+    return False
 
 
 def _ended_elsewhere(study: optuna.Study, trial: optuna.Trial) -> bool:

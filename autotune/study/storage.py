@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ import tenacity
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import bindparam, make_url, text
+from sqlalchemy import bindparam, create_engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from autotune.core.errors import InputError, Unavailable, reason_of
@@ -104,6 +105,32 @@ class PatientStorage(_CachedStorage):
         return set(_patient(read)(self))
 
 
+def holds_studies(url: str) -> bool:
+    """Whether there is a database with studies at an SQLAlchemy URL; none is made.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        return False
+    try:
+        engine = create_engine(url)
+        try:
+            return bool(inspect(engine).has_table("studies"))
+        finally:
+            engine.dispose()
+    except Exception as error:
+        raise _cannot_open(url, error) from error
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file that an SQLite URL names as a path; None for other databases, and for what is in memory."""
+    parsed = make_url(url)
+    named = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    return Path(str(parsed.database)) if named and "uri" not in parsed.query else None
+
+
 def open_storage(url: str, when_dead: Callable[[optuna.Study, FrozenTrial], None] | None = None) -> PatientStorage:
     """The storage at an SQLAlchemy URL.
 
@@ -129,7 +156,7 @@ def open_storage(url: str, when_dead: Callable[[optuna.Study, FrozenTrial], None
     )
     def opened() -> RDBStorage:
         return RDBStorage(
-            url,
+            complete(url),
             engine_kwargs=dict(arguments),
             heartbeat_interval=seconds,
             grace_period=_MISSED * seconds,
@@ -141,9 +168,12 @@ def open_storage(url: str, when_dead: Callable[[optuna.Study, FrozenTrial], None
             warnings.simplefilter("ignore", ExperimentalWarning)
             return PatientStorage(opened())
     except Exception as error:
-        raise InputError(
-            f"the storage {shown(url)} cannot be opened ({_reason(error)}); give another --storage"
-        ) from error
+        raise _cannot_open(url, error) from error
+
+
+def _cannot_open(url: str, error: Exception) -> InputError:
+    # Drivers raise what they like.
+    return InputError(f"the storage {shown(url)} cannot be opened ({_reason(error)}); give another --storage")
 
 
 def _made_by_others(error: BaseException) -> bool:
@@ -154,6 +184,11 @@ def _made_by_others(error: BaseException) -> bool:
 def shown(url: str) -> str:
     """The URL without its password."""
     return make_url(url).render_as_string(hide_password=True)
+
+
+def complete(url: str) -> str:
+    """The URL with its password, and with everything escaped: Optuna would take braces in a path for its own."""
+    return make_url(url).render_as_string(hide_password=False)
 
 
 def _heartbeat_seconds() -> int:

@@ -16,11 +16,12 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import URL
 
 from autotune.core.errors import InputError
 from autotune.policy import Policy, policy_from_dict
 from autotune.study.candidate import Candidate
-from autotune.study.storage import open_storage, shown
+from autotune.study.storage import holds_studies, open_storage, shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ FAILURE = "failure"
 RECIPE = "recipe"
 REFINES = "refines"
 COMBINES = "combines"
+RESUMES = "resumes"
 POLICY, POLICY_ID, POLICY_KEY = "policy", "policy_id", "policy_key"
 
 DESCRIPTION, RESULTS = "description", "results"
@@ -40,7 +42,7 @@ _FORMAT = "format"
 _VERSION = 2
 
 # What a trial was queued with.
-_ORIGIN = (RECIPE, COMBINES, REFINES)
+_ORIGIN = (RECIPE, COMBINES, REFINES, RESUMES)
 # The same, as Optuna notes it, and how often the trial was tried.
 _ASKED, _HISTORY = "fixed_params", ("failed_trial", "retry_history")
 
@@ -111,7 +113,33 @@ def digest(value: object) -> str:
 
 
 def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
+    """The SQLAlchemy URL of an SQLite file, whatever characters its path holds.
+
+    Example:
+        >>> sqlite_url(Path("/runs/50%?.db"))
+        'sqlite:////runs/50%25%3F.db'
+    """
+    return URL.create("sqlite", database=str(path.resolve())).render_as_string()
+
+
+def check_studies(url: str, configurations: Mapping[str, Configuration]) -> set[str]:
+    """The names of those studies that are there already, of which each can be resumed. Nothing is written.
+
+    Args:
+        url: As for :func:`open_study`.
+        configurations: By the studies' names.
+
+    Raises:
+        InputError: one of them exists with another configuration, or the storage cannot be opened.
+    """
+    if not holds_studies(url):
+        return set()
+    storage = open_storage(url)
+    present = {study.study_name for study in storage.get_all_studies()} & configurations.keys()
+    for name in sorted(present):
+        study = optuna.load_study(study_name=name, storage=storage)
+        _check_resumable(study, configurations[name].document(), url)
+    return present
 
 
 def open_study(name: str, url: str, configuration: Configuration) -> optuna.Study:
@@ -127,23 +155,30 @@ def open_study(name: str, url: str, configuration: Configuration) -> optuna.Stud
     """
     storage = open_storage(url, retry_once)
     study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
-    stored = study.user_attrs.get(CONFIG)
     wanted = configuration.document()
+    _check_resumable(study, wanted, url)
+    if CONFIG not in study.user_attrs:
+        study.set_user_attr(_FORMAT, _VERSION)
+        study.set_user_attr(CONFIG, wanted)
+    return study
+
+
+def _check_resumable(study: optuna.Study, wanted: Mapping[str, Any], url: str) -> None:
+    """Raise InputError unless a search with the configuration ``wanted`` may go on in the study."""
+    stored = study.user_attrs.get(CONFIG)
     if stored is None:
         if study.get_trials(deepcopy=False):
             raise InputError(
-                f"the study {name!r} in {shown(url)} was not made by this program; choose another --study-name"
+                f"the study {study.study_name!r} in {shown(url)} was not made by this program; choose another"
+                " --study-name"
             )
-        study.set_user_attr(_FORMAT, _VERSION)
-        study.set_user_attr(CONFIG, wanted)
-        return study
+        return
     check_format(study)
     if differs(stored, wanted):
         raise InputError(
-            f"the study {name!r} cannot be resumed: {difference(stored, wanted)};"
+            f"the study {study.study_name!r} cannot be resumed: {difference(stored, wanted)};"
             " repeat the command that made it, or choose another --study-name"
         )
-    return study
 
 
 def check_format(study: optuna.Study) -> None:
@@ -156,13 +191,13 @@ def check_format(study: optuna.Study) -> None:
 
 
 def put_back(study: optuna.Study, number: int) -> None:
-    """Fail a RUNNING trial without counting it, and queue it again as it was before it began."""
+    """Fail a RUNNING trial without counting it, and queue it again as it was before it began, in its old place."""
     trial = _with_number(study, number)
     if trial.state is not TrialState.RUNNING:
         return
     study.tell(number, state=TrialState.FAIL)
     if _asked(trial) and FAILURE not in trial.user_attrs:
-        study.enqueue_trial(_asked(trial), user_attrs=_origin(trial))
+        study.enqueue_trial(_asked(trial), user_attrs={RESUMES: number, **_origin(trial)})
 
 
 def retry_once(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -305,8 +340,9 @@ def policy_of(trial: FrozenTrial) -> Policy:
 
 
 def waiting(study: Trials) -> list[FrozenTrial]:
-    """Queued trials that have not begun."""
-    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    """Queued trials that have not begun, in the order in which they are to; those that were put back come first."""
+    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return sorted(queued, key=lambda trial: (trial.user_attrs.get(RESUMES, trial.number), trial.number))
 
 
 def waiting_recipes(study: Trials) -> int:

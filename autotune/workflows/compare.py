@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import autotune
-from autotune.core.errors import InputError
+from autotune.core.errors import InputError, Unavailable, out_of_space
+from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred
 from autotune.core.naming import FULL_RUN, default_comparison_name
 from autotune.cost import Cost, Pricer
@@ -39,6 +40,7 @@ from autotune.results.gallery import shown_pictures
 from autotune.runtime import full_policy
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import DEMO
+from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
 
 # What SSIM's window needs.
 _LEAST_SIDE = 11
@@ -109,8 +111,9 @@ def compare(
         quiet: Show no progress.
 
     Raises:
-        InputError: an argument cannot be used and nothing was written, a policy makes pictures with NaN or infinity,
-            or scorer and reference cannot judge these pictures.
+        InputError: an argument cannot be used; nothing was written.
+        RunFailed: a policy makes pictures with NaN or infinity, or scorer and reference cannot judge these pictures;
+            what is done stays.
         Interrupted: Ctrl-C; the same call goes on.
 
     Example:
@@ -154,18 +157,20 @@ def compare(
     if taken.call or taken.noun != "prompts":
         maker.try_out(full, examples.rows[0])
     costs = _prices(maker, full, policies)
-    chosen = judges(
-        scorer,
-        network,
-        objective=objective,
-        distance=distance,
-        weight_fd=weight_fd,
-        weight_clip=weight_clip,
-        text=text,
-        device=str(pipe.device),
-    )
+    with during("while loading the scorer"):
+        chosen = judges(
+            scorer,
+            network,
+            objective=objective,
+            distance=distance,
+            weight_fd=weight_fd,
+            weight_clip=weight_clip,
+            text=text,
+            device=str(pipe.device),
+        )
     fingerprint = content_fingerprint(reference)
-    resolved = chosen.reference(reference, fingerprint, (maker.height, maker.width))
+    with during("in the reference"):
+        resolved = chosen.reference(reference, fingerprint, (maker.height, maker.width))
     if resolved is not None:
         chosen.check(resolved, (maker.height, maker.width))
     assert full.model is not None, "full_policy records the model"
@@ -192,19 +197,30 @@ def compare(
         call=plain(maker.call),
     )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / default_comparison_name(policies)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
     if perceptual is not None:
         perceptual.to(pipe.device)
+    with undone_if_refused() as undo:
+        make_run_folder(folder, undo)
     task = _Task(conditions, maker, chosen, perceptual, resolved, full, policies, costs, examples, folder)
     try:
-        with without_bars(pipe), deferred(), Progress(quiet=quiet) as progress:
+        with (
+            beyond_refusal(),
+            during("in the comparison"),
+            without_bars(pipe),
+            deferred(),
+            Progress(quiet=quiet) as progress,
+        ):
             comparison = task.run(progress)
     except KeyboardInterrupt:
         raise Interrupted(folder) from None
-    comparison.save(folder / "compare.json")
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        raise Unavailable(
+            f"{folder} cannot be written to ({error.strerror}); make room, then repeat the same command to go on"
+        ) from error
+    with during("while writing compare.json"):
+        comparison.save(folder / "compare.json")
     return comparison
 
 
@@ -231,7 +247,8 @@ class _Task:
         reference = self.reference
         if reference is None and self.judges.weights.fd:
             different_rows = tuple({row.key: row for row in self.examples.rows}.values())
-            reference = batches.own_reference(different_rows, self.conditions.seed + 2 * SEEDS_APART)
+            with during("in the reference"):
+                reference = batches.own_reference(different_rows, self.conditions.seed + 2 * SEEDS_APART)
         text = self.judges.text_features(self.examples.rows)
         noted = batches.run(different, self.examples, text)
         checkpoint()
@@ -240,11 +257,8 @@ class _Task:
         full = noted[FULL_RUN]
         if reference is None:
             reference = Reference.of(full.judged.features, shrink=True)
-        try:
-            baseline = full.judged.baseline(text, [row.key for row in self.examples.rows])
-            objective = Objective(reference, baseline, distance=self.judges.estimator, weights=self.judges.weights)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        baseline = full.judged.baseline(text, [row.key for row in self.examples.rows])
+        objective = Objective(reference, baseline, distance=self.judges.estimator, weights=self.judges.weights)
         first = {name: same_as.get(name, name) for name in (FULL_RUN, *self.policies)}
         runs = {
             name: _run(name, policy, self.costs[name], noted[first[name]], objective, same_as.get(name))

@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import TextIO
 
 import autotune
-from autotune.core.errors import PostDiffError
+from autotune.core.errors import InputError, PostDiffError
+from autotune.core.faults import FileFormatter, note_file, phase_of
 from autotune.cost.profile.environment import versions
-
-TUNER_LOG = "log.txt"
-"""The tuner's file; one that resumes appends to it."""
 
 _LOG = logging.getLogger(__name__)
 _OURS = "autotune"
 _LIBRARIES = ("optuna",)
-_FORMAT = "%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"
 
 
 def worker_log() -> str:
@@ -38,24 +35,29 @@ def worker_log() -> str:
 def logged(path: Path) -> Iterator[None]:
     """Append to the log ``path`` until the block ends, how it ends included.
 
-    A disk that does not take it costs the log, not the run.
+    A refusal leaves no trace: the log is again what it was, or there is none. A disk that does not take the log costs
+    the log, not the run.
     """
+    before = path.stat().st_size if path.is_file() else None
     try:
         file = _File(path, encoding="utf-8")
     except OSError as error:
         _LOG.warning("no log is kept: %s cannot be written to (%s)", path, error.strerror)
         yield
         return
-    file.setFormatter(logging.Formatter(_FORMAT))
-    with _collected(file), _warnings_too():
+    file.setFormatter(FileFormatter())
+    with _unless_refused(path, before), _collected(file), _warnings_too():
         _LOG.info("postdiff %s, %s", autotune.__version__, ", ".join(f"{k} {v}" for k, v in versions().items()))
         try:
             yield
         except PostDiffError as error:
             _LOG.info("%s", error)
             raise
-        except Exception:
-            _LOG.exception("ended by an error")
+        except Exception as error:
+            # Not above info: whoever called says it, too.
+            _LOG.info("ended by an error %s", phase_of(error) or "", exc_info=True)
+            if not file.gave_up:
+                note_file(error, path)
             raise
         except BaseException as error:
             _LOG.info("ended by %s", type(error).__name__)
@@ -63,8 +65,23 @@ def logged(path: Path) -> Iterator[None]:
         _LOG.info("done")
 
 
+@contextmanager
+def _unless_refused(path: Path, before: int | None) -> Iterator[None]:
+    """Make the log ``path`` as long as it was ``before`` where the block ends by a refusal; None is no log at all."""
+    try:
+        yield
+    except InputError:
+        with suppress(OSError):
+            path.unlink() if before is None else os.truncate(path, before)
+        raise
+
+
 class _File(logging.FileHandler):
     """Stops at the first line that cannot be written."""
+
+    @property
+    def gave_up(self) -> bool:
+        return self.level > logging.CRITICAL
 
     def handleError(self, record: logging.LogRecord) -> None:
         self.setLevel(logging.CRITICAL + 1)

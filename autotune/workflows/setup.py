@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.core.errors import InputError
+from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint
 from autotune.cost import Budget, Cost, Pricer, Profile, load_profile, parse_budget, parse_bytes
 from autotune.cost.profile.local import local_profile
@@ -232,16 +233,17 @@ def prepare(
         levels = policy.model_dump(mode="json", include={"scheduler", "timesteps", "sigmas"})
         return digest([pricer.plan(policy).digest, levels])
 
-    chosen = judges(
-        scorer,
-        network,
-        objective=objective,
-        distance=distance,
-        weight_fd=weight_fd,
-        weight_clip=weight_clip,
-        text=text,
-        device=str(pipe.device),
-    )
+    with during("while loading the scorer"):
+        chosen = judges(
+            scorer,
+            network,
+            objective=objective,
+            distance=distance,
+            weight_fd=weight_fd,
+            weight_clip=weight_clip,
+            text=text,
+            device=str(pipe.device),
+        )
     reference_fingerprint = content_fingerprint(reference)
     assert full.model is not None, "full_policy records the model"
     # Cheap steps can be worth more of them than the full run has, up to a point.
@@ -289,7 +291,8 @@ def prepare(
         for each in parsed
     ]
     recipes = [recipes_at_budget(proposer) for proposer in proposers]
-    resolved = chosen.reference(reference, reference_fingerprint, (height, width))
+    with during("in the reference"):
+        resolved = chosen.reference(reference, reference_fingerprint, (height, width))
     return tuple(
         Setup(
             maker=maker,
@@ -325,7 +328,8 @@ def _deployed(
     Without a target, a budget in time is meant for this machine, which is then measured.
     """
     if target is None and any(budget.needs_latency for budget in budgets):
-        target, _ = local_profile(pipe, pricer, [call_batch or 1], on_progress=on_progress)
+        with during("while profiling this machine"):
+            target, _ = local_profile(pipe, pricer, [call_batch or 1], on_progress=on_progress)
     if target is None:
         return pricer, call_batch or 1
     call_batch = call_batch or min(times.batch for times in target.batches)

@@ -16,9 +16,10 @@ import optuna
 from optuna.artifacts import upload_artifact
 from torch import Tensor
 
-from autotune.core.errors import InputError, Unavailable
+from autotune.core.errors import InputError, Unavailable, out_of_space
+from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred
-from autotune.core.naming import budget_labels, default_study_name
+from autotune.core.naming import TUNER_LOG, budget_labels, default_study_name
 from autotune.cost import Profile
 from autotune.cost.profile.environment import describe_device
 from autotune.evaluation.evaluator import Evaluator, Pictures
@@ -37,15 +38,25 @@ from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff
 from autotune.search.loop import explore
 from autotune.search.trial_runner import artifact_store
-from autotune.study.heartbeat import close, out_of_space
+from autotune.study.heartbeat import close
 from autotune.study.manifest import Manifest, publish
-from autotune.study.trials import POLICY_KEY, attributes, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
+from autotune.study.trials import (
+    POLICY_KEY,
+    attributes,
+    check_studies,
+    enqueue_recipes,
+    evaluated,
+    open_study,
+    ranked,
+    sqlite_url,
+)
 from autotune.workflows.export import exported, notes
-from autotune.workflows.log import TUNER_LOG, logged
+from autotune.workflows.log import logged
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import PREFIX_MEMORY, Ranges, Setup, prepare
 from autotune.workflows.spending import Spending, spending
 from autotune.workflows.tradeoff import run_tradeoff_study
+from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +68,9 @@ _LEARNED = 2
 
 TIMED_IMAGES = 8
 """Pictures in a call whose time the last round measures, where the budget says nothing of time."""
+
+OUTCOMES = "outcomes"
+"""Folder of a run with what pictures scored."""
 
 _FULL_RUN_GRID = "full_run_grid"
 
@@ -154,7 +168,7 @@ def tune(
         prompts: Prompts to tune on, as a list or a file; what any but the shipped model needs that depicts text.
         inputs: In their place, what each picture is asked for: mappings of arguments of the pipeline's call
             (``prompt``, ``negative_prompt``, ``class_label``, ``image``, ``mask_image``, ``strength``, ...), or a JSONL
-            file of them, see :mod:`autotune.evaluation.inputs`. Without any a class-conditional pipeline gets all of its
+            file of them, see :mod:`autotune.evaluation.inputs`. Without any a class-conditional pipeline gets all its
             classes, and an unconditional one seeds.
         held_out: Prompts or inputs for the last round; None sets a quarter of the others aside.
         reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None
@@ -202,6 +216,7 @@ def tune(
 
     Raises:
         InputError: an argument cannot be used; nothing was written.
+        RunFailed: the search cannot go on, for a reason that only its pictures could tell; what is done stays.
         Interrupted: Ctrl-C; the same call resumes.
         Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
 
@@ -299,6 +314,7 @@ def tune_budgets(
 
     Raises:
         InputError: an argument cannot be used; nothing was written.
+        RunFailed: the search cannot go on, for a reason that only its pictures could tell; what is done stays.
         Interrupted: Ctrl-C; the same call resumes.
         Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
     """
@@ -315,27 +331,32 @@ def tune_budgets(
         "batch_size": batch_size,
         "seed": seed,
     }
-    with Progress(quiet=quiet) as progress:
+    with during("while preparing the search"), Progress(quiet=quiet) as progress:
         setups = prepare(pipe, budgets, on_progress=progress.profiling, **given)
     first = setups[0]
     name = study_name or default_study_name(first.model_name, *(str(setup.budget) for setup in setups))
     folder = Path(run_dir) if run_dir is not None else Path("runs") / name
-    with quiet_optuna(), without_bars(first.pipe):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made a run directory ({error.strerror}); choose another") from None
+    with quiet_optuna(), without_bars(first.pipe), undone_if_refused() as undo:
+        make_run_folder(folder, undo)
         url = storage or sqlite_url(folder / "study.db")
         names = [name] if len(setups) == 1 else [default_study_name(name, str(setup.budget)) for setup in setups]
+        wanted = {each: setup.configuration for each, setup in zip(names, setups, strict=True)}
         try:
             with logged(folder / TUNER_LOG), deferred(), Progress(quiet=quiet) as progress:
-                studies = [
-                    open_study(each, url, setup.configuration) for each, setup in zip(names, setups, strict=True)
-                ]
-                for setup, study in zip(setups, studies, strict=True):
-                    publish(study, Manifest.of(name, pipe, setup, given, trials))
-                results = _run(setups, studies, folder, trials, timeout, progress, storage)
-                return _explained(first, results, name, url, progress) if explain else results
+                with during("while opening the study"):
+                    # All of them first: where one is refused none is made.
+                    undo.studies(url, {*names} - check_studies(url, wanted))
+                    studies = [open_study(each, url, configuration) for each, configuration in wanted.items()]
+                    for setup, study in zip(setups, studies, strict=True):
+                        publish(study, Manifest.of(name, pipe, setup, given, trials))
+                undo.contents(folder / OUTCOMES)
+                undo.contents(outcomes_folder(first, folder))
+                # The last that may be refused: judges that cannot tell the full run's pictures from bad ones.
+                evaluator = evaluator_for(first, first.tuning, "tuning", folder, progress)
+                undo.forget()
+                with beyond_refusal(), during("in the search"):
+                    results = _run(setups, studies, evaluator, folder, trials, timeout, progress, storage)
+                    return _explained(first, results, name, url, progress) if explain else results
         except KeyboardInterrupt:
             raise Interrupted(folder) from None
         except OSError as error:
@@ -349,6 +370,7 @@ def tune_budgets(
 def _run(
     setups: Sequence[Setup],
     studies: Sequence[optuna.Study],
+    evaluator: Evaluator,
     folder: Path,
     trials: int,
     timeout: float,
@@ -365,7 +387,6 @@ def _run(
         _LOG.info("study %s in %s: %s", study.study_name, place, json.dumps(setup.configuration.document()))
         place.mkdir(exist_ok=True)
         keep_search_record(setup, place, study=study.study_name, storage=storage)
-    evaluator = evaluator_for(first, first.tuning, "tuning", folder, progress)
     for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
         if len(setups) > 1:
             progress.stage(f"budget {setup.budget}")
@@ -374,22 +395,26 @@ def _run(
         enqueue_recipes(study, _learned(setups[:number], studies[:number]))
         close(study, False)
         explore(setup, study, evaluator, folder, trials, timeout, setup.configuration.seed, progress)
-    held_out = evaluator_for(first, first.held_out, "held-out", folder, progress)
+    with during("in the last round"):
+        held_out = evaluator_for(first, first.held_out, "held-out", folder, progress)
     results = []
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
-        finalists = _last_round(setup, study, studies, held_out, progress)
-        finalists.save(place / "finalists.json")
-        policy = exported(setup, study, finalists)
-        _LOG.info("budget %s: %s, exports %s", setup.budget, finalists.verdict, policy.id)
-        policy.save(place / "policy.json")
+        with during("in the last round"):
+            finalists = _last_round(setup, study, studies, held_out, progress)
+            finalists.save(place / "finalists.json")
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
-        if policy_file.parent != place:
-            policy.save(policy_file)
+        with during(f"in the export of {policy_file.name}"):
+            policy = exported(setup, study, finalists)
+            _LOG.info("budget %s: %s, exports %s", setup.budget, finalists.verdict, policy.id)
+            policy.save(place / "policy.json")
+            if policy_file.parent != place:
+                policy.save(policy_file)
         checkpoint()
         progress.stage("pictures to look at")
-        keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
-        shown = [run.policy for run in finalists.headline_runs]
-        keep_search_record(setup, place, study=study.study_name, storage=storage, policies=shown)
+        with during("in the pictures to look at"):
+            keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
+            shown = [run.policy for run in finalists.headline_runs]
+            keep_search_record(setup, place, study=study.study_name, storage=storage, policies=shown)
         results.append(
             TuneResult(
                 policy=policy,
@@ -416,16 +441,17 @@ def _explained(
 ) -> tuple[TuneResult, ...]:
     """The results of one run with the answer to its question, which is kept beside each of its reports."""
     folder = results[0].run_dir
-    found = run_tradeoff_study(
-        setup,
-        evaluator_for(setup, setup.tuning, "tuning", folder, progress),
-        evaluator_for(setup, setup.held_out, "held-out", folder, progress),
-        folder,
-        name=name,
-        url=url,
-        progress=progress,
-        tuned=[result.study for result in results],
-    )
+    with during("in fewer or cheaper steps"):
+        found = run_tradeoff_study(
+            setup,
+            evaluator_for(setup, setup.tuning, "tuning", folder, progress),
+            evaluator_for(setup, setup.held_out, "held-out", folder, progress),
+            folder,
+            name=name,
+            url=url,
+            progress=progress,
+            tuned=[result.study for result in results],
+        )
     for result in results:
         found.save(result.policy_folder / TRADEOFF)
     return tuple(replace(result, tradeoff=found) for result in results)
@@ -440,34 +466,38 @@ def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[t
     ]
 
 
+def outcomes_folder(setup: Setup, folder: Path) -> Path:
+    """Where a run in ``folder`` keeps what pictures scored, for as long as nothing that bears on it changes."""
+    return folder / OUTCOMES / setup.configuration.pictures_digest
+
+
 def evaluator_for(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Evaluator:
     """What evaluates policies on ``examples``, called ``name``; the full run's pictures are made now.
 
     Raises:
         InputError: the reference does not fit.
     """
-    cache = folder / "outcomes" / setup.configuration.pictures_digest
+    cache = outcomes_folder(setup, folder)
     count = len(examples.rows)
     reference = setup.reference
     if reference is None and setup.judges.weights.fd:
         progress.stage("pictures of the full run as reference", len(setup.tuning.rows))
         make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
-        reference = own_reference(
-            make,
-            setup.judges.distance_network,
-            setup.tuning.rows,
-            setup.reference_seed,
-            cache / "reference.safetensors",
-        )
+        with during("in the reference"):
+            reference = own_reference(
+                make,
+                setup.judges.distance_network,
+                setup.tuning.rows,
+                setup.reference_seed,
+                cache / "reference.safetensors",
+            )
     progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
     def pictures(policy: Policy) -> Pictures:
         return setup.pictures(policy, examples.rows, examples.seeds, progress.pictures)
 
-    try:
+    with during(f"in the full run on {name} {setup.noun}"):
         return setup.judges.evaluator(pictures, examples.rows, reference, setup.full, cache / name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def _keep_full_run(study: optuna.Study, evaluator: Evaluator, folder: Path) -> None:
@@ -511,6 +541,8 @@ def _last_round(
     full, *others = (run.policy for run in finalists.headline_runs)
     device = describe_device(setup.pipe.device).title[:200]
     batch_size = min(timed, setup.configuration.batch_size)
+    with during("while measuring time"):
+        timings = time_policies(run, full, others)
     return finalists.with_times(
         [
             MeasuredTime(
@@ -519,7 +551,7 @@ def _last_round(
                 ms_per_image=round(timing.seconds * 1000 / timed, 3),
                 relative=round(timing.relative, 4),
             )
-            for timing in time_policies(run, full, others)
+            for timing in timings
         ]
     )
 

@@ -10,19 +10,21 @@ from typing import Any
 import optuna
 
 import autotune
-from autotune.core.errors import InputError, Unavailable
+from autotune.core.errors import InputError, Unavailable, out_of_space
+from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.evaluation.examples import SEEDS_APART
 from autotune.evaluation.generation import without_bars
 from autotune.search.loop import explore
-from autotune.study.heartbeat import CLOSED, WORKER, out_of_space, this_worker
+from autotune.study.heartbeat import CLOSED, WORKER, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
-from autotune.study.storage import open_storage, shown
+from autotune.study.storage import holds_studies, open_storage, shown
 from autotune.study.trials import CONFIG, check_format, difference, differs, digest, retry_once
 from autotune.workflows.log import logged, worker_log
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import evaluator_for, quiet_optuna
+from autotune.workflows.tune import OUTCOMES, evaluator_for, outcomes_folder, quiet_optuna
+from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
 
 _POLL_SECONDS = 1.0
 
@@ -41,11 +43,11 @@ def studies_of(url: str, name: str) -> list[JoinedStudy]:
     Raises:
         InputError: there is none, it cannot be joined from elsewhere, or another version of this package made it.
     """
-    storage = open_storage(url, retry_once)
     with quiet_optuna():
-        everything = storage.get_all_studies()
+        storage = open_storage(url, retry_once) if holds_studies(url) else None
+        everything = [] if storage is None else storage.get_all_studies()
         names = [each.study_name for each in everything if name in (each.study_name, each.user_attrs.get(RUN))]
-        if not names:
+        if storage is None or not names:
             known = ", ".join(repr(each.study_name) for each in everything[-5:])
             raise InputError(
                 f"there is no study {name!r} in {shown(url)}"
@@ -80,25 +82,31 @@ def work(pipe: Any | None, joined: Sequence[JoinedStudy], run_dir: Path, *, quie
 
     Raises:
         InputError: model, prompts or anything else that scores depend on differ from the tuner's; nothing was written.
+        RunFailed: the search cannot go on, for a reason that only its pictures could tell; what is done stays.
         Interrupted: Ctrl-C. The trial in hand is put back into the queue.
         Unavailable: the disk is full, or the storage has not answered for minutes.
     """
-    setups = _prepared(pipe, joined)
+    with during("while preparing the search"):
+        setups = _prepared(pipe, joined)
+    first = setups[0]
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         with (
             quiet_optuna(),
-            without_bars(setups[0].pipe),
-            logged(run_dir / worker_log()),
-            deferred(),
-            Progress(quiet=quiet) as progress,
+            without_bars(first.pipe),
+            undone_if_refused() as undo,
         ):
-            evaluator = None
-            for setup, each in zip(setups, joined, strict=True):
-                _await_opening(each.study, progress)
-                evaluator = evaluator or evaluator_for(setup, setup.tuning, "tuning", run_dir, progress)
-                trials = each.manifest.trials
-                explore(setup, each.study, evaluator, run_dir, trials, float("inf"), _own_seed(setup), progress)
+            make_run_folder(run_dir, undo)
+            with logged(run_dir / worker_log()), deferred(), Progress(quiet=quiet) as progress:
+                _await_opening(joined[0].study, progress)
+                undo.contents(run_dir / OUTCOMES)
+                undo.contents(outcomes_folder(first, run_dir))
+                evaluator = evaluator_for(first, first.tuning, "tuning", run_dir, progress)
+                undo.forget()
+                with beyond_refusal(), during("in the search"):
+                    for setup, each in zip(setups, joined, strict=True):
+                        _await_opening(each.study, progress)
+                        trials = each.manifest.trials
+                        explore(setup, each.study, evaluator, run_dir, trials, float("inf"), _own_seed(setup), progress)
         return sum(_mine(each.study) for each in joined)
     except KeyboardInterrupt:
         raise Interrupted(run_dir) from None

@@ -1,4 +1,4 @@
-"""Every solver on every pipeline: where it is offered or accepted whole calls work, and are right; else it is refused."""
+"""Every solver on every pipeline: where it is offered or accepted whole calls are right; else it is refused."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import autotune
-from autotune.core.errors import InputError
+from autotune.core.errors import InputError, RunFailed
 from autotune.core.interrupts import Interrupted
 from autotune.evaluation.examples import SEEDS_APART, choose
 from autotune.evaluation.generation import PictureMaker
@@ -359,7 +359,7 @@ def test_broken_pictures_are_the_named_policys_fault_and_the_rest_stays(
             raise FloatingPointError("the pipeline made pictures with NaN or infinite values")
 
     pictures.before = spoil
-    with pytest.raises(InputError, match=r"policy far: .* NaN or infinite values \(inputs 17 to 32\)"):
+    with pytest.raises(RunFailed, match=r"policy far: .* NaN or infinite values \(inputs 17 to 32\)"):
         compare(**arguments)
     assert len(files(arguments["run_dir"] / "batches")) == 5
     assert "compare.json" not in files(arguments["run_dir"])

@@ -7,8 +7,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autotune.core.errors import InputError
-from autotune.workflows.log import TUNER_LOG, logged, worker_log
+from autotune.core.errors import InputError, RunFailed
+from autotune.core.naming import TUNER_LOG
+from autotune.workflows.log import logged, worker_log
 from autotune.workflows.tune import TuneResult
 
 OURS = logging.getLogger("autotune.somewhere")
@@ -54,7 +55,7 @@ def test_warnings_and_optuna_are_part_of_it(tmp_path: Path) -> None:
 
 def test_how_it_ends_is_said(tmp_path: Path) -> None:
     before = state()
-    for error in (InputError("no such thing"), KeyError("a bug"), KeyboardInterrupt()):
+    for error in (RunFailed("no such thing"), KeyError("a bug"), KeyboardInterrupt()):
         with pytest.raises(type(error)), logged(tmp_path / "log.txt"):
             raise error
     text = (tmp_path / "log.txt").read_text()
@@ -62,6 +63,17 @@ def test_how_it_ends_is_said(tmp_path: Path) -> None:
     # What nobody foresaw comes with its traceback.
     assert text.count("Traceback") == 1 and "KeyError: 'a bug'" in text
     assert state() == before
+
+
+@pytest.mark.parametrize("before", [None, "an earlier run\n"])
+def test_a_refusal_leaves_no_trace(before: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    if before is not None:
+        path.write_text(before)
+    with pytest.raises(InputError), logged(path):
+        OURS.warning("a doubt")
+        raise InputError("no such thing")
+    assert (path.read_text() if path.exists() else None) == before
 
 
 def test_a_full_disk_costs_the_log_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
