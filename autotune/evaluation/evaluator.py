@@ -200,7 +200,7 @@ class Evaluator:
 
     def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
         """Make and judge pictures of the policy anew, until there are more than ``beyond``; nothing is kept."""
-        outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.alignment) > beyond)
+        outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.features) > beyond)
         return outcome.evaluation
 
     def _path(self, policy: Policy) -> Path:

@@ -127,7 +127,7 @@ def keep_gallery(
     outcomes = [evaluator.outcome(run.policy).evaluation for run in headline_runs]
     full = evaluator.full.evaluation
     changes = [feature_distances(outcome.features, full.features) for outcome in outcomes]
-    harm = changes[-1]
+    degradation = changes[-1]
     by: Literal["alignment", "change"] = "change"
     if evaluator.objective.weights.clip and full.alignment is not None and outcomes[-1].alignment is not None:
         degradation, by = full.alignment - outcomes[-1].alignment, "alignment"

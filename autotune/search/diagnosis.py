@@ -71,6 +71,6 @@ class Diagnosis:
     def evaluate(self, policy: Policy, beyond: int = 0) -> None:
         """Make and judge the first pictures of a policy, more than ``beyond``."""
         partial = self._evaluator.probe(policy, beyond)
-        made = len(partial.alignment)
-        if made >= LEAST or made == len(self._evaluator.prompts):
+        made = len(partial.features)
+        if made >= LEAST or made == len(self._evaluator.rows):
             self._evaluator.objective.head(made).score(partial)

@@ -253,7 +253,7 @@ class TrialRunner:
         best = self._best(known)
 
         def should_prune(partial: Evaluation) -> bool:
-            self._made = len(partial.alignment)
+            self._made = len(partial.features)
             return self._pruner is not None and self._pruner.should_prune(trial, partial, best)
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)

@@ -97,7 +97,7 @@ def test_pages_are_up_to_date_whenever_they_are_loaded(unfinished: Path) -> None
         return [b"dashboard"]
 
     (run,) = runs_in(unfinished, None).values()
-    pages = RunPages(dashboard, {"/report": run})
+    pages = RunPages(dashboard, {"/report": run}, unfinished / "log.txt")
     assert answer(pages, "/dashboard/studies/1") == ("200 OK", b"dashboard")
     version = run.study._storage.get_study_system_attrs(run.study._study_id)["dashboard:note_ver"]
     trial = run.study.get_trials(deepcopy=False)[0]
