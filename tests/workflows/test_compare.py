@@ -385,7 +385,7 @@ def of_another_model(pipe: Any, **changes: Any) -> Policy:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"prompts": None}, "give prompts"),
         ({"prompts": []}, "prompts is empty"),
-        ({"prompts": ["noto apple"]}, "one prompt"),
+        ({"prompts": ["noto apple"]}, "one input"),
         ({"height": 33}, "height is 33"),
         ({"height": 8, "width": 8}, "too small for SSIM"),
         ({"objective": "fidelty"}, "did you mean 'fidelity'"),
