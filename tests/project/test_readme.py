@@ -169,7 +169,7 @@ def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_study_file_by_name(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
     dry: list[TuneOptions] = []
-    monkeypatch.setattr("autotune.cli.dry_run.run_dry", lambda options: dry.append(options) or 0)
+    monkeypatch.setattr("autotune.cli.dry_run.run_dry", dry.append)
     assert run(tune_options(command("postdiff-tune --study sdxl-1024 --budget 40% --dry-run"))) == 0
     assert run(tune_options(command("postdiff-tune --study sdxl-1024 --budget 40%"))) == 130
     study = tomllib.loads((ROOT / "studies" / "sdxl-1024.toml").read_text())
