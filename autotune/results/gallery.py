@@ -124,10 +124,10 @@ def keep_gallery(
     outcomes = [evaluator.outcome(run.policy).evaluation for run in headline_runs]
     full = evaluator.full.evaluation
     changes = [feature_distances(outcome.features, full.features) for outcome in outcomes]
-    harm = changes[-1]
+    degradation = changes[-1]
     by: Literal["alignment", "change"] = "change"
     if evaluator.objective.weights.clip and full.alignment is not None and outcomes[-1].alignment is not None:
-        harm, by = full.alignment - outcomes[-1].alignment, "alignment"
+        degradation, by = full.alignment - outcomes[-1].alignment, "alignment"
     rows = choose_rows(evaluator.keys, degradation.tolist(), EACH)
     given = [_given(evaluator.rows[row]) for row, _ in rows]
     files = [[f"{run.policy.key}-{row}.webp" for row, _ in rows] for run in headline_runs]
