@@ -191,7 +191,7 @@ def tune(
     source = ModelSource.find(model)
     if prompts is not None and inputs is not None:
         prompts, inputs = given_over_file(context, prompts=prompts, inputs=inputs)
-    if prompts is None and inputs is None and source.needs_prompts:
+    if prompts is None and inputs is None and not source.shipped and source.depicts_prompts:
         raise InputError(
             f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts or --inputs FILE"
         )
@@ -337,7 +337,7 @@ def compare(
 
     checks.weights(objective, weight_fd, weight_clip)
     source = ModelSource.find(model)
-    if prompts is None and inputs is None and source.needs_prompts:
+    if prompts is None and inputs is None and not source.shipped and source.depicts_prompts:
         raise InputError(
             f"--model {model}: policies of it are compared on prompts of your own; give --prompts or --inputs FILE"
         )

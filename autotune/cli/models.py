@@ -57,14 +57,12 @@ class ModelSource:
         return self.name in DEMO_NAMES
 
     @property
-    def needs_prompts(self) -> bool:
-        """Whether its pictures depict prompts that nobody has given, as far as files tell without torch.
+    def depicts_prompts(self) -> bool:
+        """Whether its pictures depict prompts, as far as files tell without torch.
 
         Pipelines that read text have a tokenizer. Of a model on the hub its index is fetched to see that; where it
         cannot be had, most models do.
         """
-        if self.shipped:
-            return False
         index = _read_hub_index(self.name) if self.folder is None else _read_json(self.folder / _INDEX)
         return index is None or any(name.startswith("tokenizer") for name in index)
 
