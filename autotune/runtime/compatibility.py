@@ -97,8 +97,8 @@ def _taken(scheduler: Any) -> frozenset[str]:
 def _learns_variance(pipe: Any) -> bool:
     denoiser = family_of(pipe).denoiser(pipe)
     config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", {})
-    channels = [config.get(name) for name in ("in_channels", "out_channels")]
-    return None not in channels and channels[1] == 2 * channels[0]
+    taken, returned = config.get("in_channels"), config.get("out_channels")
+    return taken is not None and returned == 2 * taken
 
 
 def _uses(pipe: Any, *names: str) -> bool:
