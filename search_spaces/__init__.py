@@ -31,7 +31,7 @@ def space_for(
     width: int | None = None,
     steps: int | None = None,
     guided: bool = True,
-    call: Mapping[str, Any] = {},
+    call: Mapping[str, Any] | None = None,
 ) -> SearchSpace:
     """The search space of ``pipe``'s family, for pictures of ``height`` x ``width`` pixels.
 
@@ -43,7 +43,8 @@ def space_for(
         width: Pixels; None is the model's native width.
         steps: Steps that :meth:`SearchSpace.sample` gives its policies; None is the pipeline's own default.
         guided: Whether pictures are made with classifier-free guidance; without, there is none to stop early.
-        call: Arguments of the pipeline's calls that bear on their size (``use_resolution_binning``).
+        call: Other arguments of the pipeline's calls that bear on their size (``use_resolution_binning``); what the
+            model recommends by default.
 
     Raises:
         InputError: the runtime does not serve its denoiser.

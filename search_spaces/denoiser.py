@@ -47,7 +47,7 @@ class DenoiserSpace(SearchSpace):
         width: int | None = None,
         steps: int | None = None,
         guided: bool = True,
-        call: Mapping[str, Any] = {},
+        call: Mapping[str, Any] | None = None,
     ) -> Self:
         """The space of a pipeline around such a denoiser; see :func:`search_spaces.space_for`."""
         from autotune.pipelines.units import find_units

@@ -93,13 +93,15 @@ def skewed_timesteps(timesteps: Sequence[int], exponent: float) -> list[int]:
 
 
 def solvers_for(pipe: Any, steps: int) -> tuple[Solver, ...]:
-    """The solvers that a pipeline runs under, its own first.
+    """The solvers that a pipeline runs under, its own first: those that it can call the way it calls its own.
 
     Args:
-        pipe: A diffusers pipeline.
+        pipe: A diffusers pipeline; its weights are not needed.
         steps: A number of steps that each is tried with.
     """
-    own = type(pipe.scheduler).__name__
+    from autotune.runtime.apply import plain_scheduler
+
+    own = type(plain_scheduler(pipe)).__name__
     choices = () if own in _ALONE else tuple(choice for choice in _CHOICES if choice.name != own)
     found = (_solver(pipe, choice, steps) for choice in (None, *choices))
     return tuple(solver for solver in found if solver is not None)
@@ -107,13 +109,16 @@ def solvers_for(pipe: Any, steps: int) -> tuple[Solver, ...]:
 
 def _solver(pipe: Any, choice: SchedulerChoice | None, steps: int) -> Solver | None:
     """The solver with all that it takes, or None where it does not run."""
+    from autotune.runtime.apply import plain_scheduler
     from autotune.runtime.schedulers import is_flow
     from autotune.runtime.timesteps import count_calls
+
+    scheduler = plain_scheduler(pipe)
 
     def runs(solver: Solver, skew: int) -> bool:
         policy = Policy(steps=steps, **solver.fields(skew, steps))
         try:
-            count_calls(pipe.scheduler, policy, pipe)
+            count_calls(scheduler, policy, pipe)
         except InputError:
             return False
         return True
@@ -121,11 +126,11 @@ def _solver(pipe: Any, choice: SchedulerChoice | None, steps: int) -> Solver | N
     plain = Solver(choice)
     if choice is not None and not runs(plain, 0):
         return None
-    if is_flow(pipe.scheduler):
+    if is_flow(scheduler):
         # The shift applies to sigmas; timesteps would bypass it.
         skewed = Solver(choice, takes_sigmas=True)
     else:
-        timesteps = _own_timesteps(pipe, choice)
+        timesteps = _own_timesteps(scheduler, choice)
         if len(timesteps(steps)) != steps:
             # Second-order solvers list those of their calls.
             return plain
@@ -133,13 +138,13 @@ def _solver(pipe: Any, choice: SchedulerChoice | None, steps: int) -> Solver | N
     return skewed if all(runs(skewed, skew) for skew in (-MOST_SKEW, MOST_SKEW)) else plain
 
 
-def _own_timesteps(pipe: Any, choice: SchedulerChoice | None) -> Timesteps:
+def _own_timesteps(own: Any, choice: SchedulerChoice | None) -> Timesteps:
     @cache
     def timesteps(steps: int) -> Sequence[int]:
         from autotune.runtime.timesteps import scheduler_for
 
         # Setting timesteps rebinds attributes of the copy.
-        scheduler = copy.copy(scheduler_for(pipe.scheduler, Policy(steps=steps, scheduler=choice)))
+        scheduler = copy.copy(scheduler_for(own, Policy(steps=steps, scheduler=choice)))
         type(scheduler).set_timesteps(scheduler, num_inference_steps=steps)
         return [round(float(timestep)) for timestep in scheduler.timesteps]
 

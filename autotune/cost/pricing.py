@@ -64,8 +64,8 @@ class Pricer:
         guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
         text_tokens: tokens the denoiser gets for a prompt; by default the length that the pipeline pads to.
         target: a hardware profile, or its file, to predict milliseconds with.
-        call: further arguments of the calls that bear on their cost (``strength``, ``use_resolution_binning``,
-            ``max_sequence_length``) besides what the model recommends. Without a strength no step is left out.
+        call: other arguments of the calls that bear on their cost (``strength``, ``use_resolution_binning``,
+            ``max_sequence_length``); what the model recommends by default. Without a strength no step is left out.
 
     Raises:
         ProfileError: the profile is unreadable, or of another model, size or use of guidance.
@@ -82,15 +82,15 @@ class Pricer:
         guided: bool | None = None,
         text_tokens: int | None = None,
         target: Profile | str | os.PathLike[str] | None = None,
-        call: Mapping[str, Any] = {},
+        call: Mapping[str, Any] | None = None,
     ) -> None:
         self._pipe = pipe
-        self._strength: float | None = call.get(STRENGTH)
+        self._strength: float | None = None if call is None else call.get(STRENGTH)
         self._family = family_of(pipe)
         self._denoiser = root_of(self._family.denoiser(pipe))
-        self.text_tokens = text_length(pipe, call) if text_tokens is None else text_tokens
+        self.text_tokens = text_length(pipe, call=call) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
-        self._full = latents_of(pipe, height, width, frames, call)
+        self._full = latents_of(pipe, height, width, frames, call=call)
         self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
         self.full_steps = full_steps or default_steps(pipe)
         self.guided = self._family.guided if guided is None else guided

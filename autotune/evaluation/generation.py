@@ -17,6 +17,7 @@ from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing, session_of
 from autotune.runtime.models import native_size, recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
+from autotune.runtime.rehearsal import check_runs
 from autotune.runtime.strength import STRENGTH, fewest_steps, skipped_steps, strength_of
 
 
@@ -61,9 +62,10 @@ class PictureMaker:
 
     @property
     def priced(self) -> Mapping[str, Any]:
-        """What of a call's arguments bears on its cost, see :class:`autotune.cost.Pricer`."""
+        """Arguments of every call among which are those that bear on its cost, see :class:`autotune.cost.Pricer`."""
         strength = strength_of(self.pipe, self.call)
-        return self.call if strength is None else {**self.call, STRENGTH: strength}
+        call = {**recommended(self.pipe).get("call", {}), **self.call}
+        return call if strength is None else {**call, STRENGTH: strength}
 
     @property
     def fewest_steps(self) -> int:
@@ -82,8 +84,7 @@ class PictureMaker:
                 f"a strength of {strength:g} leaves none of {policy.steps} steps; give a greater one, or"
                 f" {self.fewest_steps} steps or more"
             )
-        with applied(self.pipe, policy):
-            self.pipe.scheduler.set_timesteps(policy.steps)
+        check_runs(self.pipe, policy, self.height, self.width, call=self.priced)
 
     def try_out(self, policy: Policy, row: Row) -> None:
         """Make a picture now, for a pipeline's own checks may refuse what a row gives it.

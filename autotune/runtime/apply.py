@@ -95,6 +95,16 @@ def applied_sharing(pipe: Any, policy: Policy, prefixes: PrefixCache) -> Iterato
         remove_policy(pipe)
 
 
+def check_unapplied(pipe: Any) -> None:
+    """Refuse a pipeline that runs under a policy.
+
+    Raises:
+        InputError: it does.
+    """
+    if hasattr(pipe, ATTRIBUTE):
+        raise InputError("this pipeline already runs under a policy: call remove_policy(pipe) first")
+
+
 def session_of(pipe: Any) -> Session | None:
     """The session of a pipeline under a policy (for tests and tools), or None."""
     runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
@@ -108,8 +118,7 @@ def plain_scheduler(pipe: Any) -> Any:
 
 
 def _install(pipe: Any, policy: Policy, strict: bool, prefixes: PrefixCache | None) -> Runtime:
-    if hasattr(pipe, ATTRIBUTE):
-        raise InputError("this pipeline already runs under a policy: call remove_policy(pipe) first")
+    check_unapplied(pipe)
     runtime = Runtime(pipe, policy, strict=strict, prefixes=prefixes)
     runtime.install()
     setattr(pipe, ATTRIBUTE, runtime)

@@ -51,27 +51,36 @@ def latents_of(
     height: int | None = None,
     width: int | None = None,
     frames: int | None = None,
-    call: Mapping[str, Any] = {},
+    *,
+    call: Mapping[str, Any] | None = None,
 ) -> LatentSize:
     """Size of the latents for pictures of ``height`` x ``width`` pixels and ``frames``, by default the native ones.
 
     Args:
-        call: arguments of the pipeline's call besides those that the model recommends.
+        call: other arguments of the pipeline's call that bear on it (``use_resolution_binning``); what the model
+            recommends by default.
     """
     family = family_of(pipe)
-    native = family.native_size(pipe)
-    return family.latent_size(
-        pipe,
-        height or native[0],
-        width or native[1],
-        frames or family.default_frames(pipe),
-        {**recommended(pipe).get("call", {}), **call},
-    )
+    if height is None or width is None:
+        native = family.native_size(pipe)
+        height, width = height or native[0], width or native[1]
+    frames = frames or family.default_frames(pipe)
+    return family.latent_size(pipe, height, width, frames, _call(pipe, call))
 
 
-def text_length(pipe: Any, call: Mapping[str, Any] = {}) -> int:
-    """Number of text tokens the denoiser attends to when the pipeline pads every prompt; see :func:`latents_of`."""
-    return family_of(pipe).text_tokens(pipe, {**recommended(pipe).get("call", {}), **call})
+def text_length(pipe: Any, *, call: Mapping[str, Any] | None = None) -> int:
+    """Number of text tokens the denoiser attends to when the pipeline pads every prompt.
+
+    Args:
+        call: other arguments of the pipeline's call that bear on it (``max_sequence_length``); what the model
+            recommends by default.
+    """
+    return family_of(pipe).text_tokens(pipe, _call(pipe, call))
+
+
+def _call(pipe: Any, call: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    recommendation: Mapping[str, Any] = recommended(pipe).get("call", {})
+    return recommendation if call is None else call
 
 
 def recommended(pipe: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from autotune.plan import Plan, compile_plan, resolve_rules, taken_at
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
+from autotune.runtime.compatibility import fitted
 from autotune.runtime.hooks import BlockHook, CallHook, UnitHook, is_compiled
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.models import check_compatible, check_no_other_cache, latents_of, root_of
@@ -33,7 +34,7 @@ from autotune.runtime.prefix.sharing import SharedCall, setting_of, shared_call
 from autotune.runtime.schedulers import calls_per_step
 from autotune.runtime.session import Session
 from autotune.runtime.snapshot import cloned, filled
-from autotune.runtime.timesteps import arguments_for, scheduler_for, try_steps
+from autotune.runtime.timesteps import arguments_for, solver_under
 
 ATTRIBUTE = "_postdiff_runtime"
 _NOTHING: Any = object()
@@ -53,8 +54,8 @@ class Runtime:
         self.structure = find_units(self.denoiser)
         check_compatible(pipe, policy, strict=strict)
         self.plain_scheduler = pipe.scheduler
-        self.scheduler = scheduler_for(pipe.scheduler, policy)
-        try_steps(self.scheduler, policy, pipe)
+        self.scheduler, _ = solver_under(policy, pipe, pipe.scheduler)
+        self._fits = type(self.scheduler) is type(self.plain_scheduler)
         if policy.model is not None:
             # Whether another size fits shows when it is asked for, before the first denoising step.
             full = latents_of(pipe, policy.model.height, policy.model.width)
@@ -328,6 +329,8 @@ class Runtime:
         **kwargs: Any,
     ) -> Any:
         """Advance the clock, and hand over to the next resolution where the plan says so."""
+        if not self._fits:
+            kwargs = fitted(self.pipe, self.scheduler, kwargs)
         step = self.session.step
         if step is None or self._branch == 0:
             return original(model_output, timestep, sample, *args, **kwargs)

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ import diffusers
 from torch import Tensor
 
 from autotune.core.errors import InputError, PolicyError, did_you_mean
+from autotune.pipelines.families.scheduling import SHIFT_KEYS
 
 Level = tuple[float, float]
 Resample = Callable[[Tensor], Tensor]
@@ -24,9 +26,19 @@ Resample = Callable[[Tensor], Tensor]
 FLOW = "flow_prediction"
 _SPACINGS = ("leading", "linspace", "trailing")
 _SIGMA_KEYS = {name: f"use_{name}_sigmas" for name in ("karras", "exponential", "beta")}
-# Settings that shape the noise schedule itself: a solver that lacks one would denoise along another schedule.
 _MAX_REASON = 200
-_SCHEDULE_KEYS = ("rescale_betas_zero_snr", "use_dynamic_shifting", "shift_terminal")
+# Settings that shape the noise schedule itself, with the value that leaves it alone: a solver that lacks one would
+# denoise along another schedule.
+_SCHEDULE_KEYS: Mapping[str, Any] = {
+    "rescale_betas_zero_snr": False,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "timestep_type": "discrete",
+    "sigma_min": None,
+    "sigma_max": None,
+}
+# Keys that say which noise levels a denoiser was trained at, which no policy changes.
+TRAINING_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -73,6 +85,21 @@ def prediction_type(scheduler: Any) -> str:
 def is_flow(scheduler: Any) -> bool:
     """Whether the denoiser predicts the velocity of a flow, which no diffusion solver understands."""
     return prediction_type(scheduler) == FLOW
+
+
+def shifts_dynamically(scheduler: Any) -> bool:
+    """Whether a flow's noise levels are shifted for the picture's size, by ``mu``."""
+    return bool(_setting(scheduler, "use_dynamic_shifting"))
+
+
+def scales_noise(scheduler: Any) -> bool:
+    """Whether the pipeline must scale the noise it begins with and the denoiser's input (variance exploding)."""
+    return _solver(scheduler).scales_noise
+
+
+def returns_x0(scheduler: Any) -> bool:
+    """Whether ``step`` returns the predicted clean latents as a second value."""
+    return _solver(scheduler).returns_x0
 
 
 def level(scheduler: Any, call: int) -> Level:
@@ -132,29 +159,47 @@ def make_scheduler(current: Any, name: str, config: Mapping[str, Any]) -> Any:
     if name not in _SOLVERS:
         raise PolicyError(f"the scheduler {name!r} is not supported{did_you_mean(name, _SOLVERS)}")
     cls = getattr(diffusers, name)
-    known = _parameters(cls)
+    known = _parameters(cls).keys()
     for key in config:
         if key not in known:
             raise PolicyError(f"{name} has no setting {key!r}{did_you_mean(key, known)}")
-    for key in _SCHEDULE_KEYS:
-        if _setting(current, key) and key not in known:
+    for key, neutral in _SCHEDULE_KEYS.items():
+        if _setting(current, key, neutral) not in (neutral, None) and key not in known:
             raise PolicyError(f"{name} cannot follow this model's noise schedule: it has no setting {key!r}")
     kind = FLOW if is_flow(current) else "epsilon"
     if kind not in _SOLVERS[name].predictions:
         solves, needs = ("diffusion", "flow") if is_flow(current) else ("flow", "diffusion")
         raise PolicyError(f"{name} solves {solves} models, this model's {type(current).__name__} is for {needs}")
-    inherited: dict[str, Any] = {}
+    # Spelled out, because a config's defaults give way to those of the class; a class that never clips has no setting.
+    shared = known & _parameters(type(current)).keys()
+    inherited = {key: _setting(current, key) for key in TRAINING_KEYS if key in shared}
+    if "clip_sample" in known:
+        inherited["clip_sample"] = bool(_setting(current, "clip_sample", current.config.get("clip_sample")))
     if is_flow(current):
         shift = _setting(current, "shift", _setting(current, "flow_shift", 1.0))
         flow = {"use_flow_sigmas": True, "prediction_type": FLOW, "flow_shift": shift, "shift": shift}
-        inherited = {key: value for key, value in flow.items() if key in known}
+        inherited |= {key: value for key, value in flow.items() if key in known}
     made = _construct(cls, current, inherited | dict(config))
+    _check_shift(current, made)
     if prediction_type(made) != prediction_type(current):
         raise PolicyError(
             f"{name} is set to prediction_type {prediction_type(made)!r}, this model predicts"
             f" {prediction_type(current)!r}: leave prediction_type out"
         )
     return made
+
+
+def _check_shift(current: Any, made: Any) -> None:
+    """Refuse a flow's solver that would not shift its noise levels as the pipeline's own does."""
+    name = type(made).__name__
+    if not is_flow(made) or type(made) is type(current):
+        return
+    kind = _setting(made, "time_shift_type", "exponential")
+    if shifts_dynamically(made) and kind not in _solver(made).time_shifts:
+        raise PolicyError(f"{name} cannot follow this model's noise schedule: its time_shift_type is {kind!r}")
+    spaced = next((key for key in _SIGMA_KEYS.values() if _setting(made, key)), None)
+    if spaced is not None and _setting(made, "use_flow_sigmas"):
+        raise PolicyError(f"{name} takes {spaced} for a diffusion's noise levels, not a flow's: set it to false")
 
 
 def with_spacing(scheduler: Any, name: str) -> Any:
@@ -202,11 +247,14 @@ def sigma_argument(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
 
 def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
     # Keys of other classes would only be warned of; what begins with an underscore says which values are mere defaults.
-    known = _parameters(cls)
+    known = _parameters(cls).keys()
     config = {key: value for key, value in current.config.items() if key in known or key.startswith("_")}
     try:
         made = cls.from_config(config, **changes)
         check_scheduler(made)
+        # Not the class's own, and read by pipelines: without them mu would be another.
+        carried = SHIFT_KEYS.keys() & current.config.keys() - known
+        made.register_to_config(**{key: current.config[key] for key in carried})
     # What diffusers raises for settings that exclude each other, or are not implemented.
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise PolicyError(f"{cls.__name__} refuses these settings: {reason_of(error)}") from None
@@ -394,26 +442,33 @@ class _Solver:
     restart: Callable[[Any, int, Resample, Tensor, Tensor], None] = _no_history
     predictions: Sequence[str] = ("epsilon", "v_prediction", "sample")
     lists_last_sigma: bool = False
+    scales_noise: bool = False
+    returns_x0: bool = False
+    time_shifts: Sequence[str] = ("exponential",)
 
 
+# Those whose sample is x0 + sigma * n.
+_exploding = partial(_Solver, scales_noise=True, returns_x0=True)
 _NO_SAMPLE = ("epsilon", "v_prediction")
 _ANY = ("epsilon", "v_prediction", "sample", FLOW)
 
+_SHIFTS = ("exponential", "linear")
+
 _SOLVERS: Mapping[str, _Solver] = {
-    "DDIMScheduler": _Solver(_alphas_by_stride),
-    "DDPMScheduler": _Solver(_alphas),
+    "DDIMScheduler": _Solver(_alphas_by_stride, returns_x0=True),
+    "DDPMScheduler": _Solver(_alphas, returns_x0=True),
     "DEISMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
     "DPMSolverMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
     "DPMSolverSinglestepScheduler": _Solver(_scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
-    "EulerAncestralDiscreteScheduler": _Solver(_sigmas, predictions=_NO_SAMPLE),
-    "EulerDiscreteScheduler": _Solver(_sigmas, lists_last_sigma=True),
-    "FlowMatchEulerDiscreteScheduler": _Solver(_flow, predictions=(FLOW,)),
+    "EulerAncestralDiscreteScheduler": _exploding(_sigmas, predictions=_NO_SAMPLE),
+    "EulerDiscreteScheduler": _exploding(_sigmas, lists_last_sigma=True),
+    "FlowMatchEulerDiscreteScheduler": _Solver(_flow, predictions=(FLOW,), time_shifts=_SHIFTS),
     "FlowMatchHeunDiscreteScheduler": _Solver(_flow, calls=_two_calls, predictions=(FLOW,)),
-    "HeunDiscreteScheduler": _Solver(_sigmas, calls=_two_calls),
-    "KDPM2AncestralDiscreteScheduler": _Solver(_sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
-    "KDPM2DiscreteScheduler": _Solver(_sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
-    "LCMScheduler": _Solver(_alphas),
-    "LMSDiscreteScheduler": _Solver(_sigmas, restart=_restart_lms),
+    "HeunDiscreteScheduler": _exploding(_sigmas, calls=_two_calls),
+    "KDPM2AncestralDiscreteScheduler": _exploding(_sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
+    "KDPM2DiscreteScheduler": _exploding(_sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
+    "LCMScheduler": _Solver(_alphas, returns_x0=True),
+    "LMSDiscreteScheduler": _exploding(_sigmas, restart=_restart_lms),
     "PNDMScheduler": _Solver(_alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
-    "UniPCMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_unipc, predictions=_ANY),
+    "UniPCMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_unipc, predictions=_ANY, time_shifts=_SHIFTS),
 }

@@ -5,26 +5,33 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
 from autotune.core.errors import InputError, PolicyError
+from autotune.pipelines.families import LatentSize, family_of, scheduler_calls
 from autotune.policy import Policy
+from autotune.runtime.compatibility import check_solver
 from autotune.runtime.schedulers import (
+    TRAINING_KEYS,
+    Level,
     calls_per_step,
     explicit,
     is_flow,
     level,
     make_scheduler,
     reason_of,
+    shifts_dynamically,
     sigma_argument,
     with_spacing,
 )
 
 _SPACINGS = {"leading", "linspace", "trailing", "karras", "exponential", "beta"}
+# Arguments of ``set_timesteps`` that a scheduler need not take: the policy has its own, or there is no shift to make.
+_REPLACED = {"sigmas", "timesteps", "num_inference_steps", "device", "mu"}
 
 
 def scheduler_for(scheduler: Any, policy: Policy) -> Any:
@@ -35,7 +42,7 @@ def scheduler_for(scheduler: Any, policy: Policy) -> Any:
     """
     if policy.scheduler is not None:
         _check_same_training(scheduler, policy.scheduler.config)
-        with _refused_settings(policy.scheduler.name):
+        with refused_settings(policy.scheduler.name):
             scheduler = make_scheduler(scheduler, policy.scheduler.name, policy.scheduler.config)
     if isinstance(policy.timesteps, str) and policy.timesteps in _SPACINGS:
         scheduler = with_spacing(scheduler, policy.timesteps)
@@ -58,7 +65,8 @@ def arguments_for(
         extra: what it passes besides; another solver need not take it.
 
     Raises:
-        InputError: the pipeline's caller asked for other steps than the policy's.
+        InputError: the pipeline's caller asked for other steps than the policy's, or for something that is lost under
+            the policy's solver.
     """
     passed = {**given, **extra}
     sigmas, timesteps = passed.get("sigmas"), passed.get("timesteps")
@@ -76,6 +84,15 @@ def arguments_for(
             " and sigmas out, or call remove_policy(pipe) first"
         )
     arguments = {key: value for key, value in given.items() if key not in ("sigmas", "timesteps")}
+    if not shifts_dynamically(scheduler):
+        # Then the pipeline's own scheduler ignores it, but some classes refuse it.
+        arguments.pop("mu", None)
+    lost = next((key for key in extra.keys() - _REPLACED if extra[key] is not None), None)
+    if lost is not None:
+        raise InputError(
+            f"{type(pipe).__name__} passes {lost}={extra[lost]!r} to its scheduler, which"
+            f" {type(scheduler).__name__} does not take: leave {lost} out of the call, or the solver out of the policy"
+        )
     arguments["num_inference_steps"] = policy.steps
     if policy.sigmas is not None:
         # As an array: some classes compute with it as it is.
@@ -89,36 +106,74 @@ def arguments_for(
 
 
 def count_calls(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
-    """How often the denoiser is called in each step, found on a copy of the scheduler.
+    """How often the denoiser is called in each step, found on a copy of the pipeline's own scheduler.
+
+    Raises:
+        PolicyError: the pipeline cannot run under the policy's solver, or the solver cannot make such steps.
+    """
+    return solver_under(policy, pipe, scheduler)[1]
+
+
+def solver_under(policy: Policy, pipe: Any, own: Any) -> tuple[Any, tuple[int, ...]]:
+    """The scheduler a pipeline runs under, and how often the denoiser is called in each step.
+
+    Args:
+        own: the pipeline's own scheduler; it is left as it is.
+
+    Raises:
+        PolicyError: the pipeline cannot run under the policy's solver, or the solver cannot make such steps.
+    """
+    with _named(pipe, policy):
+        scheduler = scheduler_for(own, policy)
+        check_solver(pipe, own, scheduler)
+        return scheduler, try_steps(scheduler, policy, pipe)[1]
+
+
+def try_steps(scheduler: Any, policy: Policy, pipe: Any, size: LatentSize | None = None) -> tuple[Any, tuple[int, ...]]:
+    """A copy of the scheduler with the policy's timesteps set as the pipeline sets them, and the calls of each step.
+
+    Args:
+        scheduler: what the policy runs under; it is left as it is.
+        size: of the latents; the model's native size by default.
 
     Raises:
         PolicyError: the scheduler cannot make such steps.
     """
-    return try_steps(scheduler_for(scheduler, policy), policy, pipe)
-
-
-def try_steps(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
-    """As :func:`count_calls`, for the scheduler the policy runs under; it is left as it is."""
-    # Copied and not made anew: some classes take a second for that. Setting timesteps rebinds attributes.
+    # Copied and not made anew: some classes take a second for that. Setting timesteps rebinds attributes, and some
+    # classes write the shift into their config.
     trial = copy.copy(scheduler)
-    given: dict[str, Any] = {}
-    if getattr(trial.config, "use_dynamic_shifting", False):
-        given["mu"] = 1.0
+    trial._internal_dict = type(scheduler.config)(scheduler.config)
     _check_listed(trial, policy)
-    with _refused_settings(type(trial).__name__):
+    with refused_settings(type(trial).__name__):
+        given, extra = _split(trial, _passed(trial, policy, pipe, size))
         # Of the class: the instance's method may have been replaced by one that leads back to a pipeline.
-        type(trial).set_timesteps(trial, **arguments_for(policy, pipe, trial, given, {}))
+        type(trial).set_timesteps(trial, **arguments_for(policy, pipe, trial, given, extra))
     calls = calls_per_step(trial, policy.steps, len(trial.timesteps))
-    _check_levels(trial, policy)
-    return calls
+    described = scheduler_calls(pipe)
+    _check_levels(trial, policy, looked_up=described is None or not described.sets_begin)
+    return trial, calls
 
 
-# Keys that say which noise levels a denoiser was trained at, which no policy changes.
-_TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+def _passed(scheduler: Any, policy: Policy, pipe: Any, size: LatentSize | None) -> dict[str, Any]:
+    """What the pipeline passes to ``set_timesteps``, as far as it is known."""
+    calls = scheduler_calls(pipe)
+    if calls is None:
+        return {"mu": 1.0} if shifts_dynamically(scheduler) else {}
+    family, tokens = family_of(pipe), 0
+    if calls.mu != "never":
+        tokens = family.image_tokens(pipe, size or family.latent_size(pipe, *family.native_size(pipe)))
+    return calls.set_timesteps(scheduler, policy.steps, tokens)
+
+
+def _split(scheduler: Any, passed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments that ``set_timesteps`` takes, and others."""
+    taken = inspect.signature(type(scheduler).set_timesteps).parameters
+    given = {key: value for key, value in passed.items() if key in taken}
+    return given, {key: value for key, value in passed.items() if key not in taken}
 
 
 def _check_same_training(scheduler: Any, config: Mapping[str, Any]) -> None:
-    for key in _TRAINING:
+    for key in TRAINING_KEYS:
         if key in config and config[key] != scheduler.config.get(key):
             raise PolicyError(
                 f"scheduler.config.{key}: {config[key]!r} is not what the model was trained with: leave it out"
@@ -139,18 +194,22 @@ def _check_listed(scheduler: Any, policy: Policy) -> None:
         raise PolicyError(f"sigmas: {policy.sigmas[0]:g} lies beyond 1, pure noise in a flow: begin with that or less")
 
 
-def _check_levels(scheduler: Any, policy: Policy) -> None:
-    """Refuse steps that the scheduler makes but cannot take."""
+def _check_levels(scheduler: Any, policy: Policy, *, looked_up: bool) -> None:
+    """Refuse steps that the scheduler makes but cannot take, or that are not those of the noise levels it is told.
+
+    Args:
+        looked_up: whether the scheduler looks up at which index it begins.
+    """
     name = type(scheduler).__name__
     first = scheduler.timesteps[0]
-    # Pipelines without a flow have the scheduler look up where it begins; of equal timesteps it takes the second.
-    if not is_flow(scheduler) and hasattr(scheduler, "index_for_timestep") and scheduler.index_for_timestep(first) != 0:
+    # Of equal timesteps the second is found.
+    if looked_up and hasattr(scheduler, "index_for_timestep") and scheduler.index_for_timestep(first) != 0:
         raise PolicyError(
             f"{name} begins with timestep {float(first):g} twice under this policy: use fewer steps, or noise levels"
             " further apart"
         )
     try:
-        levels = [level(scheduler, call) for call in range(len(scheduler.timesteps))]
+        *levels, last = [level(scheduler, call) for call in range(len(scheduler.timesteps) + 1)]
     except IndexError:
         raise PolicyError(
             f"{name} has no noise level for some of its {policy.steps} steps: use fewer steps or another spacing"
@@ -160,10 +219,47 @@ def _check_levels(scheduler: Any, policy: Policy) -> None:
             f"{name} makes noise levels that are not finite under this policy: use other timesteps or sigmas, or other"
             " scheduler settings"
         )
+    if is_flow(scheduler):
+        _check_told(scheduler, levels)
+    left = last[1] / math.hypot(*last)
+    if policy.scheduler is not None and left > (_LEFT_IN_FLOW if is_flow(scheduler) else _LEFT):
+        raise PolicyError(f"{name} would leave noise in the pictures, {left:.0%} of them: use another scheduler")
+
+
+# The share of noise in what the last step returns, where that is no longer what is seen of a model's least noise: 3 %
+# in a diffusion, 1 % in a flow.
+_LEFT, _LEFT_IN_FLOW = 0.05, 0.02
+
+
+def _check_told(scheduler: Any, levels: Sequence[Level]) -> None:
+    """Refuse a flow's timesteps that tell the denoiser another noise level than the scheduler computes with."""
+    scale = scheduler.config.num_train_timesteps
+    for timestep, (_, noise) in zip(scheduler.timesteps.tolist(), levels, strict=True):
+        # Some classes round timesteps to whole numbers.
+        if abs(timestep - scale * noise) > 1 + _ROUNDING * scale:
+            raise PolicyError(
+                f"{type(scheduler).__name__} shifts a flow's noise levels but not explicit timesteps, and would tell"
+                f" the denoiser {timestep:g} at a noise of {noise:.3f}: give sigmas, which are shifted"
+            )
+
+
+_ROUNDING = 1e-5
 
 
 @contextmanager
-def _refused_settings(name: str) -> Iterator[None]:
+def _named(pipe: Any, policy: Policy) -> Iterator[None]:
+    """Name solver and pipeline in what is refused of a solver."""
+    try:
+        yield
+    except PolicyError as error:
+        name, text = type(pipe).__name__, str(error)
+        if policy.scheduler is None or (name in text and policy.scheduler.name in text):
+            raise
+        raise PolicyError(f"{name} cannot run under {policy.scheduler.name}: {text}") from None
+
+
+@contextmanager
+def refused_settings(name: str) -> Iterator[None]:
     """Schedulers refuse what they are given with exceptions of any class and length."""
     try:
         yield

@@ -9,6 +9,7 @@ from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
 from autotune.pipelines.families.packed import Flux, QwenImage
+from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
     DiT,
@@ -69,4 +70,13 @@ def supported() -> list[tuple[str, str, str]]:
     return [*listed, ("any other", " or ".join(GenericFamily.denoisers), GenericFamily.notes)]
 
 
-__all__ = ["CallSignature", "Family", "GenericFamily", "LatentSize", "family_of", "supported"]
+__all__ = [
+    "CallSignature",
+    "Family",
+    "GenericFamily",
+    "LatentSize",
+    "SchedulerCalls",
+    "family_of",
+    "scheduler_calls",
+    "supported",
+]

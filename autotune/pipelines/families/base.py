@@ -160,6 +160,15 @@ class Family:
         latents = math.lcm(self.rounding, patch if isinstance(patch, int) else 1)
         return math.lcm(self.pixel_multiple, self.pixels_per_latent(pipe) * latents)
 
+    def bins_are_native(self, pipe: Any) -> bool:
+        """Whether the sizes that a call may be moved to (:attr:`CallSignature.bins_sizes`) are of this model's kind."""
+        bins = self._bins(pipe) or {}
+        return list(self.native_size(pipe)) in [[int(side) for side in sides] for sides in bins.values()]
+
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        """Tokens of a picture as the pipeline counts them to shift a flow's noise levels: patches of 2x2 latents."""
+        return size.height // 2 * (size.width // 2)
+
     def default_frames(self, pipe: Any) -> int | None:
         """Frames of a video when the call names none; None for pictures."""
         return None
@@ -218,9 +227,7 @@ class Family:
 
     def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
         bins = self._bins(pipe)
-        if bins is None or list(self.native_size(pipe)) not in [
-            [int(side) for side in sides] for sides in bins.values()
-        ]:
+        if bins is None or not self.bins_are_native(pipe):
             return height, width
         nearest = bins[min(bins, key=lambda ratio: abs(float(ratio) - height / width))]
         return int(nearest[0]), int(nearest[1])

@@ -106,6 +106,10 @@ class StableDiffusion3(Family):
         """CLIP's tokens, to which T5's are appended, zeros where there is no T5."""
         return int(pipe.tokenizer_max_length) + super().text_tokens(pipe, call)
 
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        patch = int(self._config(pipe).patch_size)
+        return size.height // patch * (size.width // patch)
+
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
             "hidden_states": _picture(config, size),
@@ -201,10 +205,14 @@ class HunyuanDiT(Family):
             "image_rotary_emb": (rotary, rotary),
         }
 
-    def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
+    def bins_are_native(self, pipe: Any) -> bool:
         module: Any = importlib.import_module(type(pipe).__module__)
-        if self.native_size(pipe)[::-1] not in module.SUPPORTED_SHAPE:
+        return self.native_size(pipe)[::-1] in module.SUPPORTED_SHAPE
+
+    def _binned(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
+        if not self.bins_are_native(pipe):
             return height, width
+        module: Any = importlib.import_module(type(pipe).__module__)
         height, width = height // 16 * 16, width // 16 * 16
         if (height, width) in module.SUPPORTED_SHAPE:
             return height, width
@@ -232,6 +240,10 @@ class Lumina2(Family):
     shared_arguments = frozenset({"attention_kwargs"})
     rounding = 2
     pixel_multiple = 1
+
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        """The pipeline takes the latents for tokens, and counts their channels."""
+        return int(self._config(pipe).in_channels)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {

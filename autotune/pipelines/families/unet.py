@@ -28,10 +28,13 @@ class StableDiffusion(Family):
 
     @classmethod
     def of(cls, pipe: Any) -> Family:
-        """A U-Net that embeds the guidance scale (distilled for it) makes any of these pipelines drop one branch."""
+        """With a U-Net that embeds the guidance scale, all of these pipelines drop the unconditional branch."""
+        family = cls()
         denoiser = getattr(pipe, cls.component, None)
         config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", None)
-        return cls() if getattr(config, "time_cond_proj_dim", None) is None else LatentConsistency()
+        if getattr(config, "time_cond_proj_dim", None) is not None:
+            family.guided, family.guidance_argument, family.embedded_guidance = False, None, "guidance_scale"
+        return family
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
         tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)

@@ -1,0 +1,124 @@
+"""How each listed pipeline calls its scheduler: which arguments it passes, and what it leaves to the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+# Read from a scheduler's config by the pipelines that compute ``mu``, with the values that they take where it has none.
+SHIFT_KEYS: Mapping[str, float] = {
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+}
+
+
+@dataclass(frozen=True)
+class SchedulerCalls:
+    """How a pipeline calls its scheduler. All pass a number of steps or a list of sigmas, output, timestep and sample.
+
+    Attributes:
+        sigmas: Whether it spells its evenly spaced sigmas out. FLUX leaves them to schedulers with ``use_flow_sigmas``.
+        mu: Whether it passes ``mu``, the shift of a flow's noise levels for the picture's size: never, always, or to
+            schedulers with ``use_dynamic_shifting``.
+        max_shift: Of ``mu``, where the scheduler's config has none.
+        original_steps: Whether it passes ``original_inference_steps``.
+        step: What it passes to ``step`` besides, whatever that takes.
+        step_if_taken: What it passes to ``step`` where that takes it (``prepare_extra_step_kwargs``).
+        unpacks: How many of the values that ``step`` returns it reads.
+        scales_noise: Whether it multiplies the noise that it begins with by ``init_noise_sigma``, or has the scheduler
+            add it to a picture.
+        scales_input: Whether it has the scheduler scale the denoiser's input (``scale_model_input``).
+        sets_begin: Whether it says at which index it begins; others have the scheduler look the first timestep up.
+        splits_variance: Whether it takes a learned variance off the denoiser's output.
+    """
+
+    sigmas: Literal["never", "always", "unless flow sigmas"] = "never"
+    mu: Literal["never", "always", "if dynamic"] = "never"
+    max_shift: float = SHIFT_KEYS["max_shift"]
+    original_steps: bool = False
+    step: frozenset[str] = frozenset()
+    step_if_taken: frozenset[str] = frozenset()
+    unpacks: int = 1
+    scales_noise: bool = False
+    scales_input: bool = False
+    sets_begin: bool = False
+    splits_variance: bool = True
+
+    def set_timesteps(self, scheduler: Any, steps: int, image_tokens: int) -> dict[str, Any]:
+        """What it passes to ``set_timesteps`` of the scheduler in its place, besides the device.
+
+        Args:
+            scheduler: Its config decides some of the arguments.
+            steps: The ``num_inference_steps`` of the call.
+            image_tokens: See :meth:`autotune.pipelines.families.Family.image_tokens`.
+        """
+        config = scheduler.config
+        spelled = self.sigmas == "always" or (self.sigmas != "never" and not config.get("use_flow_sigmas"))
+        arguments: dict[str, Any] = {"num_inference_steps": steps}
+        if spelled:
+            arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+        if self.mu == "always" or (self.mu != "never" and config.get("use_dynamic_shifting")):
+            arguments["mu"] = shift_of(config, image_tokens, self.max_shift)
+        if self.original_steps:
+            arguments["original_inference_steps"] = None
+        return arguments
+
+    def step_arguments(self, taken: frozenset[str]) -> frozenset[str]:
+        """Names of what it passes to a ``step`` that takes arguments of the names ``taken``."""
+        return self.step | (self.step_if_taken & taken)
+
+
+def shift_of(config: Mapping[str, Any], image_tokens: int, max_shift: float = SHIFT_KEYS["max_shift"]) -> float:
+    """``mu`` for a picture of so many tokens, on a line through two sizes (``calculate_shift`` of diffusers).
+
+    Example:
+        >>> round(shift_of({}, 4096), 2)
+        1.15
+    """
+    few, many, low, high = (
+        config.get(key, default) for key, default in (SHIFT_KEYS | {"max_shift": max_shift}).items()
+    )
+    slope = (high - low) / (many - few)
+    return float(image_tokens * slope + (low - slope * few))
+
+
+_ADAPTING = SchedulerCalls(step_if_taken=frozenset({"eta", "generator"}), scales_noise=True, scales_input=True)
+_BEGINNING = replace(_ADAPTING, sets_begin=True)
+_DYNAMIC = SchedulerCalls(sigmas="always", mu="always", sets_begin=True)
+_RAW = SchedulerCalls(splits_variance=False)
+
+SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
+    "StableDiffusionPipeline": _ADAPTING,
+    "StableDiffusionImg2ImgPipeline": _BEGINNING,
+    "StableDiffusionInpaintPipeline": _BEGINNING,
+    "StableDiffusionXLPipeline": _BEGINNING,
+    "StableDiffusionXLImg2ImgPipeline": _BEGINNING,
+    "StableDiffusionXLInpaintPipeline": _BEGINNING,
+    # The picture is the second value that the last step returns.
+    "LatentConsistencyModelPipeline": replace(_ADAPTING, original_steps=True, unpacks=2, scales_input=False),
+    "DDPMPipeline": replace(_RAW, step=frozenset({"generator"})),
+    "DDIMPipeline": replace(_RAW, step=frozenset({"eta", "generator", "use_clipped_model_output"})),
+    "PixArtAlphaPipeline": _BEGINNING,
+    "PixArtSigmaPipeline": _ADAPTING,
+    "DiTPipeline": SchedulerCalls(scales_input=True),
+    "StableDiffusion3Pipeline": SchedulerCalls(mu="if dynamic", max_shift=1.16),
+    "FluxPipeline": replace(_DYNAMIC, sigmas="unless flow sigmas"),
+    "SanaPipeline": replace(_ADAPTING, scales_noise=False, scales_input=False),
+    "Lumina2Pipeline": _DYNAMIC,
+    "AuraFlowPipeline": SchedulerCalls(sets_begin=True),
+    "HunyuanDiTPipeline": _ADAPTING,
+    "QwenImagePipeline": _DYNAMIC,
+    "ZImagePipeline": _DYNAMIC,
+    "WanPipeline": SchedulerCalls(sets_begin=True),
+}
+
+
+def scheduler_calls(pipe: Any) -> SchedulerCalls | None:
+    """How the pipeline calls its scheduler; None where nobody has listed the class whose ``__call__`` it runs."""
+    owner = next(parent for parent in type(pipe).__mro__ if "__call__" in vars(parent))
+    return SCHEDULER_CALLS.get(owner.__name__)
