@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from torch import Tensor
 
 import autotune.evaluation.judges
-from autotune.cli import FAILED, run
+from autotune.cli import FAILED, NOBODY_READS, run
 from autotune.cli.models import ModelSource
 from autotune.core.cache_folder import cache_folder
 from autotune.evaluation.timing import Timing
@@ -287,3 +287,21 @@ def breaks_and_goes_on(place: Place, search: Search, whole: Whole) -> None:
     assert code in (0, 3) and not errors
     assert search.found == whole.found
     assert not [trial for trial in search.trials if FAILURE in trial.user_attrs]
+
+
+def test_a_terminal_that_is_gone_ends_the_search_quietly_and_the_same_command_goes_on(
+    search: Search, whole: Whole
+) -> None:
+    def gone(*args: Any, **kwargs: Any) -> None:
+        """As rich when the progress cannot be written any more."""
+        try:
+            raise BrokenPipeError(32, "Broken pipe")
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "candidate", gone)
+        code, errors = search()
+    assert (code, errors) == (NOBODY_READS, "")
+    assert TrialState.RUNNING not in {trial.state for trial in search.trials}
+    assert search()[0] in (0, 3) and search.found == whole.found
