@@ -26,6 +26,7 @@ from autotune.cli.arguments import (
     WeightFd,
     Width,
 )
+from autotune.cli.faults import Commands
 from autotune.cli.models import ModelSource
 from autotune.cli.options import CompareOptions, JudgeOptions, TuneOptions
 from autotune.core.errors import InputError
@@ -38,6 +39,7 @@ _FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
 app = typer.Typer(
     name="postdiff",
     help="Find, price and run the policy that makes a text-to-image pipeline cheaper.",
+    cls=Commands,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
