@@ -51,6 +51,7 @@ def conduct(name: str, folder: Path) -> Campaign:
     worker += ["--out", str(run.folder), "--device", "cpu", "--quiet"]
     with stopped_in(STOPPED_IN):
         begun = command_line(*tune)
+    assert (run.folder / "study.db").is_file(), begun.errors
     after = [losses(run)]
     enqueue(run, offered)
     with stopped_in(STOPPED_IN):

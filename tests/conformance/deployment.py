@@ -1,4 +1,4 @@
-"""A family's held-out pictures under a policy, made by plain diffusers here or in a process that knows nothing of tests."""
+"""A family's held-out pictures under a policy, made by plain diffusers: in this process, or in a fresh one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import autotune
+from autotune.evaluation.accepted_inputs import accepted
+from autotune.evaluation.examples import SEEDS_APART, choose
+from autotune.evaluation.input_pictures import Picture
+from autotune.evaluation.inputs import read_rows
 from autotune.policy import Policy
-from autotune.workflows.setup import SEEDS_APART, choose
-from tests.support.folders import EXAMPLES, Brought
+from tests.conformance.tuner import EXAMPLES
+from tests.support.builders import FAMILIES
+from tests.support.folders import Brought
 
 # What a server would write.
 _SCRIPT = """
@@ -35,8 +40,8 @@ pipe = DiffusionPipeline.from_pretrained(asked["model"])
 pipe = autotune.apply_policy(pipe, autotune.load_policy(asked["policy"]))
 call = asked["call"] | {name: [Image.open(file) for file in files] for name, files in asked["pictures"].items()}
 call["generator"] = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
-images = pipe(**call, output_type="pt").images
-save_file({"images": (images.float().clamp(0, 1) * 255).round().to(torch.uint8)}, asked["out"])
+images = torch.as_tensor(pipe(**call).images)
+save_file({"images": (images.float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()}, asked["out"])
 assert "optuna" not in sys.modules
 """
 
@@ -48,8 +53,8 @@ def deployed(brought: Brought, policy: Policy) -> Tensor:
     pipe.set_progress_bar_config(disable=True)
     call = asked["call"] | {name: list(map(Image.open, files)) for name, files in asked["pictures"].items()}
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
-    images = pipe(**call, generator=generators, output_type="pt").images
-    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    images = torch.as_tensor(pipe(**call, generator=generators).images)
+    return _channels_first((images.float().clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def deployed_elsewhere(brought: Brought, policy: Path, folder: Path) -> Tensor:
@@ -60,16 +65,28 @@ def deployed_elsewhere(brought: Brought, policy: Path, folder: Path) -> Tensor:
     }  # fmt: skip
     (folder / "asked.json").write_text(json.dumps(asked))
     script = [sys.executable, "-c", _SCRIPT, str(folder / "asked.json")]
-    done = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path(autotune.__file__).parents[1])}, check=False)
-    assert done.returncode == 0
-    return load_file(out)["images"]
+    subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path(autotune.__file__).parents[1])}, check=True)
+    return _channels_first(load_file(out)["images"])
 
 
 def _request(brought: Brought) -> dict[str, Any]:
-    """The call for the held-out pictures, as JSON can hold it."""
+    """The call for the held-out pictures, in the tuner's order and with its seeds, as JSON can hold it."""
     family = brought.family
-    held_out = choose([row["prompt"] for row in brought.rows[EXAMPLES:]], EXAMPLES, SEEDS_APART)
-    call = family.arguments(batch=EXAMPLES, prompt=list(held_out.prompts))
-    for name in ("num_inference_steps", "generator", "output_type"):
+    taken = accepted(FAMILIES[family.name].make(), read_rows(brought.rows) if brought.rows else None)
+    examples = choose(taken.split()[1].rows, EXAMPLES, SEEDS_APART)
+    call = family.arguments(batch=EXAMPLES, **{"output_type": "pt"} | dict(family.extra))
+    for name in ("num_inference_steps", "generator", *call.keys() & {"image", "mask_image"}):
         del call[name]
-    return {"call": call, "pictures": {}, "seeds": held_out.seeds}
+    pictures: dict[str, list[str]] = {}
+    for name in examples.rows[0].arguments:
+        values = [row.arguments[name] for row in examples.rows]
+        if isinstance(values[0], Picture):
+            pictures[name] = [str(picture.path) for picture in values]
+        else:
+            call["class_labels" if name == "class_label" else name] = values
+    return {"call": call, "pictures": pictures, "seeds": examples.seeds}
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    """Pipelines of pixels return arrays."""
+    return images if images.shape[1] == 3 else images.permute(0, 3, 1, 2)

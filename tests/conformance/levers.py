@@ -62,8 +62,10 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     yield "guidance ends early", Lever({"guidance_stop": 12}, lambda policy: _guidance(policy).stop_step < policy.steps)
     gated = {"guidance_stop": 10, "gate": 1}
     yield "gate", Lever(gated, lambda policy: _guidance(policy).after == "cross_attention")
-    yield "more high noise", Lever({"skew": -2}, lambda policy: _lower_noise(policy, space) < 0)
-    yield "more low noise", Lever({"skew": 2}, lambda policy: _lower_noise(policy, space) > 0)
+    skewing = next((index for index, solver in enumerate(space.solvers) if solver.skews), 0)
+    high, low = {"solver": skewing, "skew": -2}, {"solver": skewing, "skew": 2}
+    yield "more high noise", Lever(high, lambda policy: _lower_noise(policy, space) < 0)
+    yield "more low noise", Lever(low, lambda policy: _lower_noise(policy, space) > 0)
     for index, solver in enumerate(space.solvers):
         yield f"by {solver.name}", Lever({"solver": index}, partial(_is_solved_by, solver.choice))
 

@@ -31,7 +31,7 @@ def _timed_once() -> Iterator[None]:
 @pytest.fixture(scope="module", params=FROM_FOLDERS)
 def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    options = "--budget", "60%", "--objective", "fidelity", *three_candidates(name, folder / "space.toml")
+    options = "--budget", "60%", *three_candidates(name, folder / "space.toml")
     model, run = brought(name), Run(folder / "run")
     return Tuned(model, command_line(*search(model, run.folder, *options)), run)
 

@@ -14,8 +14,7 @@ from autotune.cli import INTERRUPTED
 from autotune.study.trials import RECIPE
 from tests.conformance.campaign import STEPS, STOPPED_IN, Campaign, conduct
 from tests.conformance.deployment import deployed_elsewhere
-from tests.conformance.tuner import FROM_FOLDERS, command_line, search, three_candidates, timed_once
-from tests.support.folders import EXAMPLES, SCORER
+from tests.conformance.tuner import FROM_FOLDERS, command_line, judged, search, size_of, three_candidates, timed_once
 
 # One of each kind: a U-Net, embedded guidance, two calls a step, classes, pictures to begin with, a solver on a flow.
 BY_DEFAULT = ("sd", "flux-dev", "qwen-image", "dit", "sd-img2img", "sana")
@@ -73,22 +72,28 @@ def test_a_second_budget(campaign: Campaign, tmp_path: Path) -> None:
 
 def test_compare(campaign: Campaign, tmp_path: Path) -> None:
     policy = str(campaign.run.folder / "policy.json")
-    said = command_line("compare", "--policy", policy, *judged(campaign), "--out", str(tmp_path), "--json")
+    said = command_line(
+        "compare", "--policy", policy, *judged(campaign.brought, STEPS), "--out", str(tmp_path), "--json"
+    )
     assert said.code == 0, said.errors
     assert len(json.loads(said.output)["runs"]) == 2
 
 
 def test_generate(campaign: Campaign, tmp_path: Path) -> None:
-    policy = str(campaign.run.folder / "policy.json")
+    """A picture of each row: prompts one by one, all else from the file."""
+    options, rows = campaign.brought.options, campaign.brought.rows
+    if "--prompts" in options:
+        rows = rows[:2]
+        options = (*options[2:], *(word for row in rows for word in ("--prompt", row["prompt"])))
+    policy = "--policy", str(campaign.run.folder / "policy.json")
     model = "--model", str(campaign.brought.model)
-    said = command_line("generate", *model, "--policy", policy, "--prompt", "red cat", "--out", str(tmp_path / "a.png"))
+    said = command_line("generate", *model, *policy, *options, "--out", str(tmp_path), "--device", "cpu")
     assert said.code == 0, said.errors
-    assert (tmp_path / "a.png").is_file()
+    assert len(list(tmp_path.glob("*.png"))) == max(len(rows), 1)
 
 
 def test_profile_and_price(campaign: Campaign, tmp_path: Path) -> None:
-    height, width = map(str, campaign.brought.family.size)
-    model = "--model", str(campaign.brought.model), "--height", height, "--width", width
+    model = "--model", str(campaign.brought.model), *size_of(campaign.brought)
     profile = str(tmp_path / "profile.json")
     said = command_line("profile", *model, "--scales", "1", "--device", "cpu", "--out", profile, "--quiet")
     assert said.code == 0, said.errors
@@ -103,13 +108,4 @@ def test_describe_and_report(campaign: Campaign) -> None:
     assert said.code == 0, said.errors
     said = command_line("report", str(campaign.run.folder), "--json")
     assert said.code == 0, said.errors
-    assert len(campaign.run.complete) == json.loads(said.output)["trials"]
-
-
-def judged(campaign: Campaign) -> list[str]:
-    """Options of a comparison: what a search is given, but for its own."""
-    height, width = map(str, campaign.brought.family.size)
-    return [
-        *("--model", str(campaign.brought.model), *campaign.brought.options, "--scorer", str(SCORER)),
-        *("--height", height, "--width", width, "--steps", str(STEPS), "--images", str(EXAMPLES), "--device", "cpu"),
-    ]
+    assert len(campaign.run.complete) == json.loads(said.output)["candidates"]

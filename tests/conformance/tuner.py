@@ -25,10 +25,17 @@ from search_spaces import space_for
 from search_spaces.denoiser import DenoiserSpace
 from tests.conformance.levers import all_at_once
 from tests.support.builders import FAMILIES
-from tests.support.folders import EXAMPLES, SCORER, Brought
+from tests.support.folders import SCORER, Brought
 
 # Videos are refused, and what is no class of diffusers cannot be loaded from a folder.
 FROM_FOLDERS = [name for name in FAMILIES if name not in ("wan", "generic")]
+
+
+EXAMPLES = 8
+"""Pictures of a candidate, and of each run in the last round."""
+
+STEPS = 4
+"""Of the full run, unless more is asked for."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +106,29 @@ def command_line(*arguments: str) -> Said:
     return Said(code, output.getvalue(), errors.getvalue())
 
 
-def search(brought: Brought, out: Path, *options: str, steps: int = 4) -> list[str]:
+def search(brought: Brought, out: Path, *options: str, steps: int = STEPS) -> list[str]:
     """The command of a search with few pictures."""
-    height, width = brought.family.size
+    return ["tune", *judged(brought, steps), "--held-out-images", str(EXAMPLES), "--out", str(out), *options]
+
+
+def judged(brought: Brought, steps: int) -> list[str]:
+    """What a search and a comparison are told of model, rows and pictures."""
+    # Pictures of random weights match no prompt better than others.
+    weights = ("--weight-clip", "0") if "--prompts" in brought.options or "--inputs" in brought.options else ()
     return [
-        *("tune", "--model", str(brought.model), *brought.options, "--scorer", str(SCORER), "--device", "cpu"),
-        *("--height", str(height), "--width", str(width), "--steps", str(steps)),
-        *("--images", str(EXAMPLES), "--held-out-images", str(EXAMPLES), "--out", str(out), *options),
+        *("--model", str(brought.model), *brought.options, *size_of(brought), "--device", "cpu"),
+        *("--steps", str(steps), "--images", str(EXAMPLES), "--scorer", str(SCORER), *weights),
     ]
 
 
+def size_of(brought: Brought) -> tuple[str, ...]:
+    """The tiny size, which is not every model's native one."""
+    height, width = map(str, brought.family.size)
+    return "--height", height, "--width", width
+
+
 @cache
-def space_of(name: str, steps: int = 4) -> DenoiserSpace:
+def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
     family = FAMILIES[name]
     height, width = family.size
     space = space_for(family.make(), height=height, width=width, steps=steps, guided=family.guided)
@@ -121,10 +139,10 @@ def space_of(name: str, steps: int = 4) -> DenoiserSpace:
 def three_candidates(name: str, file: Path) -> tuple[str, ...]:
     """Options for a search of fewer steps, of every lever at once, and of these by another solver.
 
-    Where there is no other solver, a longer stage of low resolution makes the third.
+    Where there is no other solver, the other hand-off makes the third.
     """
     space = space_of(name)
     ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
-    ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else {"switch": (3, 9)}
+    ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else {"handoff": (0, 1)}
     file.write_text("[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in ranges.items()))
     return "--trials", "3", "--space", str(file)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,11 +15,11 @@ import numpy
 from PIL import Image
 
 from autotune.models.shipped import demo_assets
-from autotune.quality import split
 from tests.support.builders import FAMILIES, PROMPTS, TinyFamily
 
-EXAMPLES = 8
-"""Prompts, or other rows, to tune on, and as many that are held out."""
+_ROWS = 64
+# Input pictures that are different.
+_PICTURES = 4
 
 SCORER = demo_assets().scorer_dir
 
@@ -47,12 +46,11 @@ class Brought:
 @cache
 def brought(name: str) -> Brought:
     """What a user of that family brings, made once a process."""
-    family = FAMILIES[name]
-    model = Path(_ROOT.name) / name
-    family.make().save_pretrained(model)
-    (model / "postdiff.json").write_text(json.dumps({"call": _settings(family)}))
-    rows = tuple(_rows(family, model.parent))
-    return Brought(family, model, rows, (*_file_of(name, rows), *_guidance(family)))
+    family, folder = FAMILIES[name], Path(_ROOT.name) / name
+    family.make().save_pretrained(folder)
+    (folder / "postdiff.json").write_text(json.dumps({"call": _settings(family)}))
+    rows = tuple(_rows(family, folder))
+    return Brought(family, folder, rows, (*_file_of(rows, folder), *_guidance(family)))
 
 
 def _settings(family: TinyFamily) -> dict[str, Any]:
@@ -66,53 +64,52 @@ def _guidance(family: TinyFamily) -> tuple[str, ...]:
 
 
 def _rows(family: TinyFamily, folder: Path) -> Iterator[Mapping[str, Any]]:
-    if family.text == "none" or family.text == "class":
+    if family.text != "prompt":
         return
     for number, prompt in enumerate(_prompts()):
-        row = {"prompt": prompt}
+        row: dict[str, Any] = {"prompt": prompt}
         if family.negative is not None:
             row["negative_prompt"] = family.negative
         if family.strength is not None:
-            row["image"] = _picture(folder / f"picture-{number}.png", number, family.size)
+            row["image"] = _picture(folder, number % _PICTURES, family.size)
             row["strength"] = family.strength
         if family.inpaint:
-            row["mask_image"] = _mask(folder / "mask.png", family.size)
+            row["mask_image"] = _mask(folder, family.size)
         yield row
 
 
-def _file_of(name: str, rows: tuple[Mapping[str, Any], ...]) -> tuple[str, ...]:
+def _file_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[str, ...]:
+    """The option that holds the rows: prompts in their short form where there is nothing else."""
     if not rows:
         return ()
-    if all(row.keys() == {"prompt"} for row in rows):
-        file = Path(_ROOT.name) / "prompts.txt"
+    if rows[0].keys() == {"prompt"}:
+        file = folder / "prompts.txt"
         file.write_text("".join(f"{row['prompt']}\n" for row in rows))
         return "--prompts", str(file)
-    file = Path(_ROOT.name) / f"{name}.jsonl"
+    file = folder / "inputs.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return "--inputs", str(file)
 
 
-@cache
-def _prompts() -> tuple[str, ...]:
-    """Known words in any order, so that all prompts have as many tokens; half of them are held out."""
+def _prompts() -> list[str]:
+    """Known words in any order, so that all prompts have as many tokens."""
     words = sorted({word for prompt in PROMPTS for word in prompt.split()})
     numbers = random.Random(0)
-    drawn = [" ".join(numbers.sample(words, 7)) for _ in range(8 * EXAMPLES)]
-    return tuple(prompt for side in split(drawn) for prompt in islice(side, EXAMPLES))
+    return [" ".join(numbers.sample(words, 7)) for _ in range(_ROWS)]
 
 
-def _picture(file: Path, seed: int, size: tuple[int, int]) -> str:
-    if not file.exists():
-        pixels = numpy.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=numpy.uint8)
-        Image.fromarray(pixels).save(file)
-    return file.name
+def _picture(folder: Path, number: int, size: tuple[int, int]) -> str:
+    file = folder / f"picture-{number}.png"
+    pixels = numpy.random.default_rng(number).integers(0, 256, (*size, 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(file)
+    return str(file)
 
 
-def _mask(file: Path, size: tuple[int, int]) -> str:
+def _mask(folder: Path, size: tuple[int, int]) -> str:
     """White where the picture is to be painted: its right half."""
+    file = folder / "mask.png"
     height, width = size
-    if not file.exists():
-        mask = Image.new("L", (width, height))
-        mask.paste(255, (width // 2, 0, width, height))
-        mask.save(file)
-    return file.name
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 2, 0, width, height))
+    mask.save(file)
+    return str(file)
