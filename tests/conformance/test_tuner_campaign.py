@@ -52,7 +52,8 @@ def test_no_candidate_is_lost_or_fails(campaign: Campaign) -> None:
 
 
 def test_every_lever_of_the_space_is_tried(campaign: Campaign) -> None:
-    tried = {name for name, lever in campaign.levers.items() if any(map(lever.shown, campaign.run.policies))}
+    policies = campaign.run.policies
+    tried = {name for name, lever in campaign.levers.items() if any(map(lever.shown, policies))}
     assert tried == set(campaign.levers)
 
 
@@ -85,6 +86,9 @@ def test_generate(campaign: Campaign, tmp_path: Path) -> None:
     if "--prompts" in options:
         rows = rows[:2]
         options = (*options[2:], *(word for row in rows for word in ("--prompt", row["prompt"])))
+    elif campaign.brought.family.text == "class":
+        (tmp_path / "rows.jsonl").write_text('{"class_label": 207}\n')
+        options = (*options, "--inputs", str(tmp_path / "rows.jsonl"))
     policy = "--policy", str(campaign.run.folder / "policy.json")
     model = "--model", str(campaign.brought.model)
     said = command_line("generate", *model, *policy, *options, "--out", str(tmp_path), "--device", "cpu")

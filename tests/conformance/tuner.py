@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from diffusers import DiffusionPipeline
 from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,7 +26,7 @@ from search_spaces import space_for
 from search_spaces.denoiser import DenoiserSpace
 from tests.conformance.levers import all_at_once
 from tests.support.builders import FAMILIES
-from tests.support.folders import SCORER, Brought
+from tests.support.folders import SCORER, Brought, brought
 
 # Videos are refused, and what is no class of diffusers cannot be loaded from a folder.
 FROM_FOLDERS = [name for name in FAMILIES if name not in ("wan", "generic")]
@@ -129,9 +130,11 @@ def size_of(brought: Brought) -> tuple[str, ...]:
 
 @cache
 def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
-    family = FAMILIES[name]
-    height, width = family.size
-    space = space_for(family.make(), height=height, width=width, steps=steps, guided=family.guided)
+    """The space that a search of the family has."""
+    family, (height, width) = FAMILIES[name], FAMILIES[name].size
+    # As saved, for schedulers that others are made of differ in what their configs spell out.
+    pipe = DiffusionPipeline.from_pretrained(brought(name).model)
+    space = space_for(pipe, height=height, width=width, steps=steps, guided=family.guided)
     assert isinstance(space, DenoiserSpace)
     return space
 
