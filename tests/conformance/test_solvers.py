@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from autotune.core.errors import InputError, PolicyError
+from autotune.core.errors import PolicyError
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
 from autotune.runtime.rehearsal import check_runs
