@@ -7,7 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from autotune.cost import Profile
 from autotune.evaluation.examples import read_prompts
 from autotune.evaluation.inputs import in_memory, read_rows, to_json
 from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.options import SetupOptions, TuneOptions
 from autotune.workflows.setup import Setup
 from search_spaces import read_ranges
 
@@ -48,7 +49,8 @@ class Manifest:
         model: Shipped model, folder or hub id; None is the default of :func:`autotune.tune`.
         device: Kind of device.
         dtype: Name of torch's.
-        arguments: Further ones of :func:`autotune.workflows.setup.prepare`, JSON-ready.
+        arguments: The fields of :class:`autotune.options.SetupOptions`, JSON-ready; one that is not there has its
+            default.
         alone: Why nobody can join, if so.
     """
 
@@ -63,12 +65,13 @@ class Manifest:
     alone: str | None = None
 
     @staticmethod
-    def of(run: str, pipe: Any | None, setup: Setup, given: Mapping[str, Any], trials: int) -> Manifest:
-        """Invite to a search that was prepared from the arguments ``given``."""
+    def of(run: str, pipe: Any | None, setup: Setup, options: TuneOptions) -> Manifest:
+        """Invite to a search that was prepared from ``options``."""
         alone, model, arguments = None, None, {}
         try:
             model = None if pipe is None else _model(pipe)
-            as_inputs = given.get("inputs") is not None
+            as_inputs = options.inputs is not None
+            given = {each.name: getattr(options, each.name) for each in fields(SetupOptions)}
             arguments = {name: _encoded(name, value, as_inputs=as_inputs) for name, value in given.items()}
             profile = setup.deployed.target
             arguments["target"] = None if profile is None else profile.model_dump(mode="json")
@@ -77,7 +80,7 @@ class Manifest:
         return Manifest(
             run=run,
             version=autotune.__version__,
-            trials=trials,
+            trials=options.trials,
             budget=str(setup.budget),
             model=model,
             device=setup.pipe.device.type,
@@ -86,12 +89,12 @@ class Manifest:
             alone=alone,
         )
 
-    def prepared_from(self) -> dict[str, Any]:
-        """Arguments of :func:`autotune.workflows.setup.prepare` besides pipeline and budget."""
+    def options(self) -> SetupOptions:
+        """What the search was prepared from, besides pipeline and budget."""
         arguments = {name: _decoded(value) for name, value in self.arguments.items()}
         if arguments["target"] is not None:
             arguments["target"] = Profile.model_validate_json(json.dumps(arguments["target"]))
-        return arguments
+        return SetupOptions(**arguments)
 
 
 def publish(study: optuna.Study, manifest: Manifest) -> None:
