@@ -127,7 +127,7 @@ def rows_to_generate(prompts: list[str], given: Path | None, model: ModelSource)
         raise InputError("--prompt: is empty; say what to show")
     if given is not None:
         return read_rows(given)
-    if not prompts and model.needs_prompts:
+    if not prompts and model.depicts_prompts:
         raise InputError("--prompt: is missing; say what to show, or give --inputs FILE")
     return rows_of_prompts(prompts) or seed_rows(1)
 

@@ -15,7 +15,6 @@ from autotune.evaluation.content_fingerprint import content_fingerprint
 from autotune.evaluation.evaluator import Evaluator, Features, ImageFeatures, Pictures
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.references import Size, kept_reference
-from autotune.models.shipped import demo_assets
 from autotune.options import JudgeOptions
 from autotune.policy import Policy
 from autotune.quality import FIDELITY, QUALITY, Gaussian, Reference, Scorer, Weights, estimator, feature_network
@@ -159,17 +158,6 @@ def judges(options: JudgeOptions, *, text: bool = True, device: str = "cpu") -> 
         weights=weights,
         text=text and scorer is not None,
     )
-
-
-def shipped_judges(
-    name: str, scorer: AnyScorer | None, network: AnyNetwork | None, reference: AnyReference | None
-) -> tuple[AnyScorer, AnyReference | None]:
-    """Scorer and reference for a shipped model, which brings its own of what is None."""
-    assets = demo_assets(name)
-    if scorer is not None:
-        return scorer, reference
-    # The shipped reference holds the shipped scorer's features, which no other network's compare with.
-    return assets.scorer_dir, assets.reference if reference is None and network is None else reference
 
 
 def objective_weights(options: JudgeOptions, *, text: bool = True) -> Weights:

@@ -19,6 +19,7 @@ from autotune.report.facts import facts_of
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, plan_of, plots_of, shown_policy
 from autotune.report.run import Run
+from autotune.study.optuna_internals import live_trial
 from autotune.study.trials import FAILURE
 
 METRIC = "loss"
@@ -152,6 +153,6 @@ def _budget(run: Run) -> str:
 def _note_failure(study: optuna.Study, failed: FrozenTrial) -> None:
     from optuna_dashboard import get_note, save_note
 
-    trial = optuna.Trial(study, failed._trial_id)
+    trial = live_trial(study, failed)
     if not get_note(trial):
         save_note(trial, failure_note(failed.user_attrs.get(FAILURE)))

@@ -36,7 +36,7 @@ def results_table(rows: Sequence[Row], *, prompts: int, images: int, noun: str =
     table = Table(
         title=f"{images} pictures of {prompts} {noun} that the search never saw",
         caption="Below each score its 95 % interval. Distance (to the reference) and loss: lower is better."
-        + (" Alignment: higher is better." if aligned else f" These {noun} have no alignment."),
+        + (" Alignment: higher is better." if aligned else f" No alignment: the {noun} have no prompts that differ."),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )

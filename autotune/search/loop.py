@@ -15,7 +15,6 @@ from autotune.core.interrupts import checkpoint, pause
 from autotune.evaluation.evaluator import Evaluator
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
-from autotune.search.pruning import pruner
 from autotune.search.samplers import sampler_for
 from autotune.search.trial_runner import RELATIVE_COST, TrialRunner
 from autotune.study.candidate import draw
@@ -109,7 +108,7 @@ def search(
         progress: Is told of every candidate.
         pictures: Pictures per candidate, for the progress display.
     """
-    study.pruner = pruner()
+    study.pruner = runner.pruner
     done = evaluated(study)
     progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     for earlier in done:

@@ -10,7 +10,8 @@ doubt, which a paired comparison tells, is given up whatever its rank.
 from __future__ import annotations
 
 import optuna
-from optuna.pruners import SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial
 
 from autotune.quality import Evaluation, Objective
 
@@ -22,11 +23,6 @@ LEVEL = 0.98
 
 _HALVES = 2
 _RESAMPLES = 400
-
-
-def pruner() -> SuccessiveHalvingPruner:
-    """What a study needs for :meth:`PairedPruner.should_prune`; its resource are pictures."""
-    return SuccessiveHalvingPruner(min_resource=LEAST, reduction_factor=_HALVES)
 
 
 def usual_share(pictures: int) -> float:
@@ -42,8 +38,10 @@ def usual_share(pictures: int) -> float:
     return (spent + pictures * left) / pictures
 
 
-class PairedPruner:
-    """Decides batch by batch whether a candidate goes on.
+class PairedPruner(BasePruner):
+    """Optuna's successive halving, and a paired comparison with the best candidate; a study's pruner.
+
+    FALSE_RATE_TEXT
 
     Args:
         objective: Of all pictures.
@@ -51,12 +49,14 @@ class PairedPruner:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
+        self._halving = SuccessiveHalvingPruner(min_resource=LEAST, reduction_factor=_HALVES)
+        self._compared: tuple[Evaluation, Evaluation] | None = None
 
     def should_prune(self, trial: optuna.Trial, partial: Evaluation, best: Evaluation | None) -> bool:
         """Whether to give up on a candidate that has made some of its pictures.
 
         Args:
-            trial: Is told the loss of these pictures.
+            trial: Of a study whose pruner this is; is told the loss of these pictures.
             partial: Their evaluation.
             best: The best candidate's, of all pictures, if there is one.
         """
@@ -64,9 +64,24 @@ class PairedPruner:
         if made < LEAST:
             return False
         trial.report(self._objective.head(made).score(partial).loss, step=made)
-        return trial.should_prune() or (best is not None and self._behind(partial, best))
+        self._compared = None if best is None else (partial, best)
+        return trial.should_prune()
 
-    def _behind(self, partial: Evaluation, best: Evaluation) -> bool:
-        made = len(partial)
-        same = best.head(made)
-        return self._objective.head(made).compare(partial, same, resamples=_RESAMPLES, level=LEVEL).low > 0
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial that :meth:`should_prune` speaks of is in the worse half, or behind the best one."""
+        return self._halving.prune(study, trial) or (
+            self._compared is not None and is_behind(self._objective, *self._compared)
+        )
+
+
+def is_behind(objective: Objective, partial: Evaluation, best: Evaluation) -> bool:
+    """Whether the first pictures of a candidate are worse than those of the best one beyond doubt.
+
+    Args:
+        objective: Of all pictures.
+        partial: Of the candidate's first n pictures.
+        best: Of all pictures of the best one.
+    """
+    made = len(partial)
+    found = objective.head(made).compare(partial, best.head(made), resamples=_RESAMPLES, level=LEVEL)
+    return found.low > 0

@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import IntDistribution
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
 from autotune.evaluation.evaluator import Evaluator
@@ -27,6 +28,7 @@ from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
 from autotune.study.candidate import Candidate
 from autotune.study.heartbeat import WORKER, this_worker
+from autotune.study.optuna_internals import id_of, set_param, set_study_attr, set_user_attr
 from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,
@@ -102,7 +104,7 @@ class TrialRunner:
         prefixes: Lets the pictures' calls go on from where others that began alike stood.
         flops: Of the first so many denoiser calls of a policy, for one picture.
         early_stopping: Whether candidates are given up that are not among the better ones, see
-            :mod:`autotune.search.pruning`. The study needs its pruner.
+            :mod:`autotune.search.pruning`. The study then needs :attr:`pruner`.
     """
 
     def __init__(
@@ -121,13 +123,18 @@ class TrialRunner:
         self._prefixes = prefixes
         self._flops = flops
         self._evaluator = evaluator
-        self._pruner = PairedPruner(evaluator.objective) if early_stopping else None
+        self._paired = PairedPruner(evaluator.objective) if early_stopping else None
         self._writes = WriteQueue()
         self._grids = run_dir / "grids"
         self._artifacts = artifact_store(run_dir)
         self._diagnosis = Diagnosis(evaluator, prefixes)
         # Pictures of the candidate in hand that have been judged.
         self._made = 0
+
+    @property
+    def pruner(self) -> BasePruner:
+        """What the study needs for trials to be given up early."""
+        return NopPruner() if self._paired is None else self._paired
 
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
         """Ask a trial for the value of every knob."""
@@ -176,7 +183,7 @@ class TrialRunner:
                 trial.set_user_attr(DESCRIPTION, self._description(proposal))
             # Again, as columns that people look at.
             for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
-                self._writes.call(trial.storage.set_trial_user_attr, trial._trial_id, name, value)
+                self._writes.call(set_user_attr, trial, name, value)
             result = self._earlier(proposal, known) or self._evaluated(trial, proposal, known)
             self._writes.settle()
             # Of this trial all but what follows is written, so that what is read now is what others will see.
@@ -217,7 +224,7 @@ class TrialRunner:
             return self.knobs(trial)
         for knob in knobs:
             ends = IntDistribution(knob.low, knob.high)
-            self._writes.call(trial.storage.set_trial_param, trial._trial_id, knob.name, asked[knob.name], ends)
+            self._writes.call(set_param, trial, knob.name, asked[knob.name], ends)
         return asked
 
     def _proposal(self, values: Mapping[str, int], origin: Mapping[str, Any]) -> Proposal | None:
@@ -254,7 +261,7 @@ class TrialRunner:
 
         def should_prune(partial: Evaluation) -> bool:
             self._made = len(partial.features)
-            return self._pruner is not None and self._pruner.should_prune(trial, partial, best)
+            return self._paired is not None and self._paired.should_prune(trial, partial, best)
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)
         skipped = self._skipped(proposal.policy)
@@ -335,8 +342,8 @@ class TrialRunner:
         """
         recipe = recipe_of(trial.user_attrs)
         note = trial_note(proposal, result.scores, result.pictures, recipe, pruned=result.pruned)
-        begins = f"dashboard:{trial._trial_id}:note"
-        keep = functools.partial(self._study._storage.set_study_system_attr, self._study._study_id)
+        begins = f"dashboard:{id_of(trial)}:note"
+        keep = functools.partial(set_study_attr, self._study)
         self._writes.call(keep, f"{begins}_ver", 1)
         for part, start in enumerate(range(0, len(note), _NOTE_PART)):
             self._writes.call(keep, f"{begins}_str:{part}", note[start : start + _NOTE_PART])

@@ -16,6 +16,8 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from autotune.study.optuna_internals import id_of
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -52,7 +54,7 @@ class _StorageSnapshot(InMemoryStorage):
         self.candidate.number = len(trials)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self.candidate._trial_id
+        return id_of(self.candidate)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self.candidate

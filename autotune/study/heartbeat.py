@@ -17,6 +17,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.core.errors import RunFailed, Unavailable, out_of_space, summary_of
+from autotune.study.optuna_internals import id_of, state_of, storage_of
 from autotune.study.storage import PatientStorage
 from autotune.study.trials import FAILURE, RECIPE, Trials, is_repetition, put_back
 
@@ -40,7 +41,7 @@ def heartbeat(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     given it to another worker, because no sign of life reached them, what this one finds is dropped.
     """
     try:
-        with _beating(study, trial._trial_id):
+        with _beating(study, id_of(trial)):
             if WORKER not in trial.user_attrs:
                 trial.set_user_attr(WORKER, this_worker())
             yield
@@ -60,14 +61,14 @@ class Watch:
 
     def retry_abandoned(self) -> None:
         """Fail such trials, and queue each once more, unless all was well a moment ago."""
-        storage = self._study._storage
+        storage = storage_of(self._study)
         if not isinstance(storage, PatientStorage) or not storage.heard_all:
             return
         if time.monotonic() - self._looked < storage.interval / 2:
             return
         self._looked = time.monotonic()
         # A worker that died before its first sign of life would never be missed: the silence counts from now on.
-        silent = storage.silent([trial._trial_id for trial in running(self._study)])
+        silent = storage.silent([id_of(trial) for trial in running(self._study)])
         for trial_id in silent if self._silent is None else silent & self._silent:
             storage.record_heartbeat(trial_id)
         self._silent = silent
@@ -122,7 +123,7 @@ def concerns_all(error: BaseException) -> bool:
 @contextmanager
 def _beating(study: optuna.Study, trial_id: int) -> Iterator[None]:
     """Signs of life of a trial, until the block ends."""
-    storage = study._storage
+    storage = storage_of(study)
     if not isinstance(storage, PatientStorage):
         yield
         return
@@ -161,4 +162,4 @@ def _left(study: optuna.Study, trial: optuna.Trial, error: BaseException) -> boo
 
 def _ended_elsewhere(study: optuna.Study, trial: optuna.Trial) -> bool:
     """Whether a trial that this worker has not told has ended all the same."""
-    return study._storage.get_trial(trial._trial_id).state is TrialState.FAIL
+    return state_of(study, trial) is TrialState.FAIL

@@ -15,10 +15,11 @@ import optuna
 
 import autotune
 from autotune.core.errors import InputError
+from autotune.core.package_files import package_file, portable
 from autotune.cost import Profile
 from autotune.evaluation.examples import read_prompts
 from autotune.evaluation.inputs import in_memory, read_rows, to_json
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import shipped_name
 from autotune.options import SetupOptions, TuneOptions
 from autotune.workflows.setup import Setup
 from search_spaces import read_ranges
@@ -29,8 +30,6 @@ RUN, TRIALS = "run", "trials"
 _CHUNK = 48_000
 _MOST_CHUNKS = 40
 _CHUNKS = "invitation_"
-_PACKAGE = Path(autotune.__file__).resolve().parent
-_SHIPPED = "postdiff:"
 
 
 class _Unnamed(Exception):
@@ -139,8 +138,7 @@ def _model(pipe: Any) -> str:
     folder = Path(name)
     if not folder.exists():
         return name
-    shipped = [each for each in DEMO_NAMES if demo_assets(each).folder.resolve() == folder.resolve()]
-    return shipped[0] if shipped else str(folder.resolve())
+    return shipped_name(folder) or str(folder.resolve())
 
 
 def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
@@ -163,9 +161,8 @@ def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
     path = Path(os.fspath(value).removeprefix("local-dir:"))
     if name not in ("reference", "scorer", "network") or not path.exists():
         return os.fspath(value)
-    path = path.resolve()
-    return f"{_SHIPPED}{path.relative_to(_PACKAGE)}" if path.is_relative_to(_PACKAGE) else str(path)
+    return portable(path)
 
 
 def _decoded(value: Any) -> Any:
-    return _PACKAGE / value.removeprefix(_SHIPPED) if isinstance(value, str) and value.startswith(_SHIPPED) else value
+    return (package_file(value) or value) if isinstance(value, str) else value

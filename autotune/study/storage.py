@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import os
@@ -16,13 +15,14 @@ from typing import Any
 import optuna
 import tenacity
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import bindparam, create_engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from autotune.core.errors import InputError, Unavailable, reason_of
 from autotune.core.interrupts import checkpoint, pause
+from autotune.study.optuna_internals import TransactionalStorage, id_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _OPENINGS = 8
 _LONGEST_PAUSE = 5.0
 
 
-class PatientStorage(_CachedStorage):
+class PatientStorage(TransactionalStorage):
     """Optuna's database storage; a call that fails because the server is away is made again until it is back.
 
     Raises:
@@ -61,14 +61,13 @@ class PatientStorage(_CachedStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A trial that this process has just made is not read again."""
         made, self._made = self._made, None
-        if made is not None and made._trial_id == trial_id:
+        if made is not None and id_of(made) == trial_id:
             return made
         return super().get_trial(trial_id)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id, template_trial)
-        _, number = self._trial_id_to_study_id_and_number[trial_id]
-        self._made = copy.deepcopy(self._studies[study_id].trials[number])
+        self._made = self.cached(study_id, trial_id)
         return trial_id
 
     @property
@@ -99,7 +98,7 @@ class PatientStorage(_CachedStorage):
         )
 
         def read(storage: PatientStorage) -> set[int]:
-            with self._backend.engine.connect() as connection:
+            with self.engine.connect() as connection:
                 return set(trial_ids) - {row[0] for row in connection.execute(query, {"ids": list(trial_ids)})}
 
         return set(_patient(read)(self))

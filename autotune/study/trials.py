@@ -21,6 +21,7 @@ from sqlalchemy import URL
 from autotune.core.errors import InputError
 from autotune.policy import Policy, policy_from_dict
 from autotune.study.candidate import Candidate
+from autotune.study.optuna_internals import live_trial, new_trial, set_state
 from autotune.study.storage import holds_studies, open_storage, shown
 
 _LOG = logging.getLogger(__name__)
@@ -278,15 +279,15 @@ def begin(study: optuna.Study, candidate: Candidate) -> optuna.Trial:
     """
     system_attrs = {_ASKED: dict(candidate.values), **candidate.system_attrs}
     template = create_trial(state=TrialState.RUNNING, user_attrs=dict(candidate.user_attrs), system_attrs=system_attrs)
-    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template))
+    return new_trial(study, template)
 
 
 def claim(study: optuna.Study, queued: Sequence[FrozenTrial]) -> tuple[optuna.Trial, dict[str, Any]] | None:
     """The first of the queued trials that no other worker takes at the same moment, and the knob values it asks for."""
     for trial in queued:
         try:
-            if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                return optuna.Trial(study, trial._trial_id), _asked(trial)
+            if set_state(study, trial, TrialState.RUNNING):
+                return live_trial(study, trial), _asked(trial)
         except UpdateFinishedTrialError:
             _LOG.debug("trial %d has been taken and has ended", trial.number)
     return None
@@ -294,7 +295,7 @@ def claim(study: optuna.Study, queued: Sequence[FrozenTrial]) -> tuple[optuna.Tr
 
 def end(study: optuna.Study, trial: optuna.Trial, state: TrialState, loss: float | None = None) -> None:
     """As ``study.tell``, which reads the trial first."""
-    study._storage.set_trial_state_values(trial._trial_id, state, None if loss is None else [loss])
+    set_state(study, trial, state, loss)
 
 
 def attributes(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from autotune.evaluation.content_fingerprint import content_fingerprint, weights
 from autotune.evaluation.examples import SEEDS_APART, Examples, check_examples, choose, given_rows
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
 from autotune.evaluation.inputs import plain, rows_of_prompts, say_different
-from autotune.evaluation.judges import Judges, judges, objective_weights, shipped_judges
+from autotune.evaluation.judges import Judges, judges, objective_weights
+from autotune.evaluation.own_assets import own_judges, prompts_to_compare
+from autotune.models.shipped import demo_pipeline
 from autotune.options import CompareOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.families import family_of
@@ -32,8 +34,8 @@ from autotune.results.comparison import LEVEL, ComparedRun, Comparison, Conditio
 from autotune.results.finalists import interval_record, quality_record
 from autotune.results.gallery import shown_pictures
 from autotune.runtime import full_policy
+from autotune.runtime.models import recommended
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import DEMO
 from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
 
 P = ParamSpec("P")
@@ -104,12 +106,12 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
     own = given_rows(options.prompts, options.inputs)
     perceptual = Lpips(options.lpips) if isinstance(options.lpips, str) else options.lpips
     if pipe is None:
-        from autotune.models.shipped import demo_assets, demo_pipeline
-
-        pipe = demo_pipeline(DEMO)
-        scorer, reference = shipped_judges(DEMO, options.scorer, options.network, options.reference)
-        options = replace(options, scorer=scorer, reference=reference)
-        own = own or rows_of_prompts(demo_assets(DEMO).held_out_prompts)
+        pipe = demo_pipeline()
+    card = recommended(pipe)
+    if own is None and (declared := prompts_to_compare(card)) is not None:
+        own = rows_of_prompts(declared)
+    scorer, reference = own_judges(card, options, options.reference)
+    options = replace(options, scorer=scorer, reference=reference)
     if own is None and family_of(pipe).conditioning == "prompt":
         raise InputError("policies for a model of your own are compared on prompts of your own; give prompts")
     taken = accepted(pipe, own)

@@ -28,7 +28,9 @@ from autotune.evaluation.examples import (
 )
 from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import Row, noun_of, plain, rows_of_prompts, say_different
-from autotune.evaluation.judges import Judges, judges, objective_weights, shipped_judges
+from autotune.evaluation.judges import Judges, judges, objective_weights
+from autotune.evaluation.own_assets import own_judges, prompts_to_tune
+from autotune.models.shipped import demo_pipeline
 from autotune.options import SetupOptions
 from autotune.options.deployment import DeploymentOptions
 from autotune.options.searching import Ranges
@@ -36,6 +38,7 @@ from autotune.pipelines.families import family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
 from autotune.runtime import full_policy
+from autotune.runtime.models import recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.proposer import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
@@ -43,8 +46,6 @@ from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.sensitivity import Sensitivity, measure_sensitivity
 from autotune.study.trials import Configuration, digest
 from search_spaces import read_ranges, space_for
-
-DEMO = "emoji-unet"
 
 # Prompts that tell how outputs change.
 _WATCHED = 8
@@ -139,17 +140,14 @@ def prepare(
     own_held_out = held_out_rows(options.held_out, as_inputs=options.inputs is not None)
 
     if pipe is None:
-        from autotune.models.shipped import demo_assets, demo_pipeline
-
-        assets = demo_assets(DEMO)
-        pipe, model_name = demo_pipeline(DEMO), DEMO
-        if own is None:
-            captions, unseen = assets.search_prompts()
-            own, own_held_out = rows_of_prompts(captions), own_held_out or rows_of_prompts(unseen)
-        scorer, reference = shipped_judges(DEMO, options.scorer, options.network, options.reference)
-        options = replace(options, scorer=scorer, reference=reference)
-    else:
-        model_name = Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
+        pipe = demo_pipeline()
+    card = recommended(pipe)
+    if own is None and (declared := prompts_to_tune(card)) is not None:
+        prompts, unseen = declared
+        own = rows_of_prompts(prompts)
+        own_held_out = own_held_out or (None if unseen is None else rows_of_prompts(unseen))
+    scorer, reference = own_judges(card, options, options.reference)
+    options = replace(options, scorer=scorer, reference=reference)
     if own is None and family_of(pipe).conditioning == "prompt":
         raise InputError("a model of your own is tuned on prompts of your own; give prompts, a list or a file")
     taken, aside = sides_of(pipe, own, own_held_out)
@@ -250,7 +248,7 @@ def prepare(
     return tuple(
         Setup(
             maker=maker,
-            model_name=model_name,
+            model_name=model_name_of(pipe),
             budget=each,
             full=full,
             pricer=pricer,
@@ -267,6 +265,11 @@ def prepare(
         )
         for each, proposer, priced in zip(budgets, proposers, recipes, strict=True)
     )
+
+
+def model_name_of(pipe: Any) -> str:
+    """What a pipeline's model is called, for people: its folder, or the end of its hub id, or its class."""
+    return Path(str(getattr(pipe, "config", {}).get("_name_or_path") or "")).name or type(pipe).__name__
 
 
 def in_bytes(memory: str | int | None) -> int | None:

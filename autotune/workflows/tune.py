@@ -222,7 +222,7 @@ def _run(
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
     if not first.judges.text and first.judges.weights.fidelity == 0:
-        progress.stage(f"the {first.noun} have no prompts that differ, so alignment with them is no part of the loss")
+        progress.stage(f"the {first.noun} have no prompts that differ: alignment is no part of the loss")
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
     for setup, study, place in zip(setups, studies, places, strict=True):

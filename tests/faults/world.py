@@ -44,7 +44,7 @@ def _enter(seconds: float) -> None:
     os.environ["POSTDIFF_HEARTBEAT"] = "1"
     fake = FakePictures(before=lambda count, policy: time.sleep(seconds))
     # For good: the process is made for this alone.
-    setattr(Setup, "pictures", lambda setup, *args: of_prompts(fake, *args))  # noqa: B010
+    setattr(Setup, "pictures", lambda setup, *args, **more: of_prompts(fake, *args, **more))  # noqa: B010
     setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())  # noqa: B010
 
 

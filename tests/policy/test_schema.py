@@ -32,7 +32,7 @@ BEYOND = {"value_error", "int_type", "string_unicode", "bool_type"}
 def test_it_is_a_schema_that_names_its_dialect_and_itself() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert SCHEMA["$id"] == "urn:postdiff-policy:1"
+    assert SCHEMA["$id"] == "urn:postdiff-policy:2"
     assert SCHEMA["title"] and SCHEMA["description"]
 
 

@@ -6,7 +6,7 @@ import torch
 from optuna.trial import TrialState
 
 from autotune.quality import Baseline, Evaluation, Objective, Reference
-from autotune.search.pruning import LEAST, PairedPruner, pruner
+from autotune.search.pruning import LEAST, PairedPruner, is_behind
 
 PICTURES, DIMENSIONS = 128, 4
 
@@ -26,25 +26,43 @@ def objective() -> Objective:
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    return optuna.create_study(pruner=pruner())
+def paired() -> PairedPruner:
+    return PairedPruner(objective())
 
 
-def test_nobody_gives_up_on_few_pictures(study: optuna.Study) -> None:
-    assert not PairedPruner(objective()).should_prune(study.ask(), evaluation(3, LEAST - 1), evaluation(0))
+@pytest.fixture
+def study(paired: PairedPruner) -> optuna.Study:
+    return optuna.create_study(pruner=paired)
 
 
-def test_what_is_behind_the_best_beyond_doubt_is_given_up(study: optuna.Study) -> None:
-    paired = PairedPruner(objective())
+def test_nobody_gives_up_on_few_pictures(study: optuna.Study, paired: PairedPruner) -> None:
+    assert not paired.should_prune(study.ask(), evaluation(3, LEAST - 1), evaluation(0))
+
+
+def test_what_is_behind_the_best_beyond_doubt_is_given_up(study: optuna.Study, paired: PairedPruner) -> None:
     assert paired.should_prune(study.ask(), evaluation(1, LEAST), evaluation(0))
-    # The first of its rung is within the better half, and no worse than the best.
-    assert not PairedPruner(objective()).should_prune(
-        optuna.create_study(pruner=pruner()).ask(), evaluation(0, LEAST), evaluation(0.3)
-    )
 
 
-def test_only_the_better_half_goes_on(study: optuna.Study) -> None:
-    paired, gone_on = PairedPruner(objective()), []
+def test_the_first_of_its_rung_that_is_no_worse_than_the_best_goes_on(
+    study: optuna.Study, paired: PairedPruner
+) -> None:
+    assert not paired.should_prune(study.ask(), evaluation(0, LEAST), evaluation(0.3))
+
+
+def test_the_comparison_is_with_the_best_of_this_candidate_and_not_of_an_earlier_one(
+    study: optuna.Study, paired: PairedPruner
+) -> None:
+    assert paired.should_prune(study.ask(), evaluation(0.5, LEAST), evaluation(0))
+    assert not paired.should_prune(study.ask(), evaluation(0.4, LEAST), None)
+
+
+def test_the_paired_comparison_alone() -> None:
+    assert is_behind(objective(), evaluation(1, LEAST), evaluation(0))
+    assert not is_behind(objective(), evaluation(0, LEAST), evaluation(0))
+
+
+def test_only_the_better_half_goes_on(study: optuna.Study, paired: PairedPruner) -> None:
+    gone_on = []
     for degradation in (0.2, 0.4, 0.1, 0.3, 0.5, 0.05):
         trial = study.ask()
         should_prune = paired.should_prune(trial, evaluation(degradation, LEAST), None)

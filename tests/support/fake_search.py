@@ -132,13 +132,15 @@ class FakePictures:
             yield batch[:, None, None].expand(-1, 3, 8, -1).clone()
 
 
-def of_prompts(fake: Callable[..., Iterator[Tensor]], policy: Policy, rows: Sequence[Row], *rest: Any) -> Any:
+def of_prompts(
+    fake: Callable[..., Iterator[Tensor]], policy: Policy, rows: Sequence[Row], *rest: Any, **more: Any
+) -> Any:
     """Pictures of inputs that are prompts, from what makes them of these."""
-    return fake(policy, [row.prompt for row in rows], *rest)
+    return fake(policy, [row.prompt for row in rows], *rest, **more)
 
 
 def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Setup, "pictures", lambda setup, *args: of_prompts(fake, *args))
+    monkeypatch.setattr(Setup, "pictures", lambda setup, *args, **more: of_prompts(fake, *args, **more))
 
 
 @pytest.fixture

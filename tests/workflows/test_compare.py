@@ -83,7 +83,7 @@ class Painted:
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> Painted:
     fake = Painted()
-    monkeypatch.setattr(PictureMaker, "pictures", lambda maker, *args: of_prompts(fake, *args))
+    monkeypatch.setattr(PictureMaker, "pictures", lambda maker, *args, **more: of_prompts(fake, *args, **more))
     return fake
 
 

@@ -32,7 +32,9 @@ def compare(
     require_tuner("compare")
     source = ModelSource.find(model)
     checks.either(options.prompts, options.inputs)
-    if options.prompts is None and options.inputs is None and source.needs_prompts:
+    source.card.check_files([name for name, value in vars(options).items() if value is not None])
+    without = options.prompts is None and options.inputs is None and source.card.prompts is None
+    if without and source.depicts_prompts:
         raise InputError(
             f"--model {model}: policies of it are compared on prompts of your own; give --prompts or --inputs FILE"
         )

@@ -64,7 +64,8 @@ def tune(
     if prompts is not None and inputs is not None:
         prompts, inputs = given_over_file(context, prompts=prompts, inputs=inputs)
     checks.either(prompts, inputs)
-    if prompts is None and inputs is None and source.needs_prompts:
+    source.card.check_files([name for name, value in vars(options).items() if value is not None])
+    if prompts is None and inputs is None and source.card.prompts is None and source.depicts_prompts:
         raise InputError(
             f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts or --inputs FILE"
         )
