@@ -49,9 +49,9 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     from typer.exceptions import TyperException
 
-    from autotune.cli.faults import close_broken_streams, one_sentence
+    from autotune.cli.faults import Unread, close_broken_streams, one_sentence
 
-    command = next((argument for argument in arguments if not argument.startswith("-")), "--help")
+    command = next((argument for argument in arguments if not argument.startswith("-")), " ".join(arguments))
     try:
         with one_sentence(command):
             code = _command(arguments)
@@ -67,7 +67,7 @@ def _run(arguments: Sequence[str]) -> int:
     except PostDiffError as error:
         _say(str(error))
         return FAILED
-    except BrokenPipeError:
+    except Unread:
         close_broken_streams()
         return NOBODY_READS
     # What typer makes of Ctrl-C; no command returns it.
@@ -77,19 +77,16 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _command(arguments: Sequence[str]) -> int:
-    """Have typer run a command, and undo what it makes of two kinds of errors."""
-    from typer.exceptions import Abort
-
+    """Have typer run a command."""
     from autotune.cli.app import app
+    from autotune.cli.faults import Unread
 
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="postdiff", standalone_mode=False)
-    except Abort as aborted:
-        raise aborted.__cause__ or aborted from None
     except SystemExit as ended:
-        # So does rich.
+        # What typer and rich make of a broken pipe.
         if isinstance(ended.__context__, BrokenPipeError):
-            raise ended.__context__ from None
+            raise Unread from ended
         raise
     return int(code or DONE)
 

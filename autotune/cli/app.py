@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from autotune.cli.commands import COMMANDS
+from autotune.cli.faults import Commands
 
 app = typer.Typer(
     name="postdiff",
     help="Find, price and run the policy that makes a text-to-image pipeline cheaper.",
+    cls=Commands,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

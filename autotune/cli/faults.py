@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from typer import Context, Exit
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from autotune.core.errors import PostDiffError, RunFailed, Unavailable, out_of_space, reason_of, summary_of
-from autotune.core.faults import keep_traceback, kept_in, out_of_memory, phase_of
+from autotune.core.faults import forget_notes, keep_traceback, kept_in, out_of_memory, phase_of
 
 _KEPT = 20
 
@@ -27,6 +29,22 @@ _LESS_MEMORY = {
     "profile": "give a smaller --batch",
     "generate": "ask for fewer pictures at once",
 }
+
+
+class Unread(Exception):
+    """Who read standard output or error is gone."""
+
+
+class Commands(TyperGroup):
+    """Typer's commands, whose errors are ours before typer takes those of two classes for its own."""
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command that was given."""
+        try:
+            return super().invoke(ctx)
+        except Exception:
+            with one_sentence(ctx.invoked_subcommand or ""):
+                raise
 
 
 @contextmanager
@@ -42,20 +60,22 @@ def one_sentence(command: str, log: Path | None = None, *, resumes: bool = False
     Raises:
         RunFailed: The sentence.
         Unavailable: The same where a disk is full.
-        BrokenPipeError: Nobody reads what is written any more.
+        Unread: Nobody reads what is written any more.
     """
     try:
         yield
-    except (PostDiffError, TyperException):
+    except (PostDiffError, TyperException, Exit, Unread):
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and any(map(_has_no_reader, (sys.stdout, sys.stderr))):
-            raise
+            raise Unread from error
         again = ", repeat the same command to go on" if resumes else ""
         if out_of_space(error):
             raise Unavailable(f"a file cannot be written ({reason_of(error)}); make room{again}") from error
         where = phase_of(error) or f"in postdiff {command}"
-        raise RunFailed(f"{_what(error, where, command)}; {_where_kept(error, log)}{again}") from error
+        said = f"{_what(error, where, command)}; {_where_kept(error, log)}{again}"
+        forget_notes(error)
+        raise RunFailed(said) from error
 
 
 def close_broken_streams() -> bool:

@@ -50,13 +50,17 @@ def generate_pictures(
     maker = picture_maker(pipe, guidance_scale=guidance_scale, inputs=taken)
     full = policy or full_policy(pipe)
     maker.check(full)
+    # Given pictures are made from as they are.
+    given = any(row.pictures for row in rows)
     with applied(pipe, full), during("while making pictures"):
         batches = picture_batches(
             pipe,
             taken.rows or rows,
             range(seed, seed + len(rows)),
+            height=None if given else maker.height,
+            width=None if given else maker.width,
             guidance_scale=maker.guidance_scale,
-            batch_size=1 if any(row.pictures for row in rows) else _BATCH,
+            batch_size=1 if given else _BATCH,
             shared=maker.call,
         )
         for picture, file in zip(chain.from_iterable(batches), files, strict=True):

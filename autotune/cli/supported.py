@@ -70,9 +70,9 @@ def supported_pipelines() -> list[SupportedPipeline]:
 
 
 def supported_schedulers() -> list[SupportedScheduler]:
-    from autotune.runtime.schedulers import _SOLVERS
+    from autotune.runtime.schedulers import SOLVERS
 
-    return [SupportedScheduler(name, tuple(_SOLVERS[name].predictions)) for name in sorted(_SOLVERS)]
+    return [SupportedScheduler(name, tuple(SOLVERS[name].predictions)) for name in sorted(SOLVERS)]
 
 
 def shipped_models() -> list[ShippedModel]:

@@ -60,6 +60,12 @@ def note_file(error: BaseException, path: Path) -> None:
     error.add_note(_Kept(path))
 
 
+def forget_notes(error: BaseException) -> None:
+    """Take the notes off an error that has been dealt with: somebody may raise it again."""
+    if hasattr(error, "__notes__"):
+        error.__notes__ = [note for note in error.__notes__ if not isinstance(note, _Phase | _Kept)]
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether there was not enough memory, on the host or on the device."""
     # torch is not to be loaded for a question. Some of its allocators raise nothing but a RuntimeError.

@@ -59,7 +59,9 @@ def picture_batches(
         FloatingPointError: a picture holds NaN or infinity.
     """
     signature = family_of(pipe).call_signature(pipe)
-    options: dict[str, Any] = {"height": height, "width": width} if signature.takes_size else {}
+    size = None if height is None or width is None else (width, height)
+    # Not None, for pipelines whose own size is a number would compute with it.
+    options: dict[str, Any] = {"height": height, "width": width} if signature.takes_size and size is not None else {}
     options |= {"output_type": next(form for form in _FORMS if form in signature.output_types)}
     options |= recommended(pipe).call | {name: _given(name, value, None) for name, value in shared.items()}
     scale = scale_argument(pipe, signature)
@@ -67,7 +69,6 @@ def picture_batches(
         options[scale] = guidance_scale
     if steps is not None:
         options["num_inference_steps"] = steps
-    size = None if height is None or width is None else (width, height)
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]

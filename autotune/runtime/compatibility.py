@@ -97,8 +97,8 @@ def _taken(scheduler: Any) -> frozenset[str]:
 def _learns_variance(pipe: Any) -> bool:
     denoiser = family_of(pipe).denoiser(pipe)
     config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", {})
-    taken, made = config.get("in_channels"), config.get("out_channels")
-    return taken is not None and made == 2 * taken
+    taken, returned = config.get("in_channels"), config.get("out_channels")
+    return taken is not None and returned == 2 * taken
 
 
 def _uses(pipe: Any, *names: str) -> bool:

@@ -55,7 +55,7 @@ class Runtime:
         check_compatible(pipe, policy, strict=strict)
         self.plain_scheduler = pipe.scheduler
         self.scheduler, _ = solver_under(policy, pipe, pipe.scheduler)
-        self._fits = type(self.scheduler) is type(self.plain_scheduler)
+        self._is_own = type(self.scheduler) is type(self.plain_scheduler)
         if policy.model is not None:
             # Whether another size fits shows when it is asked for, before the first denoising step.
             full = latents_of(pipe, policy.model.height, policy.model.width)
@@ -329,8 +329,8 @@ class Runtime:
         **kwargs: Any,
     ) -> Any:
         """Advance the clock, and hand over to the next resolution where the plan says so."""
-        if not self._fits:
-            kwargs = fitted(self.pipe, self.scheduler, kwargs)
+        if not self._is_own:
+            kwargs = self._fitted(kwargs)
         step = self.session.step
         if step is None or self._branch == 0:
             return original(model_output, timestep, sample, *args, **kwargs)
@@ -369,6 +369,14 @@ class Runtime:
             guided = self._branches_stacked == 2 or self._guided_calls
             self._shared.leave(self._plan, result, self.scheduler, self.session, self._low, guided=guided)
         return result
+
+    def _fitted(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What the pipeline passes to its own scheduler's ``step``, for another."""
+        try:
+            return fitted(self.pipe, self.scheduler, arguments)
+        except InputError:
+            self._forget()
+            raise
 
     def _evaluate(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of the denoiser."""

@@ -1,7 +1,7 @@
 """What the runtime knows of diffusers' schedulers: noise levels, calls a step, predicted x0 and history.
 
 A *call* is one evaluation of the denoiser followed by one ``scheduler.step``; it is the index into
-``scheduler.timesteps``. Everything that differs between classes stands in one table, ``_SOLVERS``.
+``scheduler.timesteps``. Everything that differs between classes stands in one table, ``SOLVERS``.
 """
 
 from __future__ import annotations
@@ -12,33 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
-import diffusers
 from torch import Tensor
 
-from autotune.core.errors import InputError, PolicyError, did_you_mean
-from autotune.pipelines.families.scheduling import SHIFT_KEYS
+from autotune.core.errors import InputError
 
 Level = tuple[float, float]
 Resample = Callable[[Tensor], Tensor]
 
 FLOW = "flow_prediction"
-_SPACINGS = ("leading", "linspace", "trailing")
-_SIGMA_KEYS = {name: f"use_{name}_sigmas" for name in ("karras", "exponential", "beta")}
 _MAX_REASON = 200
-# Settings that shape the noise schedule itself, with the value that leaves it alone: a solver that lacks one would
-# denoise along another schedule.
-_SCHEDULE_KEYS: Mapping[str, Any] = {
-    "rescale_betas_zero_snr": False,
-    "use_dynamic_shifting": False,
-    "shift_terminal": None,
-    "timestep_type": "discrete",
-    "sigma_min": None,
-    "sigma_max": None,
-}
-# Keys that say which noise levels a denoiser was trained at, which no policy changes.
-TRAINING_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -47,18 +31,18 @@ def check_scheduler(scheduler: Any) -> None:
     Raises:
         InputError: the class, or its prediction type, is not supported.
     """
-    solver = _solver(scheduler)
+    solver = kind_of(scheduler)
     name, kind = type(scheduler).__name__, prediction_type(scheduler)
     if kind not in solver.predictions:
         raise InputError(
             f"{name} with prediction_type {kind!r} is not supported; {name} supports {', '.join(solver.predictions)}"
         )
-    if "use_flow_sigmas" in _parameters(type(scheduler)) and _setting(scheduler, "use_flow_sigmas") != (kind == FLOW):
+    if "use_flow_sigmas" in parameters(type(scheduler)) and setting(scheduler, "use_flow_sigmas") != (kind == FLOW):
         raise InputError(
-            f"{name} with prediction_type {kind!r} and use_flow_sigmas={_setting(scheduler, 'use_flow_sigmas')} is"
+            f"{name} with prediction_type {kind!r} and use_flow_sigmas={setting(scheduler, 'use_flow_sigmas')} is"
             f" not supported: use_flow_sigmas=True goes with prediction_type {FLOW!r}, False with the others"
         )
-    if _setting(scheduler, "invert_sigmas"):
+    if setting(scheduler, "invert_sigmas"):
         raise InputError(f"{name} with invert_sigmas=True is not supported: set it to False")
 
 
@@ -68,7 +52,7 @@ def calls_per_step(scheduler: Any, steps: int, timesteps: int) -> tuple[int, ...
     Raises:
         InputError: the scheduler made another number of timesteps than its class makes for so many steps.
     """
-    calls = _solver(scheduler).calls(scheduler, steps)
+    calls = kind_of(scheduler).calls(scheduler, steps)
     if sum(calls) != timesteps:
         raise InputError(
             f"{type(scheduler).__name__} makes {timesteps} timesteps for {steps} steps where {sum(calls)} are expected:"
@@ -79,7 +63,7 @@ def calls_per_step(scheduler: Any, steps: int, timesteps: int) -> tuple[int, ...
 
 def prediction_type(scheduler: Any) -> str:
     """What the denoiser predicts: ``epsilon``, ``v_prediction``, ``sample`` or ``flow_prediction``."""
-    return str(_setting(scheduler, "prediction_type", FLOW))
+    return str(setting(scheduler, "prediction_type", FLOW))
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -89,17 +73,17 @@ def is_flow(scheduler: Any) -> bool:
 
 def shifts_dynamically(scheduler: Any) -> bool:
     """Whether a flow's noise levels are shifted for the picture's size, by ``mu``."""
-    return bool(_setting(scheduler, "use_dynamic_shifting"))
+    return bool(setting(scheduler, "use_dynamic_shifting"))
 
 
 def scales_noise(scheduler: Any) -> bool:
     """Whether the pipeline must scale the noise it begins with and the denoiser's input (variance exploding)."""
-    return _solver(scheduler).scales_noise
+    return kind_of(scheduler).scales_noise
 
 
 def returns_x0(scheduler: Any) -> bool:
     """Whether ``step`` returns the predicted clean latents as a second value."""
-    return _solver(scheduler).returns_x0
+    return kind_of(scheduler).returns_x0
 
 
 def level(scheduler: Any, call: int) -> Level:
@@ -108,7 +92,7 @@ def level(scheduler: Any, call: int) -> Level:
     ``call == len(scheduler.timesteps)`` is the end. Where a solver lands beside the next timestep (DDIM
     with ``linspace`` or ``trailing`` spacing), the level is the one the denoiser is told.
     """
-    return _solver(scheduler).level(scheduler, call)
+    return kind_of(scheduler).level(scheduler, call)
 
 
 def predict_x0(scheduler: Any, call: int, output: Tensor, sample: Tensor) -> Tensor:
@@ -124,9 +108,9 @@ def predict_x0(scheduler: Any, call: int, output: Tensor, sample: Tensor) -> Ten
     if output.shape[1] == 2 * sample.shape[1]:
         output = output[:, : sample.shape[1]]
     x0 = _X0[prediction_type(scheduler)](*level(scheduler, call), output.float(), sample.float())
-    if _setting(scheduler, "thresholding"):
+    if setting(scheduler, "thresholding"):
         x0 = scheduler._threshold_sample(x0)
-    elif _setting(scheduler, "clip_sample"):
+    elif setting(scheduler, "clip_sample"):
         bound = scheduler.config.clip_sample_range
         x0 = x0.clamp(-bound, bound)
     return x0.to(sample.dtype)
@@ -143,122 +127,12 @@ def restart_history(scheduler: Any, call: int, upsample: Resample, x0: Tensor, n
         x0: predicted clean latents of the new size, in the pipeline's form.
         noise: the unit noise in the new latents.
     """
-    _solver(scheduler).restart(scheduler, call, upsample, x0, noise)
-
-
-def make_scheduler(current: Any, name: str, config: Mapping[str, Any]) -> Any:
-    """Another scheduler class for the same denoiser: ``current``'s config with ``config`` on top.
-
-    A flow solver keeps the shift of ``current``, whatever its class calls it.
-
-    Raises:
-        InputError: ``current`` is not supported.
-        PolicyError: the class or a key is unknown, or the class cannot follow the denoiser's noise schedule.
-    """
-    check_scheduler(current)
-    if name not in _SOLVERS:
-        raise PolicyError(f"the scheduler {name!r} is not supported{did_you_mean(name, _SOLVERS)}")
-    cls = getattr(diffusers, name)
-    known = _parameters(cls).keys()
-    for key in config:
-        if key not in known:
-            raise PolicyError(f"{name} has no setting {key!r}{did_you_mean(key, known)}")
-    for key, neutral in _SCHEDULE_KEYS.items():
-        if _setting(current, key, neutral) not in (neutral, None) and key not in known:
-            raise PolicyError(f"{name} cannot follow this model's noise schedule: it has no setting {key!r}")
-    kind = FLOW if is_flow(current) else "epsilon"
-    if kind not in _SOLVERS[name].predictions:
-        solves, needs = ("diffusion", "flow") if is_flow(current) else ("flow", "diffusion")
-        raise PolicyError(f"{name} solves {solves} models, this model's {type(current).__name__} is for {needs}")
-    # Spelled out, because a config's defaults give way to those of the class; a class that never clips has no setting.
-    shared = known & _parameters(type(current)).keys()
-    inherited = {key: _setting(current, key) for key in TRAINING_KEYS if key in shared}
-    if "clip_sample" in known:
-        inherited["clip_sample"] = bool(_setting(current, "clip_sample", current.config.get("clip_sample")))
-    if is_flow(current):
-        shift = _setting(current, "shift", _setting(current, "flow_shift", 1.0))
-        flow = {"use_flow_sigmas": True, "prediction_type": FLOW, "flow_shift": shift, "shift": shift}
-        inherited |= {key: value for key, value in flow.items() if key in known}
-    made = _construct(cls, current, inherited | dict(config))
-    _check_shift(current, made)
-    if prediction_type(made) != prediction_type(current):
-        raise PolicyError(
-            f"{name} is set to prediction_type {prediction_type(made)!r}, this model predicts"
-            f" {prediction_type(current)!r}: leave prediction_type out"
-        )
-    return made
-
-
-def _check_shift(current: Any, made: Any) -> None:
-    """Refuse a flow's solver that would not shift its noise levels as the pipeline's own does."""
-    name = type(made).__name__
-    if not is_flow(made) or type(made) is type(current):
-        return
-    kind = _setting(made, "time_shift_type", "exponential")
-    if shifts_dynamically(made) and kind not in _solver(made).time_shifts:
-        raise PolicyError(f"{name} cannot follow this model's noise schedule: its time_shift_type is {kind!r}")
-    spaced = next((key for key in _SIGMA_KEYS.values() if _setting(made, key)), None)
-    if spaced is not None and _setting(made, "use_flow_sigmas"):
-        raise PolicyError(f"{name} takes {spaced} for a diffusion's noise levels, not a flow's: set it to false")
-
-
-def with_spacing(scheduler: Any, name: str) -> Any:
-    """The same scheduler with timesteps spaced otherwise.
-
-    Args:
-        name: ``leading``, ``linspace`` or ``trailing`` (timesteps), ``karras``, ``exponential`` or ``beta`` (sigmas).
-
-    Raises:
-        InputError: the scheduler is not supported.
-        PolicyError: the name is unknown, or the scheduler has no such spacing.
-    """
-    check_scheduler(scheduler)
-    if name not in _SPACINGS and name not in _SIGMA_KEYS:
-        raise PolicyError(f"the spacing {name!r} is unknown{did_you_mean(name, (*_SPACINGS, *_SIGMA_KEYS))}")
-    known = _parameters(type(scheduler))
-    has_timesteps, has_sigmas = "timestep_spacing" in known, [n for n, key in _SIGMA_KEYS.items() if key in known]
-    # With flow sigmas these classes ignore timestep_spacing and take the others' sigmas in another unit.
-    valid = [] if _setting(scheduler, "use_flow_sigmas") else [*(_SPACINGS if has_timesteps else ()), *has_sigmas]
-    if name not in valid:
-        raise PolicyError(
-            f"{type(scheduler).__name__} has no {name!r} spacing here; it has {', '.join(valid) or 'only its own'}"
-        )
-    # Sigmas take precedence over timesteps, and only one kind may be chosen.
-    changes: dict[str, Any] = {_SIGMA_KEYS[n]: n == name for n in has_sigmas}
-    if name in _SPACINGS:
-        changes["timestep_spacing"] = name
-    return _construct(type(scheduler), scheduler, changes)
-
-
-def explicit(scheduler: Any, argument: Literal["timesteps", "sigmas"]) -> bool:
-    """Whether ``set_timesteps`` takes an explicit list of ``timesteps`` or ``sigmas``."""
-    if argument == "sigmas" and _setting(scheduler, "use_flow_sigmas", True) is False:
-        return False  # UniPC names the argument but takes it for flows only
-    if any(_setting(scheduler, key) for key in _SIGMA_KEYS.values()):
-        return False  # refused, or replaced by the scheduler's own sigmas
-    # Of the class: the instance's method may have been replaced.
-    return argument in inspect.signature(type(scheduler).set_timesteps).parameters
+    kind_of(scheduler).restart(scheduler, call, upsample, x0, noise)
 
 
 def sigma_argument(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
     """``sigmas``, one a step, as ``set_timesteps`` wants them: some classes want the final zero too."""
-    return [*sigmas, 0.0] if _solver(scheduler).lists_last_sigma else list(sigmas)
-
-
-def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
-    # Keys of other classes would only be warned of; what begins with an underscore says which values are mere defaults.
-    known = _parameters(cls).keys()
-    config = {key: value for key, value in current.config.items() if key in known or key.startswith("_")}
-    try:
-        made = cls.from_config(config, **changes)
-        check_scheduler(made)
-        # Not the class's own, and read by pipelines: without them mu would be another.
-        carried = SHIFT_KEYS.keys() & current.config.keys() - known
-        made.register_to_config(**{key: current.config[key] for key in carried})
-    # What diffusers raises for settings that exclude each other, or are not implemented.
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise PolicyError(f"{cls.__name__} refuses these settings: {reason_of(error)}") from None
-    return made
+    return [*sigmas, 0.0] if kind_of(scheduler).lists_last_sigma else list(sigmas)
 
 
 def reason_of(error: Exception) -> str:
@@ -267,24 +141,25 @@ def reason_of(error: Exception) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _solver(scheduler: Any) -> _Solver:
+def kind_of(scheduler: Any) -> SchedulerKind:
     name = type(scheduler).__name__
-    if name not in _SOLVERS:
-        raise InputError(f"{name} is not supported; supported schedulers: {', '.join(sorted(_SOLVERS))}")
-    return _SOLVERS[name]
+    if name not in SOLVERS:
+        raise InputError(f"{name} is not supported; supported schedulers: {', '.join(sorted(SOLVERS))}")
+    return SOLVERS[name]
 
 
-def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+def parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    """The settings of a scheduler's class."""
     return {key: p for key, p in inspect.signature(cls.__init__).parameters.items() if key != "self"}
 
 
-def _setting(scheduler: Any, key: str, default: Any = None) -> Any:
+def setting(scheduler: Any, key: str, default: Any = None) -> Any:
     """A setting the class knows, else ``default``.
 
     Configs carry the keys of classes they once belonged to: a PNDM made from a DDIM config lists
     ``clip_sample`` but never clips.
     """
-    return scheduler.config[key] if key in _parameters(type(scheduler)) else default
+    return scheduler.config[key] if key in parameters(type(scheduler)) else default
 
 
 # --- noise levels -----------------------------------------------------------------------------------
@@ -425,17 +300,22 @@ def _restart_singlestep(scheduler: Any, call: int, upsample: Resample, x0: Tenso
 
 def _keeps_x0(scheduler: Any) -> bool:
     """Whether ``model_outputs`` holds predictions of x0, or else of the noise."""
-    if _setting(scheduler, "predict_x0", False):
+    if setting(scheduler, "predict_x0", False):
         return True
-    return str(_setting(scheduler, "algorithm_type", "")).endswith("++")
+    return str(setting(scheduler, "algorithm_type", "")).endswith("++")
 
 
 # --- the table ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Solver:
-    """How one class of schedulers works. See the functions of the same names above."""
+class SchedulerKind:
+    """How one class of schedulers works. See the functions of the same names above.
+
+    Attributes:
+        lists_last_sigma: its explicit sigmas include the zero at the end.
+        time_shifts: values of ``time_shift_type`` that it shifts a flow's noise levels by.
+    """
 
     level: Callable[[Any, int], Level]
     calls: Callable[[Any, int], tuple[int, ...]] = _one_call
@@ -448,27 +328,29 @@ class _Solver:
 
 
 # Those whose sample is x0 + sigma * n.
-_exploding = partial(_Solver, scales_noise=True, returns_x0=True)
+_exploding = partial(SchedulerKind, scales_noise=True, returns_x0=True)
 _NO_SAMPLE = ("epsilon", "v_prediction")
 _ANY = ("epsilon", "v_prediction", "sample", FLOW)
 
 _SHIFTS = ("exponential", "linear")
 
-_SOLVERS: Mapping[str, _Solver] = {
-    "DDIMScheduler": _Solver(_alphas_by_stride, returns_x0=True),
-    "DDPMScheduler": _Solver(_alphas, returns_x0=True),
-    "DEISMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
-    "DPMSolverMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
-    "DPMSolverSinglestepScheduler": _Solver(_scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
+SOLVERS: Mapping[str, SchedulerKind] = {
+    "DDIMScheduler": SchedulerKind(_alphas_by_stride, returns_x0=True),
+    "DDPMScheduler": SchedulerKind(_alphas, returns_x0=True),
+    "DEISMultistepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverMultistepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverSinglestepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
     "EulerAncestralDiscreteScheduler": _exploding(_sigmas, predictions=_NO_SAMPLE),
     "EulerDiscreteScheduler": _exploding(_sigmas, lists_last_sigma=True),
-    "FlowMatchEulerDiscreteScheduler": _Solver(_flow, predictions=(FLOW,), time_shifts=_SHIFTS),
-    "FlowMatchHeunDiscreteScheduler": _Solver(_flow, calls=_two_calls, predictions=(FLOW,)),
+    "FlowMatchEulerDiscreteScheduler": SchedulerKind(_flow, predictions=(FLOW,), time_shifts=_SHIFTS),
+    "FlowMatchHeunDiscreteScheduler": SchedulerKind(_flow, calls=_two_calls, predictions=(FLOW,)),
     "HeunDiscreteScheduler": _exploding(_sigmas, calls=_two_calls),
     "KDPM2AncestralDiscreteScheduler": _exploding(_sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
     "KDPM2DiscreteScheduler": _exploding(_sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
-    "LCMScheduler": _Solver(_alphas, returns_x0=True),
+    "LCMScheduler": SchedulerKind(_alphas, returns_x0=True),
     "LMSDiscreteScheduler": _exploding(_sigmas, restart=_restart_lms),
-    "PNDMScheduler": _Solver(_alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
-    "UniPCMultistepScheduler": _Solver(_scaled_sigmas, restart=_restart_unipc, predictions=_ANY, time_shifts=_SHIFTS),
+    "PNDMScheduler": SchedulerKind(_alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
+    "UniPCMultistepScheduler": SchedulerKind(
+        _scaled_sigmas, restart=_restart_unipc, predictions=_ANY, time_shifts=_SHIFTS
+    ),
 }

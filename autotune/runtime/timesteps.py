@@ -16,18 +16,15 @@ from autotune.pipelines.families import LatentSize, family_of, scheduler_calls
 from autotune.policy import Policy
 from autotune.runtime.compatibility import check_solver
 from autotune.runtime.schedulers import (
-    TRAINING_KEYS,
     Level,
     calls_per_step,
-    explicit,
     is_flow,
     level,
-    make_scheduler,
     reason_of,
     shifts_dynamically,
     sigma_argument,
-    with_spacing,
 )
+from autotune.runtime.substitutes import TRAINING_KEYS, explicit, make_scheduler, with_spacing
 
 _SPACINGS = {"leading", "linspace", "trailing", "karras", "exponential", "beta"}
 # Arguments of ``set_timesteps`` that a scheduler need not take: the policy has its own, or there is no shift to make.
@@ -223,7 +220,9 @@ def _check_levels(scheduler: Any, policy: Policy, *, looked_up: bool) -> None:
         _check_told(scheduler, levels)
     left = last[1] / math.hypot(*last)
     if policy.scheduler is not None and left > (_LEFT_IN_FLOW if is_flow(scheduler) else _LEFT):
-        raise PolicyError(f"{name} would leave noise in the pictures, {left:.0%} of them: use another scheduler")
+        raise PolicyError(
+            f"{name} would leave noise in the pictures, {left:.0%} of what it returns in the end: use another scheduler"
+        )
 
 
 # The share of noise in what the last step returns, where that is no longer what is seen of a model's least noise: 3 %

@@ -20,7 +20,8 @@ from torch import Tensor
 from autotune.core.errors import PolicyError
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
-from autotune.runtime.schedulers import _SOLVERS, make_scheduler
+from autotune.runtime.schedulers import SOLVERS
+from autotune.runtime.substitutes import make_scheduler
 from tests.support.builders import FAMILIES
 
 SPREAD = 0.3
@@ -105,7 +106,7 @@ def spread(name: str, **options: Any) -> float:
     return float(latents[0].std()) * (2 if name in ("ddpm", "ddim") else 1)
 
 
-@pytest.mark.parametrize("solver", _SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", GAUSSIANS)
 def test_data_are_spread_as_the_denoiser_knows_them(name: str, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy(steps=STEPS, scheduler=SchedulerChoice(name=solver))

@@ -15,7 +15,7 @@ from autotune.core.errors import PolicyError
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
 from autotune.runtime.rehearsal import check_runs
-from autotune.runtime.schedulers import _SOLVERS
+from autotune.runtime.schedulers import SOLVERS
 from search_spaces.solvers import MOST_SKEW, Solver, solvers_for
 from tests.support.builders import FAMILIES
 from tests.support.watch import traces
@@ -131,7 +131,7 @@ def test_solvers_are_offered_where_the_pipeline_can_call_them(name: str, solvers
 KINDS = ("sd", "sdxl-img2img", "lcm-pipeline", "ddpm", "ddim", "dit", "hunyuandit", "sd3", "flux", "z-image", "generic")
 
 
-@pytest.mark.parametrize("solver", _SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_solver_by_hand_runs_a_whole_call_or_is_refused(name: str, solver: str) -> None:
     # Fewer are too few for Runge-Kutta's.

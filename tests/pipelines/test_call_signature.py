@@ -46,6 +46,7 @@ def rows(name: str, arguments: Mapping[str, Any]) -> int:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_guidance_is_computed_where_it_is_said_to_be(name: str) -> None:
     tiny, said = FAMILIES[name], signature(name)
+    assert said.guided({}) == family_of(pipeline(name)).guided
     negatives: tuple[str | None, ...] = (tiny.negative, None) if "negative_prompt" in said.takes else (None,)
     for negative in negatives:
         arguments = tiny.arguments(steps=STEPS)

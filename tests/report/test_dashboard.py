@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import plotly.graph_objects as go
@@ -12,7 +13,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 
-from autotune.cli.dashboard import RunPages, runs_in
+from autotune.cli.dashboard import RunPages, _broken_requests_in, _ToLog, runs_in
+from autotune.core.faults import no_tracebacks
 from autotune.policy.words import OVER_BUDGET
 from autotune.report.dashboard import KEPT, figures, light, publish, resolved, study_note
 from autotune.report.page import plan_of
@@ -108,6 +110,52 @@ def test_pages_are_up_to_date_whenever_they_are_loaded(unfinished: Path) -> None
     (unfinished / "search.json").write_text(json.dumps({}))
     status, sentence = answer(pages, "/report")
     assert status.startswith("500") and b"search.json" in sentence
+
+
+def test_a_request_that_breaks_is_answered_with_the_sentence(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def render(*args: Any, **kwargs: Any) -> str:
+        raise RuntimeError("no such template\nanywhere")
+
+    monkeypatch.setattr("autotune.cli.dashboard.render", render)
+    pages = RunPages(lambda environ, start_response: [], runs_in(unfinished, None), unfinished / "log.txt")
+    status, sentence = answer(pages, "/report")
+    log = unfinished / "log.txt"
+    assert status.startswith("500")
+    assert sentence.decode() == f"RuntimeError in the report: no such template; its traceback is in {log}"
+    assert capsys.readouterr().err == f"postdiff: {sentence.decode()}\n"
+    assert "Traceback" in log.read_text() and "anywhere" in log.read_text()
+
+
+def test_requests_that_break_inside_the_library_are_said_in_a_sentence(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Optuna's dashboard logs their tracebacks, bottle and the server print them."""
+    from optuna_dashboard import wsgi
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no such table")
+
+    study = next(iter(runs_in(unfinished, None).values())).study
+    app = RunPages(wsgi(study._storage), {}, unfinished / "log.txt")
+    monkeypatch.setattr("optuna_dashboard._app.get_study", broken)
+    monkeypatch.setattr("optuna_dashboard._app.redirect", broken)
+
+    log = unfinished / "log.txt"
+    before = len(log.read_text())
+    with no_tracebacks(), _broken_requests_in(log):
+        for path in ("/api/studies/1", "/"):
+            environ: dict[str, Any] = {"PATH_INFO": path, "wsgi.errors": _ToLog()}
+            setup_testing_defaults(environ)
+            assert b"error" in b"".join(app(environ, lambda status, headers, information=None: None)).lower()
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(
+        line.startswith("postdiff: a request broke (") and "no such table" in line and line.endswith(f"is in {log}")
+        for line in errors
+    )
+    assert log.read_text()[before:].count("in broken") == 2
 
 
 @pytest.mark.parametrize("color", ["ink", "blue", "compute", "reuse-ground", "page"])

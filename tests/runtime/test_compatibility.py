@@ -15,6 +15,7 @@ from autotune.pipelines.families import family_of, scheduler_calls
 from autotune.pipelines.families.scheduling import shift_of
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
+from autotune.runtime.apply import session_of
 from tests.support.builders import FAMILIES
 
 STEPS = 4
@@ -176,7 +177,9 @@ def test_what_asks_for_something_is_refused(argument: str, value: Any) -> None:
     with applied(pipe, policy(DPM)):
         with pytest.raises(InputError, match=f"DDIMPipeline passes {argument}={value!r} to its scheduler, which {DPM}"):
             run("ddim", pipe, **{argument: value})
-        # Nothing of the call that was refused is left.
+        session = session_of(pipe)
+        assert session is not None
+        assert session.plan is None
         assert torch.isfinite(run("ddim", pipe)).all()
 
 

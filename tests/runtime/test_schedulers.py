@@ -17,15 +17,13 @@ from autotune.runtime.resolution import HANDOVERS, hand_over, resize, shrink_noi
 from autotune.runtime.schedulers import (
     calls_per_step,
     check_scheduler,
-    explicit,
     is_flow,
     level,
-    make_scheduler,
     predict_x0,
     prediction_type,
     restart_history,
-    with_spacing,
 )
+from autotune.runtime.substitutes import explicit, make_scheduler, with_spacing
 
 # Divides 1000: then DDIM and PNDM land on the next timestep exactly.
 STEPS = 10
@@ -474,6 +472,41 @@ def test_make_scheduler_refuses_a_class_that_lacks_what_shapes_the_schedule() ->
         make_scheduler(flow, "FlowMatchHeunDiscreteScheduler", {})
     with pytest.raises(InputError, match=r"IPNDMScheduler is not supported"):
         make_scheduler(diffusers.IPNDMScheduler(), "DDIMScheduler", {})
+
+
+def test_what_a_class_takes_by_default_is_not_what_the_model_was_trained_with() -> None:
+    """Classes differ in their defaults, which a config does not carry over."""
+    lcm = diffusers.LCMScheduler(num_train_timesteps=500)
+    for name in ("DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"):
+        assert torch.equal(make_scheduler(lcm, name, {}).alphas_cumprod, lcm.alphas_cumprod)
+    for current, clips in ((lcm, False), (make("euler"), False), (diffusers.DDPMScheduler(), True)):
+        for name in ("DDIMScheduler", "HeunDiscreteScheduler"):
+            assert make_scheduler(current, name, {}).config.clip_sample is clips
+    assert make_scheduler(make("euler"), "DDIMScheduler", {"clip_sample": True}).config.clip_sample
+    # Of a class that never clips, its config may say what the model's first did.
+    foreign = diffusers.PNDMScheduler.from_config(diffusers.DDIMScheduler(clip_sample=True).config)
+    assert make_scheduler(foreign, "DDIMScheduler", {}).config.clip_sample
+
+
+def test_what_a_pipeline_computes_a_flows_shift_from_stays() -> None:
+    shifts = {"base_image_seq_len": 16, "max_image_seq_len": 1024, "base_shift": 0.3, "max_shift": 0.9}
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shifts)
+    for name in ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler"):
+        made = make_scheduler(flow, name, {})
+        assert {key: made.config.get(key) for key in shifts} == shifts
+        assert {key: make_scheduler(made, type(flow).__name__, {}).config[key] for key in shifts} == shifts
+
+
+@pytest.mark.parametrize(
+    ("config", "key"), [({"timestep_type": "continuous"}, "timestep_type"), ({"sigma_max": 80.0}, "sigma_max")]
+)
+def test_make_scheduler_refuses_a_class_that_cannot_place_its_noise_levels_likewise(
+    config: dict[str, Any], key: str
+) -> None:
+    euler = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", **config)
+    assert make_scheduler(euler, "EulerDiscreteScheduler", {}).config[key] == config[key]
+    with pytest.raises(PolicyError, match=f"it has no setting '{key}'"):
+        make_scheduler(euler, "DDIMScheduler", {})
 
 
 def test_with_spacing() -> None:

@@ -80,7 +80,8 @@ def shift_of(config: Mapping[str, Any], image_tokens: int, max_shift: float = SH
         >>> round(shift_of({}, 4096), 2)
         1.15
     """
-    few, many, low, high = (config.get(key, default) for key, default in {**SHIFT_KEYS, "max_shift": max_shift}.items())
+    defaults = {**SHIFT_KEYS, "max_shift": max_shift}
+    few, many, low, high = (config.get(key, default) for key, default in defaults.items())
     slope = (high - low) / (many - few)
     return float(image_tokens * slope + (low - slope * few))
 

@@ -1,0 +1,61 @@
+"""Every family is tuned from the command line: searched, judged, exported, reported, and deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.conformance.deployment import deployed
+from tests.conformance.tuner import FROM_FOLDERS, Run, Said, command_line, search, three_candidates, timed_once
+from tests.support.folders import Brought, brought
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A search and its run directory."""
+
+    brought: Brought
+    said: Said
+    run: Run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _timed_once() -> Iterator[None]:
+    with timed_once():
+        yield
+
+
+@pytest.fixture(scope="module", params=FROM_FOLDERS)
+def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    options = "--budget", "60%", "--objective", "fidelity", *three_candidates(name, folder / "space.toml")
+    model, run = brought(name), Run(folder / "run")
+    return Tuned(model, command_line(*search(model, run.folder, *options)), run)
+
+
+@pytest.fixture
+def run(tuned: Tuned) -> Run:
+    if tuned.said.code not in (0, 3):
+        pytest.skip("it was not tuned")
+    return tuned.run
+
+
+def test_it_ends_with_a_policy_and_a_report(tuned: Tuned) -> None:
+    assert tuned.said.code in (0, 3), tuned.said.errors
+    assert (tuned.run.folder / "policy.json").is_file()
+    assert (tuned.run.folder / "report.html").is_file()
+
+
+def test_every_candidate_succeeds(run: Run) -> None:
+    assert run.failures == []
+    assert len(run.complete) == 3
+
+
+def test_deployed_policies_make_the_pictures_that_were_judged(tuned: Tuned, run: Run) -> None:
+    best = run.finalists[-1]
+    assert run.exported.key in {policy.key for policy in run.finalists}
+    for policy in {policy.key: policy for policy in (run.exported, best)}.values():
+        assert torch.equal(deployed(tuned.brought, policy), run.judged(policy))

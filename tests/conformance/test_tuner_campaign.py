@@ -1,0 +1,115 @@
+"""The whole life of a search, for one family of each kind by default: nothing is lost, and every lever was tried."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from autotune.cli import INTERRUPTED
+from autotune.study.trials import RECIPE
+from tests.conformance.campaign import STEPS, STOPPED_IN, Campaign, conduct
+from tests.conformance.deployment import deployed_elsewhere
+from tests.conformance.tuner import FROM_FOLDERS, command_line, search, three_candidates, timed_once
+from tests.support.folders import EXAMPLES, SCORER
+
+# One of each kind: a U-Net, embedded guidance, two calls a step, classes, pictures to begin with, a solver on a flow.
+BY_DEFAULT = ("sd", "flux-dev", "qwen-image", "dit", "sd-img2img", "sana")
+FAMILIES = [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.exhaustive) for name in FROM_FOLDERS]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _timed_once() -> Iterator[None]:
+    with timed_once():
+        yield
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    return conduct(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_it_is_stopped_joined_and_taken_up_again(campaign: Campaign) -> None:
+    begun, joined, ended = campaign.said
+    assert begun.code == INTERRUPTED, begun.errors
+    assert joined.code == INTERRUPTED, joined.errors
+    assert ended.code in (0, 3), ended.errors
+    # Of each who was stopped all but the candidate in hand is there.
+    first, second = campaign.after
+    assert len(first) == STOPPED_IN - 1 and len(second) == 2 * (STOPPED_IN - 1)
+
+
+def test_no_candidate_is_lost_or_fails(campaign: Campaign) -> None:
+    assert campaign.run.failures == []
+    complete = {trial.number: trial.values[0] for trial in campaign.run.complete}
+    for before in campaign.after:
+        assert before.items() <= complete.items()
+    recipes = Counter(trial.user_attrs[RECIPE] for trial in campaign.run.complete if RECIPE in trial.user_attrs)
+    assert set(recipes.values()) == {1}
+
+
+def test_every_lever_of_the_space_is_tried(campaign: Campaign) -> None:
+    tried = {name for name, lever in campaign.levers.items() if any(map(lever.shown, campaign.run.policies))}
+    assert tried == set(campaign.levers)
+
+
+def test_a_fresh_process_makes_the_pictures_that_were_judged(campaign: Campaign, tmp_path: Path) -> None:
+    pictures = deployed_elsewhere(campaign.brought, campaign.run.folder / "policy.json", tmp_path)
+    assert torch.equal(pictures, campaign.run.judged(campaign.run.exported))
+
+
+def test_a_second_budget(campaign: Campaign, tmp_path: Path) -> None:
+    few = three_candidates(campaign.name, tmp_path / "space.toml")
+    said = command_line(*search(campaign.brought, tmp_path / "run", "--budget", "70%", "--budget", "50%", *few))
+    assert said.code in (0, 3), said.errors
+    for budget in (70, 50):
+        policy = json.loads((tmp_path / "run" / f"policy-{budget}.json").read_text())
+        assert policy["cost"]["relative"] <= budget / 100
+
+
+def test_compare(campaign: Campaign, tmp_path: Path) -> None:
+    policy = str(campaign.run.folder / "policy.json")
+    said = command_line("compare", "--policy", policy, *judged(campaign), "--out", str(tmp_path), "--json")
+    assert said.code == 0, said.errors
+    assert len(json.loads(said.output)["runs"]) == 2
+
+
+def test_generate(campaign: Campaign, tmp_path: Path) -> None:
+    policy = str(campaign.run.folder / "policy.json")
+    model = "--model", str(campaign.brought.model)
+    said = command_line("generate", *model, "--policy", policy, "--prompt", "red cat", "--out", str(tmp_path / "a.png"))
+    assert said.code == 0, said.errors
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_profile_and_price(campaign: Campaign, tmp_path: Path) -> None:
+    height, width = map(str, campaign.brought.family.size)
+    model = "--model", str(campaign.brought.model), "--height", height, "--width", width
+    profile = str(tmp_path / "profile.json")
+    said = command_line("profile", *model, "--scales", "1", "--device", "cpu", "--out", profile, "--quiet")
+    assert said.code == 0, said.errors
+    policy = campaign.run.folder / "policy.json"
+    said = command_line("price", str(policy), *model, "--target", profile, "--json")
+    assert said.code == 0, said.errors
+    assert json.loads(said.output)["flops"] == json.loads(policy.read_text())["cost"]["flops"]
+
+
+def test_describe_and_report(campaign: Campaign) -> None:
+    said = command_line("describe", str(campaign.run.folder / "policy.json"), "--model", str(campaign.brought.model))
+    assert said.code == 0, said.errors
+    said = command_line("report", str(campaign.run.folder), "--json")
+    assert said.code == 0, said.errors
+    assert len(campaign.run.complete) == json.loads(said.output)["trials"]
+
+
+def judged(campaign: Campaign) -> list[str]:
+    """Options of a comparison: what a search is given, but for its own."""
+    height, width = map(str, campaign.brought.family.size)
+    return [
+        *("--model", str(campaign.brought.model), *campaign.brought.options, "--scorer", str(SCORER)),
+        *("--height", height, "--width", width, "--steps", str(STEPS), "--images", str(EXAMPLES), "--device", "cpu"),
+    ]

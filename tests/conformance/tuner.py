@@ -1,0 +1,130 @@
+"""The tuner on a family's tiny pipeline, as users run it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from io import StringIO
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from safetensors.torch import load_file
+from torch import Tensor
+
+import autotune
+from autotune.cli import run
+from autotune.evaluation import timing
+from autotune.policy import Policy
+from autotune.study.trials import FAILURE, policy_of, sqlite_url
+from search_spaces import space_for
+from search_spaces.denoiser import DenoiserSpace
+from tests.conformance.levers import all_at_once
+from tests.support.builders import FAMILIES
+from tests.support.folders import EXAMPLES, SCORER, Brought
+
+# Videos are refused, and what is no class of diffusers cannot be loaded from a folder.
+FROM_FOLDERS = [name for name in FAMILIES if name not in ("wan", "generic")]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command returned and printed."""
+
+    code: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    folder: Path
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials of all studies."""
+        url = sqlite_url(self.folder / "study.db")
+        names = optuna.get_all_study_names(url)
+        return [trial for name in names for trial in optuna.load_study(study_name=name, storage=url).get_trials()]
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why candidates failed; one that was stopped is queued again, and no failure."""
+        return [trial.user_attrs[FAILURE] for trial in self.trials if FAILURE in trial.user_attrs]
+
+    @property
+    def policies(self) -> list[Policy]:
+        """What was evaluated."""
+        return [policy_of(trial) for trial in self.complete]
+
+    @cached_property
+    def finalists(self) -> list[Policy]:
+        """What the last round ran: the full run, fewer steps, the best candidates."""
+        document = json.loads((self.folder / "finalists.json").read_text())
+        return [autotune.load_policy(each["policy"]) for each in document["contenders"]]
+
+    @property
+    def exported(self) -> Policy:
+        return autotune.load_policy(self.folder / "policy.json")
+
+    def judged(self, policy: Policy) -> Tensor:
+        """The pictures (n, 3, H, W) uint8 of the last round."""
+        (file,) = (self.folder / "outcomes").glob(f"*/held-out/{policy.key}.safetensors")
+        return load_file(file)["preview"]
+
+
+@contextmanager
+def timed_once() -> Iterator[None]:
+    """The last round times eight pictures of every policy five times over; one, twice, shows that it does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotune.workflows.tune.TIMED_IMAGES", 1)
+        patch.setattr("autotune.workflows.tune.time_policies", partial(timing.time_policies, rounds=1))
+        yield
+
+
+def command_line(*arguments: str) -> Said:
+    """Run a command in this process."""
+    with redirect_stdout(StringIO()) as output, redirect_stderr(StringIO()) as errors:
+        code = run(arguments)
+    return Said(code, output.getvalue(), errors.getvalue())
+
+
+def search(brought: Brought, out: Path, *options: str, steps: int = 4) -> list[str]:
+    """The command of a search with few pictures."""
+    height, width = brought.family.size
+    return [
+        *("tune", "--model", str(brought.model), *brought.options, "--scorer", str(SCORER), "--device", "cpu"),
+        *("--height", str(height), "--width", str(width), "--steps", str(steps)),
+        *("--images", str(EXAMPLES), "--held-out-images", str(EXAMPLES), "--out", str(out), *options),
+    ]
+
+
+@cache
+def space_of(name: str, steps: int = 4) -> DenoiserSpace:
+    family = FAMILIES[name]
+    height, width = family.size
+    space = space_for(family.make(), height=height, width=width, steps=steps, guided=family.guided)
+    assert isinstance(space, DenoiserSpace)
+    return space
+
+
+def three_candidates(name: str, file: Path) -> tuple[str, ...]:
+    """Options for a search of fewer steps, of every lever at once, and of these by another solver.
+
+    Where there is no other solver, a longer stage of low resolution makes the third.
+    """
+    space = space_of(name)
+    ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
+    ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else {"switch": (3, 9)}
+    file.write_text("[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in ranges.items()))
+    return "--trials", "3", "--space", str(file)
