@@ -32,11 +32,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autotune.core.records import write_atomically
+from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
 from autotune.evaluation.generation import without_bars
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.options import TuneOptions
 from autotune.policy import Policy
 from autotune.quality import (
     Baseline,
@@ -50,12 +52,13 @@ from autotune.quality import (
     shuffled_alignment,
 )
 from autotune.quality.tensors import write_tensors
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import TuneResult, evaluator_for, tune_budgets
+from autotune.workflows.tune import TuneResult, tune_budgets
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
 from studies.search.recipes import TUNED_STEPS, UNIFORM, methods, tuned_steps
-from studies.shipped import BATCH, fast_pipeline, search_settings
+from studies.shipped import BATCH, fast_pipeline
 
 FOLDER = Path("runs") / "fixed"
 RESULTS = Path(__file__).with_name("results")
@@ -204,19 +207,19 @@ def main() -> None:
     # Other settings leave other captions.
     asked = f"{args.images}-{args.held_out_images}"
     pipe = fast_pipeline(model)
-    settings = search_settings(model)
-    settings |= {"seed": 0, "images": args.images, "held_out_images": args.held_out_images}
-    setups = prepare(pipe, tuple(BUDGETS), **settings)
+    options = TuneOptions(
+        batch_size=BATCH,
+        images=args.images,
+        held_out_images=args.held_out_images,
+        trials=args.trials,
+        timeout=7200,
+        run_dir=folder / f"tuned-{args.trials}-{asked}",
+        study_name=model,
+    )
+    budgets = [parse_budget(budget) for budget in BUDGETS]
+    setups = prepare(pipe, budgets, options)
     with without_bars(pipe):
-        results = tune_budgets(
-            pipe,
-            tuple(BUDGETS),
-            **settings,
-            trials=args.trials,
-            timeout=7200,
-            run_dir=folder / f"tuned-{args.trials}-{asked}",
-            study_name=model,
-        )
+        results = tune_budgets(pipe, budgets, options)
         few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
             evaluator = evaluator_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)

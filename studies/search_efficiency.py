@@ -56,8 +56,8 @@ from autotune.study.trials import (
 )
 from autotune.study.trials import RESULTS as TRIAL_RESULTS
 from autotune.workflows.progress import Progress
+from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup
-from autotune.workflows.tune import quiet_optuna
 from studies.search.surrogate import Surrogate, agreement, features
 from studies.search.table import RESULTS, read, setup_of
 

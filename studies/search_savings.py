@@ -19,15 +19,19 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.core.records import write_atomically
+from autotune.cost import parse_budget
 from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
+from autotune.options import SetupOptions
+from autotune.options.searching import PREFIX_MEMORY
 from autotune.search.loop import explore
 from autotune.study.trials import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import PREFIX_MEMORY, Setup, prepare
+from autotune.workflows.quiet import quiet_optuna
+from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.spending import spending
-from autotune.workflows.tune import evaluator_for, quiet_optuna
-from studies.shipped import fast_pipeline, search_settings
+from studies.shipped import BATCH, fast_pipeline
 
 RESULTS = Path(__file__).with_name("results")
 FOLDER = Path("runs") / "savings"
@@ -65,13 +69,15 @@ def searched(model: str, pipe: Any, seed: int, folder: Path, *, sparing: bool) -
     """Run or finish one search; its winner too."""
     (setup,) = prepare(
         pipe,
-        (BUDGET,),
-        images=PICTURES,
-        held_out_images=HELD_OUT,
-        seed=seed,
-        early_stopping=sparing,
-        prefix_memory=PREFIX_MEMORY if sparing else 0,
-        **search_settings(model),
+        [parse_budget(BUDGET)],
+        SetupOptions(
+            batch_size=BATCH,
+            images=PICTURES,
+            held_out_images=HELD_OUT,
+            seed=seed,
+            early_stopping=sparing,
+            prefix_memory=PREFIX_MEMORY if sparing else 0,
+        ),
     )
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study("search", sqlite_url(folder / "study.db"), setup.configuration)

@@ -1,4 +1,4 @@
-"""The shipped models as studies search them: with the prompts and judges that belong to them."""
+"""The shipped models as studies search them; prompts and judges are those that their cards name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from autotune.evaluation.judges import shipped_judges
+from autotune.evaluation.own_assets import prompts_to_tune
+from autotune.models.card import read_card
 from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.runtime.models import denoiser_of
 
@@ -22,17 +23,8 @@ def fast_pipeline(model: str) -> Any:
     return pipe
 
 
-def search_settings(model: str) -> dict[str, Any]:
-    """What :func:`autotune.tune_budgets` and ``prepare`` take of a shipped model, besides its pipeline and a budget."""
-    assets = demo_assets(model)
-    scorer, reference = shipped_judges(model, None, None, None)
-    prompts, held_out = assets.search_prompts()
-    return {
-        "prompts": prompts,
-        "held_out": held_out,
-        "scorer": scorer,
-        "reference": reference,
-        "steps": assets.full_steps,
-        "guidance_scale": assets.guidance_scale,
-        "batch_size": BATCH,
-    }
+def search_prompts(model: str) -> tuple[list[str], list[str]]:
+    """What a search of a shipped model tunes on, and what judges what it found."""
+    found = prompts_to_tune(read_card(demo_assets(model).folder))
+    assert found is not None and found[1] is not None, "its card names both"
+    return found[0], found[1]

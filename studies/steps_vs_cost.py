@@ -20,16 +20,19 @@ from autotune.cli.tune import show_tradeoff
 from autotune.core.errors import PostDiffError
 from autotune.core.interrupts import Interrupted, deferred
 from autotune.core.records import write_atomically
+from autotune.cost import parse_budget
 from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
+from autotune.options import SetupOptions
 from autotune.report.page import render_tradeoff
 from autotune.results.tradeoff import Tradeoff
 from autotune.study.trials import sqlite_url
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
+from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import prepare
 from autotune.workflows.tradeoff import BUDGETS, TRIALS, run_tradeoff_study
-from autotune.workflows.tune import evaluator_for, quiet_optuna
-from studies.shipped import fast_pipeline, search_settings
+from studies.shipped import BATCH, fast_pipeline
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES, HELD_OUT_IMAGES = 64, 240
@@ -84,11 +87,8 @@ def study(
     """
     (setup,) = prepare(
         fast_pipeline(model),
-        ("100%",),
-        images=images,
-        held_out_images=held_out_images,
-        seed=seed,
-        **search_settings(model),
+        [parse_budget("100%")],
+        SetupOptions(batch_size=BATCH, images=images, held_out_images=held_out_images, seed=seed),
     )
     folder.mkdir(parents=True, exist_ok=True)
     try:

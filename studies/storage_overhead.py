@@ -30,6 +30,8 @@ import sqlalchemy
 from optuna.storages import BaseStorage
 from PIL import Image
 
+from autotune.cost import parse_budget
+from autotune.options import SetupOptions
 from autotune.search.local_search import Refiner
 from autotune.search.loop import search
 from autotune.search.proposer import Proposal
@@ -39,8 +41,8 @@ from autotune.study.storage import PatientStorage
 from autotune.study.trials import Trials, enqueue_recipes, evaluated, is_repetition, open_study
 from autotune.study.write_queue import WriteQueue
 from autotune.workflows.progress import Progress
+from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import quiet_optuna
 from studies.postgres import Server
 
 NAME = "storage-overhead"
@@ -143,10 +145,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--storage", help="URL of an empty database", default=None)
     options = parser.parse_args()
-    no_choice: dict[str, Any] = dict.fromkeys(
-        ("prompts", "held_out", "reference", "scorer", "height", "width", "guidance_scale", "steps", "max_steps")
-    )
-    (setup,) = prepare(None, ["40%"], images=64, held_out_images=64, batch_size=16, seed=0, **no_choice)
+    (setup,) = prepare(None, [parse_budget("40%")], SetupOptions(images=64, held_out_images=64))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = options.storage

@@ -84,18 +84,6 @@ def scales(text: str) -> list[float]:
     return found
 
 
-def weights(objective: str, weight_fd: float | None, weight_clip: float | None) -> None:
-    """Refuse weights that the objective has none of, or that make it nothing.
-
-    Raises:
-        InputError: they do not go together.
-    """
-    if objective != "quality" and (weight_fd, weight_clip) != (None, None):
-        raise InputError(f"--weight-fd and --weight-clip do not go with --objective {objective}; leave them out")
-    if weight_fd == weight_clip == 0:
-        raise InputError("--weight-fd 0 --weight-clip 0: nothing is left to judge by; give one of them a weight")
-
-
 def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
     """The policies in files or on the hub, by a name for each.
 
@@ -115,19 +103,14 @@ def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
     return loaded
 
 
-def inputs(prompts: Path | None, given: Path | None) -> tuple[Row, ...] | None:
-    """What pictures are asked for in the long form, if it is that.
+def either(prompts: object | None, inputs: object | None) -> None:
+    """Refuse inputs in both of their forms.
 
     Raises:
-        InputError: there are prompts as well, or the file cannot be used.
+        InputError: there are prompts and inputs.
     """
-    if given is None:
-        return None
-    if prompts is not None:
+    if prompts is not None and inputs is not None:
         raise InputError("--prompts and --inputs say the same thing twice; write the prompts into the inputs")
-    from autotune.evaluation.inputs import read_rows
-
-    return read_rows(given)
 
 
 def rows_to_generate(prompts: list[str], given: Path | None, model: ModelSource) -> tuple[Row, ...]:

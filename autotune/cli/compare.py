@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from autotune.cli.exit_codes import DONE
 from autotune.cli.faults import one_sentence
-from autotune.cli.options import CompareOptions
+from autotune.cli.requests import CompareRequest
 from autotune.cli.tune import given_columns
 from autotune.core.faults import during
 from autotune.core.naming import TUNER_LOG
-from autotune.models.shipped import demo_assets
 from autotune.report import Column, Side, comparison_tables, save_grid
 
 if TYPE_CHECKING:
@@ -26,66 +26,36 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
-def run_compare(options: CompareOptions) -> int:
+def run_compare(request: CompareRequest) -> int:
     """Compare, save the grid of pictures and report; returns the exit code.
 
     Raises:
         Interrupted: Ctrl-C while comparing.
     """
-    with one_sentence("compare", options.out / TUNER_LOG, resumes=True):
-        return _run(options)
+    with one_sentence("compare", request.folder / TUNER_LOG, resumes=True):
+        return _run(request)
 
 
-def _run(options: CompareOptions) -> int:
+def _run(request: CompareRequest) -> int:
     from autotune.quality.lpips import Lpips
-    from autotune.workflows.compare import compare
+    from autotune.workflows.compare import compare_policies
 
+    options = request.options
     # Its weights may be missing, which is to be said before a large model is read; what says that they are being
     # fetched must not get into the document.
     with redirect_stdout(sys.stderr):
-        lpips = None if options.lpips is None else Lpips(options.lpips)
+        lpips = Lpips(options.lpips) if isinstance(options.lpips, str) else options.lpips
     with during("while loading the model"):
-        pipe = options.source.load(options.device, options.dtype)
-    comparison = compare(
-        pipe,
-        options.policies,
-        **_examples(options),
-        images=options.images,
-        objective=options.judges.objective,
-        weight_fd=options.judges.weight_fd,
-        weight_clip=options.judges.weight_clip,
-        lpips=lpips,
-        height=options.height,
-        width=options.width,
-        guidance_scale=options.guidance_scale,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        run_dir=options.out,
-        quiet=options.quiet,
-    )
+        pipe = request.source.load(request.device, request.dtype)
+    comparison = compare_policies(pipe, request.policies, replace(options, lpips=lpips))
     grid = comparison.run_dir / "comparison.png"
     with during("in the comparison picture"):
         _save_grid(comparison, grid)
-    if options.as_json:
+    if request.as_json:
         print(json.dumps(comparison.to_dict()))
     elif not options.quiet:
         _show(comparison, grid)
     return DONE
-
-
-def _examples(options: CompareOptions) -> dict[str, Any]:
-    """Inputs, reference and judges: a shipped model brings its own, which options replace one by one."""
-    from autotune.evaluation.judges import shipped_judges
-
-    given = options.judges
-    chosen: dict[str, Any] = {"prompts": options.prompts, "inputs": options.inputs, "network": given.features}
-    if not options.source.shipped:
-        return chosen | {"scorer": given.scorer, "reference": options.reference}
-    if options.prompts is None and options.inputs is None:
-        chosen["prompts"] = demo_assets(options.source.name).held_out_prompts
-    scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
-    return chosen | {"scorer": scorer, "reference": reference}
 
 
 def _save_grid(comparison: Comparison, path: Path) -> None:

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cli.exit_codes import DONE
-from autotune.cli.options import TuneOptions
-from autotune.cli.tune import settings
+from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
 from autotune.evaluation.generation import without_bars
 from autotune.workflows.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
@@ -21,13 +20,14 @@ from autotune.workflows.setup import Setup, prepare
 _WIDTH = 100
 
 
-def run_dry(options: TuneOptions) -> int:
+def run_dry(request: TuneRequest) -> int:
     """Price what is known, time the full run, and say what that makes of the search; returns the exit code."""
     with during("while loading the model"):
-        pipe = options.source.load(options.device, options.dtype)
+        pipe = request.source.load(request.device, request.dtype)
+    options = request.options
     with Progress(quiet=options.quiet) as progress, without_bars(pipe):
         with during("while preparing the search"):
-            setups = prepare(pipe, options.budgets, on_progress=progress.profiling, **settings(options))
+            setups = prepare(pipe, request.budgets, options, on_progress=progress.profiling)
         with during("while timing the full run"):
             pace = measure_pace(setups[0], progress)
     forecasts = [forecast(setup, pace, trials=options.trials, timeout=options.timeout) for setup in setups]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.core.errors import InputError, PolicyError, did_you_mean, reason_of
-from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.models.card import ModelCard, read_card
+from autotune.models.shipped import DEMO_NAMES, shipped_folder
 
 if TYPE_CHECKING:
     from autotune.cost.profile import Profile
     from autotune.policy import ModelInfo
 
 _INDEX = "model_index.json"
-_RECORD = "postdiff.json"
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -35,8 +35,9 @@ class ModelSource:
         Raises:
             InputError: it is none of them.
         """
-        if model in DEMO_NAMES:
-            return ModelSource(model, demo_assets(model).folder)
+        shipped = shipped_folder(model)
+        if shipped is not None:
+            return ModelSource(model, shipped)
         from autotune.policy.loading import is_hub_id
 
         folder = Path(model)
@@ -52,9 +53,13 @@ class ModelSource:
         return ModelSource(model, None)
 
     @property
-    def shipped(self) -> bool:
-        """Whether the model is inside this package."""
-        return self.name in DEMO_NAMES
+    def card(self) -> ModelCard:
+        """What the model's card says; nothing where there is none, or the model is on the hub.
+
+        Raises:
+            InputError: the card cannot be used.
+        """
+        return ModelCard() if self.folder is None else read_card(self.folder)
 
     @property
     def depicts_prompts(self) -> bool:
@@ -69,15 +74,15 @@ class ModelSource:
     def check_policy(self, made_for: ModelInfo | None) -> None:
         """Refuse a policy that was made for another model, as far as files tell without torch.
 
-        A shipped model's ``postdiff.json`` records its fingerprints; of others the classes are known.
+        A card may record the model's fingerprints; of models without one the classes are known.
         :func:`autotune.apply_policy` makes the full comparison in any case.
 
         Raises:
             PolicyError: one sentence that names the difference.
         """
-        if made_for is None or self.folder is None:
+        if made_for is None:
             return
-        for name, found in self._facts(self.folder).items():
+        for name, found in self._facts().items():
             expected = getattr(made_for, name)
             if expected != found:
                 raise PolicyError(
@@ -95,9 +100,7 @@ class ModelSource:
 
         if batch is not None:
             profile.of_batch(batch)
-        if self.folder is None:
-            return
-        for name, found in self._facts(self.folder).items():
+        for name, found in self._facts().items():
             profiled = getattr(profile.model, name, found)
             if profiled != found:
                 raise ProfileError(
@@ -105,19 +108,20 @@ class ModelSource:
                     f" {profiled}, that of {self.name} is {found}; profile {self.name} with 'postdiff profile'"
                 )
 
-    @staticmethod
-    def _facts(folder: Path) -> dict[str, str | None]:
-        """What a policy records of its model, by field, as far as the files in ``folder`` tell."""
-        index = _read_json(folder / _INDEX)
+    def _facts(self) -> dict[str, str | None]:
+        """What a policy records of its model, by field, as far as files tell."""
+        if self.folder is None:
+            return {}
+        index = _read_json(self.folder / _INDEX)
         denoiser = index.get("unet") or index.get("transformer") or (None, None)
         facts = {
             "pipeline": index.get("_class_name"),
             "denoiser": denoiser[1],
             "scheduler": index.get("scheduler", (None, None))[1],
         }
-        if (folder / _RECORD).is_file():
-            record = _read_json(folder / _RECORD).get("model", {})
-            facts |= {name: value for name, value in record.items() if name.endswith("_fingerprint")}
+        recorded = self.card.model
+        if recorded is not None:
+            facts |= {name: value for name, value in recorded if name.endswith("_fingerprint")}
         return facts
 
     def load(self, device: str = "auto", dtype: DType = "auto", *, config_only: bool = False) -> Any:
@@ -169,8 +173,6 @@ class ModelSource:
         return pipe
 
     def _load(self, dtype: Any) -> Any:
-        if self.shipped:
-            return demo_pipeline(self.name)
         from diffusers import DiffusionPipeline
 
         try:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.faults import one_sentence
-from autotune.cli.options import TuneOptions
+from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
 from autotune.core.naming import TUNER_LOG
-from autotune.models.shipped import demo_assets
 from autotune.report import Column, Row, results_table, save_grid, verdict
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
@@ -33,35 +32,25 @@ _WIDTH = 100
 _COMPARED = 8
 
 
-def run_tune(options: TuneOptions) -> int:
+def run_tune(request: TuneRequest) -> int:
     """Search, export and report; returns the exit code, with several budgets of the one that went least well.
 
     Raises:
         Interrupted: Ctrl-C while searching.
     """
-    with one_sentence("tune", options.out / TUNER_LOG, resumes=True):
-        return _run(options)
+    with one_sentence("tune", request.folder / TUNER_LOG, resumes=True):
+        return _run(request)
 
 
-def _run(options: TuneOptions) -> int:
+def _run(request: TuneRequest) -> int:
     from autotune.workflows.tune import tune_budgets
 
     with during("while loading the model"):
-        pipe = options.source.load(options.device, options.dtype)
-    results = tune_budgets(
-        pipe,
-        options.budgets,
-        **settings(options),
-        trials=options.trials,
-        timeout=options.timeout,
-        study_name=options.study_name,
-        storage=options.storage,
-        run_dir=options.out,
-        explain=options.explain,
-        quiet=options.quiet,
-    )
+        pipe = request.source.load(request.device, request.dtype)
+    results = tune_budgets(pipe, request.budgets, request.options)
+    quiet = request.options.quiet
     several = len(results) > 1
-    for result, budget in zip(results, options.budgets, strict=True):
+    for result, budget in zip(results, request.budgets, strict=True):
         place = result.policy_folder
         rows = _rows(result)
         with during("in the comparison picture"):
@@ -71,57 +60,13 @@ def _run(options: TuneOptions) -> int:
             write_report(run, place / FILE)
         with during("while publishing to the dashboard"):
             publish(run)
-        if not options.quiet:
+        if not quiet:
             _show(result, rows, place, f"Budget {budget}" if several else None)
-    if not options.quiet:
+    if not quiet:
         if results[0].tradeoff is not None:
             show_tradeoff(results[0].tradeoff)
-        print(f"See every trial: postdiff dashboard {shlex.quote(str(options.out))}")
+        print(f"See every trial: postdiff dashboard {shlex.quote(str(request.folder))}")
     return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
-
-
-def settings(options: TuneOptions) -> dict[str, Any]:
-    """What a search is prepared from, see :func:`autotune.workflows.setup.prepare`."""
-    return _examples(options) | {
-        "objective": options.judges.objective,
-        "weight_fd": options.judges.weight_fd,
-        "weight_clip": options.judges.weight_clip,
-        "height": options.height,
-        "width": options.width,
-        "guidance_scale": options.guidance_scale,
-        "steps": options.steps,
-        "images": options.images,
-        "held_out_images": options.held_out_images,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "space": options.space,
-        "sampler": options.sampler,
-        "early_stopping": options.early_stopping,
-        "target": options.target,
-        "call_batch": options.call_batch,
-        "max_cache_memory": options.max_cache_memory,
-    }
-
-
-def _examples(options: TuneOptions) -> dict[str, Any]:
-    """Inputs, reference and judges: a shipped model brings its own, which options replace one by one."""
-    from autotune.evaluation.judges import shipped_judges
-
-    given = options.judges
-    chosen: dict[str, Any] = {
-        "prompts": options.prompts,
-        "inputs": options.inputs,
-        "reference": options.reference,
-        "scorer": given.scorer,
-        "network": given.features,
-    }
-    if not options.source.shipped:
-        return chosen
-    scorer, reference = shipped_judges(options.source.name, given.scorer, given.features, options.reference)
-    chosen |= {"scorer": scorer, "reference": reference}
-    if options.prompts is None and options.inputs is None:
-        chosen["prompts"], chosen["held_out"] = demo_assets(options.source.name).search_prompts()
-    return chosen
 
 
 def _rows(result: TuneResult) -> list[Row]:

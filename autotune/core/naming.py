@@ -18,6 +18,9 @@ TUNER_LOG = "log.txt"
 CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
 """How the denoiser is compiled; ``none``, or a mode of ``torch.compile``."""
 
+Backbone = Literal["alex", "vgg", "squeeze"]
+"""Networks that LPIPS is measured in."""
+
 _LONGEST_NAME = 60
 _POLICY_OF_A_SEARCH = "policy"
 

@@ -88,7 +88,7 @@ def encoder_decoder_cost(
         {'text_encoder': 38535168}
     """
     family = family_of(pipe)
-    call = recommended(pipe).get("call", {}) if call is None else call
+    call = recommended(pipe).call if call is None else call
     native = family.native_size(pipe)
     height, width = height or native[0], width or native[1]
     frames = frames or family.default_frames(pipe)

@@ -205,7 +205,8 @@ def _guidance(
     if scale is None:
         branches = argument == signature.guidance_argument
         default = signature.default_guidance if branches else signature.default_embedded
-        scale = recommended(pipe).get("guidance_scale", default)
+        own = recommended(pipe).guidance_scale
+        scale = default if own is None else own
     elif argument == signature.guidance_argument and signature.needs_negative_prompt and not negative:
         if scale > signature.guided_above:
             raise InputError(

@@ -10,19 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autotune.core.errors import InputError, did_you_mean
+from autotune.core.errors import InputError
 from autotune.evaluation.content_fingerprint import content_fingerprint
 from autotune.evaluation.evaluator import Evaluator, Features, ImageFeatures, Pictures
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.references import Size, kept_reference
-from autotune.models.shipped import demo_assets
+from autotune.options import JudgeOptions
 from autotune.policy import Policy
 from autotune.quality import FIDELITY, QUALITY, Gaussian, Reference, Scorer, Weights, estimator, feature_network
 from autotune.quality.objective import DISTANCE
 
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-
-OBJECTIVES = ("quality", "fidelity")
 
 AnyScorer = Features | str | os.PathLike[str]
 AnyNetwork = ImageFeatures | str | os.PathLike[str]
@@ -129,35 +127,21 @@ class Judges:
         )
 
 
-def judges(
-    scorer: AnyScorer | None = None,
-    network: AnyNetwork | None = None,
-    *,
-    objective: str = "quality",
-    distance: str | None = None,
-    weight_fd: float | None = None,
-    weight_clip: float | None = None,
-    text: bool = True,
-    device: str = "cpu",
-) -> Judges:
+def judges(options: JudgeOptions, *, text: bool = True, device: str = "cpu") -> Judges:
     """Check the choice and load what it names.
 
     Args:
-        scorer: An open_clip model or an object like :class:`autotune.quality.Scorer`; None takes one from the hub
-            where one is needed: for alignment that has a weight, or because no network is named.
-        network: A feature network or its name, see :func:`autotune.quality.feature_network`.
-        objective: ``"quality"`` or ``"fidelity"`` (as near as possible to the full run's pictures).
-        distance: Estimator; None takes the default.
-        weight_fd: Of the distance to the reference, 1 unless given; objective ``"quality"`` only.
-        weight_clip: Of the alignment, 4 unless given.
+        options: The choice. Without a scorer one is taken from the hub where it is needed: for alignment that has a
+            weight, or because no network is named.
         text: Whether pictures have prompts that they may match better or worse; see :func:`objective_weights`.
         device: Where the models run.
 
     Raises:
         InputError: Something cannot be used or had.
     """
-    weights = objective_weights(objective, weight_fd, weight_clip, text=text)
-    name = estimator(distance or DISTANCE).name
+    weights = objective_weights(options, text=text)
+    scorer, network = options.scorer, options.network
+    name = estimator(options.distance or DISTANCE).name
     if network is not None and not text:
         # There is nothing left for it to see.
         scorer = None
@@ -176,37 +160,19 @@ def judges(
     )
 
 
-def shipped_judges(
-    name: str, scorer: AnyScorer | None, network: AnyNetwork | None, reference: AnyReference | None
-) -> tuple[AnyScorer, AnyReference | None]:
-    """Scorer and reference for a shipped model, which brings its own of what is None."""
-    assets = demo_assets(name)
-    if scorer is not None:
-        return scorer, reference
-    # The shipped reference holds the shipped scorer's features, which no other network's compare with.
-    return assets.scorer_dir, assets.reference if reference is None and network is None else reference
-
-
-def objective_weights(
-    objective: str, weight_fd: float | None = None, weight_clip: float | None = None, *, text: bool = True
-) -> Weights:
+def objective_weights(options: JudgeOptions, *, text: bool = True) -> Weights:
     """The weights that an objective by name stands for; without text there is no alignment to give one to.
 
     Raises:
-        InputError: There is no such objective, a weight is negative or of what there is not, or all are zero.
+        InputError: A weight is of what there is not, or nothing is left to judge by.
     """
-    if objective not in OBJECTIVES:
-        raise InputError(f"there is no objective called {objective!r}{did_you_mean(objective, OBJECTIVES)}")
-    if objective == "fidelity":
-        if weight_fd is not None or weight_clip is not None:
-            raise InputError("objective 'fidelity' has no weights; leave them out, or take objective 'quality'")
+    if options.objective == "fidelity":
         return FIDELITY
-    if not text and weight_clip is not None:
+    fd, clip = options.weights
+    if not text and clip is not None:
         raise InputError(
             "weight_clip weighs the alignment with prompts, and the inputs have no prompts that differ; leave it out"
         )
-    clip = (QUALITY.clip if weight_clip is None else weight_clip) if text else 0.0
-    weights = Weights(QUALITY.fd if weight_fd is None else weight_fd, clip)
-    if not min(weights.fd, weights.clip) >= 0 or not 0 < weights.fd + weights.clip < float("inf"):
-        raise InputError(f"weights {weights.fd:g} and {weights.clip:g} must not be negative, nor both zero")
-    return weights
+    if not text and fd == 0:
+        raise InputError("without prompts that differ the distance is all there is to judge by; give it a weight")
+    return Weights(QUALITY.fd if fd is None else fd, 0.0 if not text else QUALITY.clip if clip is None else clip)

@@ -63,7 +63,7 @@ def picture_batches(
     # Not None, for pipelines whose own size is a number would compute with it.
     options: dict[str, Any] = {"height": height, "width": width} if signature.takes_size and size is not None else {}
     options |= {"output_type": next(form for form in _FORMS if form in signature.output_types)}
-    options |= recommended(pipe).get("call", {}) | {name: _given(name, value, None) for name, value in shared.items()}
+    options |= recommended(pipe).call | {name: _given(name, value, None) for name, value in shared.items()}
     scale = scale_argument(pipe, signature)
     if guidance_scale is not None and scale is not None:
         options[scale] = guidance_scale

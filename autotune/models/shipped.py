@@ -1,8 +1,7 @@
-"""The trained models inside this package, and what is needed to tune and score them offline."""
+"""The trained models inside this package: their names, their folders, and how they are loaded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from autotune.core.errors import InputError, did_you_mean
+from autotune.models.card import ModelCard, read_card
 
 _MODELS = Path(__file__).parent
 
 DEMO_NAMES = ("emoji-unet", "emoji-dit")
 
+DEFAULT = DEMO_NAMES[0]
+"""What is tuned where no model is named."""
+
 
 @dataclass(frozen=True)
 class DemoAssets:
-    """What belongs to a shipped model.
+    """What belongs to a shipped model, as its card says.
 
     Attributes:
         folder: the pipeline in diffusers format.
@@ -40,39 +43,64 @@ class DemoAssets:
     guidance_scale: float
     call: Mapping[str, Any]
 
-    def search_prompts(self) -> tuple[list[str], list[str]]:
-        """Captions for a search, and those that judge what it found.
 
-        The latter are all captions the model has never seen and a quarter of the others: intervals narrow with
-        different captions, and hardly with more pictures of the same one.
-        """
-        from autotune.quality import split
-
-        tuning, aside = split(self.tuning_prompts)
-        return tuning, aside + self.held_out_prompts
-
-
-def demo_assets(name: str = "emoji-unet") -> DemoAssets:
+def demo_assets(name: str = DEFAULT) -> DemoAssets:
     """Paths and prompts of a shipped model.
 
     Raises:
         InputError: no model of that name is shipped.
     """
-    if name not in DEMO_NAMES:
+    from autotune.quality.prompts import load_prompts
+
+    folder = shipped_folder(name)
+    if folder is None:
         raise InputError(f"no model named {name!r} is shipped{did_you_mean(name, DEMO_NAMES)}")
-    folder = _MODELS / name
-    settings = json.loads((folder / "postdiff.json").read_text())
-    captions = json.loads((_MODELS / "emoji-captions.json").read_text())
+    card = read_card(folder)
+    assert card.scorer and card.reference and card.prompts and card.held_out, "shipped models say everything"
+    assert card.full_steps is not None and card.guidance_scale is not None, "shipped models say everything"
     return DemoAssets(
         folder=folder,
-        scorer_dir=_MODELS / "emoji-clip",
-        reference=_MODELS / "emoji-clip" / "reference" / "pictures.safetensors",
-        tuning_prompts=captions["training"],
-        held_out_prompts=captions["held_out"],
-        full_steps=settings["full_steps"],
-        guidance_scale=settings["guidance_scale"],
-        call=settings.get("call", {}),
+        scorer_dir=Path(card.scorer),
+        reference=Path(card.reference),
+        tuning_prompts=load_prompts(card.prompts),
+        held_out_prompts=load_prompts(card.held_out),
+        full_steps=card.full_steps,
+        guidance_scale=card.guidance_scale,
+        call=card.call,
     )
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of the shipped model of that name, if there is one."""
+    return _MODELS / name if name in DEMO_NAMES else None
+
+
+def shipped_name(folder: Path) -> str | None:
+    """The name of the shipped model in ``folder``, if it is one."""
+    folder = folder.resolve()
+    return folder.name if folder.parent == _MODELS.resolve() and folder.name in DEMO_NAMES else None
+
+
+def card_of_source(source: str) -> ModelCard:
+    """The card of a model by what loads it: a shipped model's name or a folder; those on the hub have none here.
+
+    Raises:
+        InputError: the card cannot be used.
+    """
+    return read_card(shipped_folder(source) or Path(source))
+
+
+def code_to_load(source: str) -> tuple[list[str], str]:
+    """Python that loads a model by what loads it: imports besides this package's, and an expression.
+
+    Example:
+        >>> code_to_load("emoji-unet")
+        ([], 'autotune.demo_pipeline("emoji-unet")')
+    """
+    if shipped_folder(source) is not None:
+        return [], f'autotune.demo_pipeline("{source}")'
+    quoted = source.replace("\\", "\\\\").replace('"', '\\"')
+    return ["from diffusers import DiffusionPipeline"], f'DiffusionPipeline.from_pretrained("{quoted}")'
 
 
 @contextmanager
@@ -94,7 +122,7 @@ def _quiet_loading() -> Iterator[None]:
             logger.enable_progress_bar()
 
 
-def demo_pipeline(name: str = "emoji-unet") -> Any:
+def demo_pipeline(name: str = DEFAULT) -> Any:
     """A shipped, trained pipeline in fp32 on the CPU.
 
     ``emoji-unet`` is a stock ``StableDiffusionPipeline``, ``emoji-dit`` a stock ``PixArtAlphaPipeline``,

@@ -8,17 +8,16 @@ first used: this is asked for by name, never a default.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from autotune.core.errors import InputError, did_you_mean, reason_of
+from autotune.core.naming import Backbone
 from autotune.quality.fidelity import check_pairs
 
 __all__ = ["Backbone", "LEAST_SIDE", "Lpips"]
-
-Backbone = Literal["alex", "vgg", "squeeze"]
 
 LEAST_SIDE = 32
 """Pixels a side of the smallest picture."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from autotune.evaluation.inputs import CLASS, PROMPT, is_picture
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.card import ModelCard
+from autotune.models.shipped import card_of_source, code_to_load
 from autotune.report.run import Run
 from autotune.results.search_record import SearchRecord
 
@@ -41,12 +42,10 @@ def snippet(run: Run) -> str | None:
 
 def _pipeline(search_record: SearchRecord) -> tuple[list[str], str]:
     """Imports, and the line that loads the pipeline."""
-    if search_record.source in DEMO_NAMES:
-        return ["import autotune"], f'pipe = autotune.demo_pipeline("{search_record.source}")'
     if search_record.source is None:
         return ["import autotune"], f"pipe = ...  # the {search_record.model} that was tuned"
-    imports = ["import autotune", "from diffusers import DiffusionPipeline"]
-    return imports, f"pipe = DiffusionPipeline.from_pretrained({json.dumps(search_record.source)})"
+    imports, pipeline = code_to_load(search_record.source)
+    return ["import autotune", *imports], f"pipe = {pipeline}"
 
 
 def _arguments(search_record: SearchRecord, example: dict[str, Any]) -> Iterator[str]:
@@ -65,7 +64,11 @@ def _arguments(search_record: SearchRecord, example: dict[str, Any]) -> Iterator
         yield f"{search_record.guidance_argument}={search_record.guidance_scale:g}"
     for name, value in search_record.call.items():
         yield f"{name}=load_image({json.dumps(value)})" if is_picture(name) else f"{name}={value!r}"
-    if search_record.source in DEMO_NAMES:
-        yield from (f"{name}={value!r}" for name, value in demo_assets(search_record.source).call.items())
-    elif search_record.takes_size:
+    card = ModelCard() if search_record.source is None else card_of_source(search_record.source)
+    yield from (f"{name}={value!r}" for name, value in card.call.items() if name not in search_record.call)
+    native = card.model is not None and (card.model.height, card.model.width) == (
+        search_record.height,
+        search_record.width,
+    )
+    if search_record.takes_size and not native:
         yield from (f"height={search_record.height}", f"width={search_record.width}")

@@ -14,7 +14,7 @@ from autotune.core.records import Record, write_atomically
 from autotune.cost.breakdown import Breakdown, break_down
 from autotune.cost.work import WorkTable
 from autotune.evaluation.input_pictures import Picture
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import shipped_name
 from autotune.plan import Plan, compile_plan
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
@@ -228,9 +228,7 @@ def _calls(pricer: Pricer, full: Policy, max_steps: int) -> dict[int, tuple[int,
 
 def _source(setup: Setup) -> str | None:
     path = str(getattr(setup.pipe, "config", {}).get("_name_or_path") or "")
-    if setup.model_name in DEMO_NAMES and Path(path) == demo_assets(setup.model_name).folder:
-        return setup.model_name
-    return path or None
+    return (shipped_name(Path(path)) or path) if path else None
 
 
 def _without_password(url: str) -> str:

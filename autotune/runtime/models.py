@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ from torch import nn
 
 from autotune.core.errors import InputError, PolicyError
 from autotune.core.fingerprint import fingerprint
+from autotune.models.card import ModelCard, read_card
 from autotune.pipelines.families import LatentSize, family_of
 from autotune.policy import ModelInfo, Policy
 from autotune.runtime.schedulers import check_scheduler
-
-# Written beside a shipped model's weights: settings its authors recommend.
-RECOMMENDED = "postdiff.json"
 
 
 def fingerprint_of(part: Any) -> str:
@@ -63,28 +60,28 @@ def latents_of(
         native = family.native_size(pipe)
         height, width = height or native[0], width or native[1]
     frames = frames or family.default_frames(pipe)
-    return family.latent_size(pipe, height, width, frames, {**recommended(pipe).get("call", {}), **call})
+    return family.latent_size(pipe, height, width, frames, {**recommended(pipe).call, **call})
 
 
 def text_length(pipe: Any, call: Mapping[str, Any] = {}) -> int:
     """Number of text tokens the denoiser attends to when the pipeline pads every prompt; see :func:`latents_of`."""
-    return family_of(pipe).text_tokens(pipe, {**recommended(pipe).get("call", {}), **call})
+    return family_of(pipe).text_tokens(pipe, {**recommended(pipe).call, **call})
 
 
-def recommended(pipe: Any) -> dict[str, Any]:
-    """Settings shipped beside the model (``full_steps``, ``guidance_scale``), or an empty dict."""
-    folder = Path(str(pipe.config.get("_name_or_path") or ""))
-    file = folder / RECOMMENDED
-    if not folder.parts or not file.is_file():
-        return {}
-    settings: dict[str, Any] = json.loads(file.read_text())
-    return settings
+def recommended(pipe: Any) -> ModelCard:
+    """What the card in the model's folder says of it; nothing where there is none.
+
+    Raises:
+        InputError: the card cannot be used.
+    """
+    folder = str(getattr(pipe, "config", {}).get("_name_or_path") or "")
+    return read_card(Path(folder)) if folder else ModelCard()
 
 
 def default_steps(pipe: Any) -> int:
     """Steps of the full run: what the model recommends, else what the pipeline's ``__call__`` defaults to."""
-    shipped = recommended(pipe).get("full_steps")
-    return int(shipped or inspect.signature(pipe.__call__).parameters["num_inference_steps"].default)
+    own = recommended(pipe).full_steps
+    return int(own or inspect.signature(pipe.__call__).parameters["num_inference_steps"].default)
 
 
 def describe_model(pipe: Any, full_steps: int | None = None) -> ModelInfo:

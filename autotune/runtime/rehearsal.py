@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from autotune.core.errors import InputError, PolicyError
+from autotune.models.card import FILE
 from autotune.pipelines.families import Family, family_of, scheduler_calls
 from autotune.pipelines.units import find_units
 from autotune.plan import compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import check_unapplied
 from autotune.runtime.compatibility import fitted, step_arguments
-from autotune.runtime.models import RECOMMENDED, check_compatible, latents_of, recommended
+from autotune.runtime.models import check_compatible, latents_of, recommended
 from autotune.runtime.schedulers import scales_noise
 from autotune.runtime.timesteps import refused_settings, solver_under, try_steps
 
@@ -56,7 +57,7 @@ def check_runs(
     family = family_of(pipe)
     structure = find_units(family.denoiser(pipe))
     check_compatible(pipe, policy, strict=strict)
-    _check_bins(pipe, family, {**recommended(pipe).get("call", {}), **call})
+    _check_bins(pipe, family, {**recommended(pipe).call, **call})
     scheduler, calls = solver_under(policy, pipe, pipe.scheduler)
     size = latents_of(pipe, height, width, call=call)
     compile_plan(policy, structure, size.height, size.width, calls=calls)
@@ -76,7 +77,7 @@ def _check_bins(pipe: Any, family: Family, call: Mapping[str, Any]) -> None:
     if bins and not family.bins_are_native(pipe):
         raise InputError(
             f"{type(pipe).__name__} would make pictures of the nearest size in its list, which holds none of this"
-            f" model's: pass use_resolution_binning=False, or write it under call in the model's {RECOMMENDED}"
+            f" model's: pass use_resolution_binning=False, or write it under call in the model's {FILE}"
         )
 
 

@@ -12,8 +12,6 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from autotune.core.errors import InputError, did_you_mean
 from autotune.study.trials import digest
 
-DEFAULT = "tpe"
-
 # Random candidates only help until there is something to learn from; the recipes are enough of a start.
 _START_UP_TRIALS = 10
 # As many as a search of a few dozen trials has several generations of.

@@ -7,7 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import optuna
 
 import autotune
 from autotune.core.errors import InputError
+from autotune.core.package_files import package_file, portable
 from autotune.cost import Profile
 from autotune.evaluation.examples import read_prompts
 from autotune.evaluation.inputs import in_memory, read_rows, to_json
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import shipped_name
+from autotune.options import SetupOptions, TuneOptions
 from autotune.workflows.setup import Setup
 from search_spaces import read_ranges
 
@@ -28,8 +30,6 @@ RUN, TRIALS = "run", "trials"
 _CHUNK = 48_000
 _MOST_CHUNKS = 40
 _CHUNKS = "invitation_"
-_PACKAGE = Path(autotune.__file__).resolve().parent
-_SHIPPED = "postdiff:"
 
 
 class _Unnamed(Exception):
@@ -48,7 +48,8 @@ class Manifest:
         model: Shipped model, folder or hub id; None is the default of :func:`autotune.tune`.
         device: Kind of device.
         dtype: Name of torch's.
-        arguments: Further ones of :func:`autotune.workflows.setup.prepare`, JSON-ready.
+        arguments: The fields of :class:`autotune.options.SetupOptions`, JSON-ready; one that is not there has its
+            default.
         alone: Why nobody can join, if so.
     """
 
@@ -63,12 +64,13 @@ class Manifest:
     alone: str | None = None
 
     @staticmethod
-    def of(run: str, pipe: Any | None, setup: Setup, given: Mapping[str, Any], trials: int) -> Manifest:
-        """Invite to a search that was prepared from the arguments ``given``."""
+    def of(run: str, pipe: Any | None, setup: Setup, options: TuneOptions) -> Manifest:
+        """Invite to a search that was prepared from ``options``."""
         alone, model, arguments = None, None, {}
         try:
             model = None if pipe is None else _model(pipe)
-            as_inputs = given.get("inputs") is not None
+            as_inputs = options.inputs is not None
+            given = {each.name: getattr(options, each.name) for each in fields(SetupOptions)}
             arguments = {name: _encoded(name, value, as_inputs=as_inputs) for name, value in given.items()}
             profile = setup.deployed.target
             arguments["target"] = None if profile is None else profile.model_dump(mode="json")
@@ -77,7 +79,7 @@ class Manifest:
         return Manifest(
             run=run,
             version=autotune.__version__,
-            trials=trials,
+            trials=options.trials,
             budget=str(setup.budget),
             model=model,
             device=setup.pipe.device.type,
@@ -86,12 +88,12 @@ class Manifest:
             alone=alone,
         )
 
-    def prepared_from(self) -> dict[str, Any]:
-        """Arguments of :func:`autotune.workflows.setup.prepare` besides pipeline and budget."""
+    def options(self) -> SetupOptions:
+        """What the search was prepared from, besides pipeline and budget."""
         arguments = {name: _decoded(value) for name, value in self.arguments.items()}
         if arguments["target"] is not None:
             arguments["target"] = Profile.model_validate_json(json.dumps(arguments["target"]))
-        return arguments
+        return SetupOptions(**arguments)
 
 
 def publish(study: optuna.Study, manifest: Manifest) -> None:
@@ -136,8 +138,7 @@ def _model(pipe: Any) -> str:
     folder = Path(name)
     if not folder.exists():
         return name
-    shipped = [each for each in DEMO_NAMES if demo_assets(each).folder.resolve() == folder.resolve()]
-    return shipped[0] if shipped else str(folder.resolve())
+    return shipped_name(folder) or str(folder.resolve())
 
 
 def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
@@ -160,9 +161,8 @@ def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
     path = Path(os.fspath(value).removeprefix("local-dir:"))
     if name not in ("reference", "scorer", "network") or not path.exists():
         return os.fspath(value)
-    path = path.resolve()
-    return f"{_SHIPPED}{path.relative_to(_PACKAGE)}" if path.is_relative_to(_PACKAGE) else str(path)
+    return portable(path)
 
 
 def _decoded(value: Any) -> Any:
-    return _PACKAGE / value.removeprefix(_SHIPPED) if isinstance(value, str) and value.startswith(_SHIPPED) else value
+    return (package_file(value) or value) if isinstance(value, str) else value

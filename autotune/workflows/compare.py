@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, Protocol
 
 import autotune
 from autotune.core.errors import InputError, Unavailable, out_of_space
@@ -18,58 +18,51 @@ from autotune.cost.profile.environment import describe_device, versions
 from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.batches import Batches, Noted
 from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
-from autotune.evaluation.examples import SEEDS_APART, Examples, Prompts, check_examples, choose, given_rows
+from autotune.evaluation.examples import SEEDS_APART, Examples, check_examples, choose, given_rows
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
-from autotune.evaluation.inputs import AnyInputs, plain, rows_of_prompts, say_different
-from autotune.evaluation.judges import (
-    AnyNetwork,
-    AnyReference,
-    AnyScorer,
-    Judges,
-    judges,
-    objective_weights,
-    shipped_judges,
-)
+from autotune.evaluation.inputs import plain, rows_of_prompts, say_different
+from autotune.evaluation.judges import Judges, judges, objective_weights
+from autotune.evaluation.own_assets import own_judges, prompts_to_compare
+from autotune.models.shipped import demo_pipeline
+from autotune.options import CompareOptions
+from autotune.options.declare import with_keywords
 from autotune.pipelines.families import family_of
 from autotune.policy import Interval, Policy
 from autotune.quality import Evaluation, Objective, Reference
-from autotune.quality.lpips import LEAST_SIDE, Backbone, Lpips
+from autotune.quality.lpips import LEAST_SIDE, Lpips
 from autotune.results.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
 from autotune.results.finalists import interval_record, quality_record
 from autotune.results.gallery import shown_pictures
 from autotune.runtime import full_policy
+from autotune.runtime.models import recommended
 from autotune.workflows.progress import Progress
-from autotune.workflows.setup import DEMO
 from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
+
+P = ParamSpec("P")
 
 # What SSIM's window needs.
 _LEAST_SIDE = 11
 
 
-def compare(
-    pipe: Any | None,
-    policies: Mapping[str, Policy],
-    *,
-    prompts: Prompts | None = None,
-    inputs: AnyInputs | None = None,
-    images: int = 512,
-    reference: AnyReference | None = None,
-    scorer: AnyScorer | None = None,
-    network: AnyNetwork | None = None,
-    objective: str = "quality",
-    distance: str | None = None,
-    weight_fd: float | None = None,
-    weight_clip: float | None = None,
-    lpips: Backbone | Lpips | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    guidance_scale: float | None = None,
-    steps: int | None = None,
-    batch_size: int = 16,
-    seed: int = 0,
-    run_dir: str | Path | None = None,
-    quiet: bool = False,
-) -> Comparison:
+class _Compare(Protocol[P]):
+    """:func:`compare` with the keywords of :class:`autotune.options.CompareOptions`."""
+
+    def __call__(
+        self, pipe: Any | None, policies: Mapping[str, Policy], *args: P.args, **options: P.kwargs
+    ) -> Comparison: ...
+
+
+def _with(declaration: Callable[P, CompareOptions]) -> Callable[[Callable[..., Comparison]], _Compare[P]]:
+    """Have a function take its options as keywords, which type checkers know from their declaration."""
+
+    def decorate(function: Callable[..., Comparison]) -> _Compare[P]:
+        return with_keywords(function, CompareOptions)
+
+    return decorate
+
+
+@_with(CompareOptions)
+def compare(pipe: Any | None, policies: Mapping[str, Policy], *, options: CompareOptions) -> Comparison:
     """Evaluate policies beside the full run: every score with its interval, and every two policies against each other.
 
     All runs make pictures of the same prompts from the same noise, batch by batch; of a batch only features and
@@ -81,34 +74,15 @@ def compare(
 
     Scorers and networks that are objects are known by their class: give other ones another ``run_dir``.
 
+    Where an option names a file, Python takes what is in it as well, as :func:`autotune.tune` does.
+
     Args:
         pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
         policies: What to compare, by names to call them. One that runs the same as an earlier one or as the full
             run makes no pictures of its own.
-        prompts: A list or a file; the shipped model's held-out captions serve otherwise, and other models that depict
-            text need some.
-        inputs: In their place, what each picture is asked for, as for :func:`autotune.tune`.
-        images: Pictures of each run: a random choice of the inputs, or all of them equally often, which may make
-            it some more.
-        reference: Pictures to resemble: a folder, statistics in a file, a ``Reference`` or ``Gaussian``; None is real
-            pictures for the shipped model, and the full run's own with other seeds for others, four of each prompt.
-        scorer: An open_clip model (folder or ``hf-hub:``) or an object like ``autotune.quality.Scorer``.
-        network: Feature network that the distance to the reference is taken in, or its name (see
-            :func:`autotune.quality.feature_network`); None takes the scorer's image features.
-        objective: ``"quality"`` or ``"fidelity"``, see :mod:`autotune.quality.objective`.
-        distance: Name of the distance's estimator, see :mod:`autotune.quality.estimators`.
-        weight_fd: Weight of the distance in the quality objective, 1 unless given.
-        weight_clip: Weight of the alignment in it, 4 unless given.
-        lpips: Measure LPIPS to the full run's pictures too, with this backbone (see :mod:`autotune.quality.lpips`).
-            Where pictures were compared without it before, or with another one, they are made anew.
-        height: Pixels, by default the model's native height.
-        width: Pixels, by default the model's native width.
-        guidance_scale: By default what the model recommends, else the pipeline's default.
-        steps: Steps of the full run; by default what the policies were made against, else the model's own.
-        batch_size: Pictures per pipeline call.
-        seed: Decides the choice of prompts and the pictures' seeds.
-        run_dir: By default ``runs/compare-<names>``.
-        quiet: Show no progress.
+        options: As keywords, see below and :class:`autotune.options.CompareOptions`. A random choice of the inputs is
+            pictured, or all of them equally often, which may make it some more pictures. Where pictures were compared
+            without LPIPS before, or with another backbone, they are made anew.
 
     Raises:
         InputError: an argument cannot be used; nothing was written.
@@ -122,23 +96,33 @@ def compare(
         >>> comparison.sentences
         ('mine is better than two steps: its loss differs by -... (95 % interval -... to -...).',)
     """
-    _check_policies(policies)
-    check_examples(images, seed, "images")
-    objective_weights(objective, weight_fd, weight_clip)
-    own = given_rows(prompts, inputs)
-    perceptual = Lpips(lpips) if isinstance(lpips, str) else lpips
-    if pipe is None:
-        from autotune.models.shipped import demo_assets, demo_pipeline
+    return compare_policies(pipe, policies, options)
 
-        pipe = demo_pipeline(DEMO)
-        scorer, reference = shipped_judges(DEMO, scorer, network, reference)
-        own = own or rows_of_prompts(demo_assets(DEMO).held_out_prompts)
+
+def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: CompareOptions) -> Comparison:
+    """:func:`compare` with all options at once."""
+    _check_policies(policies)
+    check_examples(options.images, options.seed, "images")
+    own = given_rows(options.prompts, options.inputs)
+    perceptual = Lpips(options.lpips) if isinstance(options.lpips, str) else options.lpips
+    if pipe is None:
+        pipe = demo_pipeline()
+    card = recommended(pipe)
+    if own is None and (declared := prompts_to_compare(card)) is not None:
+        own = rows_of_prompts(declared)
+    scorer, reference = own_judges(card, options, options.reference)
+    options = replace(options, scorer=scorer, reference=reference)
     if own is None and family_of(pipe).conditioning == "prompt":
         raise InputError("policies for a model of your own are compared on prompts of your own; give prompts")
     taken = accepted(pipe, own)
-    full = full_policy(pipe, steps or _full_steps(policies))
+    full = full_policy(pipe, options.steps or _full_steps(policies))
     maker = picture_maker(
-        pipe, height=height, width=width, guidance_scale=guidance_scale, batch_size=batch_size, inputs=taken
+        pipe,
+        height=options.height,
+        width=options.width,
+        guidance_scale=options.guidance_scale,
+        batch_size=options.batch_size,
+        inputs=taken,
     )
     if min(maker.height, maker.width) < _LEAST_SIDE:
         raise InputError(
@@ -149,28 +133,19 @@ def compare(
             f"pictures of {maker.height} x {maker.width} pixels are too small for LPIPS; make them {LEAST_SIDE} a side"
         )
     maker.check(full)
-    examples = choose(taken.rows, images, seed + 3 * SEEDS_APART)
+    examples = choose(taken.rows, options.images, options.seed + 3 * SEEDS_APART)
     if len({row.key for row in examples.rows}) < 2:
         raise InputError("one input says nothing of others, and intervals are taken over inputs; give two or more")
     text = say_different(examples.rows)
-    objective_weights(objective, weight_fd, weight_clip, text=text)
+    objective_weights(options, text=text)
     if taken.call or taken.noun != "prompts":
         maker.try_out(full, examples.rows[0])
     costs = _prices(maker, full, policies)
     with during("while loading the scorer"):
-        chosen = judges(
-            scorer,
-            network,
-            objective=objective,
-            distance=distance,
-            weight_fd=weight_fd,
-            weight_clip=weight_clip,
-            text=text,
-            device=str(pipe.device),
-        )
-    fingerprint = content_fingerprint(reference)
+        chosen = judges(options, text=text, device=str(pipe.device))
+    fingerprint = content_fingerprint(options.reference)
     with during("in the reference"):
-        resolved = chosen.reference(reference, fingerprint, (maker.height, maker.width))
+        resolved = chosen.reference(options.reference, fingerprint, (maker.height, maker.width))
     if resolved is not None:
         chosen.check(resolved, (maker.height, maker.width))
     assert full.model is not None, "full_policy records the model"
@@ -180,10 +155,10 @@ def compare(
         height=maker.height,
         width=maker.width,
         guidance_scale=maker.guidance_scale,
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         prompts=len({row.key for row in examples.rows}),
         images=len(examples.rows),
-        seed=seed,
+        seed=options.seed,
         first_seed=examples.seeds[0],
         scorer=chosen.scorer_fingerprint,
         network=chosen.network_fingerprint,
@@ -196,7 +171,7 @@ def compare(
         noun=taken.noun,
         call=plain(maker.call),
     )
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / default_comparison_name(policies)
+    folder = Path(options.run_dir) if options.run_dir is not None else Path("runs") / default_comparison_name(policies)
     if perceptual is not None:
         perceptual.to(pipe.device)
     with undone_if_refused() as undo:
@@ -208,7 +183,7 @@ def compare(
             during("in the comparison"),
             without_bars(pipe),
             deferred(),
-            Progress(quiet=quiet) as progress,
+            Progress(quiet=options.quiet) as progress,
         ):
             comparison = task.run(progress)
     except KeyboardInterrupt:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from autotune.cost import Cost
 from autotune.policy import Policy
 from autotune.search.pruning import usual_share
+from autotune.workflows.last_round import FINALISTS, TIMED_IMAGES
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
-from autotune.workflows.tune import FINALISTS, TIMED_IMAGES
 
 # Calls that the last round times of each: full run, fewer steps, the best.
 _TIMED_CALLS, _TIMED_POLICIES = 5, 3

@@ -13,6 +13,7 @@ import autotune
 from autotune.core.errors import InputError, Unavailable, out_of_space
 from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
+from autotune.cost import parse_budget
 from autotune.evaluation.examples import SEEDS_APART
 from autotune.evaluation.generation import without_bars
 from autotune.search.loop import explore
@@ -20,10 +21,11 @@ from autotune.study.heartbeat import CLOSED, WORKER, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
 from autotune.study.storage import holds_studies, open_storage, shown
 from autotune.study.trials import CONFIG, check_format, difference, differs, digest, retry_once
+from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
 from autotune.workflows.log import logged, worker_log
 from autotune.workflows.progress import Progress
+from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import OUTCOMES, evaluator_for, outcomes_folder, quiet_optuna
 from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
 
 _POLL_SECONDS = 1.0
@@ -118,7 +120,8 @@ def work(pipe: Any | None, joined: Sequence[JoinedStudy], run_dir: Path, *, quie
 
 def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup]:
     """What the tuner prepared, if it can be prepared here."""
-    setups = prepare(pipe, [each.manifest.budget for each in joined], **joined[0].manifest.prepared_from())
+    budgets = [parse_budget(each.manifest.budget) for each in joined]
+    setups = prepare(pipe, budgets, joined[0].manifest.options())
     for setup, each in zip(setups, joined, strict=True):
         tuned, here = each.study.user_attrs.get(CONFIG, {}), setup.configuration.document()
         if differs(tuned, here):

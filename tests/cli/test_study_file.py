@@ -9,23 +9,27 @@ from pathlib import Path
 import pytest
 
 from autotune.cli import run, tune_main
-from autotune.cli.options import TuneOptions
 from autotune.cli.packaged_studies import study_files
+from autotune.cli.requests import TuneRequest
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[TuneOptions]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[TuneRequest]:
     """What the command would have run."""
-    found: list[TuneOptions] = []
+    found: list[TuneRequest] = []
 
-    def take(options: TuneOptions) -> int:
-        found.append(options)
+    def take(request: TuneRequest) -> int:
+        found.append(request)
         return 0
 
     monkeypatch.setattr(import_module("autotune.cli.tune"), "run_tune", take)
     return found
+
+
+def budgets(request: TuneRequest) -> tuple[str, ...]:
+    return tuple(map(str, request.budgets))
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def study(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
-def test_options_of_every_kind(asked: list[TuneOptions], study: Callable[[str], str]) -> None:
+def test_options_of_every_kind(asked: list[TuneRequest], study: Callable[[str], str]) -> None:
     file = study(
         """
         budget = ["25%", "40%"]
@@ -53,17 +57,18 @@ def test_options_of_every_kind(asked: list[TuneOptions], study: Callable[[str], 
         """
     )
     assert run(["tune", "--study", file]) == 0
-    (options,) = asked
-    assert options.budgets == ("25%", "40%") and options.study_name == "mine-25pct-40pct"
+    (request,) = asked
+    options = request.options
+    assert budgets(request) == ("25%", "40%") and options.study_name == "mine-25pct-40pct"
     assert (options.guidance_scale, options.steps, options.timeout) == (3.0, 12, 90.0)
     assert (options.sampler, options.early_stopping, options.quiet) == ("random", False, True)
     assert options.space == {"interval": (1, 3), "depth": (0, 0)}
     # Everything else is as without a file.
-    assert (options.source.name, options.images) == ("emoji-unet", 256)
+    assert (request.source.name, options.images) == ("emoji-unet", 256)
 
 
 def test_paths_are_relative_to_the_file(
-    asked: list[TuneOptions], study: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: list[TuneRequest], study: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a red apple\n")
     (tmp_path / "space.toml").write_text("[knobs]\ninterval = 2\n")
@@ -72,22 +77,25 @@ def test_paths_are_relative_to_the_file(
     monkeypatch.chdir("/")
     assert run(["tune", "--study", study('prompts = "prompts.txt"\nspace = "space.toml"\nout = "run"')]) == 0
     assert run(["tune", "--study", study('model = "model"\nprompts = "general"')]) == 0
-    first, second = asked
-    assert first.prompts == ["a red apple"] and first.space == {"interval": (2, 2)} and first.out == tmp_path / "run"
-    assert second.source.folder == tmp_path / "model" and second.prompts is not None and len(second.prompts) > 100
+    first, second = (request.options for request in asked)
+    assert first.prompts == ["a red apple"] and first.space == {"interval": (2, 2)}
+    assert first.run_dir == tmp_path / "run"
+    assert asked[1].source.folder == tmp_path / "model"
+    assert isinstance(second.prompts, list) and len(second.prompts) > 100
 
 
-def test_the_command_line_wins(asked: list[TuneOptions], study: Callable[[str], str], tmp_path: Path) -> None:
+def test_the_command_line_wins(asked: list[TuneRequest], study: Callable[[str], str], tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text("[knobs]\ninterval = 2\n")
     file = study('budget = "25%"\nimages = 64\nearly-stopping = false\n[knobs]\nswitch = [0, 9]')
     more = ["--images", "32", "--early-stopping", "--space", str(tmp_path / "space.toml")]
     assert run(["tune", "--study", file, "--budget", "60%", *more]) == 0
     # Wherever it stands.
     assert run(["tune", "--frontier", "--study", file]) == 0
-    first, second = asked
-    assert (first.budgets, first.images, first.early_stopping) == (("60%",), 32, True)
+    assert [budgets(request) for request in asked] == [("60%",), ("20%", "30%", "40%", "50%", "60%", "80%")]
+    first, second = (request.options for request in asked)
+    assert (first.images, first.early_stopping) == (32, True)
     assert first.space == {"interval": (2, 2)}
-    assert len(second.budgets) == 6 and second.images == 64 and second.space == {"switch": (0, 9)}
+    assert second.images == 64 and second.space == {"switch": (0, 9)}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_what_cannot_be_used_is_named(
     text: str,
     words: str,
     study: Callable[[str], str],
-    asked: list[TuneOptions],
+    asked: list[TuneRequest],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -137,7 +145,7 @@ def test_a_file_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_name_is_a_file_of_the_package_wherever_one_is(
-    asked: list[TuneOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: list[TuneRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = [study.name for study in study_files()]
@@ -146,16 +154,16 @@ def test_a_name_is_a_file_of_the_package_wherever_one_is(
         assert run(["tune", "--study", name, "--budget", "30%"]) == 0
         assert run(["tune", "--study", str(STUDIES / f"{name}.toml"), "--budget", "30%"]) == 0
         by_name, by_path = asked[-2:]
-        assert by_name == by_path and by_name.study_name == f"{name}-30pct"
+        assert by_name == by_path and by_name.options.study_name == f"{name}-30pct"
 
 
 def test_what_exists_as_a_file_is_a_file(
-    asked: list[TuneOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: list[TuneRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "emoji-unet").write_text("images = 77")
     assert run(["tune", "--study", "emoji-unet"]) == 0
-    assert asked[0].images == 77
+    assert asked[0].options.images == 77
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from autotune.models.shipped import demo_assets
 from autotune.policy import Policy
 from autotune.runtime import applied, apply_policy, remove_policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
-from studies.shipped import search_settings
+from studies.shipped import BATCH
 from tests.conformance.test_contract import TELLING, VARIANTS
 from tests.conformance.test_prefix_reuse import ALSO, later_changes, plainly, sharing
 from tests.support.builders import FAMILIES
@@ -228,7 +228,7 @@ def test_a_profile_of_the_gpu_predicts_it() -> None:
 
 def _search(folder: Path, name: str, **options: Any) -> Any:
     pipe = demo_pipeline("emoji-unet").to("cuda")
-    settings = search_settings("emoji-unet") | {"trials": 6, "images": 32, "held_out_images": 32, "seed": 0}
+    settings = {"batch_size": BATCH, "trials": 6, "images": 32, "held_out_images": 32, "seed": 0}
     return tune(pipe, "40%", run_dir=folder / name, **settings, **options)
 
 

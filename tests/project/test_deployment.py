@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from autotune.cost import parse_budget
+from autotune.options import SetupOptions
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import describe_model
 from autotune.workflows.setup import Setup, prepare
@@ -31,23 +33,8 @@ assert "optuna" not in sys.modules
 
 
 def setup_of_the_shipped_model() -> Setup:
-    (setup,) = prepare(
-        None,
-        ["40%"],
-        prompts=None,
-        held_out=None,
-        reference=None,
-        scorer=None,
-        height=None,
-        width=None,
-        guidance_scale=None,
-        steps=None,
-        max_steps=None,
-        images=8,
-        held_out_images=8,
-        batch_size=4,
-        seed=0,
-    )
+    options = SetupOptions(images=8, held_out_images=8, batch_size=4)
+    (setup,) = prepare(None, [parse_budget("40%")], options)
     return setup
 
 

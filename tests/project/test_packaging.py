@@ -105,11 +105,12 @@ from autotune.cli import run
 from autotune.cli.packaged_studies import find_study, study_files
 
 asked = []
-autotune.cli.tune.run_tune = lambda options: asked.append(options) or 0
+autotune.cli.tune.run_tune = lambda request: asked.append(request) or 0
 for study in study_files():
     assert run(["tune", "--study", study.name]) == 0, study
-    options = asked[-1]
-    print(json.dumps([study.name, str(find_study(Path(study.name))), options.source.name, options.study_name]))
+    request = asked[-1]
+    named = [request.source.name, request.options.study_name]
+    print(json.dumps([study.name, str(find_study(Path(study.name))), *named]))
 """
 
 

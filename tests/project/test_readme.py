@@ -31,9 +31,10 @@ import autotune
 from autotune.cli import run
 from autotune.cli.app import app
 from autotune.cli.models import ModelSource
-from autotune.cli.options import TuneOptions
+from autotune.cli.requests import TuneRequest
 from autotune.core.interrupts import Interrupted
-from autotune.cost import Pricer
+from autotune.cost import Budget, Pricer
+from autotune.options import TuneOptions
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.workflows.tune import TuneResult
 from tests.support.fake_hub import running, with_hub
@@ -168,12 +169,12 @@ def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_study_file_by_name(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
-    dry: list[TuneOptions] = []
+    dry: list[TuneRequest] = []
     monkeypatch.setattr("autotune.cli.dry_run.run_dry", dry.append)
     assert run(tune_options(command("postdiff-tune --study sdxl-1024 --budget 40% --dry-run"))) == 0
     assert run(tune_options(command("postdiff-tune --study sdxl-1024 --budget 40%"))) == 130
     study = tomllib.loads((ROOT / "studies" / "sdxl-1024.toml").read_text())
-    assert (dry[0].source.name, dry[0].images) == (study["model"], study["images"])
+    assert (dry[0].source.name, dry[0].options.images) == (study["model"], study["images"])
     assert (asked["budgets"], asked["steps"], asked["height"]) == (("40%",), study["steps"], study["height"])
 
 
@@ -315,9 +316,9 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What searches are asked for from now on; each is interrupted before it begins."""
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[str, ...], **options: Any) -> None:
-        asked.update(options, budgets=budgets)
-        raise Interrupted(options["run_dir"])
+    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> None:
+        asked.update(vars(options), budgets=tuple(map(str, budgets)))
+        raise Interrupted(Path(options.run_dir or ""))
 
     # Not "from autotune.workflows import tune", which is the function.
     monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", tune_budgets)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from autotune.cost import Pricer
+from autotune.cost import Pricer, parse_budget
+from autotune.options import SetupOptions
 from autotune.policy import Policy
 from autotune.results.gallery import FOLDER, choose_rows, read_gallery
 from autotune.results.search_record import keep_search_record, read_search_record
@@ -72,11 +73,16 @@ def test_an_outline_plans_as_the_pricer_does_second_order_solvers_too(pipe: Any,
     before = pipe.scheduler
     pipe.scheduler = HeunDiscreteScheduler.from_config(before.config)
     try:
-        (setup,) = prepare(
-            pipe, ["40%"], prompts=PROMPTS, held_out=HELD_OUT, reference=None, scorer=ReadingScorer(), height=None,
-            width=None, guidance_scale=None, steps=10, max_steps=None, images=12, held_out_images=12,
-                batch_size=4, seed=0,
-        )  # fmt: skip
+        options = SetupOptions(
+            prompts=PROMPTS,
+            held_out=HELD_OUT,
+            scorer=ReadingScorer(),
+            steps=10,
+            images=12,
+            held_out_images=12,
+            batch_size=4,
+        )
+        (setup,) = prepare(pipe, [parse_budget("40%")], options)
         keep_search_record(setup, tmp_path, study="study", storage="postgresql://me:secret@host/name")
         expected = Pricer(pipe, full_steps=10).plan(Policy(steps=7))
     finally:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from autotune.cli import run
-from autotune.cli.options import TuneOptions
+from autotune.cli.requests import TuneRequest
 from autotune.models.shipped import DEMO_NAMES
+from autotune.options import TuneOptions
 from autotune.quality import general_prompts, split
 from search_spaces import SearchSpace, space_for
 from studies import full_size
@@ -32,17 +33,17 @@ SMALL = {"pixart-alpha-1024": "pixart-alpha", "sd3-1024": "sd3", "sd35-medium-10
 
 
 @pytest.fixture
-def options_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneOptions]:
+def options_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneRequest]:
     """What the command makes of a file, short of running it."""
-    asked: list[TuneOptions] = []
+    asked: list[TuneRequest] = []
 
-    def take(options: TuneOptions) -> int:
-        asked.append(options)
+    def take(request: TuneRequest) -> int:
+        asked.append(request)
         return 0
 
     monkeypatch.setattr(import_module("autotune.cli.tune"), "run_tune", take)
 
-    def options(file: Path, *arguments: str) -> TuneOptions:
+    def options(file: Path, *arguments: str) -> TuneRequest:
         assert run(["tune", "--study", str(file), *arguments]) == 0
         return asked[-1]
 
@@ -63,10 +64,11 @@ def test_there_is_one_for_every_model_that_people_ask_for() -> None:
 
 
 @pytest.mark.parametrize("file", OTHERS, ids=lambda file: file.stem)
-def test_of_other_models(file: Path, options_of: Callable[..., TuneOptions]) -> None:
-    options = options_of(file, "--budget", "40%")
-    assert options.study_name == f"{file.stem}-40pct" and not options.source.shipped
-    assert options.source.name in (getattr(PUBLISHED.get(file.stem), "source", options.source.name))
+def test_of_other_models(file: Path, options_of: Callable[..., TuneRequest]) -> None:
+    request = options_of(file, "--budget", "40%")
+    options = request.options
+    assert options.study_name == f"{file.stem}-40pct" and request.source.name not in DEMO_NAMES
+    assert request.source.name in (getattr(PUBLISHED.get(file.stem), "source", request.source.name))
     assert options.prompts == general_prompts()
     # All pictures of different prompts.
     assert options.images <= len(split(general_prompts())[0])
@@ -95,8 +97,8 @@ def test_of_shipped_models(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_command_line_wins(options_of: Callable[..., TuneOptions]) -> None:
+def test_the_command_line_wins(options_of: Callable[..., TuneRequest]) -> None:
     (file,) = (file for file in FILES if file.stem == "sdxl-1024")
-    options = options_of(file, "--images", "32", "--timeout", "5m", "--height", "768", "--study-name", "mine")
+    options = options_of(file, "--images", "32", "--timeout", "5m", "--height", "768", "--study-name", "mine").options
     assert (options.images, options.timeout, options.height, options.study_name) == (32, 300, 768, "mine")
     assert (options.width, options.steps, options.batch_size) == (1024, 50, 4)

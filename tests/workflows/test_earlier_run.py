@@ -48,7 +48,7 @@ def test_it_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_workers_join_it(folder: Path) -> None:
     (joined,) = studies_of(sqlite_url(folder / "study.db"), STUDY)
-    assert joined.manifest.prepared_from()["images"] == 8
+    assert joined.manifest.options().images == 8
 
 
 def test_the_same_command_resumes_it(folder: Path) -> None:

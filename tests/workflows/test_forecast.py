@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from autotune.cost import parse_budget
+from autotune.options import SetupOptions
 from autotune.search.pruning import usual_share
 from autotune.workflows.forecast import Forecast, Pace, forecast, pace_of, shared_seconds, total_seconds
 from autotune.workflows.setup import prepare
@@ -53,9 +55,8 @@ def test_half_of_those_left_end_at_every_comparison() -> None:
 def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path) -> None:
     given = search_arguments(tmp_path)
     kept = ("prompts", "held_out", "scorer", "steps", "held_out_images")
-    small, large = prepare(
-        pipe, ["40%", "80%"], images=64, batch_size=4, seed=0, **{name: given[name] for name in kept}
-    )
+    options = SetupOptions(images=64, batch_size=4, **{name: given[name] for name in kept})
+    small, large = prepare(pipe, [parse_budget("40%"), parse_budget("80%")], options)
     images, pace = len(small.tuning.rows), Pace(4, 10, 0.5)
 
     found = forecast(small, pace, trials=1000, timeout=3600)

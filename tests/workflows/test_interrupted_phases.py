@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autotune.core.interrupts import Interrupted
+from autotune.workflows import last_round
 from autotune.workflows.tune import TuneResult, tune
 from tests.support.fake_search import FakePictures
 
@@ -30,13 +31,14 @@ PHASES = {
 
 def interrupted_at(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C when ``function`` is called."""
-    original = getattr(tune_module, function)
+    module = tune_module if hasattr(tune_module, function) else last_round
+    original = getattr(module, function)
 
     def pressed(*args: Any, **kwargs: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(tune_module, function, pressed)
+    monkeypatch.setattr(module, function, pressed)
 
 
 def test_one_after_the_other(pipe: Any, pictures: FakePictures, continued: dict[str, Any], whole: TuneResult) -> None:

@@ -9,14 +9,18 @@ import optuna
 import pytest
 
 from autotune.core.errors import InputError
+from autotune.cost import parse_budget
+from autotune.options import SetupOptions
 from autotune.policy import Policy
 from autotune.results.tradeoff import Tradeoff, read_tradeoff
 from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
 from autotune.study.trials import sqlite_url
 from autotune.workflows import tradeoff
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
+from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.tune import TuneResult, evaluator_for, quiet_optuna
+from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from tests.support.fake_search import FakePictures, degradation_of_anything_else
 
@@ -27,7 +31,7 @@ def narrow(pipe: Any, arguments: dict[str, Any]) -> Setup:
     plain, free = space_for(pipe).recipes[0].values, ("solver", "skew", "depth", "interval")
     fixed = {name: (value, value) for name, value in plain.items() if name not in free}
     given = {name: arguments[name] for name in ("prompts", "held_out", "scorer", "steps", "images", "held_out_images")}
-    (setup,) = prepare(pipe, ("40%",), batch_size=16, seed=0, space=fixed, **given)
+    (setup,) = prepare(pipe, (parse_budget("40%"),), SetupOptions(space=fixed, **given))
     return setup
 
 

@@ -19,7 +19,8 @@ from optuna_dashboard._note import get_note_from_system_attrs
 
 from autotune.core.errors import InputError, Unavailable
 from autotune.core.interrupts import Interrupted
-from autotune.cost import Pricer, Profile
+from autotune.cost import Pricer, Profile, parse_budget
+from autotune.options import TuneOptions
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.proposer import Proposer
@@ -463,7 +464,7 @@ def test_the_last_third_refines_the_best_schedule(pipe: Any, pictures: FakePictu
 
 def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
     arguments["trials"] = 14
-    results = tune_budgets(pipe, ["30%", "60%"], **arguments)
+    results = tune_budgets(pipe, [parse_budget("30%"), parse_budget("60%")], TuneOptions(**arguments))
     folder = arguments["run_dir"]
     assert [result.policy_file.name for result in results] == ["policy-30.json", "policy-60.json"]
     for result, budget in zip(results, (0.3, 0.6), strict=True):
@@ -480,7 +481,7 @@ def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, argument
         results[1].finalists.candidates[0].quality.loss.value <= results[0].finalists.candidates[0].quality.loss.value
     )
     made = len(pictures.made)
-    again = tune_budgets(pipe, ["30%", "60%"], **arguments)
+    again = tune_budgets(pipe, [parse_budget("30%"), parse_budget("60%")], TuneOptions(**arguments))
     assert [result.policy.key for result in again] == [result.policy.key for result in results]
     assert len(set(pictures.made[made:])) <= 6, "only what is timed and shown is made again"
 

@@ -16,6 +16,8 @@ from diffusers import StableDiffusionPipeline
 import autotune
 import autotune.evaluation.judges
 from autotune.core.errors import InputError
+from autotune.cost import parse_budget
+from autotune.options import TuneOptions
 from autotune.study.manifest import Manifest, manifest_of, publish
 from autotune.study.storage import open_storage
 from autotune.study.trials import evaluated, sqlite_url
@@ -53,7 +55,7 @@ def loaded(model: Path) -> Any:
 def tuned(loaded: Any, _named: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of two budgets. Only to be read."""
     arguments = search_arguments(tmp_path_factory.mktemp("tuned") / "run") | {"scorer": "reading", "trials": 1}
-    return tune_budgets(loaded, BUDGETS, **arguments)[0].run_dir
+    return tune_budgets(loaded, [parse_budget(each) for each in BUDGETS], TuneOptions(**arguments))[0].run_dir
 
 
 @pytest.fixture

@@ -103,17 +103,17 @@ def measure_profile(
 
 def example_call(pipe: Any, batch: int) -> dict[str, Any]:
     """Arguments of a call for ``batch`` pictures that pipelines of most classes take."""
-    settings = recommended(pipe)
+    card = recommended(pipe)
     parameters = inspect.signature(type(pipe).__call__).parameters
-    given: dict[str, Any] = dict(settings.get("call", {}))
+    given: dict[str, Any] = dict(card.call)
     if "prompt" in parameters:
         given["prompt"] = [_PROMPT] * batch
     elif "class_labels" in parameters:
         given["class_labels"] = [0] * batch
     else:
         given["batch_size"] = batch
-    if "guidance_scale" in settings:
-        given["guidance_scale"] = settings["guidance_scale"]
+    if card.guidance_scale is not None:
+        given["guidance_scale"] = card.guidance_scale
     return given
 
 

@@ -1,0 +1,47 @@
+"""The options of ``postdiff generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.cli import checks
+from autotune.cli.arguments import Device, DTypeOption, GuidanceScale, Inputs, Model
+from autotune.cli.models import ModelSource
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="Picture file for one prompt or input, else a folder.")],
+    prompt: Annotated[
+        list[str], typer.Option(help="What to show; repeat it for more pictures.", show_default="--inputs")
+    ] = [],  # noqa: B006
+    inputs: Inputs = None,
+    policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,
+    model: Model = "emoji-unet",
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; each further one takes the next.")] = 0,
+    guidance_scale: GuidanceScale = None,
+    device: Device = "auto",
+    dtype: DTypeOption = "auto",
+) -> None:
+    """Make pictures, under a policy or by the full run."""
+    from autotune.cli.generate import generate_pictures
+    from autotune.policy.loading import load_policy
+
+    source = ModelSource.find(model)
+    loaded = None if policy is None else load_policy(policy)
+    if loaded is not None:
+        source.check_policy(loaded.model)
+    rows = checks.rows_to_generate(prompt, inputs, source)
+    files = checks.picture_files(out, [row.label for row in rows])
+    generate_pictures(
+        source,
+        loaded,
+        rows,
+        files,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        device=checks.device(device),
+        dtype=dtype,
+    )

@@ -1,0 +1,45 @@
+"""The options of ``postdiff price``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.cli import checks
+from autotune.cli.arguments import DTypeOption, Height, Json, Model, Width
+from autotune.cli.models import ModelSource
+
+
+def price(
+    policy: Annotated[str, typer.Argument(help="Policy file or hub id.")],
+    model: Model = "emoji-unet",
+    height: Height = None,
+    width: Width = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures in a call.", show_default="1, or the target's smallest")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Profile of the hardware to predict milliseconds on.", show_default="none")
+    ] = None,
+    dtype: DTypeOption = "auto",
+    json: Json = False,
+) -> None:
+    """Say what a policy costs, by step and by kind of unit; neither weights nor the target are needed."""
+    from autotune.cost import load_profile
+    from autotune.policy.loading import load_policy
+
+    source = ModelSource.find(model)
+    loaded = load_policy(policy)
+    source.check_policy(loaded.model)
+    profile = None if target is None else load_profile(target)
+    if profile is not None:
+        source.check_profile(profile, batch)
+    height, width = checks.side("height", height), checks.side("width", width)
+
+    from autotune.cli.price import print_price
+
+    if batch is None:
+        batch = 1 if profile is None else min(times.batch for times in profile.batches)
+    print_price(source, loaded, height=height, width=width, batch=batch, target=profile, dtype=dtype, as_json=json)

@@ -1,0 +1,93 @@
+"""The options of ``postdiff tune``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.cli import checks
+from autotune.cli.arguments import Device, DTypeOption, Model, Study
+from autotune.cli.declared import reads
+from autotune.cli.models import ModelSource
+from autotune.cli.requests import TuneRequest
+from autotune.core.errors import InputError
+from autotune.core.extras import require_tuner
+from autotune.core.naming import budget_labels, default_study_name
+from autotune.options import TuneOptions
+
+# From where every step hurts to where hardly any is missed.
+_FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
+
+
+@reads(TuneOptions)
+def tune(
+    context: typer.Context,
+    options: TuneOptions,
+    study: Study = None,
+    model: Model = "emoji-unet",
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help="Most a policy may cost: a share of the full run's FLOPs (40%), FLOPs (1.2TFLOPs), time of a call on"
+            " the target (850ms, 1.5s, 40%ms), a speed-up there (2x); joined by commas all must hold. Repeat it for"
+            " a policy each.",
+            show_default="40%",
+        ),
+    ] = [],  # noqa: B006
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help=f"A policy for each of {', '.join(_FRONTIER)} of the FLOPs.")
+    ] = False,
+    device: Device = "auto",
+    dtype: DTypeOption = "auto",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what known recipes cost and how long the search would take, and stop."),
+    ] = False,
+) -> int:
+    """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""
+    require_tuner("tune")
+    from autotune.cli.study_file import given_over_file, knobs_of
+    from autotune.cost import Profile, parse_budget
+
+    if frontier and budget:
+        budget, frontier = given_over_file(context, budget=budget, frontier=frontier)
+    if frontier and budget:
+        raise InputError("--frontier takes budgets of its own; leave --budget out, or name all of them")
+    texts = [*_FRONTIER] if frontier else budget or ["40%"]
+    budgets = tuple(parse_budget(text) for text in texts)
+    budget_labels(texts)
+    source = ModelSource.find(model)
+    prompts, inputs = options.prompts, options.inputs
+    if prompts is not None and inputs is not None:
+        prompts, inputs = given_over_file(context, prompts=prompts, inputs=inputs)
+    checks.either(prompts, inputs)
+    source.card.check_files([name for name, value in vars(options).items() if value is not None])
+    if prompts is None and inputs is None and source.card.prompts is None and source.depicts_prompts:
+        raise InputError(
+            f"--model {model}: a model of your own is tuned on prompts of your own; give --prompts or --inputs FILE"
+        )
+    if isinstance(options.target, Profile):
+        source.check_profile(options.target, options.call_batch)
+    subject = Path(model).resolve().name if study is None else study.stem
+    name = options.study_name or default_study_name(subject, *texts)
+    options = replace(
+        options,
+        prompts=prompts,
+        inputs=inputs,
+        space=knobs_of(study) if options.space is None and study is not None else options.space,
+        study_name=name,
+        run_dir=checks.folder_to_write(Path("runs") / name) if options.run_dir is None else options.run_dir,
+    )
+    request = TuneRequest(source, budgets, options, checks.device(device), dtype)
+
+    if dry_run:
+        from autotune.cli.dry_run import run_dry
+
+        return run_dry(request)
+
+    from autotune.cli.tune import run_tune
+
+    return run_tune(request)

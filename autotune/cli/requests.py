@@ -1,0 +1,48 @@
+"""What ``postdiff tune`` and ``compare`` run, checked, apart from these so that checking loads nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotune.cli.models import DType, ModelSource
+from autotune.options import CompareOptions, TuneOptions
+
+if TYPE_CHECKING:
+    from autotune.cost import Budget
+    from autotune.policy import Policy
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """A search: of which model, within which budgets, and how. ``options`` name the study and the run's folder."""
+
+    source: ModelSource
+    budgets: tuple[Budget, ...]
+    options: TuneOptions
+    device: str
+    dtype: DType
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.options.run_dir or ".")
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """A comparison: of which policies for which model, and how. ``options`` name the folder."""
+
+    source: ModelSource
+    policies: Mapping[str, Policy]
+    options: CompareOptions
+    device: str
+    dtype: DType
+    as_json: bool
+
+    @property
+    def folder(self) -> Path:
+        """Of the comparison."""
+        return Path(self.options.run_dir or ".")

@@ -1,0 +1,52 @@
+"""All that a comparison may be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotune.core.naming import Backbone
+from autotune.options.declare import option
+from autotune.options.judging import JudgeOptions
+from autotune.options.pictures import LARGEST_SEED, REFERENCE, PictureOptions
+
+if TYPE_CHECKING:
+    from autotune.evaluation.examples import Prompts
+    from autotune.evaluation.judges import AnyReference
+    from autotune.quality.lpips import Lpips
+else:  # The shell knows them by their names and files.
+    AnyReference = Lpips = Prompts = object
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(JudgeOptions, PictureOptions):
+    """What :func:`autotune.compare` and ``postdiff compare`` take, besides model and policies."""
+
+    prompts: Prompts | None = option(
+        None,
+        "Text, CSV or JSONL file of prompts; general is a shipped list.",
+        shell=Path | None,
+        shown="the model's held-out captions",
+    )
+    reference: AnyReference | None = option(
+        None,
+        REFERENCE,
+        shell=Path | None,
+        shown="the model's own, else four further pictures of every prompt by the full run",
+    )
+    steps: int | None = option(
+        None, "Steps of the full run.", shown="what the policies record, else the model's own", least=1, most=1000
+    )
+    images: int = option(512, "Pictures of each run.", least=8)
+    seed: int = option(0, "Of the choice of prompts and of the pictures.", least=0, most=LARGEST_SEED)
+    lpips: Backbone | Lpips | None = option(
+        None,
+        "Measure LPIPS to the full run's pictures too, with this backbone; torchvision fetches its weights.",
+        shell=Backbone | None,
+        shown="no LPIPS",
+    )
+    run_dir: str | Path | None = option(
+        None, "Folder to write.", flag="--out", shell=Path | None, shown="runs/compare-POLICIES"
+    )
+    quiet: bool = option(False, "Show errors only.")

@@ -1,0 +1,61 @@
+"""Which pictures are made, of what and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autotune.options.declare import option
+
+if TYPE_CHECKING:
+    from autotune.evaluation.examples import Prompts
+    from autotune.evaluation.inputs import AnyInputs
+    from autotune.evaluation.judges import AnyReference
+else:  # The shell knows them by their files.
+    AnyInputs = AnyReference = Prompts = object
+
+LARGEST_SEED = 10**9 - 1
+REFERENCE = "Folder of pictures as they should look, or statistics in a file."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What every run asks its pipeline for; None leaves a value to the model."""
+
+    prompts: Prompts | None = option(
+        None,
+        "Text, CSV or JSONL file of prompts; part of them is held out.",
+        shell=Path | None,
+        shown="the model's own",
+    )
+    inputs: AnyInputs | None = option(
+        None,
+        "JSONL file of what each picture is asked for: a line is an object of arguments of the pipeline's call, such as"
+        " prompt, negative_prompt, class_label, image, mask_image or strength; paths are relative to the file.",
+        shell=Path | None,
+        shown="prompts, all classes or seeds",
+    )
+    reference: AnyReference | None = option(None, REFERENCE, shell=Path | None, shown="the model's own")
+    height: int | None = option(None, "Pixels.", shown="the model's native height")
+    width: int | None = option(None, "Pixels.", shown="the model's native width")
+    steps: int | None = option(None, "Steps of the full run.", shown="the model's own", least=2, most=1000)
+    guidance_scale: float | None = option(None, "Scale of classifier-free guidance.", shown="the model's own", least=0)
+    images: int = option(256, "Most pictures per candidate.", least=8)
+    batch_size: int = option(16, "Pictures per call; fewer take less memory.", least=1, most=1000)
+    seed: int = option(0, "Of the search and of the pictures.", least=0, most=LARGEST_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(PictureOptions):
+    """The same, with pictures that only the last round sees."""
+
+    held_out: Prompts | AnyInputs | None = option(
+        None, "Prompts or inputs for the last round.", shell=None, shown="a quarter of the others"
+    )
+    held_out_images: int | None = option(
+        None,
+        "Pictures per finalist, of held-out prompts.",
+        shown="480, but at most three of each prompt",
+        least=8,
+    )

@@ -1,0 +1,43 @@
+"""How long a run goes on, where it keeps what it finds, and what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.options.declare import OptionError, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How long a search goes on, where it keeps what it finds, and what it shows."""
+
+    trials: int = option(48, "Candidates to evaluate.", least=1)
+    timeout: float = option(
+        240.0,
+        "No candidate begins later than this: 300 (seconds), 5m or 1h. Known recipes always run.",
+        shell=str,
+        written="4m",
+    )
+    storage: str | None = option(None, "Database URL of the study.", shown="study.db in the run's folder")
+    study_name: str | None = option(None, "An existing one is resumed.", shown="from model or study, and budget")
+    run_dir: str | Path | None = option(
+        None, "The run's folder.", flag="--out", shell=Path | None, shown="runs/STUDY_NAME"
+    )
+    explain: bool = option(
+        False,
+        "Afterwards find out at six budgets if the model is better served by fewer steps, cheaper steps or both; takes"
+        " several times as long.",
+    )
+    quiet: bool = option(False, "Show errors only.")
+
+    def __post_init__(self) -> None:
+        """Refuse a search that is none.
+
+        Raises:
+            OptionError: there is nothing to do, or no time for it.
+        """
+        if self.trials < 1:
+            raise OptionError(f"<trials> is {self.trials}; give at least 1")
+        if not self.timeout >= 0:
+            raise OptionError(f"<timeout> is {self.timeout:g} seconds; give 0 or more")

@@ -1,0 +1,31 @@
+"""All that a search may be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotune.options.deployment import DeploymentOptions
+from autotune.options.judging import JudgeOptions
+from autotune.options.pictures import HeldOutOptions
+from autotune.options.running import RunOptions
+from autotune.options.searching import SearchOptions
+
+
+# Fields come from the last class first: so pictures, judges, search and deployment.
+@dataclass(frozen=True, kw_only=True)
+class SetupOptions(DeploymentOptions, SearchOptions, JudgeOptions, HeldOutOptions):
+    """What a search is prepared from, besides its model and budget: all that its workers must know too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(RunOptions, SetupOptions):
+    """What :func:`autotune.tune` and ``postdiff tune`` take, besides model and budget."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot go together.
+
+        Raises:
+            OptionError: it does not.
+        """
+        RunOptions.__post_init__(self)
+        JudgeOptions.__post_init__(self)

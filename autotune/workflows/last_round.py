@@ -1,0 +1,65 @@
+"""The last round: the best candidates, fewer steps and the full run on held-out inputs, and how long each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import optuna
+
+from autotune.core.faults import during
+from autotune.core.interrupts import checkpoint
+from autotune.cost.profile.environment import describe_device
+from autotune.evaluation.evaluator import Evaluator
+from autotune.evaluation.timing import time_policies
+from autotune.policy import MeasuredTime, Policy
+from autotune.results.finalists import Finalists, best_trials, judge
+from autotune.study.trials import POLICY_KEY, attributes, evaluated
+from autotune.workflows.progress import Progress
+from autotune.workflows.setup import Setup
+
+FINALISTS = 3
+"""Candidates of every last round."""
+
+TIMED_IMAGES = 8
+"""Pictures in a call whose time the last round measures, where the budget says nothing of time."""
+
+
+def last_round(
+    setup: Setup, study: optuna.Study, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress
+) -> Finalists:
+    """The best candidates that the budget allows, whichever budget's search they come from."""
+    fewer_steps = setup.recipes[0].proposal.policy
+    candidates = best_trials(studies, FINALISTS, exclude=fewer_steps, within=setup.proposer.allows)
+    progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", len(evaluator.rows))
+    trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == fewer_steps.key), None)
+    finalists = judge(evaluator, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
+    # Times under a bound on time are comparable with it.
+    wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
+    timed = min(wanted, setup.configuration.batch_size, len(evaluator.rows))
+    checkpoint()
+    progress.stage("measuring time", timed)
+
+    # What is timed must be made from its start.
+    whole_calls = replace(setup, maker=replace(setup.maker, prefixes=None))
+
+    def run(policy: Policy) -> None:
+        for _ in whole_calls.pictures(policy, setup.held_out.rows[:timed], setup.held_out.seeds[:timed]):
+            pass
+
+    full, *others = (run.policy for run in finalists.headline_runs)
+    device = describe_device(setup.pipe.device).title[:200]
+    batch_size = min(timed, setup.configuration.batch_size)
+    with during("while measuring time"):
+        timings = time_policies(run, full, others)
+    return finalists.with_times(
+        [
+            MeasuredTime(
+                device=device,
+                batch_size=batch_size,
+                ms_per_image=round(timing.seconds * 1000 / timed, 3),
+                relative=round(timing.relative, 4),
+            )
+            for timing in timings
+        ]
+    )
