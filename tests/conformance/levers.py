@@ -101,4 +101,4 @@ def _lower_noise(policy: Policy, space: DenoiserSpace) -> float:
     own = solver.listed(policy.steps)
     if policy.sigmas is not None:
         return sum(own["sigmas"]) - sum(policy.sigmas)
-    return 0 if policy.timesteps == "default" else sum(own["timesteps"]) - sum(policy.timesteps)
+    return 0 if isinstance(policy.timesteps, str) else sum(own["timesteps"]) - sum(policy.timesteps)

@@ -228,7 +228,7 @@ def test_a_profile_of_the_gpu_predicts_it() -> None:
 
 def _search(folder: Path, name: str, **options: Any) -> Any:
     pipe = demo_pipeline("emoji-unet").to("cuda")
-    settings = {"batch_size": BATCH, "trials": 6, "images": 32, "held_out_images": 32, "seed": 0}
+    settings: dict[str, Any] = {"batch_size": BATCH, "trials": 6, "images": 32, "held_out_images": 32, "seed": 0}
     return tune(pipe, "40%", run_dir=folder / name, **settings, **options)
 
 

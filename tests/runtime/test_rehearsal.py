@@ -107,7 +107,7 @@ def test_a_whole_call_works_as_a_folder_recommends(name: str, tmp_path: Path) ->
     tiny = FAMILIES[name]
     pipe = saved(name, tmp_path, dict(tiny.extra))
     arguments = tiny.arguments(steps=3, output_type="pt")
-    call = {key: value for key, value in arguments.items() if key not in tiny.extra} | recommended(pipe)["call"]
+    call = {key: value for key, value in arguments.items() if key not in tiny.extra} | recommended(pipe).call
     made = pipe(**call).images
     assert made.shape[-2:] == tiny.size
     size = latents_of(pipe, *tiny.size)

@@ -93,7 +93,7 @@ def test_memory_of_the_error_is_let_go(tmp_path: Path) -> None:
     def candidate() -> None:
         held = Held()
         alive.append(True)
-        assert held
+        assert held is not None
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def test_of_other_models(file: Path, options_of: Callable[..., TuneRequest]) -> 
     # All pictures of different prompts.
     assert options.images <= len(split(general_prompts())[0])
     assert options.height == options.width == int(file.stem.rpartition("-")[2])
-    assert options.steps and options.guidance_scale and options.space
+    assert options.steps and options.guidance_scale and isinstance(options.space, Mapping)
 
     space = space_of(file.stem, options)
     if file.stem in PUBLISHED:
