@@ -21,13 +21,13 @@ from optuna.trial import TrialState
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.grid import save_grid
 from autotune.policy import Policy, policy_from_dict
-from autotune.policy.words import OVER_BUDGET, trial_note
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
 from autotune.study.candidate import Candidate
 from autotune.study.heartbeat import WORKER, concerns_all, this_worker
+from autotune.study.notes import OVER_BUDGET, trial_note
 from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,
@@ -322,7 +322,7 @@ class TrialRunner:
         The form in which a note is kept is the dashboard's.
         """
         recipe = recipe_of(trial.user_attrs)
-        note = trial_note(proposal, result.scores, result.pictures, recipe, pruned=result.pruned)
+        note = trial_note(proposal.policy, proposal.cost, result.scores, result.pictures, recipe, pruned=result.pruned)
         begins = f"dashboard:{trial._trial_id}:note"
         keep = functools.partial(self._study._storage.set_study_system_attr, self._study._study_id)
         self._writes.call(keep, f"{begins}_ver", 1)
