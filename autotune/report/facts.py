@@ -8,8 +8,9 @@ from typing import Any
 
 from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words
-from autotune.report.run import Finalist, Run, TrialSummary
+from autotune.report.run import Run, TrialSummary
 from autotune.report.table import verdict
+from autotune.results.last_round import Finalist
 from autotune.search.recipes import FEWER_STEPS
 
 NOT_APART = "not told apart from the full run’s"
