@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from autotune.models.shipped import DEMO_NAMES, demo_assets
-
-if TYPE_CHECKING:
-    from autotune.pipelines.families import Family
+from autotune.pipelines.families import Family, GenericFamily, supported
+from autotune.runtime.schedulers import _SOLVERS
 
 # Columns where the output is no terminal.
 _WIDTH = 120
@@ -58,8 +57,6 @@ def guidance_of(pipeline: str, family: type[Family]) -> str:
 
 def supported_pipelines() -> list[SupportedPipeline]:
     """Every pipeline class that is listed, and what is taken beyond those."""
-    from autotune.pipelines.families import Family, GenericFamily, supported
-
     families = {name: family for family in _descendants(Family) for name in family.pipelines}
     return [
         SupportedPipeline(name, denoiser, guidance_of(name, families.get(name, GenericFamily)), notes)
@@ -68,8 +65,6 @@ def supported_pipelines() -> list[SupportedPipeline]:
 
 
 def supported_schedulers() -> list[SupportedScheduler]:
-    from autotune.runtime.schedulers import _SOLVERS
-
     return [SupportedScheduler(name, tuple(_SOLVERS[name].predictions)) for name in sorted(_SOLVERS)]
 
 
