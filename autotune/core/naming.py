@@ -11,6 +11,7 @@ from typing import Literal
 from autotune.core.errors import InputError
 
 FULL_RUN = "full run"
+FEWER_STEPS = "fewer steps"
 
 CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
 """How the denoiser is compiled; ``none``, or a mode of ``torch.compile``."""

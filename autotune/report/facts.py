@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from autotune.core.naming import FEWER_STEPS
 from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words
 from autotune.report.run import Run, TrialSummary
 from autotune.report.table import verdict
 from autotune.results.last_round import Finalist
-from autotune.search.recipes import FEWER_STEPS
 
 NOT_APART = "not told apart from the full run’s"
 WORSE, BETTER = "worse than the full run’s", "better than the full run’s"

@@ -8,8 +8,7 @@ from rich import box
 from rich.table import Table
 
 from autotune.policy import Interval
-from autotune.results.tradeoff import PAIRS, BudgetLevel, Tradeoff, share_text
-from autotune.search.arms import ARMS
+from autotune.results.tradeoff import ARMS, PAIRS, BudgetLevel, Tradeoff, share_text
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 from autotune.policy import Interval
 from autotune.report.facts import percent
 from autotune.report.plots.figure import Figure, dashed_line, note, titled_layout
-from autotune.results.tradeoff import PAIRS, Tradeoff
-from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
+from autotune.results.tradeoff import ARMS, BOTH, CHEAPER, FEWER, PAIRS, Tradeoff
 
 _OF_ARMS = {
     FEWER: {"color": "@vermillion", "symbol": "square"},
