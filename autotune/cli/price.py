@@ -10,7 +10,7 @@ from autotune.cli.models import DType, ModelSource
 from autotune.cli.price_text import print_quote
 from autotune.cli.quote import quote
 from autotune.cost import Profile
-from autotune.cost.profile.environment import versions
+from autotune.cost.releases import versions
 from autotune.policy import Policy
 
 

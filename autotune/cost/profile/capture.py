@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from autotune.cost.profile.profile import CallTimes, rounded
+from autotune.cost.hardware_profile import CallTimes, rounded
 from autotune.cost.profile.subject import Subject
 from autotune.policy import Guidance, Policy, ResolutionStage
 from autotune.runtime import applied

@@ -19,12 +19,12 @@ from torch import nn
 
 from autotune.core.errors import InputError
 from autotune.core.naming import CompileMode
+from autotune.cost.hardware_profile import BatchTimes, CalibrationRun, Profile, ProfileError, rounded
+from autotune.cost.latency import LatencyModel
 from autotune.cost.pricing import Pricer
 from autotune.cost.profile.calibration import UNCORRECTED, fit_corrections
 from autotune.cost.profile.capture import CapturedCall, capture
 from autotune.cost.profile.environment import describe_device, versions
-from autotune.cost.profile.latency import LatencyModel
-from autotune.cost.profile.profile import BatchTimes, CalibrationRun, Profile, ProfileError, rounded
 from autotune.cost.profile.subject import Call, Subject
 from autotune.cost.profile.timers import Around, UnitTimer
 from autotune.plan import accepted_scales
