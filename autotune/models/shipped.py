@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.core.errors import InputError, did_you_mean
+from autotune.quality.prompts import split
 
 _MODELS = Path(__file__).parent
 
@@ -46,8 +47,6 @@ class DemoAssets:
         The latter are all captions the model has never seen and a quarter of the others: intervals narrow with
         different captions, and hardly with more pictures of the same one.
         """
-        from autotune.quality import split
-
         tuning, aside = split(self.tuning_prompts)
         return tuning, aside + self.held_out_prompts
 

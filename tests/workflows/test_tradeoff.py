@@ -10,8 +10,7 @@ import pytest
 
 from autotune.core.errors import InputError
 from autotune.policy import Policy
-from autotune.results.tradeoff import Tradeoff, read_tradeoff
-from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
+from autotune.results.tradeoff import ARMS, BOTH, CHEAPER, FEWER, Tradeoff, read_tradeoff
 from autotune.study.trials import sqlite_url
 from autotune.workflows import tradeoff
 from autotune.workflows.progress import Progress
