@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from autotune.plan.structure import Structure
 from autotune.policy import Policy, ResolutionStage
 from search_spaces.schedule import at
-from search_spaces.solvers import MOST_SKEW, OWN, Solver, solvers_for
+from search_spaces.solvers import MOST_SKEW, OWN, Solver
 from search_spaces.space import Knob, SearchSpace
 
 
@@ -37,31 +37,6 @@ class DenoiserSpace(SearchSpace):
         guided: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None: ...
-
-    @classmethod
-    def for_pipeline(
-        cls,
-        pipe: Any,
-        *,
-        height: int | None = None,
-        width: int | None = None,
-        steps: int | None = None,
-        guided: bool = True,
-        call: Mapping[str, Any] = {},
-    ) -> Self:
-        """The space of a pipeline around such a denoiser; see :func:`search_spaces.space_for`."""
-        from autotune.pipelines.units import find_units
-        from autotune.runtime.models import default_steps, denoiser_of, latents_of
-
-        latents, steps = latents_of(pipe, height, width, call=call), steps or default_steps(pipe)
-        return cls(
-            find_units(denoiser_of(pipe)),
-            latents.height,
-            latents.width,
-            steps,
-            guided=guided,
-            solvers=solvers_for(pipe, steps),
-        )
 
     def noise_levels(self, values: Mapping[str, int], steps: int) -> Mapping[str, Any]:
         """What a policy says of solver and noise levels."""

@@ -36,13 +36,13 @@ from autotune.core.records import write_atomically
 from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
 from autotune.policy import policy_from_dict
-from autotune.policy.words import OVER_BUDGET
 from autotune.search.local_search import Refiner, Units
 from autotune.search.loop import search
 from autotune.search.proposer import Proposal
 from autotune.search.sensitivity import Sensitivity
 from autotune.search.trial_runner import PLAN, RELATIVE_COST, Report
 from autotune.study.candidate import Candidate
+from autotune.study.notes import OVER_BUDGET
 from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,

@@ -11,9 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.cli.models import DType, ModelSource
+from autotune.cli.supported import guidance_of
 from autotune.cli.unit_tree import Node, UnitTree, nest
 from autotune.core.errors import InputError
 from autotune.core.faults import during
+from autotune.cost import Pricer
+from autotune.pipelines.families import family_of
+from autotune.pipelines.units.transformer import ARCHITECTURES
+from autotune.runtime.models import denoiser_of, latents_of, native_size, root_of, text_length
+from autotune.runtime.schedulers import check_scheduler
 
 # Columns where the output is no terminal.
 _WIDTH = 100
@@ -118,13 +124,6 @@ def describe(pipe: Any, height: int | None = None, width: int | None = None) -> 
     Raises:
         InputError: the pipeline is not supported, or not at this size.
     """
-    from autotune.cli.supported import guidance_of
-    from autotune.cost import Pricer
-    from autotune.pipelines.families import family_of
-    from autotune.pipelines.units.transformer import ARCHITECTURES
-    from autotune.runtime.models import denoiser_of, latents_of, native_size, root_of, text_length
-    from autotune.runtime.schedulers import check_scheduler
-
     pricer = Pricer(pipe, height, width)
     structure = pricer.structure
     table = pricer.table(pricer.height, pricer.width)

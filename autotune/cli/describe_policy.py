@@ -86,6 +86,7 @@ def print_policy(
 def _picture(
     policy: Policy, source: ModelSource, height: int | None, width: int | None, *, unfold: bool
 ) -> PlanPicture:
+    # Here, because it brings torch, which a policy in words does without.
     from autotune.cost import Pricer
 
     if policy.model is not None:

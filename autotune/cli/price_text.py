@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,11 +14,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from autotune.cli.quote import Quote
 from autotune.cost.breakdown import CallCost, GroupCost
-
-if TYPE_CHECKING:
-    from autotune.cli.price import Quote
-    from autotune.cost.encoder_decoder import EncoderDecoderCost
+from autotune.cost.encoder_decoder import EncoderDecoderCost
 
 # Columns where the output is no terminal, and the most that lines need.
 _WIDTH = 100

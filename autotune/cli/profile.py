@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autotune import cost
 from autotune.cli.models import DType, ModelSource
 from autotune.core.faults import during
 from autotune.core.naming import CompileMode
@@ -60,13 +61,11 @@ def default_name(model: str, profile: Profile) -> str:
 
 
 def _measure(pipe: Any, options: ProfileOptions) -> Profile:
-    from autotune.cost import measure_profile
-
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("profiling, {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=options.quiet or not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
-        return measure_profile(
+        return cost.measure_profile(
             pipe,
             height=options.height,
             width=options.width,

@@ -13,7 +13,8 @@ from autotune.core.naming import TUNER_LOG
 from autotune.report.facts import document
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, write_report
-from autotune.report.run import FINALISTS, POLICY, Run, read_run
+from autotune.report.run import POLICY, Run, read_run
+from autotune.results.last_round import FILE as FINALISTS
 
 POLL_SECONDS = 5.0
 

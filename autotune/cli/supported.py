@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -13,9 +13,8 @@ from rich.table import Table
 
 from autotune.cli.packaged_studies import StudyFile, study_files
 from autotune.models.shipped import DEMO_NAMES, demo_assets
-
-if TYPE_CHECKING:
-    from autotune.pipelines.families import Family
+from autotune.pipelines.families import Family, GenericFamily, supported
+from autotune.runtime.schedulers import SOLVERS
 
 # Columns where the output is no terminal.
 _WIDTH = 120
@@ -60,8 +59,6 @@ def guidance_of(pipeline: str, family: type[Family]) -> str:
 
 def supported_pipelines() -> list[SupportedPipeline]:
     """Every pipeline class that is listed, and what is taken beyond those."""
-    from autotune.pipelines.families import Family, GenericFamily, supported
-
     families = {name: family for family in _descendants(Family) for name in family.pipelines}
     return [
         SupportedPipeline(name, denoiser, guidance_of(name, families.get(name, GenericFamily)), notes)
@@ -70,8 +67,6 @@ def supported_pipelines() -> list[SupportedPipeline]:
 
 
 def supported_schedulers() -> list[SupportedScheduler]:
-    from autotune.runtime.schedulers import SOLVERS
-
     return [SupportedScheduler(name, tuple(SOLVERS[name].predictions)) for name in sorted(SOLVERS)]
 
 

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from autotune.cli.exit_codes import DONE, FAILED
 from autotune.cli.faults import one_sentence
 from autotune.cli.models import DType, ModelSource
 from autotune.core.errors import InputError
 from autotune.core.faults import during
+from autotune.core.interrupts import Interrupted
+from autotune.workflows import worker
+from autotune.workflows.log import worker_log
 
 _POLL_SECONDS = 0.2
 
@@ -39,16 +44,12 @@ def run_worker(options: WorkerOptions) -> int:
         Interrupted: Ctrl-C or SIGTERM while working.
         KeyboardInterrupt: the same before or, with several processes, when all have ended.
     """
-    from autotune.workflows.log import worker_log
-
     with one_sentence("worker", options.out / worker_log(), resumes=True):
         return _run(options)
 
 
 def _run(options: WorkerOptions) -> int:
-    from autotune.workflows.worker import studies_of
-
-    joined = studies_of(options.storage, options.study_name)
+    joined = worker.studies_of(options.storage, options.study_name)
     manifest = joined[0].manifest
     kind = options.device.partition(":")[0]
     if kind not in ("auto", manifest.device):
@@ -61,9 +62,6 @@ def _run(options: WorkerOptions) -> int:
     if len(devices) > 1:
         return _Crew(options, devices).wait()
 
-    from autotune.core.interrupts import Interrupted
-    from autotune.workflows.worker import work
-
     # Those who take machines away ask by SIGTERM first: the trial in hand goes back into the queue, as after Ctrl-C.
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     source = options.model or (None if manifest.model is None else ModelSource.find(manifest.model))
@@ -71,7 +69,7 @@ def _run(options: WorkerOptions) -> int:
     try:
         with during("while loading the model"):
             pipe = None if source is None else source.load(devices[0], dtype)
-        trials = work(pipe, joined, options.out, quiet=options.quiet)
+        trials = worker.work(pipe, joined, options.out, quiet=options.quiet)
     except Interrupted as stopped:
         said = "stopped; the trial in hand went back into the queue, repeat the same command to go on"
         raise Interrupted(stopped.run_dir, said) from None
@@ -82,8 +80,6 @@ def _run(options: WorkerOptions) -> int:
 
 def _devices(device: str, workers: int | None) -> list[str]:
     """The device of every process."""
-    import torch
-
     if device != "cuda":
         return [device] * (workers or 1)
     there = max(torch.cuda.device_count(), 1)

@@ -11,6 +11,7 @@ from typing import Literal
 from autotune.core.errors import InputError
 
 FULL_RUN = "full run"
+FEWER_STEPS = "fewer steps"
 
 TUNER_LOG = "log.txt"
 """The log in a run's folder; a run that resumes appends to it."""
@@ -21,6 +22,7 @@ CompileMode = Literal["none", "default", "reduce-overhead", "max-autotune"]
 Backbone = Literal["alex", "vgg", "squeeze"]
 """Networks that LPIPS is measured in."""
 
+_HUB_ID = re.compile(r"[\w-]+(?:\.[\w-]+)*/[\w-]+(?:\.[\w-]+)*")
 _LONGEST_NAME = 60
 _POLICY_OF_A_SEARCH = "policy"
 
@@ -37,6 +39,11 @@ def singular(noun: str) -> str:
         'class'
     """
     return _NOUNS[noun]
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether ``text`` looks like ``user/repo`` rather than the path of a JSON file."""
+    return _HUB_ID.fullmatch(text) is not None and not text.endswith(".json")
 
 
 def default_study_name(model: str, *budgets: str) -> str:
@@ -104,9 +111,6 @@ def default_comparison_name(names: Iterable[str]) -> str:
 
 
 def _policy_name(source: str) -> str:
-    # Here, because loading policies takes longer than all else that names need.
-    from autotune.policy.loading import is_hub_id
-
     path = Path(source)
     name = path.name if is_hub_id(source) and not path.is_file() else path.stem
     if name == _POLICY_OF_A_SEARCH:

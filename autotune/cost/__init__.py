@@ -8,8 +8,8 @@ from autotune.core.lazy import attributes
 from autotune.cost.budget import Budget, Limits, parse_budget, parse_bytes
 
 if TYPE_CHECKING:
+    from autotune.cost.hardware_profile import Profile, load_profile
     from autotune.cost.pricing import Cost, Pricer, price
-    from autotune.cost.profile import Profile, load_profile
     from autotune.cost.profile.measure import measure_profile
     from autotune.cost.weightless import pipeline_from_configs
 
@@ -33,8 +33,8 @@ __getattr__ = attributes(
         "Cost": "pricing",
         "Pricer": "pricing",
         "price": "pricing",
-        "Profile": "profile",
-        "load_profile": "profile",
+        "Profile": "hardware_profile",
+        "load_profile": "hardware_profile",
         "measure_profile": "profile.measure",
         "pipeline_from_configs": "weightless",
     },

@@ -22,7 +22,7 @@ Tables = Callable[[int, int], WorkTable]
 
 
 class Latency(Protocol):
-    """Milliseconds of one call; see :meth:`autotune.cost.profile.latency.LatencyModel.call_ms`."""
+    """Milliseconds of one call; see :meth:`autotune.cost.latency.LatencyModel.call_ms`."""
 
     def call_ms(self, step: DenoiserCall) -> float: ...
 

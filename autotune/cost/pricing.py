@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from autotune.cost.flops import count_work
-from autotune.cost.profile import Profile, ProfiledModel, ProfileError, load_profile
-from autotune.cost.profile.latency import LatencyModel
+from autotune.cost.hardware_profile import Profile, ProfiledModel, ProfileError, load_profile
+from autotune.cost.latency import LatencyModel
 from autotune.cost.tables import cached_table
 from autotune.cost.work import Work, WorkTable
 from autotune.pipelines.families import LatentSize, family_of

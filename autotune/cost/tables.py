@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from autotune.core.cache_folder import cache_file, keep
 from autotune.core.records import Count, Record
-from autotune.cost.profile.environment import versions
+from autotune.cost.releases import versions
 from autotune.cost.work import Work, WorkTable
 from autotune.plan.structure import Structure
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from autotune.core.errors import InputError, reason_of
-from autotune.policy.loading import is_hub_id
+from autotune.core.naming import is_hub_id
 
 _INDEX = "model_index.json"
 # Configs, vocabularies, sentencepiece models and chat templates.

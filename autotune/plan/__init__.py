@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from autotune.plan.plan import (
-    MIN_SCALE,
-    Action,
-    DenoiserCall,
-    Group,
-    Pattern,
-    Plan,
-    Rule,
-    Sources,
-    accepted_scales,
-    compile_plan,
-    latent_size,
-    resolve_rules,
-    taken_at,
-)
+from autotune.plan.compile import compile_plan
+from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources
+from autotune.plan.rules import Rule, resolve_rules, taken_at
+from autotune.plan.sizes import MIN_SCALE, accepted_scales, latent_size
 
 __all__ = [
     "Action",

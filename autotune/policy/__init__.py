@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from autotune.policy.policy import (
-    FORMAT,
-    MAX_BYTES,
+from autotune.policy.canonical import MAX_BYTES, MAX_ID
+from autotune.policy.document import FORMAT, VERSIONS, lowest_version
+from autotune.policy.fields import (
     MAX_CONFIG_LIST,
     MAX_CONFIG_NUMBER,
-    MAX_ID,
     MAX_STEPS,
     MAX_TIMESTEP,
-    VERSIONS,
-    CacheRule,
     ClassName,
     ConfigKey,
     ConfigValue,
-    ContenderQuality,
-    Guidance,
     Integer,
-    Interval,
-    MeasuredTime,
-    ModelInfo,
     Pixels,
-    Policy,
-    PolicyCost,
-    PolicyQuality,
-    PredictedTime,
-    Provenance,
-    ResolutionStage,
-    SchedulerChoice,
     Sigma,
     Spacing,
     StepIndex,
     Timestep,
     Timesteps,
     UnitName,
-    lowest_version,
-    policy_from_dict,
-    read_policy,
 )
+from autotune.policy.loading import policy_from_dict, read_policy
+from autotune.policy.policy import Policy
+from autotune.policy.records import (
+    ContenderQuality,
+    Interval,
+    MeasuredTime,
+    ModelInfo,
+    PolicyCost,
+    PolicyQuality,
+    PredictedTime,
+    Provenance,
+)
+from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
 
 __all__ = [
     "CacheRule",

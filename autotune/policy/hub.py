@@ -1,21 +1,23 @@
-"""Policies put on the Hugging Face Hub: a repository with the file and a card made from its records."""
+"""Policies on the Hugging Face Hub: a repository with the file and a card made from its records."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from autotune.core.errors import InputError, reason_of
-from autotune.policy.loading import POLICY_FILE, is_hub_id
+from autotune.core.errors import InputError, PolicyError, reason_of
+from autotune.core.naming import is_hub_id
+from autotune.policy.canonical import id_of, text_of
+from autotune.policy.document import PolicyDocument
+from autotune.policy.records import Interval, PolicyQuality
 from autotune.policy.words import in_words
 
-if TYPE_CHECKING:
-    from autotune.policy.policy import Interval, Policy, PolicyQuality
+POLICY_FILE, CARD = "policy.json", "README.md"
 
-CARD = "README.md"
+# A Hub id has at most 96 characters.
+_LONGEST_NAME = 96
+_LONGEST_REASON = 90
 
 
 def push(
-    policy: Policy,
+    policy: PolicyDocument,
     repo_id: str,
     *,
     token: str | None,
@@ -28,8 +30,9 @@ def push(
         raise InputError(f"{repo_id!r} is no repository of the Hugging Face Hub: give user/repo")
     if not filename.endswith(".json"):
         raise InputError(f"filename {filename!r}: a policy is a JSON file, give a name such as {POLICY_FILE!r}")
-    text = policy.to_text()
+    text = text_of(policy)
 
+    # Here, because policies from files and dicts need no hub.
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=token)
@@ -39,7 +42,7 @@ def push(
         if not api.file_exists(repo_id, CARD):
             files[CARD] = card(policy, repo_id, filename)
         added = [CommitOperationAdd(path, content.encode()) for path, content in files.items()]
-        commit = api.create_commit(repo_id, added, commit_message=commit_message or f"Policy {policy.id}")
+        commit = api.create_commit(repo_id, added, commit_message=commit_message or f"Policy {id_of(policy)}")
     except Exception as error:  # Refused tokens to lost connections, of several libraries.
         raise InputError(
             f"{repo_id}: the Hugging Face Hub did not take the policy ({reason_of(error)}); log in with 'hf auth"
@@ -48,7 +51,27 @@ def push(
     return str(commit.commit_url)
 
 
-def card(policy: Policy, repo_id: str, filename: str = POLICY_FILE) -> str:
+def download(repository: str, filename: str, revision: str | None) -> str:
+    """The path of a policy file fetched from the Hub, or kept here since it was.
+
+    Raises:
+        PolicyError: the Hub does not give it out.
+    """
+    # As above.
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(hf_hub_download(repository, filename, revision=revision))
+    except Exception as error:  # Everything from bad ids to lost connections, of several libraries.
+        name = repository if len(repository) <= _LONGEST_NAME else f"{repository[: _LONGEST_NAME - 3]}..."
+        reason = reason_of(error, _LONGEST_REASON)
+        raise PolicyError(
+            f"{name}: neither a file nor a policy that the Hugging Face Hub gives out ({reason});"
+            f" check the path, or that the repository holds {filename}"
+        ) from None
+
+
+def card(policy: PolicyDocument, repo_id: str, filename: str = POLICY_FILE) -> str:
     """The repository's README.md: what the policy does, what it costs, how it scored, how to run it.
 
     It says what the policy's records say, and nothing of what they leave out.
@@ -70,12 +93,12 @@ def card(policy: Policy, repo_id: str, filename: str = POLICY_FILE) -> str:
         f'pipe = autotune.apply_policy(pipe, autotune.load_policy("{repo_id}"{named}))\n'
         'image = pipe("a prompt").images[0]\n'
         "```",
-        f"`{filename}` is `{policy.id}`; `postdiff describe {filename}` draws its plan.",
+        f"`{filename}` is `{id_of(policy)}`; `postdiff describe {filename}` draws its plan.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _measured(policy: Policy) -> list[str]:
+def _measured(policy: PolicyDocument) -> list[str]:
     facts = []
     if policy.budget is not None:
         facts.append(("budget", policy.budget))

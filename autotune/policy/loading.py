@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.core.errors import PolicyError, reason_of
-from autotune.policy.policy import Policy, policy_from_dict, read_policy
+from autotune.core.errors import PolicyError
+from autotune.core.naming import is_hub_id
+from autotune.core.records import read_document, refusal, shown, validated
+from autotune.policy.canonical import MAX_BYTES, digest
+from autotune.policy.document import FORMAT, VERSIONS
+from autotune.policy.hub import POLICY_FILE, download
+from autotune.policy.policy import Policy
 
-_HUB_ID = re.compile(r"[\w-]+(?:\.[\w-]+)*/[\w-]+(?:\.[\w-]+)*")
-POLICY_FILE = "policy.json"
-# A Hub id has at most 96 characters.
-_LONGEST_NAME = 96
-_LONGEST_REASON = 90
+__all__ = ["POLICY_FILE", "is_hub_id", "load_policy", "policy_from_dict", "read_policy"]
 
 
 def load_policy(
@@ -43,25 +43,40 @@ def load_policy(
         )
     # os.path.exists, for Path.exists raises on names that are too long.
     if isinstance(source, str) and is_hub_id(source) and not os.path.exists(source):
-        return read_policy(_download(source, filename, revision))
+        return read_policy(download(source, filename, revision))
     return read_policy(source)
 
 
-def is_hub_id(text: str) -> bool:
-    """Whether ``text`` looks like ``user/repo`` rather than the path of a JSON file."""
-    return _HUB_ID.fullmatch(text) is not None and not text.endswith(".json")
+def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Policy:
+    """Validate a dict strictly.
+
+    Raises:
+        PolicyError: one sentence naming the key, the value and the nearest valid choice.
+    """
+    refuse = refusal(source, PolicyError)
+    named, version = document.get("format"), document.get("version")
+    if not isinstance(named, str) or named != FORMAT:
+        raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}")
+    if type(version) is not int or version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise refuse(f"policy version {shown(version)} is unknown, this release reads {known}")
+    policy = validated(Policy, document, refuse)
+    checksum = policy.provenance.checksum if policy.provenance else None
+    if checksum is not None:
+        content = policy.to_dict()
+        content["provenance"]["checksum"] = None
+        if checksum != digest(content):
+            raise refuse(
+                "changed after it was exported (its checksum does not match), so its cost and quality no longer"
+                " describe it; export it again, or remove 'cost', 'quality' and 'provenance' to use it as new",
+            )
+    return policy
 
 
-def _download(repository: str, filename: str, revision: str | None) -> str:
-    # Here, because policies from files and dicts need no hub.
-    from huggingface_hub import hf_hub_download
+def read_policy(path: str | os.PathLike[str]) -> Policy:
+    """Load and validate a policy file.
 
-    try:
-        return str(hf_hub_download(repository, filename, revision=revision))
-    except Exception as error:  # Everything from bad ids to lost connections, of several libraries.
-        name = repository if len(repository) <= _LONGEST_NAME else f"{repository[: _LONGEST_NAME - 3]}..."
-        reason = reason_of(error, _LONGEST_REASON)
-        raise PolicyError(
-            f"{name}: neither a file nor a policy that the Hugging Face Hub gives out ({reason});"
-            f" check the path, or that the repository holds {filename}"
-        ) from None
+    Raises:
+        PolicyError: the file is missing, unreadable, too large, not JSON, or not a valid policy.
+    """
+    return policy_from_dict(read_document(path, MAX_BYTES, "policy", PolicyError), str(path))

@@ -9,24 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.core.records import Record
-from autotune.policy.policy import (
-    FORMAT,
-    MAX_BYTES,
-    VERSIONS,
-    CacheRule,
+from autotune.policy.canonical import MAX_BYTES
+from autotune.policy.document import FORMAT, VERSIONS
+from autotune.policy.policy import Policy
+from autotune.policy.records import (
     ContenderQuality,
-    Guidance,
     Interval,
     MeasuredTime,
     ModelInfo,
-    Policy,
     PolicyCost,
     PolicyQuality,
     PredictedTime,
     Provenance,
-    ResolutionStage,
-    SchedulerChoice,
 )
+from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ID = f"urn:{FORMAT}:{VERSIONS[-1]}"

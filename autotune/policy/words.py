@@ -1,20 +1,11 @@
-"""A policy in words, and the Markdown note that the dashboard shows beside a trial."""
+"""A policy in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from autotune.policy.policy import Policy
-
-if TYPE_CHECKING:
-    from autotune.search.proposer import Proposal
-
-OVER_BUDGET = "no step count of these knobs is within the budget"
-"""Why a trial failed of which nothing was run."""
+from autotune.policy.document import PolicyDocument
 
 
-def in_words(policy: Policy) -> str:
+def in_words(policy: PolicyDocument) -> str:
     """What the policy does, one short sentence per part."""
     parts = [f"{policy.steps} steps."]
     first = 1
@@ -30,33 +21,3 @@ def in_words(policy: Policy) -> str:
     if len(parts) == 1:
         parts.append("Every step at full size, with guidance, nothing reused.")
     return " ".join(parts)
-
-
-def trial_note(
-    proposal: Proposal, results: Mapping[str, Any], pictures: int, recipe: str | None, *, pruned: bool = False
-) -> str:
-    """Markdown for one trial; ``results`` holds what a score of so many pictures consists of, and its interval."""
-    cost, alignment = proposal.cost, results["alignment"]
-    lines = [f"**{proposal.policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(proposal.policy), ""]
-    if pruned:
-        lines += [f"Given up after {pictures} pictures, on which others are better.", ""]
-    lines += ["| | |", "|---|---|"]
-    lines += [
-        f"| compute | {cost.relative:.1%} of the full run, {cost.flops / 1e9:.4g} GFLOPs a picture |",
-        *([] if cost.latency_ms is None else [f"| predicted time of a call | {cost.latency_ms:.4g} ms |"]),
-        f"| loss (0 is the full run, lower is better) | {results['loss']:.4f} |",
-        f"| its 95 % interval, {pictures} pictures | {results['loss_low']:.4f} to {results['loss_high']:.4f} |",
-        f"| distance to the reference | {results['distance']:.4g} |",
-        *(() if alignment is None else (f"| alignment with the prompt | {alignment:.4f} |",)),
-        f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
-    ]
-    return "\n".join(lines)
-
-
-def failure_note(reason: str | None) -> str:
-    """Markdown for a trial that failed; without a reason it was cut off."""
-    if reason is None:
-        return "**Cut off** by an interrupt or with its worker. What it was to try went back into the queue."
-    if reason == OVER_BUDGET:
-        return f"**Over the budget**, and not run: {reason}."
-    return f"**Failed**: {reason}"

@@ -27,24 +27,15 @@ from autotune.core.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.quality.alignment import prompt_alignment, shuffled_alignment
+    from autotune.quality.bootstrap import Interval
     from autotune.quality.estimators import Estimator, estimator
+    from autotune.quality.evaluations import Baseline, Evaluation, coarse
     from autotune.quality.extractor import FeatureNetwork
     from autotune.quality.features import Scorer
     from autotune.quality.fidelity import Fidelity, measure_fidelity
     from autotune.quality.frechet import Gaussian, fit, frechet_distance
     from autotune.quality.networks import feature_network
-    from autotune.quality.objective import (
-        FIDELITY,
-        QUALITY,
-        Baseline,
-        Evaluation,
-        Interval,
-        Intervals,
-        Objective,
-        Score,
-        Weights,
-        coarse,
-    )
+    from autotune.quality.objective import FIDELITY, QUALITY, Intervals, Objective, Score, Weights
     from autotune.quality.prompts import general_categories, general_prompts, load_prompts, split
     from autotune.quality.reference import Reference
 
@@ -80,24 +71,15 @@ __all__ = [
 
 _HOMES = {
     "alignment": ("prompt_alignment", "shuffled_alignment"),
+    "bootstrap": ("Interval",),
     "estimators": ("Estimator", "estimator"),
+    "evaluations": ("Baseline", "Evaluation", "coarse"),
     "extractor": ("FeatureNetwork",),
     "features": ("Scorer",),
     "fidelity": ("Fidelity", "measure_fidelity"),
     "frechet": ("Gaussian", "fit", "frechet_distance"),
     "networks": ("feature_network",),
-    "objective": (
-        "FIDELITY",
-        "QUALITY",
-        "Baseline",
-        "Evaluation",
-        "Interval",
-        "Intervals",
-        "Objective",
-        "Score",
-        "Weights",
-        "coarse",
-    ),
+    "objective": ("FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"),
     "prompts": ("general_categories", "general_prompts", "load_prompts", "split"),
     "reference": ("Reference",),
 }

@@ -25,50 +25,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from autotune.core.errors import InputError
-from autotune.quality.alignment import prompt_alignment
+from autotune.quality.bootstrap import Interval, interval, resampled, rows_of_prompt
 from autotune.quality.estimators import Measure, estimator
+from autotune.quality.evaluations import Baseline, Evaluation
 from autotune.quality.fidelity import feature_distances
 from autotune.quality.reference import Reference
 from autotune.quality.tensors import check_finite
 
-__all__ = [
-    "DISTANCE",
-    "FIDELITY",
-    "QUALITY",
-    "Baseline",
-    "Evaluation",
-    "Interval",
-    "Intervals",
-    "Objective",
-    "Score",
-    "Weights",
-    "coarse",
-]
+__all__ = ["DISTANCE", "FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"]
 
 DISTANCE = "frechet-subspace-32"
 """The estimator of the distance that, with ``QUALITY``'s weights, ranks best in ``studies.proxy.validity``."""
-
-COARSE_SIDE = 16
-"""Pixels a side of a picture that shows no more than a rough impression."""
-
-# Resamples measured at once: 4 MB with 160 prompts and 32 components, which stay in the processor's cache.
-_CHUNK = 100
-
-
-def coarse(pictures: Tensor) -> Tensor:
-    """Pictures (N, 3, H, W) uint8 reduced to 16 pixels a side and enlarged again: what a spoiled picture looks like.
-
-    Of pictures with fewer than 64 pixels a side a quarter of them is left.
-    """
-    values = pictures.float()
-    height, width = (max(1, min(COARSE_SIDE, side // 4)) for side in pictures.shape[-2:])
-    small = F.interpolate(values, (height, width), mode="area")
-    large = F.interpolate(small, pictures.shape[-2:], mode="bilinear")
-    return large.round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -82,86 +52,6 @@ class Weights:
 
 QUALITY = Weights()
 FIDELITY = Weights(0.0, 0.0, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What one policy's pictures scored, row i belonging to prompt i of a fixed list.
-
-    Attributes:
-        features: (N, D) image features.
-        alignment: (N,) cosine of each picture with its prompt; None where there are no prompts to match.
-
-    Raises:
-        ValueError: If the shapes do not fit each other or a value is not finite.
-    """
-
-    features: Tensor
-    alignment: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        aligned = () if self.alignment is None else tuple(self.alignment.shape)
-        if self.features.ndim != 2 or (self.alignment is not None and aligned != self.features.shape[:1]):
-            raise ValueError(
-                f"Features (N, D) go with alignments (N,), not {tuple(self.features.shape)} with {aligned}."
-            )
-        for name, values in (("features", self.features), ("alignment", self.alignment)):
-            if values is None:
-                continue
-            bad = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero()
-            if len(bad):
-                raise ValueError(f"The {name} of picture {int(bad[0])} (and {len(bad) - 1} more) are not finite.")
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def head(self, count: int) -> Evaluation:
-        """What the first ``count`` pictures scored."""
-        return Evaluation(self.features[:count], None if self.alignment is None else self.alignment[:count])
-
-    @staticmethod
-    def of(image_features: Tensor, text_features: Tensor) -> Evaluation:
-        """The evaluation of pictures whose features (N, D) match the prompts' features (N, D) row by row."""
-        return Evaluation(image_features, prompt_alignment(image_features, text_features))
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """The full run on a list of prompts, and what bad pictures would score there.
-
-    Attributes:
-        full: The full run's evaluation.
-        coarse: (N, D) features of its pictures after :func:`coarse`.
-        chance: (N,) its pictures' mean alignment with the other prompts; None where there are none.
-        prompts: What each of the N pictures was asked for, such as its prompt; those that repeat are resampled
-            together.
-
-    Raises:
-        ValueError: If the shapes do not fit each other or a value is not finite.
-    """
-
-    full: Evaluation
-    coarse: Tensor
-    chance: Tensor | None
-    prompts: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        n = len(self.full)
-        chances = None if self.chance is None else tuple(self.chance.shape)
-        aligned = None if self.full.alignment is None else (n,)
-        if self.coarse.shape != self.full.features.shape or chances != aligned or len(self.prompts) != n:
-            raise ValueError(
-                f"{n} pictures of the full run go with coarse features of the same shape and as many chances and "
-                f"prompts, not {tuple(self.coarse.shape)}, {chances} and {len(self.prompts)}."
-            )
-        check_finite(self.coarse, "coarse features")
-        if self.chance is not None:
-            check_finite(self.chance, "alignment by chance")
-
-    def head(self, count: int) -> Baseline:
-        """The full run on the first ``count`` pictures."""
-        chance = None if self.chance is None else self.chance[:count]
-        return Baseline(self.full.head(count), self.coarse[:count], chance, self.prompts[:count])
 
 
 @dataclass(frozen=True)
@@ -179,20 +69,6 @@ class Score:
     distance: float
     alignment: float | None
     fidelity: float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the interval that holds the truth at the level asked for."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the sign is beyond doubt."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -257,7 +133,7 @@ class Objective:
         self.weights = weights
         self._measure: Measure = estimator(distance).against(reference)
         self._baseline = baseline
-        self._rows_of_prompt = _rows_of_prompt(baseline.prompts)
+        self._rows_of_prompt = rows_of_prompt(baseline.prompts)
         self._full = self._measure.prepare(baseline.full.features)
         self._full_alignment = _numbers(baseline.full.alignment)
         self._remember()
@@ -311,12 +187,12 @@ class Objective:
         terms = self._replicates(evaluation, resamples, seed)
         alignment = None
         if score.alignment is not None and terms.alignment is not None:
-            alignment = _interval(score.alignment, terms.alignment, level)
+            alignment = interval(score.alignment, terms.alignment, level)
         return Intervals(
-            _interval(score.loss, terms.loss, level),
-            _interval(score.distance, terms.distance, level),
+            interval(score.loss, terms.loss, level),
+            interval(score.distance, terms.distance, level),
             alignment,
-            _interval(score.fidelity, terms.fidelity, level),
+            interval(score.fidelity, terms.fidelity, level),
         )
 
     def compare(
@@ -328,7 +204,7 @@ class Objective:
         """
         estimate = self.score(a).loss - self.score(b).loss
         difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
-        return _interval(estimate, difference, level)
+        return interval(estimate, difference, level)
 
     def head(self, count: int) -> Objective:
         """The same objective on the first ``count`` pictures alone: what a candidate scores before all are made.
@@ -347,7 +223,7 @@ class Objective:
     def _head(self, count: int) -> Objective:
         head = copy.copy(self)
         head._baseline = self._baseline.head(count)
-        head._rows_of_prompt = _rows_of_prompt(head._baseline.prompts)
+        head._rows_of_prompt = rows_of_prompt(head._baseline.prompts)
         head._full = self._measure.prepare(head._baseline.full.features)
         head._full_alignment = _numbers(head._baseline.full.alignment)
         head._remember()
@@ -376,19 +252,14 @@ class Objective:
         check_finite(values, "numbers")
         rows = values.cpu().double()
         replicates = torch.cat([rows[drawn].mean(1) for drawn in self._resample(resamples, seed)])
-        return _interval(float(rows.mean()), replicates, level)
+        return interval(float(rows.mean()), replicates, level)
 
     @property
     def _all(self) -> Tensor:
         return torch.arange(len(self._baseline.prompts))[None]
 
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
-        """Row numbers (at most _CHUNK, N): prompts drawn with replacement, each with all of its rows."""
-        generator = torch.Generator().manual_seed(seed)
-        prompts = len(self._rows_of_prompt)
-        for start in range(0, resamples, _CHUNK):
-            drawn = torch.randint(prompts, (min(_CHUNK, resamples - start), prompts), generator=generator)
-            yield self._rows_of_prompt[drawn].flatten(1)
+        return resampled(self._rows_of_prompt, resamples, seed)
 
     def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Terms:
         full, values = self._full_of_resamples(resamples, seed), self._values(evaluation)
@@ -442,22 +313,3 @@ def _numbers(values: Tensor | None) -> Tensor | None:
 def _means(values: Tensor | None, rows: Tensor) -> Tensor | None:
     """(B,) of the values at each of B selections ``rows`` (B, N)."""
     return None if values is None else values[rows].mean(1)
-
-
-def _rows_of_prompt(prompts: Sequence[str]) -> Tensor:
-    """Row numbers (P, N / P) of each of P prompts; (N, 1) where prompts have different numbers of rows.
-
-    Pictures of one prompt are alike: a bootstrap that took them for independent would be too sure.
-    """
-    rows: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(row)
-    if len({len(each) for each in rows.values()}) > 1:
-        return torch.arange(len(prompts))[:, None]
-    return torch.tensor(list(rows.values()))
-
-
-def _interval(estimate: float, replicates: Tensor, level: float) -> Interval:
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=replicates.dtype)
-    low, high = (replicates.quantile(tails) - replicates.mean() + estimate).tolist()
-    return Interval(estimate, low, high)

@@ -13,12 +13,12 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune.policy.words import failure_note
 from autotune.report import plots
 from autotune.report.facts import facts_of
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, plan_of, plots_of, shown_policy
 from autotune.report.run import Run
+from autotune.study.notes import failure_note
 from autotune.study.optuna_internals import live_trial
 from autotune.study.trials import FAILURE
 

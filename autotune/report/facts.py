@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from autotune.core.naming import FEWER_STEPS
 from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words
-from autotune.report.run import Finalist, Run, TrialSummary
+from autotune.report.run import Run, TrialSummary
 from autotune.report.table import verdict
-from autotune.search.recipes import FEWER_STEPS
+from autotune.results.last_round import Finalist
 
 NOT_APART = "not told apart from the full run’s"
 WORSE, BETTER = "worse than the full run’s", "better than the full run’s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
-from pydantic import ValidationError
 
 from autotune.core.errors import InputError, reason_of
-from autotune.core.records import Record
-from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, read_policy
+from autotune.policy import Policy, read_policy
 from autotune.results.gallery import Gallery, read_gallery
+from autotune.results.last_round import FILE as FINALISTS
+from autotune.results.last_round import LastRound, read_last_round
 from autotune.results.search_record import FILE as SEARCH_RECORD
 from autotune.results.search_record import SearchRecord, read_search_record
 from autotune.results.tradeoff import FILE as TRADEOFF
@@ -37,69 +36,9 @@ from autotune.study.trials import (
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
-STUDY, POLICY, FINALISTS = "study.db", "policy.json", "finalists.json"
+STUDY, POLICY = "study.db", "policy.json"
 
 _MOST_NAMED = 6
-
-
-class FinalistCost(Record):
-    """FLOPs of one picture; time and memory of a call in deployment."""
-
-    flops: int
-    macs_conv_linear: int
-    relative: float
-    latency_ms: float | None
-    cache_bytes: int
-    latent_bytes: int
-
-
-class Finalist(Record):
-    """One run of the last round."""
-
-    name: str
-    trial: int | None
-    study: str | None = None
-    id: str
-    policy: Policy
-    cost: FinalistCost
-    quality: ContenderQuality
-    time: MeasuredTime | None
-
-
-class LastRound(Record):
-    """``finalists.json``; ``contenders`` are the full run, fewer steps, and the candidates, best first."""
-
-    verdict: str
-    difference: Interval
-    prompts: int
-    images: int
-    winner: str
-    contenders: tuple[Finalist, ...]
-
-    @property
-    def full(self) -> Finalist:
-        return self.contenders[0]
-
-    @property
-    def fewer_steps(self) -> Finalist:
-        return self.contenders[1]
-
-    @property
-    def exported(self) -> Finalist:
-        return next(each for each in self.contenders if each.name == self.winner)
-
-    def title_of(self, run: Finalist) -> str:
-        """What a reader calls it."""
-        if run.trial is None or run.name == self.fewer_steps.name:
-            return run.name
-        if run.name == self.winner:
-            return f"policy, {run.name}"
-        return f"best policy found, {run.name}" if run == self.contenders[2] else run.name
-
-    @property
-    def headline_runs(self) -> tuple[Finalist, ...]:
-        """The full run, fewer steps and, where there is one, the best candidate."""
-        return self.contenders[:3]
 
 
 @dataclass(frozen=True)
@@ -239,7 +178,7 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         config=study.user_attrs.get(CONFIG, {}),
         candidates=_candidates(study),
         search_record=record,
-        last_round=_last_round(folder / FINALISTS),
+        last_round=read_last_round(folder / FINALISTS),
         policy=read_policy(policy) if policy.is_file() else None,
         gallery=read_gallery(folder),
         tradeoff=read_tradeoff(folder / TRADEOFF),
@@ -321,14 +260,3 @@ def _candidates(study: optuna.Study) -> tuple[TrialSummary, ...]:
             )
         )
     return tuple(found)
-
-
-def _last_round(path: Path) -> LastRound | None:
-    if not path.is_file():
-        return None
-    try:
-        return LastRound.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); repeat the search, which writes it anew"
-        ) from error

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from autotune.core.naming import singular
 from autotune.policy import Interval
-from autotune.results.tradeoff import PAIRS, BudgetLevel, Tradeoff, share_text
-from autotune.search.arms import ARMS
+from autotune.results.tradeoff import ARMS, PAIRS, BudgetLevel, Tradeoff, share_text
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from autotune.core.naming import FULL_RUN
+from autotune.core.naming import FEWER_STEPS, FULL_RUN
 from autotune.core.records import write_atomically
 from autotune.evaluation.evaluator import Evaluator
 from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality
-from autotune.search.recipes import FEWER_STEPS
 from autotune.study.trials import REFINES, policy_of, ranked
 
 if TYPE_CHECKING:

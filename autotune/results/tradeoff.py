@@ -10,11 +10,16 @@ from typing import Literal
 from pydantic import ValidationError
 
 from autotune.core.errors import InputError
+from autotune.core.naming import FEWER_STEPS
 from autotune.core.records import Record, write_atomically
 from autotune.policy import ContenderQuality, Interval, Policy
-from autotune.search.arms import BOTH, CHEAPER, FEWER
 
 FILE = "explain.json"
+
+FEWER, CHEAPER, BOTH = FEWER_STEPS, "cheaper steps", "both"
+ARMS = (FEWER, CHEAPER, BOTH)
+"""The last may take what the others find."""
+
 PAIRS = ((CHEAPER, FEWER), (BOTH, FEWER), (BOTH, CHEAPER))
 """Which ways are compared."""
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autotune.core.naming import FEWER_STEPS
+from autotune.results.tradeoff import CHEAPER, FEWER
 from autotune.search.proposer import Proposer
-from autotune.search.recipes import FEWER_STEPS, PricedRecipe
+from autotune.search.recipes import PricedRecipe
 
 if TYPE_CHECKING:
     from autotune.cost import Limits
     from search_spaces import Recipe, SearchSpace
-
-FEWER, CHEAPER, BOTH = FEWER_STEPS, "cheaper steps", "both"
-ARMS = (FEWER, CHEAPER, BOTH)
-"""The last may take what the others find."""
 
 
 def proposer_for(arm: str, proposer: Proposer, limits: Limits, full_steps: int) -> Proposer:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
+from typing import Protocol
 
 import optuna
 from optuna.trial import TrialState
@@ -16,7 +17,7 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
 from autotune.search.samplers import sampler_for
-from autotune.search.trial_runner import RELATIVE_COST, TrialRunner
+from autotune.search.trial_runner import RELATIVE_COST, Report, TrialRunner
 from autotune.study.candidate import draw
 from autotune.study.heartbeat import SURPLUS, Watch, close, heartbeat, is_closed, running, surplus
 from autotune.study.trials import (
@@ -31,7 +32,6 @@ from autotune.study.trials import (
     waiting,
     waiting_recipes,
 )
-from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
 
 REFINED = 1 / 3
@@ -48,6 +48,25 @@ _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 
 
+class SearchProgress(Protocol):
+    """Who is told how a search gets on, such as :class:`autotune.workflows.progress.Progress`."""
+
+    def search(self, total: int, done: int, timeout: float) -> None:
+        """The search begins: ``total`` candidates, ``done`` of them by earlier runs, ``timeout`` seconds at most."""
+
+    def best(self, loss: float, relative_cost: float, policy_id: str) -> None:
+        """A candidate (of this run or an earlier one) may be the best so far."""
+
+    def candidate(self, number: int, pictures: int) -> None:
+        """Trial ``number`` begins."""
+
+    def others(self, trials: int) -> None:
+        """Nothing is left to begin; other workers are at work on so many trials."""
+
+    def report(self, report: Report) -> None:
+        """A trial ended."""
+
+
 def explore(
     setup: Setup,
     study: optuna.Study,
@@ -56,7 +75,7 @@ def explore(
     trials: int,
     timeout: float,
     seed: int,
-    progress: Progress,
+    progress: SearchProgress,
 ) -> None:
     """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
     search(
@@ -89,7 +108,7 @@ def search(
     trials: int,
     timeout: float,
     seed: int,
-    progress: Progress,
+    progress: SearchProgress,
     pictures: int = 0,
 ) -> None:
     """Evaluate candidates until there are ``trials`` of them or time is up, and nobody works on any.

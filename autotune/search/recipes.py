@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.core.errors import InputError
+from autotune.core.naming import FEWER_STEPS
 from autotune.search.proposer import Proposal, Proposer
-
-FEWER_STEPS = "fewer steps"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.grid import save_grid
 from autotune.policy import Policy, policy_from_dict
-from autotune.policy.words import OVER_BUDGET, trial_note
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.diagnosis import CandidateError, Diagnosis
@@ -28,6 +27,7 @@ from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
 from autotune.study.candidate import Candidate
 from autotune.study.heartbeat import WORKER, this_worker
+from autotune.study.notes import OVER_BUDGET, trial_note
 from autotune.study.optuna_internals import id_of, set_param, set_study_attr, set_user_attr
 from autotune.study.trials import (
     DESCRIPTION,
@@ -341,7 +341,7 @@ class TrialRunner:
         The form in which a note is kept is the dashboard's.
         """
         recipe = recipe_of(trial.user_attrs)
-        note = trial_note(proposal, result.scores, result.pictures, recipe, pruned=result.pruned)
+        note = trial_note(proposal.policy, proposal.cost, result.scores, result.pictures, recipe, pruned=result.pruned)
         begins = f"dashboard:{id_of(trial)}:note"
         keep = functools.partial(set_study_attr, self._study)
         self._writes.call(keep, f"{begins}_ver", 1)

@@ -8,7 +8,8 @@ from importlib.metadata import version
 import optuna
 
 import autotune
-from autotune.cost.profile.environment import describe_device, versions
+from autotune.cost.profile.environment import describe_device
+from autotune.cost.releases import versions
 from autotune.policy import Policy, PolicyCost, PredictedTime, Provenance, lowest_version
 from autotune.results.finalists import Finalists
 from autotune.workflows.setup import Setup

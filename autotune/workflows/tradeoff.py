@@ -18,8 +18,8 @@ from autotune.cost import Budget, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.policy import Interval
 from autotune.results.finalists import EvaluatedPolicy, best_trials, interval_record, quality_record
-from autotune.results.tradeoff import PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
-from autotune.search.arms import ARMS, BOTH, known_recipes, proposer_for
+from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
+from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.loop import explore
 from autotune.search.proposer import Proposer
 from autotune.study.heartbeat import close

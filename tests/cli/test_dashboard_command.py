@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 import autotune
-from autotune.policy.words import OVER_BUDGET
+from autotune.study.notes import OVER_BUDGET
 from autotune.workflows.tune import TuneResult
 from tests.support.browser import chromium
 from tests.support.fake_search import whole

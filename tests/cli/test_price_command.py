@@ -13,8 +13,9 @@ from rich.console import Console
 
 from autotune.cli import run
 from autotune.cli.models import ModelSource
-from autotune.cli.price import Quote, print_price, quote
+from autotune.cli.price import print_price
 from autotune.cli.price_text import Bar, Scale, print_quote
+from autotune.cli.quote import Quote, quote
 from autotune.cost import Pricer
 from autotune.cost.encoder_decoder import EncoderDecoderCost, encoder_decoder_cost
 from autotune.cost.work import Work
@@ -176,7 +177,7 @@ def test_units_fit_the_largest_figure() -> None:
 
 def test_what_is_not_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     around = EncoderDecoderCost({"text_encoder_2": Work(2 * 10**6, 1)}, None, (("vae", "nobody knows it"),))
-    monkeypatch.setattr("autotune.cost.encoder_decoder.encoder_decoder_cost", lambda *_, **__: around)
+    monkeypatch.setattr("autotune.cli.quote.encoder_decoder_cost", lambda *_, **__: around)
     text = text_of(quoted())
     assert "text encoder 2" in text
     assert "VAE decoder" not in text

@@ -4,7 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from autotune.core.naming import FULL_RUN, default_comparison_name, policy_names
+from autotune.core.naming import FULL_RUN, default_comparison_name, is_hub_id, policy_names
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("user/repo", True),
+        ("org.name/some-policy_v1.0", True),
+        ("policy.json", False),
+        ("runs/policy.json", False),
+        ("a/b/c", False),
+        ("../policy", False),
+        ("/tmp", False),
+    ],
+)
+def test_hub_ids_are_told_from_paths(text: str, expected: bool) -> None:
+    assert is_hub_id(text) is expected
 
 
 @pytest.mark.parametrize(

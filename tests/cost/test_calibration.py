@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotune.cost.latency import Parts
 from autotune.cost.profile import Corrections
 from autotune.cost.profile.calibration import UNCORRECTED, calibration_policies, fit_corrections
-from autotune.cost.profile.latency import Parts
 from autotune.pipelines.units import find_units
 from autotune.plan import compile_plan
 from tests.support.builders import FAMILIES

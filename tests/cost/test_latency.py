@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from autotune.cost import Pricer
+from autotune.cost.latency import LatencyModel
 from autotune.cost.profile import ProfileError
-from autotune.cost.profile.latency import LatencyModel
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from search_spaces import space_for
 from tests.support.builders import FAMILIES

@@ -7,7 +7,6 @@ import pytest
 from autotune import load_policy
 from autotune.core.errors import PolicyError
 from autotune.policy import Policy
-from autotune.policy.loading import is_hub_id
 
 
 def test_a_policy_loads_from_path_text_and_dict(tmp_path: Path) -> None:
@@ -15,22 +14,6 @@ def test_a_policy_loads_from_path_text_and_dict(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     policy.save(path)
     assert load_policy(path).key == load_policy(str(path)).key == load_policy(policy.to_dict()).key == policy.key
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("user/repo", True),
-        ("org.name/some-policy_v1.0", True),
-        ("policy.json", False),
-        ("runs/policy.json", False),
-        ("a/b/c", False),
-        ("../policy", False),
-        ("/tmp", False),
-    ],
-)
-def test_hub_ids_are_told_from_paths(text: str, expected: bool) -> None:
-    assert is_hub_id(text) is expected
 
 
 def test_a_hub_id_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from optuna_dashboard import get_note, save_note
 
 from autotune.cli.dashboard import RunPages, _broken_requests_in, _ToLog, runs_in
 from autotune.core.faults import no_tracebacks
-from autotune.policy.words import OVER_BUDGET
 from autotune.report.dashboard import KEPT, figures, light, publish, resolved, study_note
 from autotune.report.page import plan_of
 from autotune.report.plots import plan
 from autotune.report.run import Run, read_run
+from autotune.study.notes import OVER_BUDGET
 
 
 def plots_in(study: optuna.Study) -> set[str]:

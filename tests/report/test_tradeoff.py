@@ -16,7 +16,7 @@ from autotune.report.facts import document
 from autotune.report.page import render, render_tradeoff, view_of
 from autotune.report.run import read_run
 from autotune.report.tradeoff import rows_of, tradeoff_table
-from autotune.search.arms import BOTH, CHEAPER, FEWER
+from autotune.results.tradeoff import BOTH, CHEAPER, FEWER
 from autotune.workflows.tune import TuneResult
 
 

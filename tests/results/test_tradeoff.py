@@ -8,8 +8,18 @@ import pytest
 
 from autotune.core.errors import InputError
 from autotune.policy import ContenderQuality, Interval, Policy
-from autotune.results.tradeoff import BudgetLevel, Difference, Tradeoff, Winner, read_tradeoff, verdict_of
-from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
+from autotune.results.tradeoff import (
+    ARMS,
+    BOTH,
+    CHEAPER,
+    FEWER,
+    BudgetLevel,
+    Difference,
+    Tradeoff,
+    Winner,
+    read_tradeoff,
+    verdict_of,
+)
 
 BETTER, WORSE, UNKNOWN = (-0.3, -0.2, -0.1), (0.1, 0.2, 0.3), (-0.1, 0.05, 0.2)
 Numbers = tuple[float, float, float]

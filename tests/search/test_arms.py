@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from autotune.cost import Pricer, parse_budget
-from autotune.search.arms import BOTH, CHEAPER, FEWER, known_recipes, proposer_for
+from autotune.results.tradeoff import BOTH, CHEAPER, FEWER
+from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.proposer import Proposer
 from search_spaces import space_for
 

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotune.core.errors import InputError
+from autotune.core.naming import FEWER_STEPS
 from autotune.cost import Limits, Pricer, parse_budget
 from autotune.runtime import full_policy
 from autotune.search.proposer import LEAST_USED, Proposer
-from autotune.search.recipes import FEWER_STEPS, recipes_at_budget
+from autotune.search.recipes import recipes_at_budget
 from search_spaces import SearchSpace, space_for
 from tests.support.profiles import synthetic_profile
 

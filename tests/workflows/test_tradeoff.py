@@ -12,8 +12,7 @@ from autotune.core.errors import InputError
 from autotune.cost import parse_budget
 from autotune.options import SetupOptions
 from autotune.policy import Policy
-from autotune.results.tradeoff import Tradeoff, read_tradeoff
-from autotune.search.arms import ARMS, BOTH, CHEAPER, FEWER
+from autotune.results.tradeoff import ARMS, BOTH, CHEAPER, FEWER, Tradeoff, read_tradeoff
 from autotune.study.trials import sqlite_url
 from autotune.workflows import tradeoff
 from autotune.workflows.evaluators import evaluator_for

@@ -1,8 +1,8 @@
-"""How long a device takes: measured once, kept in a file, added up over a plan."""
+"""How long a device takes: measured once and kept in a file, which :mod:`autotune.cost.latency` adds up over a plan."""
 
 from __future__ import annotations
 
-from autotune.cost.profile.profile import (
+from autotune.cost.hardware_profile import (
     FORMAT,
     MAX_BYTES,
     VERSION,

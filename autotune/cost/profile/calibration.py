@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from autotune.cost.profile.latency import Parts, factors
-from autotune.cost.profile.profile import Corrections, rounded
+from autotune.cost.hardware_profile import Corrections, rounded
+from autotune.cost.latency import Parts, factors
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from autotune.cost.profile.profile import Device
+from autotune.cost.hardware_profile import Device
+from autotune.cost.releases import versions
+
+__all__ = ["describe_device", "versions"]
 
 _NVIDIA_SMI = (
     "nvidia-smi",
@@ -34,11 +36,6 @@ def describe_device(device: str | torch.device) -> Device:
     if device.type == "mps":
         return Device(kind="mps", name=platform.machine())
     return Device(kind="cpu", name=_processor(), threads=torch.get_num_threads())
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    return {package: version(package) for package in ("torch", "diffusers", "transformers")}
 
 
 def _ask_driver(index: int) -> tuple[str | None, str | None]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune.core.cache_folder import cache_file, keep
+from autotune.cost.hardware_profile import VERSION, Profile, ProfileError, load_profile
 from autotune.cost.pricing import Pricer
 from autotune.cost.profile.environment import describe_device, versions
 from autotune.cost.profile.measure import OnProgress, measure_profile
-from autotune.cost.profile.profile import VERSION, Profile, ProfileError, load_profile
 
 
 def local_profile(

@@ -7,46 +7,38 @@ favours nobody.
 from __future__ import annotations
 
 import datetime
-import inspect
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import nn
 
 from autotune.core.errors import InputError
 from autotune.core.naming import CompileMode
+from autotune.cost.hardware_profile import BatchTimes, CalibrationRun, Profile, ProfileError, rounded
+from autotune.cost.latency import LatencyModel
 from autotune.cost.pricing import Pricer
-from autotune.cost.profile.calibration import UNCORRECTED, calibration_policies, fit_corrections
+from autotune.cost.profile.calibration import UNCORRECTED, fit_corrections
+from autotune.cost.profile.capture import CapturedCall, capture
 from autotune.cost.profile.environment import describe_device, versions
-from autotune.cost.profile.latency import LatencyModel
-from autotune.cost.profile.profile import BatchTimes, CalibrationRun, CallTimes, Profile, ProfileError, rounded
-from autotune.cost.profile.timers import Around, Clock, UnitTimer
-from autotune.pipelines.families import family_of
+from autotune.cost.profile.subject import Call, Subject
+from autotune.cost.profile.timers import Around, UnitTimer
 from autotune.plan import accepted_scales
-from autotune.policy import Guidance, Policy, ResolutionStage
+from autotune.policy import Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
-from autotune.runtime.models import recommended, root_of
 
 ROUNDS = 15
 _WARM_UP = 3
 # Single calls are short and timed in every round; units, and whole calls, less often.
 _UNITS_EVERY = 2
 _WHOLE_EVERY = 3
-# Short enough for the text encoder of any model.
-_PROMPT = "a red apple"
-# A stage of low resolution needs a step after it; some solvers want more than two.
-_CAPTURE_STEPS = 4
 _LAUNCHES = 200
 
-Call = Callable[[int], Mapping[str, Any]]
 OnProgress = Callable[[str, int, int], None]
 
 
@@ -86,8 +78,8 @@ def measure_profile(
     """
     _check(pipe, batches, scales, compile_mode, rounds)
     pricer = Pricer(pipe, height, width, frames=frames, guided=guided, text_tokens=text_tokens)
-    subject = _Subject(pipe, pricer, frames, _scales(pricer, scales), compile_mode, rounds, call)
-    progress = _Count(on_progress, subject.measurements * len(batches))
+    subject = Subject(pipe, pricer, frames, _scales(pricer, scales), compile_mode, rounds, call)
+    progress = _Count(on_progress, _measurements(subject) * len(batches))
     with _silent(pipe), torch.no_grad():
         return Profile(
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -101,110 +93,16 @@ def measure_profile(
         )
 
 
-def example_call(pipe: Any, batch: int) -> dict[str, Any]:
-    """Arguments of a call for ``batch`` pictures that pipelines of most classes take."""
-    card = recommended(pipe)
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    given: dict[str, Any] = dict(card.call)
-    if "prompt" in parameters:
-        given["prompt"] = [_PROMPT] * batch
-    elif "class_labels" in parameters:
-        given["class_labels"] = [0] * batch
-    else:
-        given["batch_size"] = batch
-    if card.guidance_scale is not None:
-        given["guidance_scale"] = card.guidance_scale
-    return given
+def _measurements(subject: Subject) -> int:
+    """Timed calls for one batch size."""
+    single = _WARM_UP + subject.rounds + _times(subject.rounds, _UNITS_EVERY)
+    whole = 1 + _times(subject.rounds, _WHOLE_EVERY)
+    return single * len(subject.scales) * len(subject.branch_counts) + whole * len(subject.calibrations)
 
 
-class _Subject:
-    """What is measured, and how."""
-
-    def __init__(
-        self,
-        pipe: Any,
-        pricer: Pricer,
-        frames: int | None,
-        scales: tuple[Fraction, ...],
-        compile_mode: CompileMode,
-        rounds: int,
-        call: Call | None,
-    ) -> None:
-        family = family_of(pipe)
-        self.pipe = pipe
-        self.pricer = pricer
-        self.scales = scales
-        self.compile_mode = compile_mode
-        self.rounds = rounds
-        self.denoiser = root_of(family.denoiser(pipe))
-        self.device = next(self.denoiser.parameters()).device
-        self.clock = Clock(self.device)
-        self.separate = family.branches == "separate"
-        # Guidance branches that one call of the denoiser may compute.
-        self.branch_counts = (2, 1) if pricer.guided and not self.separate else (1,)
-        self.calibrations = calibration_policies(pricer.structure, scales, pricer.guided)
-        self._call = call
-        self._frames = frames
-        self._unguided = family.guided and not pricer.guided
-
-    @property
-    def measurements(self) -> int:
-        """Timed calls for one batch size."""
-        single = _WARM_UP + self.rounds + _times(self.rounds, _UNITS_EVERY)
-        whole = 1 + _times(self.rounds, _WHOLE_EVERY)
-        return single * len(self.scales) * len(self.branch_counts) + whole * len(self.calibrations)
-
-    def arguments(self, batch: int) -> dict[str, Any]:
-        """Of a call of the pipeline."""
-        given = example_call(self.pipe, batch) if self._call is None else dict(self._call(batch))
-        parameters = inspect.signature(type(self.pipe).__call__).parameters
-        subject = self.pricer.subject
-        size = {"height": subject.height, "width": subject.width, "num_frames": self._frames}
-        given |= {name: value for name, value in size.items() if name in parameters and value is not None}
-        if self._unguided and "guidance_scale" in parameters:
-            given["guidance_scale"] = 1.0
-        return given | {"generator": torch.Generator().manual_seed(0)}
-
-
-@dataclass
-class _Captured:
-    """The denoiser's arguments as the pipeline makes them at one latent size, and the times of calls with them.
-
-    ``shares``: of every timed call the part of its time that is each own time: of no unit, of each unit, each block.
-    """
-
-    height: int
-    width: int
-    branches: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    forward_ms: list[float] = field(default_factory=list)
-    shares: list[list[float]] = field(default_factory=list)
-
-    def through(self, denoiser: nn.Module) -> Callable[[], Any]:
-        return lambda: denoiser(*self.args, **self.kwargs)
-
-    def times(self, units: int) -> CallTimes:
-        forward = statistics.median(self.forward_ms)
-        # What is left after subtraction can be less than nothing where clocks are coarse.
-        shares = np.maximum(np.median(np.array(self.shares), axis=0), 0)
-        own = [rounded(ms) for ms in forward * shares / shares.sum()]
-        return CallTimes(
-            height=self.height,
-            width=self.width,
-            branches=self.branches,
-            forward_ms=rounded(forward),
-            always_ms=own[0],
-            units_ms=tuple(own[1 : 1 + units]),
-            blocks_ms=tuple(own[1 + units :]),
-        )
-
-
-def _measure_batch(subject: _Subject, batch: int, progress: _Count) -> BatchTimes:
+def _measure_batch(subject: Subject, batch: int, progress: _Count) -> BatchTimes:
     progress.begin(f"batch {batch}")
-    calls = [
-        _capture(subject, batch, scale, branches) for scale in subject.scales for branches in subject.branch_counts
-    ]
+    calls = [capture(subject, batch, scale, branches) for scale in subject.scales for branches in subject.branch_counts]
     order = random.Random(0)
     timer = UnitTimer(subject.denoiser, subject.pricer.structure, subject.clock)
     for call in calls:
@@ -230,7 +128,7 @@ def _measure_batch(subject: _Subject, batch: int, progress: _Count) -> BatchTime
 
 
 def _time_calls(
-    subject: _Subject, batch: int, calls: Sequence[_Captured], around: Around, order: random.Random, progress: _Count
+    subject: Subject, batch: int, calls: Sequence[CapturedCall], around: Around, order: random.Random, progress: _Count
 ) -> list[float]:
     """Time calls of the denoiser and, in between, of the whole pipeline: the medians of the latter."""
     policies = subject.calibrations
@@ -253,44 +151,14 @@ def _time_calls(
     return [statistics.median(whole[policy.key]) for policy in policies]
 
 
-def _whole_ms(subject: _Subject, policy: Policy, batch: int) -> float:
+def _whole_ms(subject: Subject, policy: Policy, batch: int) -> float:
     """Milliseconds of a call of the pipeline under ``policy``."""
     arguments = subject.arguments(batch)
     with applied(subject.pipe, policy):
         return subject.clock.milliseconds(lambda: subject.pipe(**arguments))
 
 
-def _capture(subject: _Subject, batch: int, scale: Fraction, branches: int) -> _Captured:
-    """See the first call of the denoiser under a policy that makes it the wanted one, and end the pipeline's call."""
-    policy = Policy(
-        steps=_CAPTURE_STEPS,
-        resolution=() if scale == 1 else (ResolutionStage(scale=float(scale), until_step=1),),
-        guidance=Guidance(start_step=1, stop_step=_CAPTURE_STEPS) if branches < subject.branch_counts[0] else None,
-    )
-    seen: list[tuple[Any, Any]] = []
-
-    def see(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen.append((args, kwargs))
-        raise _Seen
-
-    with applied(subject.pipe, policy):
-        handle = subject.denoiser.register_forward_pre_hook(see, with_kwargs=True)
-        try:
-            subject.pipe(**subject.arguments(batch))
-        except _Seen:
-            pass  # What was wanted.
-        finally:
-            handle.remove()
-    ((args, kwargs),) = seen
-    height, width = (int(side * scale) for side in (subject.pricer.height, subject.pricer.width))
-    return _Captured(height, width, branches, args, kwargs)
-
-
-class _Seen(Exception):
-    """Ends a pipeline call of which only the first call of the denoiser is wanted."""
-
-
-def _calibrated(subject: _Subject, times: BatchTimes, measured: Sequence[float]) -> BatchTimes:
+def _calibrated(subject: Subject, times: BatchTimes, measured: Sequence[float]) -> BatchTimes:
     """``times`` with corrections that bring predictions to what whole calls took."""
     policies, structure = subject.calibrations, subject.pricer.structure
     plans = [subject.pricer.plan(policy) for policy in policies]
@@ -306,7 +174,7 @@ def _calibrated(subject: _Subject, times: BatchTimes, measured: Sequence[float])
     return times.model_copy(update={"calibration": runs})
 
 
-def _launch_ms(subject: _Subject) -> float:
+def _launch_ms(subject: Subject) -> float:
     """Of starting one small operation, among many."""
     small = torch.zeros(1, device=subject.device)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from itertools import chain
 
-from autotune.cost.profile.profile import BatchTimes, CallTimes, Corrections, ProfileError
+from autotune.cost.hardware_profile import BatchTimes, CallTimes, Corrections, ProfileError
 from autotune.plan import DenoiserCall, Pattern, Plan
 from autotune.plan.structure import Structure
 

@@ -1,6 +1,6 @@
 """A hardware profile: how long the parts of one model's calls take on one device. Strict JSON, no torch.
 
-:mod:`autotune.cost.profile.measure` makes profiles, :mod:`autotune.cost.profile.latency` predicts from them.
+:mod:`autotune.cost.profile.measure` makes profiles, :mod:`autotune.cost.latency` predicts from them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""Policy + structure of a denoiser -> plan. Pure: nothing here knows of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from autotune.plan.lifetimes import lifetimes_of, sources_of
+from autotune.plan.plan import Action, DenoiserCall, Pattern, Plan
+from autotune.plan.rules import REMEMBERED, resolve_rules, units_of
+from autotune.plan.sizes import sizes_of
+from autotune.plan.structure import Structure
+from autotune.policy import Policy
+
+
+def compile_plan(
+    policy: Policy,
+    structure: Structure,
+    height: int,
+    width: int,
+    *,
+    guided: bool = True,
+    calls: Sequence[int] | None = None,
+    start: int = 0,
+) -> Plan:
+    """Make ``policy`` explicit for latents of ``height`` x ``width``.
+
+    Where features of an earlier call cannot serve (first call, another resolution, a branch
+    that did not run before) every unit computes, whatever the policy says.
+
+    Args:
+        guided: whether the call uses classifier-free guidance at all; without it every step has one branch.
+        calls: how often the scheduler has the denoiser called in each step; once by default.
+        start: the first call that is made; image-to-image leaves out those before.
+
+    Raises:
+        PolicyError: a unit the denoiser does not have, or a scale it does not accept.
+    """
+    steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
+    sizes = sizes_of(policy, structure, height, width)
+    branches = [_branches(policy, step) if guided else 1 for step in range(policy.steps)]
+    rules = resolve_rules(policy, structure)
+
+    fresh: list[bool] = []
+    patterns: list[Pattern] = []
+    for call in range(start, len(steps)):
+        step, before = steps[call], steps[call - 1]
+        fresh.append(call == start or sizes[step] != sizes[before] or branches[step] > branches[before])
+        reading = [] if fresh[-1] else [(rule.names, rule.mode) for rule in rules if step not in rule.compute_steps]
+        patterns.append(_pattern(structure, tuple(reading)))
+    taken = sources_of(rules, patterns, fresh, start)
+    kept, dropped = lifetimes_of(taken, start)
+    stage_ends = {stage.until_step - 1: stage.handoff for stage in policy.resolution}
+    last_call = {step: call for call, step in enumerate(steps)}
+    return Plan(
+        structure,
+        tuple(
+            DenoiserCall(
+                call,
+                step := steps[call],
+                *sizes[step],
+                branches[step],
+                patterns[call - start],
+                tuple(taken[call - start].items()),
+                tuple(kept[call - start]),
+                tuple(dropped[call - start]),
+                fresh[call - start],
+                stage_ends.get(step) if last_call[step] == call else None,
+            )
+            for call in range(start, len(steps))
+        ),
+        {unit: first for rule in rules if rule.mode == "residual" for unit, first in rule.units.items()},
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _pattern(structure: Structure, reading: tuple[tuple[tuple[str, ...], str], ...]) -> Pattern:
+    """What the units do when those that ``reading`` names, each with its mode, do not compute."""
+    modes = {unit: (mode, first) for names, mode in reading for unit, first in units_of(structure, names).items()}
+    needed = structure.needed(
+        {unit: structure.units[first].inputs if mode == "residual" else () for unit, (mode, first) in modes.items()}
+    )
+
+    def action(unit: int) -> Action:
+        if unit not in needed:
+            return Action.NOT_NEEDED
+        if unit not in modes:
+            return Action.COMPUTE
+        return Action.RESIDUAL if modes[unit][0] == "residual" else Action.REUSE
+
+    return Pattern(tuple(action(unit) for unit in range(len(structure.units))))
+
+
+def _branches(policy: Policy, step: int) -> int:
+    guidance = policy.guidance
+    return 2 if guidance is None or guidance.start_step <= step < guidance.stop_step else 1

@@ -1,0 +1,106 @@
+"""The policy as data: its fields, and what must hold between them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from autotune.core.records import Record, Text, shown
+from autotune.policy.fields import MAX_STEPS, Sigma, Timesteps
+from autotune.policy.records import ModelInfo, PolicyCost, PolicyQuality, Provenance
+from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
+
+FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
+VERSIONS = (1, 2)
+"""A file says the lowest that has what it says."""
+
+
+class PolicyDocument(Record):
+    """The fields of a policy file, versions 1 and 2; :class:`autotune.Policy` is one with what can be done with it.
+
+    ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
+    per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
+    """
+
+    format: Literal["postdiff-policy"] = FORMAT
+    version: Literal[1, 2] = 1
+    model: ModelInfo | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    scheduler: SchedulerChoice | None = None
+    timesteps: Timesteps = "default"
+    sigmas: Annotated[tuple[Sigma, ...], Field(strict=False, max_length=MAX_STEPS)] | None = None
+    resolution: Annotated[tuple[ResolutionStage, ...], Field(strict=False, max_length=8)] = ()
+    guidance: Guidance | None = None
+    cache: Annotated[tuple[CacheRule, ...], Field(strict=False, max_length=64)] = ()
+    budget: Text | None = None
+    cost: PolicyCost | None = None
+    quality: PolicyQuality | None = None
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_schedule()
+        self._check_resolution()
+        self._check_guidance()
+        if self.version < lowest_version(self.quality):
+            raise ValueError("quality: without an alignment or a scorer it is of version 2, say so in version")
+        for index, rule in enumerate(self.cache):
+            if rule.compute_steps[-1] >= self.steps:
+                raise ValueError(
+                    f"cache.{index}.compute_steps: step {rule.compute_steps[-1]} does not exist,"
+                    f" the last of {self.steps} steps is {self.steps - 1}"
+                )
+        return self
+
+    def _check_schedule(self) -> None:
+        if not isinstance(self.timesteps, str):
+            _check_decreasing("timesteps", self.timesteps, self.steps)
+        if self.sigmas is not None:
+            if self.timesteps != "default":
+                raise ValueError(
+                    f"sigmas: given together with timesteps {shown(self.timesteps)}, either alone fixes the noise"
+                    " levels: leave one out"
+                )
+            _check_decreasing("sigmas", self.sigmas, self.steps)
+
+    def _check_resolution(self) -> None:
+        scale, until = 0.0, 0
+        for stage in self.resolution:
+            if stage.until_step <= until or stage.until_step >= self.steps:
+                raise ValueError(
+                    f"resolution: until_step {stage.until_step} must lie after {until} and before the last step,"
+                    f" at most {self.steps - 1}"
+                )
+            if stage.scale <= scale:
+                raise ValueError(f"resolution: scales must grow, {stage.scale:g} follows {scale:g}")
+            scale, until = stage.scale, stage.until_step
+
+    def _check_guidance(self) -> None:
+        if self.guidance is None:
+            return
+        start, stop = self.guidance.start_step, self.guidance.stop_step
+        if not start < stop <= self.steps:
+            raise ValueError(f"guidance: [{start}, {stop}) is not an interval within the {self.steps} steps")
+        if self.guidance.after != "nothing" and stop == self.steps:
+            raise ValueError(
+                f"guidance.after is {self.guidance.after!r}: no step follows stop_step {stop}, use 'nothing', or a"
+                f" stop_step of at most {self.steps - 1}"
+            )
+
+
+def lowest_version(quality: PolicyQuality | None) -> Literal[1, 2]:
+    """The version of the format that has what the records say."""
+    if quality is None:
+        return 1
+    scores = (quality.policy, quality.full, quality.fewer_steps)
+    return 2 if quality.scorer is None or any(each.alignment is None for each in scores) else 1
+
+
+def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:
+    if len(values) != steps:
+        raise ValueError(f"{key}: {len(values)} values for {steps} steps, give one per step")
+    for index, (before, value) in enumerate(pairwise(values), start=1):
+        if value >= before:
+            raise ValueError(f"{key}.{index} is {value:.6g}: must be below the {before:.6g} before it")

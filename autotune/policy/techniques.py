@@ -1,0 +1,87 @@
+"""What a policy may ask of its steps besides their number: smaller latents, less guidance, reuse, another solver."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from autotune.core.records import Record, shown
+from autotune.policy.fields import MAX_STEPS, ClassName, ConfigKey, ConfigValue, StepIndex, UnitName
+
+
+class ResolutionStage(Record):
+    """Steps before ``until_step`` (and after the previous stage) run at ``scale`` per side.
+
+    ``handoff="renoise"`` is PostDiff's (section 3.1): predict x0 from the last step of the
+    stage, resize it bilinearly in latent space and add fresh noise for the next timestep.
+    ``handoff="noise_matched"`` keeps the low-frequency content of the noisy latents, fills only
+    the new high frequencies with the call's initial noise, at the next timestep's own noise
+    level (after SPEED, arXiv 2605.18736).
+    """
+
+    scale: Annotated[float, Field(gt=0, lt=1)]
+    until_step: Annotated[int, Field(ge=1, le=MAX_STEPS)]
+    handoff: Literal["renoise", "noise_matched"] = "renoise"
+
+
+class Guidance(Record):
+    """Classifier-free guidance runs for steps in ``[start_step, stop_step)`` only.
+
+    Outside of it the conditional branch alone is computed, as if the guidance scale were 1.
+    ``after="cross_attention"`` also lets the cross-attention units reuse, from ``stop_step`` on,
+    their last output of the conditional branch ("Cond" in PostDiff, section 3.2).
+    """
+
+    start_step: StepIndex = 0
+    stop_step: StepIndex
+    after: Literal["nothing", "cross_attention"] = "nothing"
+
+
+class CacheRule(Record):
+    """Units that compute at ``compute_steps`` and at every other step take what they computed before.
+
+    A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``). An entry
+    of ``units`` may also be a range of blocks (``"transformer_blocks.3-10"``, both ends included)
+    or a pattern in which ``*`` stands for one path component and ``**`` for any number
+    (``"**.attn2"``). What then feeds nothing is not computed either; nobody needs to list it.
+
+    ``mode="reuse"`` takes the last computed output as it is. ``mode="residual"`` takes the last
+    computed output minus its input, added to the present input (Delta-DiT, arXiv 2406.01125).
+    ``mode="forecast"`` extrapolates the last ``order + 1`` computed outputs to the present step
+    by the polynomial through them, as TaylorSeer does with finite differences (Liu et al. 2025,
+    section 3.2); while there are fewer, those.
+    """
+
+    units: Annotated[tuple[UnitName, ...], Field(strict=False, min_length=1, max_length=64)]
+    mode: Literal["reuse", "residual", "forecast"] = "reuse"
+    order: Annotated[int, Field(ge=1, le=2)] | None = None
+    compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CacheRule:
+        for before, step in pairwise(self.compute_steps):
+            if step <= before:
+                raise ValueError(f"compute_steps must be increasing, each step once: {step} follows {before}")
+        if self.compute_steps[0] != 0:
+            raise ValueError(
+                f"compute_steps must begin with 0, not with {self.compute_steps[0]}:"
+                " there is nothing to reuse at the first step"
+            )
+        if (self.mode == "forecast") != (self.order is not None):
+            raise ValueError(
+                f"order {shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast'"
+                " and null in mode 'reuse' or 'residual'"
+            )
+        return self
+
+
+class SchedulerChoice(Record):
+    """Another solver to run under, by class name, of the same prediction type as the pipeline's own.
+
+    ``config`` holds what is set besides the pipeline's own scheduler config.
+    """
+
+    name: ClassName
+    config: Annotated[dict[ConfigKey, ConfigValue], Field(max_length=32)] = {}
