@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from autotune.evaluation.own_assets import prompts_to_tune
-from autotune.models.card import read_card
 from autotune.models.shipped import demo_assets, demo_pipeline
+from autotune.pipelines.card import read_card
 from autotune.runtime.models import denoiser_of
 
 BATCH = 32

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from typer import Context, Exit
+from typer import Exit
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
@@ -38,7 +38,7 @@ class Unread(Exception):
 class Commands(TyperGroup):
     """Typer's commands, whose errors are ours before typer takes those of two classes for its own."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was given."""
         try:
             return super().invoke(ctx)

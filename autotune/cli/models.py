@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.core.errors import InputError, PolicyError, did_you_mean, reason_of
-from autotune.models.card import ModelCard, read_card
 from autotune.models.shipped import DEMO_NAMES, shipped_folder
+from autotune.pipelines.card import ModelCard, read_card
 
 if TYPE_CHECKING:
     from autotune.cost.profile import Profile

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import autotune
-
 _PREFIX = "postdiff:"
-_PACKAGE = Path(autotune.__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def portable(path: Path) -> str:

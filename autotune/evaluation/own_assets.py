@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotune.evaluation.judges import AnyReference, AnyScorer
-from autotune.models.card import ModelCard
 from autotune.options import JudgeOptions
+from autotune.pipelines.card import ModelCard
 from autotune.quality import load_prompts, split
 
 

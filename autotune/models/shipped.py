@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.core.errors import InputError, did_you_mean
-from autotune.models.card import ModelCard, read_card
+from autotune.pipelines.card import ModelCard, read_card
 
 _MODELS = Path(__file__).parent
 

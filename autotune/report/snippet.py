@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from autotune.evaluation.inputs import CLASS, PROMPT, is_picture
-from autotune.models.card import ModelCard
 from autotune.models.shipped import card_of_source, code_to_load
+from autotune.pipelines.card import ModelCard
 from autotune.report.run import Run
 from autotune.results.search_record import SearchRecord
 

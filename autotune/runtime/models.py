@@ -11,7 +11,7 @@ from torch import nn
 
 from autotune.core.errors import InputError, PolicyError
 from autotune.core.fingerprint import fingerprint
-from autotune.models.card import ModelCard, read_card
+from autotune.pipelines.card import ModelCard, read_card
 from autotune.pipelines.families import LatentSize, family_of
 from autotune.policy import ModelInfo, Policy
 from autotune.runtime.schedulers import check_scheduler

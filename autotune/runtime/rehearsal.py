@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autotune.core.errors import InputError, PolicyError
-from autotune.models.card import FILE
+from autotune.pipelines.card import FILE
 from autotune.pipelines.families import Family, family_of, scheduler_calls
 from autotune.pipelines.units import find_units
 from autotune.plan import compile_plan

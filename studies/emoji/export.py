@@ -36,7 +36,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "unet": {},
     "dit": {"use_resolution_binning": False, "max_sequence_length": CONTEXT_LENGTH, "clean_caption": False},
 }
-# What belongs to both, see autotune/models/card.py.
+# What belongs to both, see autotune/pipelines/card.py.
 BELONGINGS = {
     "scorer": "postdiff:models/emoji-clip",
     "reference": "postdiff:models/emoji-clip/reference/pictures.safetensors",
