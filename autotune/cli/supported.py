@@ -24,11 +24,19 @@ _UNGUIDED = {"DDPMPipeline", "DDIMPipeline", "LatentConsistencyModelPipeline"}
 
 @dataclass(frozen=True)
 class SupportedPipeline:
-    """A class of pipelines, its denoiser's class, how guidance's branches are computed, and what a user should know."""
+    """A class of pipelines.
+
+    Attributes:
+        denoiser: Its denoiser's class.
+        guidance: How guidance's branches are computed.
+        tuned: Whether a search takes it; policies for it can be made by hand in any case.
+        notes: What a user should know, such as why it is not tuned.
+    """
 
     pipeline: str
     denoiser: str
     guidance: str
+    tuned: bool
     notes: str
 
 
@@ -61,7 +69,13 @@ def supported_pipelines() -> list[SupportedPipeline]:
     """Every pipeline class that is listed, and what is taken beyond those."""
     families = {name: family for family in _descendants(Family) for name in family.pipelines}
     return [
-        SupportedPipeline(name, denoiser, guidance_of(name, families.get(name, GenericFamily)), notes)
+        SupportedPipeline(
+            pipeline=name,
+            denoiser=denoiser,
+            guidance=guidance_of(name, families.get(name, GenericFamily)),
+            tuned=not families.get(name, GenericFamily).not_tuned,
+            notes=notes,
+        )
         for name, denoiser, notes in supported()
     ]
 
@@ -105,10 +119,11 @@ def print_supported(*, as_json: bool, file: TextIO | None = None) -> None:
     console = Console(highlight=False, file=file)
     if not console.is_terminal:
         console.width = _WIDTH
-    table = _table("Pipelines", "pipeline", "denoiser", "guidance", "notes")
+    table = _table("Pipelines", "pipeline", "denoiser", "guidance", "tuned", "notes")
     table.caption = "Guidance: both branches batched in one call of the denoiser, or each in a separate call."
     for pipeline in pipelines:
-        table.add_row(pipeline.pipeline, pipeline.denoiser, pipeline.guidance, pipeline.notes)
+        tuned = "yes" if pipeline.tuned else "no"
+        table.add_row(pipeline.pipeline, pipeline.denoiser, pipeline.guidance, tuned, pipeline.notes)
     console.print(table, markup=False)
     table = _table("Schedulers", "scheduler", "predictions")
     for scheduler in schedulers:

@@ -20,6 +20,9 @@ from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.rehearsal import check_runs
 from autotune.runtime.strength import STRENGTH, fewest_steps, skipped_steps, strength_of
 
+# What a call must take, for a search sets it in every one.
+_SET = ("num_inference_steps", "generator", "output_type")
+
 
 @dataclass(frozen=True)
 class PictureMaker:
@@ -161,12 +164,13 @@ def picture_maker(
         raise InputError(f"batch_size is {batch_size}; give a number from 1 to {MAX_STEPS}")
     if session_of(pipe) is not None:
         raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) first")
-    if family_of(pipe).default_frames(pipe) is not None:
-        raise InputError(
-            f"{type(pipe).__name__} makes videos, which nothing here judges yet: policies for it are priced and run,"
-            " but made by hand"
-        )
+    refused = family_of(pipe).not_tuned
+    if refused:
+        raise InputError(f"{type(pipe).__name__} {refused}: policies for it are priced and run, but made by hand")
     signature = _signature(pipe)
+    missing = [name for name in _SET if name not in signature.takes]
+    if missing:
+        raise InputError(f"{type(pipe).__name__} takes no {' and no '.join(missing)}, which its call needs to be tuned")
     height, width = _size(pipe, signature, height, width)
     inputs = inputs or Inputs(())
     negative = bool(inputs.rows) and "negative_prompt" in inputs.rows[0].arguments

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autotune.core.errors import InputError
 from autotune.evaluation.input_pictures import MASK, Picture
 from autotune.evaluation.inputs import CLASS, PROMPT, Row
 from autotune.pipelines.families import CallSignature, family_of
@@ -56,6 +57,7 @@ def picture_batches(
         Pictures (n, 3, H, W) uint8 on the CPU, n at most ``batch_size``.
 
     Raises:
+        InputError: the pipeline returns no pictures.
         FloatingPointError: a picture holds NaN or infinity.
     """
     signature = family_of(pipe).call_signature(pipe)
@@ -73,7 +75,7 @@ def picture_batches(
         batch = slice(start, start + batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[batch]]
         arguments = _of_rows(rows[batch], signature, size)
-        images = as_tensor((call or pipe)(**arguments, generator=generators, **options).images)
+        images = as_tensor(pipe, (call or pipe)(**arguments, generator=generators, **options))
         if not torch.isfinite(images).all():
             raise FloatingPointError("the pipeline made pictures with NaN or infinite values")
         if on_batch is not None:
@@ -89,13 +91,25 @@ def scale_argument(pipe: Any, signature: CallSignature) -> str | None:
     return signature.guidance_argument
 
 
-def as_tensor(images: Any) -> Tensor:
-    """What a pipeline returned as (n, 3, H, W) in [0, 1]: a tensor, an array (n, H, W, C) or Pillow's images."""
+def as_tensor(pipe: Any, output: Any) -> Tensor:
+    """What a pipeline returned as (n, 3, H, W) in [0, 1]: of a tensor, an array (n, H, W, C) or Pillow's images.
+
+    Raises:
+        InputError: it returned something else.
+    """
+    images = getattr(output, "images", None)
     if isinstance(images, list):
         images = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) / 255 for image in images])
-    pictures: Tensor = images if isinstance(images, Tensor) else torch.from_numpy(images).permute(0, 3, 1, 2)
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = torch.from_numpy(images).permute(0, 3, 1, 2)
     # Models of gray pictures have one channel.
-    return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
+        found = "no images" if images is None else f"{type(images).__name__} {list(getattr(images, 'shape', []))}"
+        raise InputError(
+            f"{type(pipe).__name__} returns {found} where pictures of one or three channels are asked for: it must heed"
+            " output_type 'pt', 'np' or 'pil'"
+        )
+    return images.expand(-1, 3, -1, -1)
 
 
 def _of_rows(rows: Sequence[Row], signature: CallSignature, size: tuple[int, int] | None) -> dict[str, Any]:

@@ -85,7 +85,13 @@ def default_steps(pipe: Any) -> int:
 
 
 def describe_model(pipe: Any, full_steps: int | None = None) -> ModelInfo:
-    """Names, fingerprints and native size of a pipeline, as a policy records them."""
+    """Names, fingerprints and native size of a pipeline, as a policy records them.
+
+    Raises:
+        InputError: a part of it is missing.
+    """
+    if getattr(pipe, "scheduler", None) is None:
+        raise InputError(f"{type(pipe).__name__} has no scheduler: load the pipeline with its scheduler")
     denoiser = root_of(denoiser_of(pipe))
     height, width = native_size(pipe)
     return ModelInfo(

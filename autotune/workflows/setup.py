@@ -34,7 +34,7 @@ from autotune.models.shipped import demo_pipeline
 from autotune.options import SetupOptions
 from autotune.options.deployment import DeploymentOptions
 from autotune.options.searching import Ranges
-from autotune.pipelines.families import family_of
+from autotune.pipelines.families import GenericFamily, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
 from autotune.runtime import full_policy
@@ -168,7 +168,7 @@ def prepare(
     last_round = choose(aside.rows, held_out_images, options.seed + SEEDS_APART)
     text = say_different(tuning.rows) and say_different(last_round.rows)
     objective_weights(options, text=text)
-    if taken.call or taken.noun != "prompts":
+    if taken.call or taken.noun != "prompts" or isinstance(family_of(pipe), GenericFamily):
         maker.try_out(full, tuning.rows[0])
     height, width, guided, priced = maker.height, maker.width, maker.guided, maker.priced
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided, call=priced)

@@ -46,10 +46,10 @@ assert "optuna" not in sys.modules
 """
 
 
-def deployed(brought: Brought, policy: Policy) -> Tensor:
-    """The pictures (n, 3, H, W) uint8, made in this process."""
+def deployed(brought: Brought, policy: Policy, pipe: Any = None) -> Tensor:
+    """The pictures (n, 3, H, W) uint8, made in this process; by ``pipe`` where it cannot be loaded."""
     asked = _request(brought)
-    pipe = autotune.apply_policy(DiffusionPipeline.from_pretrained(brought.model), policy)
+    pipe = autotune.apply_policy(pipe or DiffusionPipeline.from_pretrained(brought.model), policy)
     pipe.set_progress_bar_config(disable=True)
     call = asked["call"] | {name: list(map(Image.open, files)) for name, files in asked["pictures"].items()}
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]

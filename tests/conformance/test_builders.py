@@ -77,6 +77,10 @@ def _recorded(family: TinyFamily) -> Iterator[list[tuple[torch.Tensor, list[torc
         hook.remove()
 
 
+def test_it_is_of_the_declared_class(family: TinyFamily) -> None:
+    assert type(_pipe(family.name)).__name__ == family.pipeline
+
+
 def test_repeats_bit_for_bit_and_leaves_the_global_generator_alone(family: TinyFamily) -> None:
     before = torch.get_rng_state()
     rebuilt = family.make()

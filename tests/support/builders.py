@@ -104,6 +104,7 @@ class TinyFamily:
     """How to build and to call the tiny pipeline of one family.
 
     Attributes:
+        pipeline: Its class.
         make: Builds the pipeline; takes ``scheduler=`` in place of the family's own.
         denoiser: The pipeline's attribute that holds the denoiser.
         scheduler: Whether the family adds noise by a diffusion or by a straight (flow) path.
@@ -121,6 +122,7 @@ class TinyFamily:
     """
 
     name: str
+    pipeline: str
     make: Callable[..., Any]
     denoiser: str = "transformer"
     scheduler: Literal["diffusion", "flow"] = "flow"
@@ -215,7 +217,7 @@ def _register(name: str, **fields: Any) -> Callable[[Callable[[], Any]], Callabl
             pipe.set_progress_bar_config(disable=True)
             return pipe
 
-        FAMILIES[name] = TinyFamily(name, make, **fields)
+        FAMILIES[name] = TinyFamily(name, build.__annotations__["return"], make, **fields)
         return build
 
     return enter
@@ -949,10 +951,10 @@ class GenericTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 class GenericPipeline(DiffusionPipeline):  # type: ignore[misc]
     """The least that a text-to-image pipeline of diffusers has."""
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, transformer: Any, scheduler: Any) -> None:
+    def __init__(self, tokenizer: Any, text_encoder: Any, transformer: Any, vae: Any, scheduler: Any) -> None:
         super().__init__()
         self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler
+            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, vae=vae, scheduler=scheduler
         )
         self.vae_scale_factor = 2
 
@@ -996,11 +998,16 @@ class GenericPipeline(DiffusionPipeline):  # type: ignore[misc]
                 without, with_text = prediction.chunk(2)
                 prediction = without + guidance_scale * (with_text - without)
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-        return ImagePipelineOutput(images=latents)
+        return ImagePipelineOutput(images=latents if output_type == "latent" else self.decode(latents))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
 
 
 @_register("generic", scheduler="diffusion")
 def generic() -> GenericPipeline:
+    tokenizer = _word_tokenizer(end=True)
+    tokenizer.model_max_length = WORD_TOKENS
     return GenericPipeline(
-        tokenizer=_word_tokenizer(end=True), text_encoder=_t5(), transformer=GenericTransformer(), scheduler=_ddim()
+        tokenizer=tokenizer, text_encoder=_t5(), transformer=GenericTransformer(), vae=_kl(), scheduler=_ddim()
     )

@@ -66,7 +66,7 @@ def _guidance(family: TinyFamily) -> tuple[str, ...]:
 def _rows(family: TinyFamily, folder: Path) -> Iterator[Mapping[str, Any]]:
     if family.text != "prompt":
         return
-    for number, prompt in enumerate(_prompts()):
+    for number, prompt in enumerate(prompts()):
         row: dict[str, Any] = {"prompt": prompt}
         if family.negative is not None:
             row["negative_prompt"] = family.negative
@@ -91,7 +91,7 @@ def _file_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[str, ...]
     return "--inputs", str(file)
 
 
-def _prompts() -> list[str]:
+def prompts() -> list[str]:
     """Known words in any order, so that all prompts have as many tokens."""
     words = sorted({word for prompt in PROMPTS for word in prompt.split()})
     numbers = random.Random(0)

@@ -66,8 +66,12 @@ def family_of(pipe: Any) -> Family:
 
 def supported() -> list[tuple[str, str, str]]:
     """Every supported pipeline class with its denoiser's class and a few words about it."""
-    listed = [(name, " or ".join(f.denoisers), f.notes) for f in _FAMILIES for name in f.pipelines]
+    listed = [(name, " or ".join(f.denoisers), _notes(f)) for f in _FAMILIES for name in f.pipelines]
     return [*listed, ("any other", " or ".join(GenericFamily.denoisers), GenericFamily.notes)]
+
+
+def _notes(family: type[Family]) -> str:
+    return f"{family.notes}; not tuned: {family.not_tuned}" if family.not_tuned else family.notes
 
 
 __all__ = [

@@ -34,6 +34,7 @@ class Family:
         pipelines: names of the pipeline classes.
         denoisers: names of the denoiser classes they use.
         notes: what a user should know, in a few words.
+        not_tuned: why the tuner refuses these pipelines, in words that follow their names; empty where it does not.
         component: the pipeline's attribute that holds the denoiser.
         branches: guidance computes both branches in one call of the denoiser, or each in its own,
             the conditional one first.
@@ -54,6 +55,7 @@ class Family:
     pipelines: tuple[str, ...] = ()
     denoisers: tuple[str, ...] = ()
     notes: str = ""
+    not_tuned: str = ""
     component: Literal["unet", "transformer"] = "transformer"
     branches: Literal["batched", "separate"] = "batched"
     conditional_first: bool = False

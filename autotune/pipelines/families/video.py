@@ -19,6 +19,7 @@ class Wan(Family):
     pipelines = ("WanPipeline",)
     denoisers = ("WanTransformer3DModel",)
     notes = "text to video; refused with a second transformer (Wan 2.2's 14B models)"
+    not_tuned = "makes videos, which nothing here judges yet"
     branches = "separate"
     shared_arguments = frozenset({"attention_kwargs"})
     pixel_multiple = 16
