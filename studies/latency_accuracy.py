@@ -31,7 +31,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from autotune.cost import Pricer, Profile, measure_profile
-from autotune.cost.profile.subject import Call, example_call
+from autotune.cost.example import example_call
+from autotune.cost.profile.subject import Call
 from autotune.cost.profile.timers import Clock
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy

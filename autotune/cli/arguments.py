@@ -25,6 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
 Inputs = Annotated[Path | None, shell_option(PictureOptions, "inputs")]
 Height = Annotated[int | None, shell_option(PictureOptions, "height")]
 Width = Annotated[int | None, shell_option(PictureOptions, "width")]
+Guidance = Annotated[
+    bool | None, typer.Option(help="Calls with classifier-free guidance.", show_default="the pipeline's own")
+]
 GuidanceScale = Annotated[float | None, shell_option(PictureOptions, "guidance_scale")]
 Quiet = Annotated[bool, shell_option(TuneOptions, "quiet")]
 Study = Annotated[

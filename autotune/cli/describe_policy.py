@@ -93,7 +93,8 @@ def _picture(
         height, width = height or policy.model.height, width or policy.model.width
     with during("while loading the model"):
         pipe = source.outline()
-    pricer = Pricer(pipe, height, width)
+    # What says when guidance runs is meant for calls that have it.
+    pricer = Pricer(pipe, height, width, guided=None if policy.guidance is None else True)
     plan: Plan = pricer.plan(policy)
     return draw(plan, pricer.table(pricer.height, pricer.width), unfold=unfold)
 

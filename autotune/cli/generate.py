@@ -27,11 +27,15 @@ def generate_pictures(
     files: list[Path],
     *,
     seed: int,
+    height: int | None,
+    width: int | None,
     guidance_scale: float | None,
     device: str,
     dtype: DType,
 ) -> None:
     """Make one picture of each row, the i-th from seed ``seed + i``, and write it to its file.
+
+    Without a size they have the model's own, or that of the pictures that they are made from.
 
     Raises:
         InputError: the pipeline does not take the rows.
@@ -47,20 +51,20 @@ def generate_pictures(
     from autotune.runtime import applied, full_policy
 
     taken = accepted(pipe, rows)
-    maker = picture_maker(pipe, guidance_scale=guidance_scale, inputs=taken)
+    maker = picture_maker(pipe, height=height, width=width, guidance_scale=guidance_scale, inputs=taken)
     full = policy or full_policy(pipe)
     maker.check(full)
     # Given pictures are made from as they are.
-    given = any(row.pictures for row in rows)
+    as_given = any(row.pictures for row in rows) and height is None and width is None
     with applied(pipe, full), during("while making pictures"):
         batches = picture_batches(
             pipe,
             taken.rows or rows,
             range(seed, seed + len(rows)),
-            height=None if given else maker.height,
-            width=None if given else maker.width,
+            height=None if as_given else maker.height,
+            width=None if as_given else maker.width,
             guidance_scale=maker.guidance_scale,
-            batch_size=1 if given else _BATCH,
+            batch_size=1 if as_given else _BATCH,
             shared=maker.call,
         )
         for picture, file in zip(chain.from_iterable(batches), files, strict=True):

@@ -10,12 +10,12 @@ from typing import Any
 from autotune.core.errors import InputError, reason_of
 from autotune.evaluation.evaluator import Pictures
 from autotune.evaluation.inputs import Inputs, Row
-from autotune.evaluation.pictures import picture_batches, scale_argument
+from autotune.evaluation.pictures import picture_batches
 from autotune.pipelines.families import CallSignature, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import applied_sharing, session_of
-from autotune.runtime.models import native_size, recommended
+from autotune.runtime.models import native_size, recommended, scale_argument
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.rehearsal import check_runs
 from autotune.runtime.strength import STRENGTH, fewest_steps, skipped_steps, strength_of

@@ -13,7 +13,7 @@ from autotune.core.errors import InputError
 from autotune.evaluation.input_pictures import MASK, Picture
 from autotune.evaluation.inputs import CLASS, PROMPT, Row
 from autotune.pipelines.families import CallSignature, family_of
-from autotune.runtime.models import denoiser_of, recommended, root_of
+from autotune.runtime.models import recommended, scale_argument
 
 # What a call may return pictures as, best first.
 _FORMS = ("pt", "np", "pil")
@@ -81,14 +81,6 @@ def picture_batches(
         if on_batch is not None:
             on_batch(min(start + batch_size, len(rows)))
         yield (images.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-
-def scale_argument(pipe: Any, signature: CallSignature) -> str | None:
-    """The argument that a guidance scale is meant for: that which this very model heeds; None where there is none."""
-    embeds = getattr(root_of(denoiser_of(pipe)).config, "guidance_embeds", False)
-    if signature.guidance_argument is None or (embeds and signature.embedded_guidance is not None):
-        return signature.embedded_guidance
-    return signature.guidance_argument
 
 
 def as_tensor(pipe: Any, output: Any) -> Tensor:

@@ -154,9 +154,8 @@ def keep_search_record(
         storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
     """
-    from autotune.evaluation.pictures import scale_argument
     from autotune.pipelines.families import family_of
-    from autotune.runtime.models import denoiser_of, root_of
+    from autotune.runtime.models import denoiser_of, root_of, scale_argument
 
     signature = family_of(setup.pipe).call_signature(setup.pipe)
     full, pricer, limits = setup.full, setup.pricer, setup.proposer.limits

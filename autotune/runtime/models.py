@@ -12,7 +12,7 @@ from torch import nn
 from autotune.core.errors import InputError, PolicyError
 from autotune.core.fingerprint import fingerprint
 from autotune.pipelines.card import ModelCard, read_card
-from autotune.pipelines.families import LatentSize, family_of
+from autotune.pipelines.families import CallSignature, LatentSize, family_of
 from autotune.policy import ModelInfo, Policy
 from autotune.runtime.schedulers import check_scheduler
 
@@ -76,6 +76,14 @@ def recommended(pipe: Any) -> ModelCard:
     """
     folder = str(getattr(pipe, "config", {}).get("_name_or_path") or "")
     return read_card(Path(folder)) if folder else ModelCard()
+
+
+def scale_argument(pipe: Any, signature: CallSignature) -> str | None:
+    """The argument that a guidance scale is meant for: that which this very model heeds; None where there is none."""
+    embeds = getattr(root_of(denoiser_of(pipe)).config, "guidance_embeds", False)
+    if signature.guidance_argument is None or (embeds and signature.embedded_guidance is not None):
+        return signature.embedded_guidance
+    return signature.guidance_argument
 
 
 def default_steps(pipe: Any) -> int:

@@ -71,10 +71,10 @@ def deployed_elsewhere(brought: Brought, policy: Path, folder: Path) -> Tensor:
 
 def _request(brought: Brought) -> dict[str, Any]:
     """The call for the held-out pictures, in the tuner's order and with its seeds, as JSON can hold it."""
-    family = brought.family
+    family, (height, width) = brought.family, brought.size
     taken = accepted(FAMILIES[family.name].make(), read_rows(brought.rows) if brought.rows else None)
     examples = choose(taken.split()[1].rows, EXAMPLES, SEEDS_APART)
-    call = family.arguments(batch=EXAMPLES, **{"output_type": "pt"} | dict(family.extra))
+    call = family.arguments(EXAMPLES, height, width, **{"output_type": "pt"} | dict(family.extra))
     for name in ("num_inference_steps", "generator", *call.keys() & {"image", "mask_image"}):
         del call[name]
     pictures: dict[str, list[str]] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from autotune.cli import INTERRUPTED
+from autotune.cost import measure_profile
 from autotune.study.trials import RECIPE
 from tests.conformance.campaign import STEPS, STOPPED_IN, Campaign, conduct
 from tests.conformance.deployment import deployed_elsewhere
@@ -23,7 +25,8 @@ FAMILIES = [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.e
 
 @pytest.fixture(autouse=True, scope="module")
 def _timed_once() -> Iterator[None]:
-    with timed_once():
+    with timed_once(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotune.cost.measure_profile", partial(measure_profile, rounds=1))
         yield
 
 
@@ -90,7 +93,7 @@ def test_generate(campaign: Campaign, tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_text('{"class_label": 207}\n')
         options = (*options, "--inputs", str(tmp_path / "rows.jsonl"))
     policy = "--policy", str(campaign.run.folder / "policy.json")
-    model = "--model", str(campaign.brought.model)
+    model = "--model", str(campaign.brought.model), *size_of(campaign.brought)
     said = command_line("generate", *model, *policy, *options, "--out", str(tmp_path), "--device", "cpu")
     assert said.code == 0, said.errors
     assert len(list(tmp_path.glob("*.png"))) == max(len(rows), 1)
@@ -99,7 +102,8 @@ def test_generate(campaign: Campaign, tmp_path: Path) -> None:
 def test_profile_and_price(campaign: Campaign, tmp_path: Path) -> None:
     model = "--model", str(campaign.brought.model), *size_of(campaign.brought)
     profile = str(tmp_path / "profile.json")
-    said = command_line("profile", *model, "--scales", "1", "--device", "cpu", "--out", profile, "--quiet")
+    guidance = "--guidance" if campaign.brought.family.guided else "--no-guidance"
+    said = command_line("profile", *model, guidance, "--scales", "1", "--device", "cpu", "--out", profile, "--quiet")
     assert said.code == 0, said.errors
     policy = campaign.run.folder / "policy.json"
     said = command_line("price", str(policy), *model, "--target", profile, "--json")

@@ -124,14 +124,14 @@ def judged(brought: Brought, steps: int) -> list[str]:
 
 def size_of(brought: Brought) -> tuple[str, ...]:
     """The tiny size, which is not every model's native one."""
-    height, width = map(str, brought.family.size)
+    height, width = map(str, brought.size)
     return "--height", height, "--width", width
 
 
 @cache
 def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
     """The space that a search of the family has."""
-    family, (height, width) = FAMILIES[name], FAMILIES[name].size
+    family, (height, width) = FAMILIES[name], brought(name).size
     # As saved, for schedulers that others are made of differ in what their configs spell out.
     pipe = DiffusionPipeline.from_pretrained(brought(name).model)
     space = space_for(pipe, height=height, width=width, steps=steps, guided=family.guided)

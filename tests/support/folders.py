@@ -20,6 +20,8 @@ from tests.support.builders import FAMILIES, PROMPTS, TinyFamily
 _ROWS = 64
 # Input pictures that are different.
 _PICTURES = 4
+# Convolutions take most of the time.
+_SMALL = {"UNet2DConditionModel": (16, 16)}
 
 SCORER = demo_assets().scorer_dir
 
@@ -32,12 +34,14 @@ class Brought:
     """What the command line is given of a family.
 
     Attributes:
+        size: Height and width of its pictures: smaller than the family's own where that is slow.
         model: Folder of the pipeline, with the settings of its calls in ``postdiff.json``.
         rows: What each picture is made from besides its seed; empty where the seed is all.
         options: Of the command line: the file that holds these rows, and the guidance scale.
     """
 
     family: TinyFamily
+    size: tuple[int, int]
     model: Path
     rows: tuple[Mapping[str, Any], ...]
     options: tuple[str, ...]
@@ -47,10 +51,12 @@ class Brought:
 def brought(name: str) -> Brought:
     """What a user of that family brings, made once a process."""
     family, folder = FAMILIES[name], Path(_ROOT.name) / name
-    family.make().save_pretrained(folder)
+    pipe = family.make()
+    pipe.save_pretrained(folder)
     (folder / "postdiff.json").write_text(json.dumps({"call": _settings(family)}))
-    rows = tuple(_rows(family, folder))
-    return Brought(family, folder, rows, (*_file_of(rows, folder), *_guidance(family)))
+    size = _SMALL.get(type(getattr(pipe, family.denoiser)).__name__, family.size)
+    rows = tuple(_rows(family, size, folder))
+    return Brought(family, size, folder, rows, (*_file_of(rows, folder), *_guidance(family)))
 
 
 def _settings(family: TinyFamily) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def _guidance(family: TinyFamily) -> tuple[str, ...]:
     return () if scale is None else ("--guidance-scale", str(scale))
 
 
-def _rows(family: TinyFamily, folder: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(family: TinyFamily, size: tuple[int, int], folder: Path) -> Iterator[Mapping[str, Any]]:
     if family.text != "prompt":
         return
     for number, prompt in enumerate(prompts()):
@@ -71,10 +77,10 @@ def _rows(family: TinyFamily, folder: Path) -> Iterator[Mapping[str, Any]]:
         if family.negative is not None:
             row["negative_prompt"] = family.negative
         if family.strength is not None:
-            row["image"] = _picture(folder, number % _PICTURES, family.size)
+            row["image"] = _picture(folder, number % _PICTURES, size)
             row["strength"] = family.strength
         if family.inpaint:
-            row["mask_image"] = _mask(folder, family.size)
+            row["mask_image"] = _mask(folder, size)
         yield row
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import Device, DTypeOption, GuidanceScale, Inputs, Model
+from autotune.cli.arguments import Device, DTypeOption, GuidanceScale, Height, Inputs, Model, Width
 from autotune.cli.models import ModelSource
 
 
@@ -21,6 +21,8 @@ def generate(
     policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,
     model: Model = "emoji-unet",
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; each further one takes the next.")] = 0,
+    height: Height = None,
+    width: Width = None,
     guidance_scale: GuidanceScale = None,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
@@ -41,6 +43,8 @@ def generate(
         rows,
         files,
         seed=seed,
+        height=checks.side("height", height),
+        width=checks.side("width", width),
         guidance_scale=guidance_scale,
         device=checks.device(device),
         dtype=dtype,

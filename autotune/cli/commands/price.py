@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import DTypeOption, Height, Json, Model, Width
+from autotune.cli.arguments import DTypeOption, Guidance, Height, Json, Model, Width
 from autotune.cli.models import ModelSource
 
 
@@ -23,6 +23,7 @@ def price(
     target: Annotated[
         Path | None, typer.Option(help="Profile of the hardware to predict milliseconds on.", show_default="none")
     ] = None,
+    guidance: Guidance = None,
     dtype: DTypeOption = "auto",
     json: Json = False,
 ) -> None:
@@ -42,4 +43,14 @@ def price(
 
     if batch is None:
         batch = 1 if profile is None else min(times.batch for times in profile.batches)
-    print_price(source, loaded, height=height, width=width, batch=batch, target=profile, dtype=dtype, as_json=json)
+    print_price(
+        source,
+        loaded,
+        height=height,
+        width=width,
+        batch=batch,
+        guided=guidance,
+        target=profile,
+        dtype=dtype,
+        as_json=json,
+    )

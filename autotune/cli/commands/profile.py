@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import Device, DTypeOption, Height, Model, Quiet, Width
+from autotune.cli.arguments import Device, DTypeOption, Guidance, Height, Model, Quiet, Width
 from autotune.cli.models import ModelSource
 from autotune.core.extras import require_tuner
 from autotune.core.naming import CompileMode
@@ -24,9 +24,7 @@ def profile(
         str | None,
         typer.Option(help="Latent sizes per side, such as 0.5,0.75,1.", show_default="all a search may ask for"),
     ] = None,
-    guidance: Annotated[
-        bool | None, typer.Option(help="Calls with classifier-free guidance.", show_default="the pipeline's own")
-    ] = None,
+    guidance: Guidance = None,
     compile_mode: Annotated[
         CompileMode, typer.Option("--compile", help="Compile the denoiser, in this mode of torch.compile.")
     ] = "none",

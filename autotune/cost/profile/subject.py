@@ -10,33 +10,15 @@ from typing import Any
 import torch
 
 from autotune.core.naming import CompileMode
+from autotune.cost.example import example_call
 from autotune.cost.pricing import Pricer
 from autotune.cost.profile.calibration import calibration_policies
 from autotune.cost.profile.timers import Clock
 from autotune.pipelines.families import family_of
-from autotune.runtime.models import recommended, root_of
-
-# Short enough for the text encoder of any model.
-_PROMPT = "a red apple"
+from autotune.runtime.models import root_of
 
 Call = Callable[[int], Mapping[str, Any]]
 """Arguments of a call of the pipeline for so many pictures."""
-
-
-def example_call(pipe: Any, batch: int) -> dict[str, Any]:
-    """Arguments of a call for ``batch`` pictures that pipelines of most classes take."""
-    card = recommended(pipe)
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    given: dict[str, Any] = dict(card.call)
-    if "prompt" in parameters:
-        given["prompt"] = [_PROMPT] * batch
-    elif "class_labels" in parameters:
-        given["class_labels"] = [0] * batch
-    else:
-        given["batch_size"] = batch
-    if card.guidance_scale is not None:
-        given["guidance_scale"] = card.guidance_scale
-    return given
 
 
 class Subject:
@@ -49,7 +31,7 @@ class Subject:
         scales: of a side of the latents, each of which the denoiser accepts.
         compile_mode: how the denoiser is compiled for single and whole calls.
         rounds: how often every call of the denoiser is timed.
-        call: arguments of a call for so many pictures; None is :func:`example_call`.
+        call: arguments of a call for so many pictures; None is :func:`autotune.cost.example.example_call`.
     """
 
     def __init__(
@@ -81,11 +63,20 @@ class Subject:
 
     def arguments(self, batch: int) -> dict[str, Any]:
         """Of a call of the pipeline for ``batch`` pictures."""
-        given = example_call(self.pipe, batch) if self._call is None else dict(self._call(batch))
+        given = self._example(batch) if self._call is None else self._sized(self._call(batch))
+        return given | {"generator": torch.Generator().manual_seed(0)}
+
+    def _example(self, batch: int) -> dict[str, Any]:
+        subject = self.pricer.subject
+        given = example_call(self.pipe, batch, height=subject.height, width=subject.width, guided=self.pricer.guided)
+        return given if self._frames is None else given | {"num_frames": self._frames}
+
+    def _sized(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A caller's own arguments, at the size that is profiled."""
         parameters = inspect.signature(type(self.pipe).__call__).parameters
         subject = self.pricer.subject
         size = {"height": subject.height, "width": subject.width, "num_frames": self._frames}
-        given |= {name: value for name, value in size.items() if name in parameters and value is not None}
+        fitting = {name: value for name, value in size.items() if name in parameters and value is not None}
         if self._unguided and "guidance_scale" in parameters:
-            given["guidance_scale"] = 1.0
-        return given | {"generator": torch.Generator().manual_seed(0)}
+            fitting["guidance_scale"] = 1.0
+        return {**given, **fitting}
