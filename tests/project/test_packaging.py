@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from PIL import Image
 
 import autotune
 from autotune.policy import read_policy
-from tests.support.readme import ROOT, commands
+from tests.support.readme import ROOT, command
 
 PACKAGES = ("autotune", "search_spaces")
 # Fewer steps, pictures and candidates than the README's: the way is the same.
@@ -111,8 +110,7 @@ def test_the_wheel_holds_every_file_of_the_packages(built: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_from_nothing_to_pictures_by_the_readmes_first_commands(installed: Installed) -> None:
     """Installing is the first of three; the wheel stands for the clone, whose files it holds."""
-    install, tune, generate = commands()[:3]
-    assert install == "pip install ."
+    assert command('pip install ".[tune]"') == ["pip", "install", ".[tune]"]
 
     place = "import autotune, search_spaces; print(autotune.__file__, search_spaces.__file__, sep='\\n')"
     for file in installed.run("python", "-c", place).splitlines():
@@ -120,13 +118,13 @@ def test_from_nothing_to_pictures_by_the_readmes_first_commands(installed: Insta
     assert autotune.__version__ in installed.run("postdiff", "--version")
     assert json.loads(installed.run("postdiff", "schema"))["title"] == "PostDiff policy"
 
-    installed.run(*shlex.split(tune), *SMALL, codes=(0, 3))
+    installed.run(*command("postdiff-tune --budget 40%"), *SMALL, codes=(0, 3))
     run = installed.folder / "runs" / "emoji-unet-40pct"
     policy = read_policy(run / "policy.json")
     assert policy.cost is not None and policy.cost.relative <= 0.4
     assert "<!doctype html>" in (run / "report.html").read_text()
 
-    installed.run(*shlex.split(generate))
+    installed.run(*command("postdiff generate"))
     with Image.open(installed.folder / "apple.png") as picture:
         assert picture.size == (64, 64)
     assert "of the full run" in installed.run("postdiff", "price", str(run / "policy.json"))

@@ -1,4 +1,4 @@
-"""Everything the README prints is executed: blocks and commands by the tests that ``EXECUTED`` names."""
+"""Everything that the READMEs print is executed, here or by tests that take it from :mod:`tests.support.readme`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -30,62 +31,58 @@ import autotune
 from autotune.cli import run
 from autotune.cli.app import app
 from autotune.cli.models import ModelSource
+from autotune.cli.options import TuneOptions
 from autotune.core.interrupts import Interrupted
 from autotune.cost import Pricer
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.workflows.tune import TuneResult
+from search_spaces import space_for
 from tests.support.fake_hub import running, with_hub
 from tests.support.fake_search import pipe, whole
 from tests.support.profiles import synthetic_profile
-from tests.support.readme import BLOCKS, ROOT, TEXT, block, command, commands
+from tests.support.readme import README, ROOT, TEXT, block, command, commands, executed, printed
 
 __all__ = ["pipe", "whole"]
 
 SOURCE = Path(autotune.__file__).parents[1]
 RUN = Path("runs/emoji-unet-40pct")
-PACKAGING, HERE = "tests/project/test_packaging.py", "tests/project/test_readme.py"
-# How each block is executed, by its title (its file's name, or its first line).
-EXECUTED = {
-    "pip install . && postdiff-tune --budget 40%": (PACKAGING, "test_from_nothing_to_pictures_by"),
-    command("postdiff generate")[0]: (PACKAGING, "test_from_nothing_to_pictures_by"),
-    "deploy.py": (HERE, "test_short_snippets_run_as_printed"),
-    "policy.py": (HERE, "test_short_snippets_run_as_printed"),
-    "share.py": (HERE, "test_a_policy_is_shared"),
-    "serve.py": (HERE, "test_the_service_serves"),
-    "uvicorn serve:app --port 8000": (HERE, "test_the_service_serves"),
-    "look.py": ("tests/study/test_plain_optuna.py", "test_plain_optuna_opens"),
-    "postdiff-tune --budget 40% --model": (HERE, "test_a_model_of_ones_own"),
-    "postdiff-tune --study": ("tests/studies/test_study_files.py", "test_of_other_models"),
-    "postdiff report": (HERE, "test_a_report_is_watched"),
-    'pip install ".[postgresql]"': (HERE, "test_workers_join"),
-    "postdiff profile": (HERE, "test_a_budget_in_time"),
-    "step": (HERE, "test_the_plan_is_drawn_as_printed"),
-    "                            units": (HERE, "test_the_price_is_as_printed"),
-    'pip install ".[test]" && python -m pytest -n auto': (".ci/run", "README.md holds no test command"),
-}
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
-def test_every_block_is_executed_by_a_test() -> None:
-    for each in BLOCKS:
-        # The longest beginning: commands may begin alike.
-        beginnings = sorted((title for title in EXECUTED if each.title.startswith(title)), key=len)
-        assert beginnings, f"say in EXECUTED how this block of the README is executed: {each.title}"
-        file, name = EXECUTED[beginnings[-1]]
-        assert name in (ROOT / file).read_text(), name
-    for title in EXECUTED:
-        assert any(each.title.startswith(title) for each in BLOCKS), f"no longer in the README: {title}"
+def test_everything_printed_is_executed_by_a_test() -> None:
+    done = executed(ROOT / "tests")
+    assert len(done) > 20
+    missing = printed() - {*done}
+    assert not missing, f"no test takes this from tests.support.readme to execute it: {missing}"
+
+
+def test_a_test_that_only_mentions_a_command_does_not_execute_it(tmp_path: Path) -> None:
+    source = """
+        # def test_it(): print(command("postdiff report"))
+        TABLE = {"postdiff profile": ("test_some.py", "test_it"), "step": command("postdiff worker")}
+
+        def helper(): return command("postdiff worker")
+        def test_and_drops(): command("postdiff worker")
+        @pytest.mark.skip(reason="not today")
+        def test_never(): return block("share.py")
+        def test_it(): return command("postdiff generate"), block("deploy.py")
+    """
+    (tmp_path / "test_some.py").write_text(dedent(source))
+    (generate,) = (text for text in commands() if text.startswith("postdiff generate"))
+    assert executed(tmp_path) == {generate: ["test_some.py::test_it"], "deploy.py": ["test_some.py::test_it"]}
+
+
+def test_ci_runs_the_printed_test_command() -> None:
+    (pattern,) = re.findall(r"grep -m1 -E '([^']+)' README\.md", (ROOT / ".ci" / "run").read_text())
+    found = subprocess.run(["grep", "-m1", "-E", pattern, "README.md"], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == block('pip install ".[test]"')
+    assert EXTRAS["test"]
 
 
 def test_three_commands_lead_from_a_clone_to_pictures_under_a_policy() -> None:
     assert [each.split()[0] for each in commands()[:3]] == ["pip", "postdiff-tune", "postdiff"]
-    assert TEXT.index("postdiff generate") < TEXT.index("\n## ")
-
-
-def test_links_lead_somewhere() -> None:
-    places = re.findall(r"\]\(([^)#:]+)\)", TEXT)
-    assert len(places) > 5
-    for place in places:
-        assert (ROOT / place).exists(), place
+    first = README.read_text(encoding="utf-8")
+    assert first.index("postdiff generate") < first.index("\n## ")
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
@@ -99,7 +96,10 @@ def test_commands_and_options_in_the_text_exist() -> None:
     for text in found:
         program, *words = re.sub(r"[\[\]]", "", text).split()
         if program == "python" and words[1].startswith("studies"):
-            assert find_spec(words[1]) is not None, text
+            module = find_spec(words[1])
+            assert module is not None and module.origin is not None, text
+            source = Path(module.origin).read_text(encoding="utf-8")
+            assert all(f'"{word}"' in source for word in words if word.startswith("--")), text
         if program == "postdiff-tune":
             program, words = "postdiff", ["tune", *words]
         if program != "postdiff" or not words:
@@ -112,24 +112,26 @@ def test_commands_and_options_in_the_text_exist() -> None:
 
 def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
     save_policy(tmp_path / RUN / "policy.json")
-    names = ("deploy.py", "policy.py")
-    for name in names:
-        assert len(block(name).splitlines()) < 15
-        (tmp_path / name).write_text(block(name), encoding="utf-8")
+    snippets = {"deploy.py": block("deploy.py"), "policy.py": block("policy.py")}
+    for name, text in snippets.items():
+        assert len(text.splitlines()) < 15
+        (tmp_path / name).write_text(text, encoding="utf-8")
     # In one process, whose imports take longer than the snippets; each leaves a picture.
     script = (
         "import pathlib, runpy\n"
-        f"for name in {names}:\n"
-        "    runpy.run_path(name)\n"
-        "    pathlib.Path('apple.png').rename(name + '.png')"
+        f"for name in {[*snippets]}:\n"
+        "    made = runpy.run_path(name)\n"
+        "    pathlib.Path('apple.png').rename(name + '.png')\n"
+        "made['policy'].save('made.json')"
     )
     process = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
-    for name in names:
+    for name in snippets:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == (64, 64)
+    assert autotune.load_policy(tmp_path / "made.json").key == autotune.load_policy(json.loads(block("{"))).key
 
 
 def test_a_policy_is_shared(tmp_path: Path) -> None:
@@ -164,6 +166,33 @@ def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -
     assert asked["budgets"] == ("40%",) and len(asked["prompts"]) == 12
 
 
+def test_a_study_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "studies", "studies", ignore=lambda _, names: [n for n in names if not n.endswith(".toml")])
+    asked = searches(monkeypatch)
+    dry: list[TuneOptions] = []
+    monkeypatch.setattr("autotune.cli.dry_run.run_dry", lambda options: dry.append(options) or 0)
+    assert run(tune_options(command("postdiff-tune --study studies/sdxl-1024.toml --budget 40% --dry-run"))) == 0
+    assert run(tune_options(command("postdiff-tune --study studies/sdxl-1024.toml --budget 40%"))) == 130
+    study = tomllib.loads((ROOT / "studies" / "sdxl-1024.toml").read_text())
+    assert (dry[0].source.name, dry[0].images) == (study["model"], study["images"])
+    assert (asked["budgets"], asked["steps"], asked["height"]) == (("40%",), study["steps"], study["height"])
+
+
+def test_knobs_are_narrowed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("space.toml").write_text(block("[knobs]"), encoding="utf-8")
+    asked = searches(monkeypatch)
+    assert run(["tune", "--space", "space.toml"]) == 130
+    space = space_for(autotune.demo_pipeline()).within(asked["space"])
+    bounds = {knob.name: (knob.low, knob.high) for knob in space.knobs}
+    assert (bounds["interval"], bounds["guidance_stop"]) == ((2, 10), (20, 20))
+
+
+def test_fewer_or_cheaper_steps_are_asked_about(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --budget 40% --explain"))) == 130
+    assert asked["budgets"] == ("40%",) and asked["explain"] is True
+
+
 def test_a_budget_in_time(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
 
@@ -179,9 +208,7 @@ def test_a_budget_in_time(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_workers_join(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for extra in re.findall(r"pip install \"?\.\[(\w+)\]", TEXT):
-        assert extra in extras
+    assert command('pip install ".[postgresql]"') == ["pip", "install", ".[postgresql]"] and EXTRAS["postgresql"]
     asked = searches(monkeypatch)
     joined: list[Any] = []
     monkeypatch.setattr("autotune.cli.worker.run_worker", joined.append)
@@ -203,7 +230,7 @@ def test_a_report_is_watched(
 def test_the_plan_is_drawn_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (drawn,) = (each.content for each in BLOCKS if each.title.startswith("step "))
+    drawn = block("step ")
     rule = CacheRule(units=("up_blocks.2.resnets.0",), compute_steps=tuple(range(0, 18, 3)))
     Policy(steps=18, cache=(rule,)).save(tmp_path / "policy.json")
     monkeypatch.chdir(tmp_path)
@@ -214,14 +241,14 @@ def test_the_plan_is_drawn_as_printed(
 
 def test_the_price_is_as_printed(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """But for the milliseconds, which are those of a machine, and the bars, whose room they leave."""
-    (printed,) = (each.content for each in BLOCKS if "a full call" in each.content)
+    table = block("units ")
     rule = CacheRule(units=("up_blocks.1",), compute_steps=(0, 5))
     stage = ResolutionStage(scale=0.5, until_step=4)
     Policy(steps=8, resolution=(stage,), cache=(rule,)).save(elsewhere / "policy.json")
     synthetic_profile(Pricer(autotune.demo_pipeline()), (8,)).save(elsewhere / "gpu.json")
     assert run(["price", "policy.json", "--target", "gpu.json", "--batch", "8"]) == 0
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
-    headings, *rows = (line.split() for line in printed.splitlines()[1:] if "──" not in line)
+    headings, *rows = (line.split() for line in table.splitlines()[1:] if "──" not in line)
     first = said.index(headings)
     for row, line in zip(rows, said[first + 2 :], strict=False):
         assert (row[:6], row[7:9]) == (line[:6], line[7:9])
