@@ -92,9 +92,13 @@ def test_no_private_word_is_left(name: str) -> None:
 
 
 def test_the_picture_shows_the_rooms_that_there_are() -> None:
-    drawn = re.findall(r"\b(\w+)(?:\(\[|\[)\"(\w+): ", block("flowchart "))
+    picture = block("flowchart ")
+    drawn = re.findall(r'\b(\w+)\["(\w+)<br>', picture)
     assert all(node == label for node, label in drawn)
     assert sorted(node for node, _ in drawn) == sorted({*ROOMS, "search_spaces"})
+    # Arrows lead from and to rooms only.
+    _, *lines = re.sub(r'\["[^"]*"\]|-- \w+ -->|<?-->|-\.->', " ", picture).splitlines()
+    assert {word for line in lines for word in line.split()} == {node for node, _ in drawn}
 
 
 def test_every_room_has_a_line_in_the_house() -> None:
