@@ -170,7 +170,12 @@ def test_a_study_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "studies", "studies", ignore=lambda _, names: [n for n in names if not n.endswith(".toml")])
     asked = searches(monkeypatch)
     dry: list[TuneOptions] = []
-    monkeypatch.setattr("autotune.cli.dry_run.run_dry", lambda options: dry.append(options) or 0)
+
+    def take(options: TuneOptions) -> int:
+        dry.append(options)
+        return 0
+
+    monkeypatch.setattr("autotune.cli.dry_run.run_dry", take)
     assert run(tune_options(command("postdiff-tune --study studies/sdxl-1024.toml --budget 40% --dry-run"))) == 0
     assert run(tune_options(command("postdiff-tune --study studies/sdxl-1024.toml --budget 40%"))) == 130
     study = tomllib.loads((ROOT / "studies" / "sdxl-1024.toml").read_text())
