@@ -27,8 +27,8 @@ class Finished:
 
 
 def documented(command: str) -> set[str]:
-    """The keys that the README names of a command's JSON document."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    """The keys that the results' README names of a command's JSON document."""
+    readme = (Path(__file__).parents[2] / "autotune" / "results" / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `postdiff {command} --json` \| (.*) \|$", readme, re.MULTILINE)
     return set(re.findall(r"`(\w+)`", row))
 

@@ -1,4 +1,4 @@
-"""Everything that the README prints is executed, here or by tests that take it from :mod:`tests.support.readme`."""
+"""Everything that the READMEs print is executed, here or by tests that take it from :mod:`tests.support.readme`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,17 @@ from autotune.cli.models import ModelSource
 from autotune.cli.requests import TuneRequest
 from autotune.core.interrupts import Interrupted
 from autotune.cost import Budget, Pricer
+from autotune.evaluation.accepted_inputs import accepted
+from autotune.evaluation.inputs import say_different
 from autotune.options import TuneOptions
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.workflows.tune import TuneResult
+from search_spaces import space_for
+from tests.support.builders import sd_img2img
 from tests.support.fake_hub import running, with_hub
 from tests.support.fake_search import pipe, whole
 from tests.support.profiles import synthetic_profile
-from tests.support.readme import ROOT, TEXT, block, command, commands, executed, printed
+from tests.support.readme import README, ROOT, TEXT, block, command, commands, executed, printed
 
 __all__ = ["pipe", "whole"]
 
@@ -81,14 +85,8 @@ def test_ci_runs_the_printed_test_command() -> None:
 
 def test_three_commands_lead_from_a_clone_to_pictures_under_a_policy() -> None:
     assert [each.split()[0] for each in commands()[:3]] == ["pip", "postdiff-tune", "postdiff"]
-    assert TEXT.index("postdiff generate") < TEXT.index("\n## ")
-
-
-def test_links_lead_somewhere() -> None:
-    places = re.findall(r"\]\(([^)#:]+)\)", TEXT)
-    assert len(places) > 5
-    for place in places:
-        assert (ROOT / place).exists(), place
+    first = README.read_text(encoding="utf-8")
+    assert first.index("postdiff generate") < first.index("\n## ")
 
 
 def test_commands_and_options_in_the_text_exist() -> None:
@@ -102,7 +100,10 @@ def test_commands_and_options_in_the_text_exist() -> None:
     for text in found:
         program, *words = re.sub(r"[\[\]]", "", text).split()
         if program == "python" and words[1].startswith("studies"):
-            assert find_spec(words[1]) is not None, text
+            module = find_spec(words[1])
+            assert module is not None and module.origin is not None, text
+            source = Path(module.origin).read_text(encoding="utf-8")
+            assert all(f'"{word}"' in source for word in words if word.startswith("--")), text
         if program == "postdiff-tune":
             program, words = "postdiff", ["tune", *words]
         if program != "postdiff" or not words:
@@ -123,8 +124,9 @@ def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
     script = (
         "import pathlib, runpy\n"
         f"for name in {[*snippets]}:\n"
-        "    runpy.run_path(name)\n"
-        "    pathlib.Path('apple.png').rename(name + '.png')"
+        "    made = runpy.run_path(name)\n"
+        "    pathlib.Path('apple.png').rename(name + '.png')\n"
+        "made['policy'].save('made.json')"
     )
     process = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
@@ -133,6 +135,7 @@ def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
     for name in snippets:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == (64, 64)
+    assert autotune.load_policy(tmp_path / "made.json").key == autotune.load_policy(json.loads(block("{"))).key
 
 
 def test_a_policy_is_shared(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_the_service_serves(tmp_path: Path) -> None:
 
 def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
-    assert run(tune_options(command("postdiff-tune --budget 40% --model"))) == 130
+    assert run(tune_options(command("postdiff-tune --budget 40% --model path/or/hub-id --prompts"))) == 130
     assert asked["budgets"] == ("40%",) and len(asked["prompts"]) == 12
 
 
@@ -176,6 +179,24 @@ def test_a_study_file_by_name(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) 
     study = tomllib.loads((ROOT / "studies" / "sdxl-1024.toml").read_text())
     assert (dry[0].source.name, dry[0].options.images) == (study["model"], study["images"])
     assert (asked["budgets"], asked["steps"], asked["height"]) == (("40%",), study["steps"], study["height"])
+
+
+def test_inputs_that_are_not_prompts(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("inputs.jsonl").write_text(block('{"prompt"'), encoding="utf-8")
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --budget 40% --model path/or/hub-id --inputs"))) == 130
+    taken = accepted(sd_img2img(), asked["inputs"])
+    assert [row.label for row in taken.rows] == ["fluent red apple (one.png)", "noto green apple (one.png)"]
+    assert taken.call == {"strength": 0.7} and say_different(taken.rows)
+
+
+def test_knobs_are_narrowed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("space.toml").write_text(block("[knobs]"), encoding="utf-8")
+    asked = searches(monkeypatch)
+    assert run(["tune", "--space", "space.toml"]) == 130
+    space = space_for(autotune.demo_pipeline()).within(asked["space"])
+    bounds = {knob.name: (knob.low, knob.high) for knob in space.knobs}
+    assert (bounds["interval"], bounds["guidance_stop"]) == ((2, 10), (20, 20))
 
 
 def test_fewer_or_cheaper_steps_are_asked_about(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

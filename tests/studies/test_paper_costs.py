@@ -13,6 +13,7 @@ from studies import paper_costs
 from studies.full_size import SDXL
 from studies.paper_costs import REUSED, Priced, checked_rows, main, other_rows, phases, price, self_attention_steps
 from studies.published import DDPM_BEDROOM, DDPM_CIFAR10, LDM_4_G, SD15, Published, weightless
+from tests.support.readme import ROOT
 
 CHECKED = [row.name for row in checked_rows()]
 # Their settings as printed, or as far as known, do not give the printed costs.
@@ -42,6 +43,13 @@ def test_every_row_has_a_name_of_its_own() -> None:
 def test_the_paper_s_cost_is_ours(priced: Mapping[str, Priced], name: str) -> None:
     assert priced[name].computed == pytest.approx(priced[name].row.reported, rel=0.002)
     assert priced[name].close
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_table_of_experiments_prints_it(priced: Mapping[str, Priced], name: str) -> None:
+    row = priced[name].row
+    figures = f"{row.reported:.3f} | {priced[name].computed:.3f} | {priced[name].ratio:.4f}"
+    assert f"| {name} | {row.setting} | {figures} |" in (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if name not in {*NOT_KNOWN, ROUNDED}])

@@ -1,4 +1,4 @@
-"""The README as tests take it: its fenced blocks, the commands in them, and which tests ask for what."""
+"""The READMEs as tests take them: their fenced blocks, the commands in them, and which tests ask for what."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+READMES = (
+    README,
+    *sorted(file for top in ("autotune", "search_spaces", "studies") for file in (ROOT / top).rglob("README.md")),
+)
+"""Every README of the repository, the project's own first."""
+
+TEXT = "\n".join(file.read_text(encoding="utf-8") for file in READMES)
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,12 @@ BLOCKS = tuple(Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", T
 
 
 def block(beginning: str) -> str:
-    """The content of the one block whose title begins so."""
+    """The content of the one block whose title begins so, or is just that."""
     return _block(beginning).content
 
 
 def commands() -> list[str]:
-    """Every command of the shell blocks."""
+    """Every command of the shell blocks, those of the project's README first."""
     return [text for each in BLOCKS for text in each.commands]
 
 
@@ -93,8 +100,9 @@ def _taken(call: ast.Call) -> list[str]:
 
 
 def _block(beginning: str) -> Block:
-    (found,) = (each for each in BLOCKS if each.title.startswith(beginning))
-    return found
+    found = [each for each in BLOCKS if each.title.startswith(beginning)]
+    (only,) = [each for each in found if each.title == beginning] or found
+    return only
 
 
 def _command(beginning: str) -> str:

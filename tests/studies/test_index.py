@@ -1,0 +1,123 @@
+"""``studies/README.md`` names every experiment, and its tables say what the files of results say."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.support.readme import ROOT
+
+STUDIES = ROOT / "studies"
+TEXT = (STUDIES / "README.md").read_text(encoding="utf-8")
+SCRIPTS = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in STUDIES.rglob("*.py")
+    if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
+}
+MODELS = ("emoji-unet", "emoji-dit")
+# The table's names of estimators, and those of the files.
+ESTIMATORS = {
+    "plain Frechet distance alone": "plain FD alone",
+    "Frechet + alignment": "frechet + alignment",
+    "extrapolated to infinitely many, 32 directions, + alignment": "frechet-subspace-32-infinity + alignment",
+    "KID + alignment": "kid + alignment",
+    "CMMD + alignment": "cmmd + alignment",
+    "alignment alone": "alignment alone",
+    "feature distance to the full run's pictures alone": "change alone",
+    "Frechet along 32 directions + alignment": "frechet-subspace-32 + alignment",
+    "the default: the same + 4 x alignment": "frechet-subspace-32 + 4 x alignment",
+    "the same + 8 x alignment": "frechet-subspace-32 + 8 x alignment",
+    "the default, the full run's other pictures as reference": "default, own reference",
+}
+
+
+def document(name: str) -> Any:
+    return json.loads((STUDIES / name).read_text(encoding="utf-8"))
+
+
+def table(section: str, corner: str) -> dict[str, list[str]]:
+    """The rows below the heading ``section`` of the table that begins with the cell ``corner``, by their first cell."""
+    (text,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    (rows,) = re.findall(rf"^\| ?{re.escape(corner)} ?\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows.splitlines())
+    return {first.replace("**", ""): rest for first, *rest in cells}
+
+
+def interval(numbers: Sequence[float], sign: str = "") -> str:
+    value, low, high = numbers
+    return f"{value:{sign}.3f} ({low:.3f} to {high:.3f})"
+
+
+def test_every_script_is_named_and_no_other() -> None:
+    named = {*re.findall(r"`python -m (studies\.[\w.]+)", TEXT)}
+    assert len(SCRIPTS) > 15
+    assert named == SCRIPTS
+
+
+def test_every_section_is_in_the_index() -> None:
+    index, *_ = TEXT.split("\n## ")
+    listed = re.findall(r"^\| \[[^\]]+\]\(#([\w-]+)\)", index, re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert listed == [slug for slug in slugs if slug != "what-is-missed"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fixed_recipes(model: str) -> None:
+    printed = table("Tuned policies against fixed recipes", f"`{model}`")
+    for column, cell in enumerate(document(f"results/fixed_recipes-{model}.json")["cells"]):
+        found = {each["method"]: each for each in cell["standings"]}
+        tuned = found.pop("tuned")
+        first, *others = printed
+        assert printed[first][column] == f"{tuned['loss']:.3f} ({tuned['relative']:.0%})"
+        for name in others:
+            behind = found[name]["behind"] if name in found else None
+            assert printed[name][column] == (interval(behind, sign="+") if behind else "no setting within 2 %"), name
+        assert found.keys() <= {*others}
+
+
+def test_fewer_or_cheaper_steps() -> None:
+    levels = {level["budget"]: level["winners"] for level in document("results/steps_vs_cost-emoji-unet.json")["rungs"]}
+    columns = (("15%",), ("25%",), ("40%",), ("60%", "80%"))
+    for arm, printed in table("Fewer steps or cheaper steps?", "").items():
+        for cell, budgets in zip(printed, columns, strict=True):
+            for budget in budgets:
+                loss = levels[budget][arm]["quality"]["loss"]
+                low, high = (round(loss[end], 2) + 0 for end in ("low", "high"))  # No -0.00.
+                assert cell == f"{loss['value']:.3f} ({low:.2f} to {high:.2f})", (arm, budget)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_search_efficiency(model: str) -> None:
+    found: Mapping[str, Any] = document(f"results/search_efficiency-{model}.json")
+    printed = table("How many candidates a search needs", f"`{model}`")
+    assert printed.keys() == found["losses"].keys()
+    for name, losses in found["losses"].items():
+        bests = [f"{statistics.median(min(each[:count]) for each in losses):.3f}" for count in (25, 50, 100)]
+        needed = [statistics.median(found["needed"][name][level]) for level in ("random", "NSGA-II")]
+        assert printed[name] == bests + [f"{each:g}" if each <= 100 else "not within 100" for each in needed], name
+
+
+def test_search_savings() -> None:
+    printed = table("What early stopping saves", "seed")
+    for pair in document("results/search_savings-emoji-unet.json")["pairs"]:
+        pictures = f"{pair['sparing']['pictures']} of {pair['plain']['pictures']}"
+        assert printed.pop(str(pair["seed"])) == [pictures, f"{100 * pair['share']:.0f} %", interval(pair["apart"])]
+    assert not printed
+
+
+def test_estimators_of_quality() -> None:
+    printed = table("Which estimator of quality", "n pictures")
+    assert printed.keys() == ESTIMATORS.keys()
+    found = {
+        (each["model"], each["estimator"], each["n"]): f"{each['spearman']:.2f}"
+        for model in MODELS
+        for each in document(f"proxy/results/{model}.json")["results"]
+    }
+    for name, cells in printed.items():
+        assert cells == [found[model, ESTIMATORS[name], n] for model in MODELS for n in (32, 64, 128, 256)], name
