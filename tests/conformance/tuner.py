@@ -96,7 +96,7 @@ def timed_once() -> Iterator[None]:
     """The last round times eight pictures of every policy five times over; one, twice, shows that it does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotune.workflows.last_round.TIMED_IMAGES", 1)
-        patch.setattr("autotune.workflows.tune.time_policies", partial(timing.time_policies, rounds=1))
+        patch.setattr("autotune.workflows.last_round.time_policies", partial(timing.time_policies, rounds=1))
         yield
 
 

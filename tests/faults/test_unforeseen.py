@@ -30,6 +30,7 @@ from tests.support.fake_search import HELD_OUT, PROMPTS, tiny_pipeline
 
 # Not "from autotune.workflows import tune", which is the function.
 tune_module = import_module("autotune.workflows.tune")
+last_round = import_module("autotune.workflows.last_round")
 
 STEPS, TRIALS = 4, 7
 
@@ -114,7 +115,7 @@ def search(
     monkeypatch.setattr(ModelSource, "load", lambda *_: pipe)
     monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: scorer)
     # Nothing is decided by times, which take some to measure.
-    monkeypatch.setattr(tune_module, "time_policies", lambda run, full, others: [Timing(1, 1) for _ in (full, *others)])
+    monkeypatch.setattr(last_round, "time_policies", lambda run, full, others: [Timing(1, 1) for _ in (full, *others)])
     # Of the cache counted FLOPs may stay, which take time; the reference is to be made anew.
     shutil.rmtree(cache_folder() / "references", ignore_errors=True)
     return Search(pipe, scorer, tmp_path, capsys)
@@ -240,8 +241,14 @@ PLACES = {
     ),
 }
 LATE = {
-    "last round": Place(always(tune, "judge"), OSError(5, "I/O"), "OSError in the last round: [Errno 5] I/O; "),
-    "time": Place(always(tune, "time_policies"), ZeroDivisionError(), "ZeroDivisionError while measuring time; "),
+    "last round": Place(
+        always(lambda search: last_round, "judge"), OSError(5, "I/O"), "OSError in the last round: [Errno 5] I/O; "
+    ),
+    "time": Place(
+        always(lambda search: last_round, "time_policies"),
+        ZeroDivisionError(),
+        "ZeroDivisionError while measuring time; ",
+    ),
     "export": Place(always(tune, "exported"), IndexError("5"), "IndexError in the export of policy.json: 5; "),
     "pictures": Place(always(tune, "keep_gallery"), EOFError(), "EOFError in the pictures to look at; "),
     "comparison picture": Place(
