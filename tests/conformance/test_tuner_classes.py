@@ -14,6 +14,7 @@ from torch import Tensor
 import autotune
 from autotune.cli.supported import supported_pipelines
 from autotune.core.errors import InputError
+from autotune.workflows.tune import TuneResult
 from tests.conformance.deployment import deployed
 from tests.conformance.tuner import EXAMPLES, FROM_FOLDERS, STEPS, Run, command_line, search, timed_once
 from tests.support.builders import FAMILIES, GenericPipeline, GenericTransformer
@@ -41,7 +42,7 @@ def test_videos_are_refused_in_one_sentence(tmp_path: Path) -> None:
 # A class that nobody listed
 
 
-def tune(pipe: Any, run_dir: Path) -> autotune.TuneResult:
+def tune(pipe: Any, run_dir: Path) -> TuneResult:
     return autotune.tune(
         pipe, "60%", prompts=prompts(), scorer=SCORER, steps=STEPS, images=EXAMPLES, held_out_images=EXAMPLES,
         weight_clip=0, trials=3, run_dir=run_dir, quiet=True,
@@ -64,24 +65,28 @@ class KeepsLatents(GenericPipeline):
 
 
 class ReturnsATuple(GenericPipeline):
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, prompt: Any, num_inference_steps: int = 4, generator: Any = None, output_type: str = "pt"
     ) -> Any:
         return (torch.zeros(len(prompt), 3, 8, 8),)
 
 
 class TakesNoSeed(GenericPipeline):
-    def __call__(self, prompt: Any, num_inference_steps: int = 4, output_type: str = "pt") -> Any:
+    def __call__(  # type: ignore[override]
+        self, prompt: Any, num_inference_steps: int = 4, output_type: str = "pt"
+    ) -> Any:
         return SimpleNamespace(images=torch.zeros(len(prompt), 3, 8, 8))
 
 
 class TakesNoPrompt(GenericPipeline):
-    def __call__(self, caption: Any, num_inference_steps: int = 4, generator: Any = None) -> Any:
+    def __call__(  # type: ignore[override]
+        self, caption: Any, num_inference_steps: int = 4, generator: Any = None
+    ) -> Any:
         return SimpleNamespace(images=torch.zeros(len(caption), 3, 8, 8))
 
 
 class DepthTransformer(GenericTransformer):
-    def forward(
+    def forward(  # type: ignore[override]
         self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, depth: float, **rest: Any
     ) -> Any:
         return super().forward(hidden_states + depth, timestep, encoder_hidden_states, **rest)

@@ -81,6 +81,11 @@ def test_a_manifest_gives_back_what_the_search_was_prepared_from(tmp_path: Path)
 
 def test_bad_choices_are_refused_when_they_are_made() -> None:
     assert JudgeOptions(weight_fd=0.0).weights == (0.0, None)
-    for wrong in ({"weight_fd": -1.0}, {"weight_fd": float("nan")}, {"weight_fd": 0.0, "weight_clip": 0.0}):
+    wrongs: list[dict[str, Any]] = [
+        {"weight_fd": -1.0},
+        {"weight_fd": float("nan")},
+        {"weight_fd": 0.0, "weight_clip": 0.0},
+    ]
+    for wrong in wrongs:
         with pytest.raises(InputError, match="must not be negative, nor both zero"):
             JudgeOptions(**wrong)

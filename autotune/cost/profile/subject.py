@@ -76,7 +76,9 @@ class Subject:
         parameters = inspect.signature(type(self.pipe).__call__).parameters
         subject = self.pricer.subject
         size = {"height": subject.height, "width": subject.width, "num_frames": self._frames}
-        fitting = {name: value for name, value in size.items() if name in parameters and value is not None}
+        fitting: dict[str, Any] = {
+            name: value for name, value in size.items() if name in parameters and value is not None
+        }
         if self._unguided and "guidance_scale" in parameters:
             fitting["guidance_scale"] = 1.0
         return {**given, **fitting}

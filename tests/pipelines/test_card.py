@@ -14,9 +14,9 @@ from autotune.cli import run
 from autotune.core.errors import InputError
 from autotune.core.interrupts import Interrupted
 from autotune.evaluation.own_assets import own_judges, prompts_to_compare, prompts_to_tune
-from autotune.models.card import ModelCard, read_card
 from autotune.models.shipped import DEMO_NAMES, demo_assets, shipped_folder, shipped_name
 from autotune.options import JudgeOptions
+from autotune.pipelines.card import ModelCard, read_card
 from autotune.quality import split
 
 PROMPTS = [f"noto thing {number}" for number in range(40)]
