@@ -45,6 +45,8 @@ class _Refused(socket.socket):
 socket.socket = _Refused
 """
 STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+# What study files name.
+NAMED_FILES = sorted((ROOT / "studies").glob("*.jsonl"))
 
 # Every command as far as it can be tried on one policy, and whether it needs the extra. Those that do are first: they
 # load no torch.
@@ -207,7 +209,8 @@ def plain(installed: Installed, requirements: list[Requirement], tmp_path_factor
 def test_the_wheel_holds_the_packages_and_the_study_files(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert STUDIES and packed == sources(ROOT) | {f"autotune/studies/{file.name}" for file in STUDIES}
+    assert STUDIES
+    assert packed == sources(ROOT) | {f"autotune/studies/{file.name}" for file in (*STUDIES, *NAMED_FILES)}
     assert wheel.stat().st_size < 40_000_000
 
 
