@@ -23,6 +23,7 @@ def print_price(
     width: int | None = None,
     batch: int = 1,
     guided: bool | None = None,
+    strength: float | None = None,
     target: Profile | None = None,
     dtype: DType = "auto",
     as_json: bool = False,
@@ -43,7 +44,15 @@ def print_price(
         for doubt in target.doubts(dtype=str(pipe.dtype).removeprefix("torch."), versions=versions()):
             print(f"postdiff: {doubt}", file=sys.stderr)
     found = quote(
-        pipe, policy, model=source.name, height=height, width=width, batch=batch, guided=guided, target=target
+        pipe,
+        policy,
+        model=source.name,
+        height=height,
+        width=width,
+        batch=batch,
+        guided=guided,
+        strength=strength,
+        target=target,
     )
     if as_json:
         print(json.dumps(found.to_dict()), file=file)

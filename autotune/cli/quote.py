@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autotune.core.errors import InputError
 from autotune.cost import Cost, Pricer, Profile
 from autotune.cost.breakdown import Breakdown, break_down
 from autotune.cost.encoder_decoder import EncoderDecoderCost, encoder_decoder_cost
 from autotune.policy import Policy
 from autotune.runtime.models import denoiser_of
+from autotune.runtime.strength import STRENGTH, strength_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def quote(
     width: int | None = None,
     batch: int = 1,
     guided: bool | None = None,
+    strength: float | None = None,
     target: Profile | None = None,
 ) -> Quote:
     """Price ``policy`` in every detail.
@@ -73,14 +77,18 @@ def quote(
         height, width: of the pictures, in pixels; the model's native size by default.
         batch: pictures in one call of the pipeline.
         guided: whether calls use classifier-free guidance; None is what the pipeline does by default.
+        strength: of image-to-image; None executes all steps.
         target: a hardware profile to predict milliseconds with.
 
     Raises:
+        InputError: the pipeline takes no strength.
         PolicyError: the policy does not fit the pipeline at this size.
         ProfileError: the profile is of something else, or has no times for this batch size.
     """
     full_steps = policy.model.full_steps if policy.model else None
-    pricer = Pricer(pipe, height, width, full_steps=full_steps, guided=guided, target=target)
+    pricer = Pricer(
+        pipe, height, width, full_steps=full_steps, guided=guided, target=target, call=_at_strength(pipe, strength)
+    )
     breakdown = break_down(
         pricer.plan(policy),
         pricer.plan(Policy(steps=pricer.full_steps)),
@@ -104,6 +112,14 @@ def quote(
         units=len(pricer.structure.units),
         encoder_decoder=_times(encoder_decoder_cost(pipe, height, width, guided=guided), batch),
     )
+
+
+def _at_strength(pipe: Any, strength: float | None) -> Mapping[str, Any]:
+    if strength is None:
+        return {}
+    if strength_of(pipe, {STRENGTH: strength}) is None:
+        raise InputError(f"--strength {strength:g}: {type(pipe).__name__} takes none; leave it out")
+    return {STRENGTH: strength}
 
 
 def _times(around: EncoderDecoderCost, batch: int) -> EncoderDecoderCost:

@@ -16,10 +16,12 @@ from autotune.cli.models import ModelSource
 from autotune.cli.price import print_price
 from autotune.cli.price_text import Bar, Scale, print_quote
 from autotune.cli.quote import Quote, quote
+from autotune.core.errors import InputError
 from autotune.cost import Pricer
 from autotune.cost.encoder_decoder import EncoderDecoderCost, encoder_decoder_cost
 from autotune.cost.work import Work
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from tests.support.builders import FAMILIES
 from tests.support.profiles import synthetic_profile
 from tests.support.tiny import tiny_sd
 
@@ -218,3 +220,11 @@ def test_the_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "s8 on emoji-unet" in captured.out
     assert "40.0% of the full run" in captured.out
     assert captured.err == ""
+
+
+def test_a_strength_leaves_out_the_first_steps_of_image_to_image_alone() -> None:
+    pipe = FAMILIES["sd-img2img"].make()
+    half, whole = (quote(pipe, Policy(steps=10), model="tiny", strength=strength).cost for strength in (0.5, None))
+    assert half.flops * 2 == whole.flops
+    with pytest.raises(InputError, match="StableDiffusionPipeline takes none"):
+        quoted(strength=0.5)

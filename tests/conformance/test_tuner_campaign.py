@@ -106,7 +106,9 @@ def test_profile_and_price(campaign: Campaign, tmp_path: Path) -> None:
     said = command_line("profile", *model, guidance, "--scales", "1", "--device", "cpu", "--out", profile, "--quiet")
     assert said.code == 0, said.errors
     policy = campaign.run.folder / "policy.json"
-    said = command_line("price", str(policy), *model, "--target", profile, "--json")
+    strength = campaign.brought.family.strength
+    begun = () if strength is None else ("--strength", str(strength))
+    said = command_line("price", str(policy), *model, *begun, "--target", profile, "--json")
     assert said.code == 0, said.errors
     assert json.loads(said.output)["flops"] == json.loads(policy.read_text())["cost"]["flops"]
 

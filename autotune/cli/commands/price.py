@@ -24,6 +24,10 @@ def price(
         Path | None, typer.Option(help="Profile of the hardware to predict milliseconds on.", show_default="none")
     ] = None,
     guidance: Guidance = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="Of image-to-image, which leaves out its first steps.", show_default="1"),
+    ] = None,
     dtype: DTypeOption = "auto",
     json: Json = False,
 ) -> None:
@@ -50,6 +54,7 @@ def price(
         width=width,
         batch=batch,
         guided=guidance,
+        strength=strength,
         target=profile,
         dtype=dtype,
         as_json=json,
