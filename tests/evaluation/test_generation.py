@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from autotune.core.errors import InputError
+from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
-from autotune.evaluation.inputs import rows_of_prompts
-from autotune.evaluation.pictures import generate
+from autotune.evaluation.inputs import Inputs, Row, read_rows, rows_of_prompts, seed_rows
+from autotune.evaluation.pictures import as_tensor, generate
 from autotune.policy import Guidance, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from autotune.runtime.models import native_size
 from autotune.runtime.prefix.checkpoints import PrefixCache
-from tests.support.builders import FAMILIES
+from tests.support.builders import FAMILIES, NEGATIVE, PROMPTS
 
 
 def test_what_is_not_given_is_the_models_own(pipe: Any) -> None:
@@ -84,3 +88,124 @@ def test_prefixes_change_no_picture_and_spare_steps(pipe: Any) -> None:
         assert torch.equal(torch.cat(list(shared.pictures(policy, rows_of_prompts(prompts), seeds))), expected)
     assert [(use.pictures, use.skipped) for use in prefixes.take_uses()] == [(2, 0), (1, 0), (2, 2), (1, 2)]
     assert session_of(pipe) is None
+
+
+# Inputs that are not prompts
+
+
+def picture(side: int = 40, colour: tuple[int, int, int] = (200, 30, 90)) -> Image.Image:
+    image = Image.new("RGB", (side, side), colour)
+    image.paste((0, 0, 0), (0, 0, side // 2, side))
+    return image
+
+
+def made(name: str, rows: Sequence[Mapping[str, Any]] | None, **options: Any) -> tuple[Any, torch.Tensor, Inputs]:
+    """The tiny pipeline, pictures of two steps with seeds 3 and 4, and what it was asked for."""
+    pipe = FAMILIES[name].make()
+    inputs = accepted(pipe, None if rows is None else read_rows(rows))
+    maker = picture_maker(pipe, inputs=inputs, **options)
+    asked = inputs.rows[:2] or seed_rows(2)
+    return pipe, torch.cat(list(maker.pictures(Policy(steps=2), asked, [3, 4]))), inputs
+
+
+def direct(pipe: Any, **arguments: Any) -> torch.Tensor:
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    images = as_tensor(pipe(**arguments, num_inference_steps=2, generator=generators).images)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+PROMPTED = {"prompt": ["red cat", "green dog"], "output_type": "pt"}
+
+
+def resized(mode: str = "RGB", side: int = 32) -> list[Image.Image]:
+    return [picture(side + 8).convert(mode).resize((32, 32), Image.Resampling.LANCZOS) for _ in range(2)]
+
+
+def test_pictures_are_made_from_given_ones_of_the_tuned_size() -> None:
+    rows = [{"prompt": prompt, "image": picture(), "strength": 1.0} for prompt in PROMPTED["prompt"]]
+    pipe, found, _ = made("sd-img2img", rows)
+    assert torch.equal(found, direct(pipe, **PROMPTED, image=resized(), strength=1.0, guidance_scale=7.5))
+    assert found.shape[-2:] == (32, 32)
+
+
+def test_masks_are_gray() -> None:
+    rows = [{"prompt": prompt, "image": picture(), "mask_image": picture()} for prompt in PROMPTED["prompt"]]
+    pipe, found, _ = made("sd-inpaint", rows)
+    given = {"image": resized(), "mask_image": resized("L"), "height": 32, "width": 32}
+    assert torch.equal(found, direct(pipe, **PROMPTED, **given, guidance_scale=7.5))
+
+
+def test_every_row_has_its_own_negative_prompt() -> None:
+    negative = ["blurry", "dark"]
+    rows = [{"prompt": p, "negative_prompt": n} for p, n in zip(PROMPTED["prompt"], negative, strict=True)]
+    pipe, found, _ = made("sd", rows)
+    size = {"height": 32, "width": 32}
+    assert torch.equal(found, direct(pipe, **PROMPTED, **size, negative_prompt=negative, guidance_scale=7.5))
+
+
+def test_classes_are_asked_for_by_number() -> None:
+    pipe, found, _ = made("dit", [{"class_label": 7}, {"class_label": 9}])
+    assert torch.equal(found, direct(pipe, class_labels=[7, 9], output_type="pt", guidance_scale=4.0))
+
+
+def test_seeds_alone_make_pictures_and_calls_get_what_is_given_besides() -> None:
+    pipe, found, inputs = made("ddim", [{"eta": 0.5}])
+    assert inputs.call == {"eta": 0.5}
+    assert torch.equal(found, direct(pipe, batch_size=2, output_type="pt", eta=0.5))
+    assert not torch.equal(found, direct(pipe, batch_size=2, output_type="pt"))
+
+
+def test_guidance_is_named_as_the_pipeline_does_and_needs_negative_prompts_where_it_does() -> None:
+    prompts = [{"prompt": prompt} for prompt in PROMPTS]
+    pipe = FAMILIES["flux"].make()
+    plain = picture_maker(pipe, height=32, width=32, inputs=accepted(pipe, read_rows(prompts)))
+    assert not plain.guided and plain.guidance_scale == 1
+    asked = read_rows([{**row, "negative_prompt": NEGATIVE, "true_cfg_scale": 4} for row in prompts])
+    guided = picture_maker(pipe, height=32, width=32, inputs=accepted(pipe, asked))
+    assert guided.guided and guided.guidance_scale == 4 and guided.call == {}
+    with pytest.raises(InputError, match="FluxPipeline has no guidance without negative prompts"):
+        picture_maker(pipe, height=32, width=32, guidance_scale=4, inputs=accepted(pipe, read_rows(prompts)))
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "options", "words"),
+    [
+        (
+            "sd",
+            {"guidance_scale": 3},
+            {"guidance_scale": 5},
+            "guidance_scale is 5 and .* is 3 in the inputs",
+        ),
+        ("ddpm", {}, {"guidance_scale": 5}, "DDPMPipeline has no guidance scale; leave guidance_scale out"),
+        ("ddpm", {}, {"height": 32, "width": 32}, "DDPMPipeline makes pictures of 16 x 16 pixels only"),
+    ],
+)
+def test_what_contradicts_the_inputs_or_the_pipeline_is_refused(
+    name: str, call: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        picture_maker(FAMILIES[name].make(), inputs=Inputs((), call), **options)
+
+
+def test_a_strength_that_leaves_no_step_is_refused() -> None:
+    pipe = FAMILIES["sd-img2img"].make()
+    maker = picture_maker(pipe, inputs=Inputs((), {"strength": 0.3}))
+    assert maker.fewest_steps == 4
+    maker.check(Policy(steps=4))
+    with pytest.raises(InputError, match="strength of 0.3 leaves none of 3 steps; give a greater one, or 4 steps"):
+        maker.check(Policy(steps=3))
+
+
+def test_what_a_pipeline_refuses_is_found_before_anything_is_written() -> None:
+    pipe = FAMILIES["sd"].make()
+    maker = picture_maker(pipe, inputs=Inputs((), {"clip_skip": 99}))
+    with pytest.raises(InputError, match="cannot make a picture of the input 'a cat'"):
+        maker.try_out(Policy(steps=4), Row({"prompt": "a cat"}))
+    assert session_of(pipe) is None
+
+
+def test_forms_of_pictures() -> None:
+    gray = np.full((2, 4, 6, 1), 0.5, np.float32)
+    assert as_tensor(gray).shape == (2, 3, 4, 6)
+    images = [Image.new("RGB", (6, 4), (255, 0, 51))]
+    assert as_tensor(images)[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
