@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import ImagePipelineOutput
 from PIL import Image
 
 from autotune.core.errors import InputError
@@ -110,7 +111,7 @@ def made(name: str, rows: Sequence[Mapping[str, Any]] | None, **options: Any) ->
 
 def direct(pipe: Any, **arguments: Any) -> torch.Tensor:
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
-    images = as_tensor(pipe(**arguments, num_inference_steps=2, generator=generators).images)
+    images = as_tensor(pipe, pipe(**arguments, num_inference_steps=2, generator=generators))
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -206,6 +207,6 @@ def test_what_a_pipeline_refuses_is_found_before_anything_is_written() -> None:
 
 def test_forms_of_pictures() -> None:
     gray = np.full((2, 4, 6, 1), 0.5, np.float32)
-    assert as_tensor(gray).shape == (2, 3, 4, 6)
+    assert as_tensor(None, ImagePipelineOutput(images=gray)).shape == (2, 3, 4, 6)
     images = [Image.new("RGB", (6, 4), (255, 0, 51))]
-    assert as_tensor(images)[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    assert as_tensor(None, ImagePipelineOutput(images=images))[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
