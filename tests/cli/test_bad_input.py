@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from autotune.policy import ModelInfo, Policy
+from tests.support.builders import FAMILIES
 
 from .conftest import Finished
 
@@ -53,6 +56,17 @@ CASES = [
     (["tune", "--prompts", "missing.txt"], "missing.txt"),
     (["tune", "--prompts", "."], "."),
     (["tune", "--prompts", "empty.txt"], "no prompt"),
+    (["tune", "--inputs", "missing.jsonl"], "missing.jsonl: No such file"),
+    (["tune", "--inputs", "empty.txt"], "holds no input"),
+    (["tune", "--inputs", "words.txt"], "line 1: is not JSON"),
+    (["tune", "--inputs", "list.jsonl"], "write an object"),
+    (["tune", "--inputs", "no_picture.jsonl"], "gone.png: cannot be read (No such file"),
+    (["tune", "--inputs", "broken_picture.jsonl"], "binary.json: cannot be read as a picture"),
+    (["tune", "--inputs", "two_kinds.jsonl"], "line 2 has 'class_label'"),
+    (
+        ["tune", "--inputs", "two_kinds.jsonl", "--prompts", "words.txt"],
+        "--prompts and --inputs say the same thing twice",
+    ),
     (["tune", "--reference", "missing"], "--reference missing"),
     (["tune", "--reference", "folder"], "holds no picture"),
     (["tune", "--weight-fd", "0", "--weight-clip", "0"], "--weight-clip 0"),
@@ -66,6 +80,7 @@ CASES = [
     (["tune", "--model", "emoji-unit"], "did you mean 'emoji-unet'"),
     (["tune", "--model", "folder"], "model_index.json"),
     (["tune", "--model", "somebody/something"], "--prompts"),
+    (["tune", "--model", "pipeline"], "--prompts"),
     (["tune", "--height", "63"], "multiples of 8"),
     (["tune", "--width", "-8"], "multiples of 8"),
     (["tune", "--steps", "0"], "--steps"),
@@ -84,6 +99,8 @@ CASES = [
     (["tnue"], "tnue"),
     (["generate", "--out", "apple.png"], "--prompt"),
     (["generate", "--prompt", "apple"], "--out"),
+    (["generate", "--out", "all", "--inputs", "two_kinds.jsonl", "--prompt", "a"], "say the same thing twice"),
+    (["generate", "--out", "all", "--inputs", "no_picture.jsonl"], "gone.png: cannot be read"),
     (["generate", "--prompt", " ", "--out", "apple.png"], "--prompt"),
     (["generate", "--prompt", "a", "--prompt", "b", "--out", "both.png"], "both.png"),
     (["generate", "--prompt", "a", "--out", "a.png", "--policy", "missing.json"], "missing.json"),
@@ -99,6 +116,8 @@ CASES = [
     (["compare", "--policy", "plain.json", "--objective", "beauty"], "--objective"),
     (["compare", "--policy", "plain.json", "--model", "somebody/something"], "--prompts"),
     (["compare", "--policy", "plain.json", "--prompts", "missing.txt"], "missing.txt"),
+    (["compare", "--policy", "plain.json", "--inputs", "two_kinds.jsonl"], "line 2 has 'class_label'"),
+    (["compare", "--policy", "plain.json", "--inputs", "list.jsonl", "--prompts", "words.txt"], "twice"),
     (["compare", "--policy", "plain.json", "--reference", "folder"], "holds no picture"),
     (["compare", "--policy", "plain.json", "--height", "63"], "multiples of 8"),
     (["compare", "--policy", "plain.json", "--lpips", "alexnet"], "--lpips"),
@@ -160,6 +179,11 @@ def files(tmp_path: Path, another_model: ModelInfo) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    (tmp_path / "words.txt").write_text("a red apple\n")
+    (tmp_path / "list.jsonl").write_text('["a red apple"]\n')
+    (tmp_path / "no_picture.jsonl").write_text('{"image": "gone.png"}\n')
+    (tmp_path / "broken_picture.jsonl").write_text('{"image": "binary.json"}\n')
+    (tmp_path / "two_kinds.jsonl").write_text('{"prompt": "a red apple"}\n{"class_label": 1}\n')
     Policy(steps=8).save(tmp_path / "altered.json")
     altered = json.loads((tmp_path / "altered.json").read_text()) | {"steps": 9}
     (tmp_path / "altered.json").write_text(json.dumps(altered))
@@ -175,6 +199,7 @@ def files(tmp_path: Path, another_model: ModelInfo) -> Path:
     index = {
         "_class_name": "StableDiffusionPipeline",
         "unet": ["diffusers", "UNet2DConditionModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
         "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     }
     (pipeline / "model_index.json").write_text(json.dumps(index))
@@ -223,6 +248,53 @@ def _is_refused(finished: Finished, named: str) -> None:
     assert sentence.startswith("postdiff: ")
     assert named in sentence
     assert finished.seconds < SECONDS
+
+
+# What only the pipeline's class tells.
+UNTAKEN = {
+    "an unknown key": ("sd-img2img", [{"prompt": "a", "image": "cat.png", "strenght": 1}], "did you mean 'strength'?"),
+    "no image": ("sd-img2img", [{"prompt": "a"}], "StableDiffusionImg2ImgPipeline needs 'image'"),
+    "two strengths": (
+        "sd-img2img",
+        [{"prompt": "a", "image": "cat.png", "strength": strength} for strength in (0.5, 0.6)],
+        "strength is 0.5 in one and 0.6 in another",
+    ),
+    "no step left": (
+        "sd-img2img",
+        [{"prompt": str(n), "image": "cat.png", "strength": 0.1} for n in range(20)],
+        "none of 4",
+    ),
+    "too few": ("sd-img2img", [{"prompt": "a", "image": "cat.png"}], "1 inputs are too few to set some aside"),
+    "no such class": ("dit", [{"class_label": 1000}], "class_label 1000 is none of DiTPipeline's"),
+    "weight of no text": ("dit", [{"class_label": n} for n in range(20)], "leave it out"),
+}
+
+
+@pytest.mark.parametrize("case", UNTAKEN)
+def test_inputs_that_a_pipeline_does_not_take(
+    case: str, in_process: Callable[..., Finished], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name, rows, words = UNTAKEN[case]
+    Image.new("RGB", (32, 32)).save(tmp_path / "cat.png")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = _contents(tmp_path)
+    options = ("--steps", "4", "--images", "8", "--device", "cpu", "--features", "nothing")
+    weight = ("--weight-clip", "1") if case == "weight of no text" else ()
+    finished = in_process(
+        "tune", "--model", str(saved(name, tmp_path_factory)), "--inputs", "rows.jsonl", *options, *weight
+    )
+    assert (finished.code, finished.output) == (2, "")
+    (sentence,) = finished.errors.splitlines()
+    assert sentence.startswith("postdiff: ") and words in sentence
+    assert _contents(tmp_path) == before
+
+
+@cache
+def saved(name: str, factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline's folder."""
+    folder = factory.mktemp(name)
+    FAMILIES[name].make().save_pretrained(folder)
+    return folder
 
 
 def test_lpips_weights_that_cannot_be_had_are_missed_before_anything_is_done(
