@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ CASES = [
     (["tune", "--inputs", "broken_picture.jsonl"], "binary.json: cannot be read as a picture"),
     (["tune", "--inputs", "two_kinds.jsonl"], "line 2 has 'class_label'"),
     (
-        ["tune", "--inputs", "two_kinds.jsonl", "--prompts", "words.txt"],
+        ["tune", "--inputs", "inputs.jsonl", "--prompts", "words.txt"],
         "--prompts and --inputs say the same thing twice",
     ),
     (["tune", "--reference", "missing"], "--reference missing"),
@@ -117,7 +116,7 @@ CASES = [
     (["compare", "--policy", "plain.json", "--model", "somebody/something"], "--prompts"),
     (["compare", "--policy", "plain.json", "--prompts", "missing.txt"], "missing.txt"),
     (["compare", "--policy", "plain.json", "--inputs", "two_kinds.jsonl"], "line 2 has 'class_label'"),
-    (["compare", "--policy", "plain.json", "--inputs", "list.jsonl", "--prompts", "words.txt"], "twice"),
+    (["compare", "--policy", "plain.json", "--inputs", "inputs.jsonl", "--prompts", "words.txt"], "twice"),
     (["compare", "--policy", "plain.json", "--reference", "folder"], "holds no picture"),
     (["compare", "--policy", "plain.json", "--height", "63"], "multiples of 8"),
     (["compare", "--policy", "plain.json", "--lpips", "alexnet"], "--lpips"),
@@ -180,6 +179,7 @@ def files(tmp_path: Path, another_model: ModelInfo) -> Path:
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
     (tmp_path / "words.txt").write_text("a red apple\n")
+    (tmp_path / "inputs.jsonl").write_text('{"prompt": "a red apple"}\n')
     (tmp_path / "list.jsonl").write_text('["a red apple"]\n')
     (tmp_path / "no_picture.jsonl").write_text('{"image": "gone.png"}\n')
     (tmp_path / "broken_picture.jsonl").write_text('{"image": "binary.json"}\n')
@@ -289,11 +289,11 @@ def test_inputs_that_a_pipeline_does_not_take(
     assert _contents(tmp_path) == before
 
 
-@cache
 def saved(name: str, factory: pytest.TempPathFactory) -> Path:
-    """A tiny pipeline's folder."""
-    folder = factory.mktemp(name)
-    FAMILIES[name].make().save_pretrained(folder)
+    """A tiny pipeline's folder, made once a process."""
+    folder = factory.getbasetemp() / f"saved-{name}"
+    if not folder.is_dir():
+        FAMILIES[name].make().save_pretrained(folder)
     return folder
 
 

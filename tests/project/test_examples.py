@@ -21,7 +21,7 @@ import search_spaces
 from autotune.evaluation.generation import PictureMaker
 from autotune.workflows.setup import Setup
 from tests.support.fake_hub import Hub, running
-from tests.support.fake_search import DIMENSIONS, PROMPTS, FakePictures, ReadingScorer, tiny_pipeline
+from tests.support.fake_search import DIMENSIONS, PROMPTS, FakePictures, ReadingScorer, of_prompts, tiny_pipeline
 
 SOURCE = Path(autotune.__file__).parents[1]
 MODULES = sorted(
@@ -84,7 +84,9 @@ def test_examples_run_as_printed(
     if name.startswith(("autotune.search.", "autotune.study.", "autotune.workflows.")):
         # Pictures by a formula: everything else of a search or a comparison is real.
         for maker in (Setup, PictureMaker):
-            monkeypatch.setattr(maker, "pictures", lambda _, *args, **kwargs: larger(FakePictures()(*args, **kwargs)))
+            monkeypatch.setattr(
+                maker, "pictures", lambda _, *args, **kwargs: larger(of_prompts(FakePictures(), *args, **kwargs))
+            )
     module = import_module(name)
     for test in examples(module):
         test.globs = {**vars(module), **names}

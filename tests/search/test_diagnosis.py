@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autotune.core.errors import RunFailed, Unavailable
 from autotune.evaluation.evaluator import Evaluator
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.policy import Policy
 from autotune.search.diagnosis import CandidateError, Diagnosis
 from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
@@ -25,7 +26,7 @@ def diagnosis(tmp_path: Path, pictures: FakePictures) -> Diagnosis:
         return pictures(policy, ALL, range(len(ALL)))
 
     pictures.batch = BATCH
-    return Diagnosis(Evaluator(make, ReadingScorer(), ALL, None, FULL, tmp_path), None)  # type: ignore[arg-type]
+    return Diagnosis(Evaluator(make, ReadingScorer(), rows_of_prompts(ALL), None, FULL, tmp_path), None)  # type: ignore[arg-type]
 
 
 def only(doomed: Policy | None) -> Callable[[int, Policy], None]:

@@ -64,6 +64,7 @@ class CallSignature:
         """Whether a call with these arguments computes both branches of classifier-free guidance.
 
         Example:
+            >>> from autotune.pipelines.families import family_of
             >>> signature = family_of(pipe).call_signature(pipe)
             >>> signature.guided({"guidance_scale": 1.0})
             False
