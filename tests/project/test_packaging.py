@@ -101,6 +101,7 @@ print(json.dumps([autotune.price(pipe, policy).relative, knobs, card(policy, "us
 # What the command makes of every name that 'postdiff models' lists.
 NAMED_STUDIES = """
 import json
+import tomllib
 from pathlib import Path
 import autotune.cli.tune
 from autotune.cli import run
@@ -108,8 +109,12 @@ from autotune.cli.packaged_studies import find_study, study_files
 
 asked = []
 autotune.cli.tune.run_tune = lambda request: asked.append(request) or 0
+Path("rows.jsonl").write_text('{"prompt": "a red apple"}')
 for study in study_files():
-    assert run(["tune", "--study", study.name]) == 0, study
+    # Pictures to begin with are the user's.
+    own = {"prompts", "inputs"} & tomllib.loads(find_study(Path(study.name)).read_text()).keys()
+    rows = [] if own else ["--inputs", "rows.jsonl"]
+    assert run(["tune", "--study", study.name, *rows]) == 0, study
     request = asked[-1]
     named = [request.source.name, request.options.study_name]
     print(json.dumps([study.name, str(find_study(Path(study.name))), *named]))
