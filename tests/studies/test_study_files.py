@@ -158,7 +158,7 @@ def test_of_shipped_models(
 
 def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TuneRequest] = []
-    monkeypatch.setattr(import_module("autotune.cli.tune"), "run_tune", lambda request: asked.append(request) or 0)
+    monkeypatch.setattr(import_module("autotune.cli.tune"), "run_tune", asked.append)
     said = ["--images", "32", "--timeout", "5m", "--height", "768", "--study-name", "mine"]
     assert run(["tune", "--study", str(FOLDER / "sdxl-1024.toml"), "--budget", "40%", *said]) == 0
     options = asked[0].options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from autotune.core.errors import InputError
+from autotune.cost import parse_budget
 from autotune.evaluation.inputs import read_rows
+from autotune.options import SetupOptions, TuneOptions
 from autotune.policy import read_policy
 from autotune.report.page import provenance, render
 from autotune.report.run import Run, read_run
@@ -25,7 +27,7 @@ from autotune.results.gallery import FOLDER, read_gallery
 from autotune.study.manifest import Manifest, manifest_of, publish
 from autotune.study.trials import CONFIG
 from autotune.workflows.setup import prepare
-from autotune.workflows.tune import TuneResult, tune, tune_budgets
+from autotune.workflows.tune import TuneResult, tune
 from autotune.workflows.worker import JoinedStudy, work
 from tests.support.builders import FAMILIES
 
@@ -67,9 +69,6 @@ def write_inputs(folder: Path, *, strength: float = 0.75) -> Path:
     return path
 
 
-PREPARED = ("objective", "steps", "images", "held_out_images", "space")
-
-
 def arguments(folder: Path) -> dict[str, Any]:
     return {
         "network": Colours(), "objective": "fidelity", "steps": 4, "images": 8, "held_out_images": 8, "trials": 1,
@@ -102,7 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     FAMILIES["sd-img2img"].make().save_pretrained(folder / "model")
     inputs = write_inputs(folder / "inputs")
     found = World(folder / "model", inputs, None)  # type: ignore[arg-type]
-    (result,) = tune_budgets(found.pipe, ("60%",), inputs=inputs, **arguments(folder / "run"))
+    result = tune(found.pipe, "60%", inputs=inputs, **arguments(folder / "run"))
     yield World(folder / "model", inputs, result)
 
 
@@ -180,12 +179,13 @@ def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_written(wo
 
 def invited(pipe: Any, inputs: Any) -> JoinedStudy:
     """A study of these inputs as a tuner leaves it for workers."""
-    given = {name: value for name, value in arguments(Path()).items() if name in PREPARED}
-    given |= {"inputs": inputs, "prompts": None, "network": "colours", "batch_size": 4, "seed": 0}
-    (setup,) = prepare(pipe, ["60%"], **given)
+    prepared = {each.name for each in fields(SetupOptions)}
+    given = {name: value for name, value in arguments(Path()).items() if name in prepared}
+    options = TuneOptions(**given | {"inputs": inputs, "network": "colours", "batch_size": 4, "seed": 0})
+    (setup,) = prepare(pipe, [parse_budget("60%")], options)
     study = optuna.create_study(study_name="study")
     study.set_user_attr(CONFIG, setup.configuration.document())
-    publish(study, Manifest.of("study", pipe, setup, given, 1))
+    publish(study, Manifest.of("study", pipe, setup, options))
     return JoinedStudy(study, manifest_of(study))
 
 
@@ -195,7 +195,7 @@ def test_workers_get_the_rows_and_refuse_other_pictures(
     monkeypatch.setattr("autotune.evaluation.judges.feature_network", lambda name, device: Colours())
     inputs = write_inputs(tmp_path / "inputs")
     joined = invited(world.pipe, inputs)
-    (here,) = prepare(world.pipe, ["60%"], **joined.manifest.prepared_from())
+    (here,) = prepare(world.pipe, [parse_budget("60%")], joined.manifest.options())
     assert here.configuration.document() == joined.study.user_attrs[CONFIG]
 
     Image.new("RGB", (40, 32), (1, 2, 3)).save(tmp_path / "inputs" / "0.png")
