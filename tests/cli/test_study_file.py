@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -150,9 +151,13 @@ def test_a_name_is_a_file_of_the_package_wherever_one_is(
     monkeypatch.chdir(tmp_path)
     names = [study.name for study in study_files()]
     assert {"sdxl-1024", "emoji-unet"} <= {*names}
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a red apple"}')
     for name in names:
-        assert run(["tune", "--study", name, "--budget", "30%"]) == 0
-        assert run(["tune", "--study", str(STUDIES / f"{name}.toml"), "--budget", "30%"]) == 0
+        # Pictures to begin with are the user's.
+        own = {"prompts", "inputs", "model"} & tomllib.loads((STUDIES / f"{name}.toml").read_text()).keys()
+        rows = ["--inputs", "rows.jsonl"] if own == {"model"} and not name.startswith("emoji") else []
+        assert run(["tune", "--study", name, "--budget", "30%", *rows]) == 0
+        assert run(["tune", "--study", str(STUDIES / f"{name}.toml"), "--budget", "30%", *rows]) == 0
         by_name, by_path = asked[-2:]
         assert by_name == by_path and by_name.options.study_name == f"{name}-30pct"
 
@@ -170,7 +175,7 @@ def test_what_exists_as_a_file_is_a_file(
     ("study", "words"),
     [
         ("sdx1-1024", "did you mean 'sdxl-1024', 'sd3-1024' or 'sd15-512'?"),
-        ("flux", "did you mean 'flux-dev-1024'?"),
+        ("flux", "did you mean 'flux-dev-1024' or 'flux-schnell-1024'?"),
         ("nothing-like-it", "valid: emoji-dit, emoji-unet,"),
         ("elsewhere/sdxl-1024.toml", "or --study sdxl-1024, which comes with the package"),
         ("elsewhere/mine.toml", "is no file; give a TOML file"),
