@@ -37,7 +37,7 @@ PLACES: list[tuple[tuple[str, ...], str, str, str | None]] = [
     ((*COMPARE, "--out", "run"), "autotune.cli.models.ModelSource.load", "while loading the model", "run/log.txt"),
     ((*COMPARE, "--out", "run"), "autotune.workflows.compare.judges", "while loading the scorer", "run/log.txt"),
     (GENERATE, "autotune.cli.models.ModelSource.load", "while loading the model", None),
-    (GENERATE, "autotune.evaluation.pictures.generate", "while making pictures", None),
+    (GENERATE, "autotune.evaluation.pictures.picture_batches", "while making pictures", None),
     (("profile", "--out", "p.json"), "autotune.cli.models.ModelSource.load", "while loading the model", None),
     (("profile", "--out", "p.json"), "autotune.cost.measure_profile", "while measuring", None),
     (("price", "policy.json"), "autotune.cli.models.ModelSource.outline", "while loading the model", None),

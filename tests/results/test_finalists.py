@@ -28,7 +28,7 @@ LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
 class GivenScores:
     """An evaluator and its objective in one: losses from a table, and one interval for every comparison."""
 
-    prompts = ("noto apple", "noto dog", "noto apple")
+    keys = ("noto apple", "noto dog", "noto apple")
 
     def __init__(self, difference: Interval) -> None:
         self.difference = difference
