@@ -63,7 +63,8 @@ def picture_batches(
     signature = family_of(pipe).call_signature(pipe)
     size = None if height is None or width is None else (width, height)
     # Not None, for pipelines whose own size is a number would compute with it.
-    options: dict[str, Any] = {"height": height, "width": width} if signature.takes_size and size is not None else {}
+    sides = {"height": height, "width": width} if signature.takes_size else {}
+    options: dict[str, Any] = {name: side for name, side in sides.items() if side is not None}
     options |= {"output_type": next(form for form in _FORMS if form in signature.output_types)}
     options |= recommended(pipe).call | {name: _given(name, value, None) for name, value in shared.items()}
     scale = scale_argument(pipe, signature)
