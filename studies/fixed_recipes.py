@@ -35,10 +35,10 @@ from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
-from autotune.evaluation.generation import without_bars
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.options import TuneOptions
+from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
 from autotune.quality import (
     Baseline,

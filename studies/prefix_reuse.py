@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cost import Pricer
-from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import demo_assets, demo_pipeline
+from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.prefix.keys import features_read, prefix_keys

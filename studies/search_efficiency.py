@@ -33,8 +33,8 @@ from rich.progress import track
 from rich.table import Table
 
 from autotune.core.records import write_atomically
-from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
+from autotune.pipelines.bars import without_bars
 from autotune.policy import policy_from_dict
 from autotune.search.local_search import Refiner, Units
 from autotune.search.loop import search

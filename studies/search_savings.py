@@ -20,10 +20,10 @@ from rich.table import Table
 
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
-from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
 from autotune.options import SetupOptions
 from autotune.options.searching import PREFIX_MEMORY
+from autotune.pipelines.bars import without_bars
 from autotune.search.loop import explore
 from autotune.study.trials import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
 from autotune.workflows.evaluators import evaluator_for

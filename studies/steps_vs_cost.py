@@ -21,9 +21,9 @@ from autotune.core.errors import PostDiffError
 from autotune.core.interrupts import Interrupted, deferred
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
-from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES
 from autotune.options import SetupOptions
+from autotune.pipelines.bars import without_bars
 from autotune.report.page import render_tradeoff
 from autotune.results.tradeoff import Tradeoff
 from autotune.study.trials import sqlite_url

@@ -11,7 +11,7 @@ from rich.table import Table
 from autotune.cli.exit_codes import DONE
 from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
-from autotune.evaluation.generation import without_bars
+from autotune.pipelines.bars import without_bars
 from autotune.workflows.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -176,17 +176,6 @@ def picture_maker(
     negative = bool(inputs.rows) and "negative_prompt" in inputs.rows[0].arguments
     scale, call = _guidance(pipe, signature, guidance_scale, inputs.call, negative=negative)
     return PictureMaker(pipe, height, width, scale, batch_size, prefixes, call, negative)
-
-
-@contextmanager
-def without_bars(pipe: Any) -> Iterator[None]:
-    """Pipelines draw a bar for every call, across the search's own progress."""
-    before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
 
 
 def _signature(pipe: Any) -> CallSignature:

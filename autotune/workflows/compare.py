@@ -19,13 +19,14 @@ from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.batches import Batches, Noted
 from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
 from autotune.evaluation.examples import SEEDS_APART, Examples, check_examples, choose, given_rows
-from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import plain, rows_of_prompts, say_different
 from autotune.evaluation.judges import Judges, judges, objective_weights
 from autotune.evaluation.own_assets import own_judges, prompts_to_compare
 from autotune.models.shipped import demo_pipeline
 from autotune.options import CompareOptions
 from autotune.options.declare import with_keywords
+from autotune.pipelines.bars import without_bars
 from autotune.pipelines.families import family_of
 from autotune.policy import Interval, Policy
 from autotune.quality import Evaluation, Objective, Reference

@@ -19,11 +19,11 @@ from autotune.core.interrupts import Interrupted, checkpoint, deferred
 from autotune.core.naming import TUNER_LOG, budget_labels, default_study_name
 from autotune.cost import Budget, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.generation import without_bars
 from autotune.evaluation.grid import save_grid
 from autotune.evaluation.inputs import read_rows
 from autotune.options import TuneOptions
 from autotune.options.declare import with_keywords
+from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
 from autotune.results.finalists import Finalists
 from autotune.results.gallery import keep_gallery, shown_pictures

@@ -15,7 +15,7 @@ from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.cost import parse_budget
 from autotune.evaluation.examples import SEEDS_APART
-from autotune.evaluation.generation import without_bars
+from autotune.pipelines.bars import without_bars
 from autotune.search.loop import explore
 from autotune.study.heartbeat import CLOSED, WORKER, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of

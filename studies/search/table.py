@@ -22,9 +22,9 @@ from optuna.trial import create_trial
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
 from autotune.cost import parse_budget
-from autotune.evaluation.generation import without_bars
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.options import SetupOptions
+from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy, policy_from_dict
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.samplers import sampler_for

@@ -11,9 +11,10 @@ from PIL import Image
 
 from autotune.core.errors import InputError
 from autotune.evaluation.accepted_inputs import accepted
-from autotune.evaluation.generation import PictureMaker, picture_maker, without_bars
+from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import Inputs, Row, read_rows, rows_of_prompts, seed_rows
 from autotune.evaluation.pictures import as_tensor, generate
+from autotune.pipelines.bars import without_bars
 from autotune.policy import Guidance, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of

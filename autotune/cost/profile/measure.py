@@ -27,6 +27,7 @@ from autotune.cost.profile.capture import CapturedCall, capture
 from autotune.cost.profile.environment import describe_device, versions
 from autotune.cost.profile.subject import Call, Subject
 from autotune.cost.profile.timers import Around, UnitTimer
+from autotune.pipelines.bars import without_bars
 from autotune.plan import accepted_scales
 from autotune.policy import Policy
 from autotune.runtime import applied
@@ -80,7 +81,7 @@ def measure_profile(
     pricer = Pricer(pipe, height, width, frames=frames, guided=guided, text_tokens=text_tokens)
     subject = Subject(pipe, pricer, frames, _scales(pricer, scales), compile_mode, rounds, call)
     progress = _Count(on_progress, _measurements(subject) * len(batches))
-    with _silent(pipe), torch.no_grad():
+    with without_bars(pipe), torch.no_grad():
         return Profile(
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             device=describe_device(subject.device),
@@ -249,14 +250,3 @@ def _compiled(denoiser: nn.Module, mode: CompileMode) -> Iterator[None]:
         yield
     finally:
         denoiser._compiled_call_impl = before
-
-
-@contextmanager
-def _silent(pipe: Any) -> Iterator[None]:
-    """Pipelines draw a bar for every call."""
-    before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
