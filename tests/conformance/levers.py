@@ -56,7 +56,7 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     yield "reuse of cross-attention", Lever({"cross_interval": 2}, partial(_reuses, cross))
     blocks = {"first_block": 1, "blocks": 2, "block_interval": 2}
     yield "residual of blocks", Lever(blocks, partial(_caches, "residual"))
-    every_second = {"depth": 1, "interval": 2, "layer_interval": 2, "warm_up": 2}
+    every_second = {"depth": 1, "interval": 2, "layer_interval": 2, "warm_up": 0}
     yield "forecast", Lever({**every_second, "forecast": 1}, partial(_caches, "forecast"))
     yield "guidance begins late", Lever({"guidance_start": 5}, lambda policy: _guidance(policy).start_step > 0)
     yield "guidance ends early", Lever({"guidance_stop": 12}, lambda policy: _guidance(policy).stop_step < policy.steps)
