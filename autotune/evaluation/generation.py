@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotune.core.errors import InputError, reason_of
+from autotune.core.faults import during, out_of_memory
 from autotune.evaluation.evaluator import Pictures
 from autotune.evaluation.inputs import Inputs, Row
 from autotune.evaluation.pictures import picture_batches
@@ -93,14 +94,18 @@ class PictureMaker:
 
         Raises:
             InputError: it refuses.
+            Exception: A fault of the machine's, such as too little memory, of which the inputs are innocent.
         """
         steps = policy.model_copy(update={"steps": min(policy.steps, max(2, self.fewest_steps))})
         try:
-            for _ in replace(self, prefixes=None).pictures(steps, [row], [0]):
-                pass
+            with during("while trying out the inputs"):
+                for _ in replace(self, prefixes=None).pictures(steps, [row], [0]):
+                    pass
         except InputError:
             raise
         except Exception as error:  # Pipelines refuse with exceptions of any class.
+            if out_of_memory(error) or isinstance(error, OSError):
+                raise
             raise InputError(
                 f"{type(self.pipe).__name__} cannot make a picture of the input {row.label!r} ({reason_of(error)});"
                 " change the inputs"

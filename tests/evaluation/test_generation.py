@@ -206,6 +206,20 @@ def test_what_a_pipeline_refuses_is_found_before_anything_is_written() -> None:
     assert session_of(pipe) is None
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), OSError(5, "Input/output error")])
+def test_the_machines_own_faults_are_not_blamed_on_the_inputs(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    pipe = FAMILIES["sd"].make()
+    monkeypatch.setattr(pipe.vae, "decode", fail)
+    with pytest.raises(type(error)):
+        picture_maker(pipe).try_out(Policy(steps=4), Row({"prompt": "a cat"}))
+    assert session_of(pipe) is None
+
+
 def test_forms_of_pictures() -> None:
     gray = np.full((2, 4, 6, 1), 0.5, np.float32)
     assert as_tensor(None, ImagePipelineOutput(images=gray)).shape == (2, 3, 4, 6)
