@@ -134,9 +134,13 @@ def _check_shift(current: Any, made: Any) -> None:
 
 
 def _construct(cls: Any, current: Any, changes: Mapping[str, Any]) -> Any:
-    # Keys of other classes would only be warned of; what begins with an underscore says which values are mere defaults.
-    known = parameters(cls).keys()
-    config = {key: value for key, value in current.config.items() if key in known or key.startswith("_")}
+    # Keys of other classes would only be warned of.
+    known, own = parameters(cls).keys(), parameters(type(current))
+    config = {key: value for key, value in current.config.items() if key in known}
+    if cls is not type(current):
+        # A value that is the default of the model's own class gives way to the new class's, whether a file spells it
+        # out or not: both have one fingerprint, and a policy must mean the same on both.
+        config = {key: value for key, value in config.items() if key not in own or own[key].default != value}
     try:
         made = cls.from_config(config, **changes)
         check_scheduler(made)

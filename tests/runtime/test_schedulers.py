@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,10 +17,12 @@ from torch import Tensor
 from autotune.core.errors import InputError, PolicyError
 from autotune.runtime.resolution import HANDOVERS, hand_over, resize, shrink_noise
 from autotune.runtime.schedulers import (
+    SOLVERS,
     calls_per_step,
     check_scheduler,
     is_flow,
     level,
+    parameters,
     predict_x0,
     prediction_type,
     restart_history,
@@ -564,3 +568,32 @@ def test_explicit(case: str, timesteps: bool, sigmas: bool) -> None:
     scheduler = make(case)
     scheduler.set_timesteps = lambda: None  # the runtime replaces the method of the instance
     assert (explicit(scheduler, "timesteps"), explicit(scheduler, "sigmas")) == (timesteps, sigmas)
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+@pytest.mark.parametrize(
+    "own",
+    [
+        "DDIMScheduler",
+        "PNDMScheduler",
+        "EulerDiscreteScheduler",
+        "DDPMScheduler",
+        "LCMScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+    ],
+)
+def test_make_scheduler_means_the_same_once_a_pipeline_is_saved(own: str, name: str, tmp_path: Path) -> None:
+    cls = getattr(diffusers, own)
+    fresh = cls()
+    # A file spells out what the class took for granted.
+    fresh.save_pretrained(tmp_path)
+    saved = cls.from_pretrained(tmp_path)
+    try:
+        expected = make_scheduler(fresh, name, {})
+    except InputError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            make_scheduler(saved, name, {})
+        return
+    made = make_scheduler(saved, name, {})
+    settings = parameters(type(made))
+    assert {key: made.config[key] for key in settings} == {key: expected.config[key] for key in settings}
