@@ -175,7 +175,7 @@ def read_finalists(path: Path) -> Finalists | None:
     Raises:
         InputError: the file is damaged.
     """
-    return read_record(Finalists, path, "repeat the search, which writes it anew")
+    return read_record(Finalists, path, "repeat the search, which writes it again")
 
 
 @dataclass(frozen=True)
