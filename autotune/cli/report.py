@@ -14,7 +14,7 @@ from autotune.report.facts import document
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, write_report
 from autotune.report.run import POLICY, Run, read_run
-from autotune.results.last_round import FILE as FINALISTS
+from autotune.results.finalists import FILE as FINALISTS
 
 POLL_SECONDS = 5.0
 
@@ -34,7 +34,7 @@ def run_report(
         folder: the run's.
         storage: URL of its study; see :func:`autotune.report.run.study_url`.
         out: the page's file; by default ``report.html`` in the run's folder.
-        watch: write it anew whenever the run has got further, until it has exported its policy or Ctrl-C.
+        watch: rewrite it whenever the run has got further, until it has exported its policy or Ctrl-C.
         as_json: print the facts as one line of JSON for every page.
         wait: sleeps for some seconds.
 
