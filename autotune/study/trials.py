@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import warnings
@@ -19,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL
 
 from autotune.core.errors import InputError
+from autotune.core.fingerprint import digest
 from autotune.policy import Policy, policy_from_dict
 from autotune.study.candidate import Candidate
 from autotune.study.optuna_internals import live_trial, new_trial, set_state
@@ -106,11 +106,6 @@ class Configuration:
             # Studies from before there was any stay what they are.
             del document["call"]
         return document
-
-
-def digest(value: object) -> str:
-    """A short hash of anything JSON can write."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sqlite_url(path: Path) -> str:

@@ -14,7 +14,8 @@ from autotune.cost import Pricer, parse_budget
 from autotune.options import SetupOptions
 from autotune.policy import Policy
 from autotune.results.gallery import FOLDER, choose_rows, read_gallery
-from autotune.results.search_record import keep_search_record, read_search_record
+from autotune.results.search_record import read_search_record
+from autotune.workflows.search_record import keep_search_record
 from autotune.workflows.setup import prepare
 from autotune.workflows.tune import TuneResult, tune
 from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
