@@ -45,7 +45,7 @@ from autotune.search.proposer import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.sensitivity import Sensitivity, measure_sensitivity
-from autotune.study.trials import Configuration
+from autotune.study.configuration import Configuration
 from search_spaces import read_ranges, space_for
 
 # Prompts that tell how outputs change.

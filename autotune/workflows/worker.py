@@ -17,10 +17,11 @@ from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.cost import parse_budget
 from autotune.evaluation.examples import SEEDS_APART
 from autotune.pipelines.bars import without_bars
+from autotune.study.configuration import difference, differs
 from autotune.study.heartbeat import CLOSED, WORKER, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
 from autotune.study.storage import holds_studies, open_storage, shown
-from autotune.study.trials import CONFIG, check_format, difference, differs, retry_once
+from autotune.study.trials import CONFIG, check_format, retry_once
 from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
 from autotune.workflows.explore import explore
 from autotune.workflows.log import logged, worker_log
