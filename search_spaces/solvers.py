@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from autotune.core.errors import InputError
-from autotune.policy import Policy, SchedulerChoice
+from autotune.policy import SchedulerChoice
 
 MOST_SKEW = 4
 """The exponent of the noise levels doubles or halves over so many notches."""
 
 Timesteps = Callable[[int], Sequence[int]]
-
-# Of distilled models, whose few steps belong to the solver that they were distilled for.
-_ALONE = {"LCMScheduler"}
-# Second order at one call of the denoiser a step: Lu et al. 2022 (arXiv 2211.01095), Zhao et al. 2023 (2302.04867).
-_CHOICES = (SchedulerChoice(name="DPMSolverMultistepScheduler"), SchedulerChoice(name="UniPCMultistepScheduler"))
 
 
 @dataclass(frozen=True)
@@ -90,62 +82,3 @@ def skewed_timesteps(timesteps: Sequence[int], exponent: float) -> list[int]:
         most = skewed[-1] - 1 if skewed else first
         skewed.append(min(max(round(first * (timestep / first) ** exponent), count - 1 - index), most))
     return skewed
-
-
-def solvers_for(pipe: Any, steps: int) -> tuple[Solver, ...]:
-    """The solvers that a pipeline runs under, its own first: those that it can call the way it calls its own.
-
-    Args:
-        pipe: A diffusers pipeline; its weights are not needed.
-        steps: A number of steps that each is tried with.
-    """
-    from autotune.runtime.apply import plain_scheduler
-
-    own = type(plain_scheduler(pipe)).__name__
-    choices = () if own in _ALONE else tuple(choice for choice in _CHOICES if choice.name != own)
-    found = (_solver(pipe, choice, steps) for choice in (None, *choices))
-    return tuple(solver for solver in found if solver is not None)
-
-
-def _solver(pipe: Any, choice: SchedulerChoice | None, steps: int) -> Solver | None:
-    """The solver with all that it takes, or None where it does not run."""
-    from autotune.runtime.apply import plain_scheduler
-    from autotune.runtime.schedulers import is_flow
-    from autotune.runtime.timesteps import count_calls
-
-    scheduler = plain_scheduler(pipe)
-
-    def runs(solver: Solver, skew: int) -> bool:
-        policy = Policy(steps=steps, **solver.fields(skew, steps))
-        try:
-            count_calls(scheduler, policy, pipe)
-        except InputError:
-            return False
-        return True
-
-    plain = Solver(choice)
-    if choice is not None and not runs(plain, 0):
-        return None
-    if is_flow(scheduler):
-        # The shift applies to sigmas; timesteps would bypass it.
-        skewed = Solver(choice, takes_sigmas=True)
-    else:
-        timesteps = _own_timesteps(scheduler, choice)
-        if len(timesteps(steps)) != steps:
-            # Second-order solvers list those of their calls.
-            return plain
-        skewed = Solver(choice, timesteps)
-    return skewed if all(runs(skewed, skew) for skew in (-MOST_SKEW, MOST_SKEW)) else plain
-
-
-def _own_timesteps(own: Any, choice: SchedulerChoice | None) -> Timesteps:
-    @cache
-    def timesteps(steps: int) -> Sequence[int]:
-        from autotune.runtime.timesteps import scheduler_for
-
-        # Setting timesteps rebinds attributes of the copy.
-        scheduler = copy.copy(scheduler_for(own, Policy(steps=steps, scheduler=choice)))
-        type(scheduler).set_timesteps(scheduler, num_inference_steps=steps)
-        return [round(float(timestep)) for timestep in scheduler.timesteps]
-
-    return timesteps

@@ -39,8 +39,9 @@ from autotune.policy import policy_from_dict
 from autotune.search.local_search import Refiner, Units
 from autotune.search.loop import search
 from autotune.search.proposer import Proposal
+from autotune.search.repetitions import PLAN
 from autotune.search.sensitivity import Sensitivity
-from autotune.search.trial_runner import PLAN, RELATIVE_COST, Report
+from autotune.search.trial_runner import RELATIVE_COST, Report
 from autotune.study.candidate import Candidate
 from autotune.study.notes import OVER_BUDGET
 from autotune.study.trials import (

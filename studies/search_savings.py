@@ -24,9 +24,9 @@ from autotune.models.shipped import DEMO_NAMES
 from autotune.options import SetupOptions
 from autotune.options.searching import PREFIX_MEMORY
 from autotune.pipelines.bars import without_bars
-from autotune.search.loop import explore
 from autotune.study.trials import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
 from autotune.workflows.evaluators import evaluator_for
+from autotune.workflows.explore import explore
 from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare

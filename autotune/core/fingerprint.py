@@ -1,4 +1,4 @@
-"""Recognising a config again: the hash that policies record of a denoiser's and a scheduler's."""
+"""Short hashes of what JSON can write, and of a config, by which policies recognise a denoiser and a scheduler."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+
+def digest(value: object) -> str:
+    """A short hash of anything JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fingerprint(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
@@ -20,7 +25,7 @@ def fingerprint(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
         for key, value in json.loads(json.dumps(dict(config), default=str)).items()
         if not key.startswith("_") and not (key in defaults and _same(defaults[key], value))
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(content)
 
 
 def _same(default: Any, value: Any) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from autotune.core.errors import RunFailed
 from autotune.core.faults import during
+from autotune.core.fingerprint import digest
 from autotune.core.interrupts import checkpoint
 from autotune.core.naming import FULL_RUN
 from autotune.evaluation.evaluator import Judged, known
@@ -24,11 +25,19 @@ from autotune.policy import Policy
 from autotune.quality import Reference, measure_fidelity
 from autotune.quality.lpips import Lpips
 from autotune.quality.tensors import write_tensors
-from autotune.study.trials import digest
-from autotune.workflows.progress import Progress
 
 PREVIEW = 8
 """Pictures kept of every run, for people to look at."""
+
+
+class PictureProgress(Protocol):
+    """Who is told how pictures get on, such as :class:`autotune.workflows.progress.Progress`."""
+
+    def stage(self, text: str, pictures: int = 0) -> None:
+        """Something begins that makes ``pictures`` pictures; 0 takes no time worth a bar."""
+
+    def pictures(self, made: int) -> None:
+        """So many pictures of the stage are made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +91,7 @@ class Batches:
         full: Policy,
         folder: Path,
         settings: Mapping[str, Any],
-        progress: Progress,
+        progress: PictureProgress,
         lpips: Lpips | None = None,
     ) -> None:
         self._maker = maker

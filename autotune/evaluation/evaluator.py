@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from autotune.quality import (
     prompt_alignment,
     shuffled_alignment,
 )
+from autotune.quality.extractor import Features, ImageFeatures
 from autotune.quality.objective import DISTANCE
 from autotune.quality.tensors import write_tensors
 
@@ -33,18 +33,6 @@ PREVIEW = 16
 
 Pictures = Generator[Tensor, None, None]
 """Pictures (n, 3, H, W) uint8 in batches. Closing it early takes the policy off the pipeline."""
-
-
-class ImageFeatures(Protocol):
-    """What a distance needs of a network; every :class:`autotune.quality.FeatureNetwork` is one."""
-
-    def image_features(self, images: Tensor) -> Tensor: ...
-
-
-class Features(ImageFeatures, Protocol):
-    """What scoring needs of an image-text model; :class:`autotune.quality.Scorer` is one."""
-
-    def text_features(self, prompts: Sequence[str]) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)

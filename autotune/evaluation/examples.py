@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from autotune.core.errors import InputError
 from autotune.evaluation.accepted_inputs import accepted
-from autotune.evaluation.inputs import PROMPT, AnyInputs, Inputs, Row, read_rows, rows_of_prompts, seed_rows
+from autotune.evaluation.inputs import PROMPT, Inputs, Row, read_rows, rows_of_prompts, seed_rows
+from autotune.options.given import AnyInputs, Prompts
 from autotune.quality import load_prompts
-
-Prompts = Sequence[str] | str | os.PathLike[str]
 
 SEEDS_APART = 10**9
 """Seeds for tuning, the last round, references and comparisons begin this far apart: none is used for two of them."""

@@ -15,9 +15,8 @@ from typing import Any
 from autotune.core.errors import InputError
 from autotune.core.records import shown
 from autotune.evaluation.input_pictures import Picture, is_image, picture_in_memory, read_picture
+from autotune.options.given import AnyInputs
 from autotune.quality.prompts import lines_of, read_text, split
-
-AnyInputs = Sequence["Row | Mapping[str, Any]"] | str | os.PathLike[str]
 
 PROMPT, CLASS = "prompt", "class_label"
 

@@ -12,19 +12,17 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.evaluation.content_fingerprint import content_fingerprint
-from autotune.evaluation.evaluator import Evaluator, Features, ImageFeatures, Pictures
+from autotune.evaluation.evaluator import Evaluator, Pictures
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.references import Size, kept_reference
 from autotune.options import JudgeOptions
+from autotune.options.given import AnyReference
 from autotune.policy import Policy
 from autotune.quality import FIDELITY, QUALITY, Gaussian, Reference, Scorer, Weights, estimator, feature_network
+from autotune.quality.extractor import Features, ImageFeatures
 from autotune.quality.objective import DISTANCE
 
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-
-AnyScorer = Features | str | os.PathLike[str]
-AnyNetwork = ImageFeatures | str | os.PathLike[str]
-AnyReference = Reference | Gaussian | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

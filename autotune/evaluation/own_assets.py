@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autotune.evaluation.judges import AnyReference, AnyScorer
 from autotune.options import JudgeOptions
+from autotune.options.given import AnyReference, AnyScorer
 from autotune.pipelines.card import ModelCard
 from autotune.quality import load_prompts, split
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from autotune.core.cache_folder import cache_file
 from autotune.core.errors import InputError
-from autotune.evaluation.evaluator import ImageFeatures, Pictures
+from autotune.evaluation.evaluator import Pictures
 from autotune.evaluation.inputs import Row
 from autotune.quality import Reference
+from autotune.quality.extractor import ImageFeatures
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from autotune.core.naming import Backbone
 from autotune.options.declare import option
+from autotune.options.given import AnyReference, Prompts
 from autotune.options.judging import JudgeOptions
 from autotune.options.pictures import LARGEST_SEED, REFERENCE, PictureOptions
 
 if TYPE_CHECKING:
-    from autotune.evaluation.examples import Prompts
-    from autotune.evaluation.judges import AnyReference
     from autotune.quality.lpips import Lpips
 else:  # The shell knows them by their names and files.
-    AnyReference = Lpips = Prompts = object
+    Lpips = object
 
 
 @dataclass(frozen=True, kw_only=True)

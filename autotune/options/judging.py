@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from autotune.core.errors import InputError, did_you_mean
 from autotune.options.declare import OptionError, option
-
-if TYPE_CHECKING:
-    from autotune.evaluation.judges import AnyNetwork, AnyScorer
-else:  # The shell knows them by their names.
-    AnyNetwork = AnyScorer = object
+from autotune.options.given import AnyNetwork, AnyScorer
 
 Objective = Literal["quality", "fidelity"]
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autotune.options.declare import option
-
-if TYPE_CHECKING:
-    from autotune.evaluation.examples import Prompts
-    from autotune.evaluation.inputs import AnyInputs
-    from autotune.evaluation.judges import AnyReference
-else:  # The shell knows them by their files.
-    AnyInputs = AnyReference = Prompts = object
+from autotune.options.given import AnyInputs, AnyReference, Prompts
 
 LARGEST_SEED = 10**9 - 1
 REFERENCE = "Folder of pictures as they should look, or statistics in a file."

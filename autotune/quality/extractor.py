@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["FeatureNetwork", "Preprocessing"]
+__all__ = ["FeatureNetwork", "Features", "ImageFeatures", "Preprocessing"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Preprocessing:
             pictures = F.interpolate(pictures, self.size, mode=self.mode, antialias=True).clamp(0, 1)
         mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pictures - mean) / std
+
+
+class ImageFeatures(Protocol):
+    """What a distance needs of a network; every :class:`autotune.quality.FeatureNetwork` is one."""
+
+    def image_features(self, images: Tensor) -> Tensor: ...
+
+
+class Features(ImageFeatures, Protocol):
+    """What scoring needs of an image-text model; :class:`autotune.quality.Scorer` is one."""
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor: ...
 
 
 class FeatureNetwork:

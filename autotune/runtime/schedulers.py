@@ -7,7 +7,6 @@ A *call* is one evaluation of the denoiser followed by one ``scheduler.step``; i
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,21 @@ from typing import Any
 from torch import Tensor
 
 from autotune.core.errors import InputError
+from autotune.runtime.noise_levels import (
+    FLOW,
+    OUTPUT,
+    X0,
+    Level,
+    alphas,
+    alphas_by_stride,
+    flow,
+    scaled_sigmas,
+    sigmas,
+    sigmas_and_midpoints,
+)
 
-Level = tuple[float, float]
 Resample = Callable[[Tensor], Tensor]
 
-FLOW = "flow_prediction"
 _MAX_REASON = 200
 
 
@@ -107,7 +116,7 @@ def predict_x0(scheduler: Any, call: int, output: Tensor, sample: Tensor) -> Ten
     """
     if output.shape[1] == 2 * sample.shape[1]:
         output = output[:, : sample.shape[1]]
-    x0 = _X0[prediction_type(scheduler)](*level(scheduler, call), output.float(), sample.float())
+    x0 = X0[prediction_type(scheduler)](*level(scheduler, call), output.float(), sample.float())
     if setting(scheduler, "thresholding"):
         x0 = scheduler._threshold_sample(x0)
     elif setting(scheduler, "clip_sample"):
@@ -162,78 +171,6 @@ def setting(scheduler: Any, key: str, default: Any = None) -> Any:
     return scheduler.config[key] if key in parameters(type(scheduler)) else default
 
 
-# --- noise levels -----------------------------------------------------------------------------------
-
-
-def _of_alpha(alpha: float) -> Level:
-    return math.sqrt(alpha), math.sqrt(1 - alpha)
-
-
-def _alphas(scheduler: Any, call: int) -> Level:
-    """By ``alphas_cumprod`` at the timesteps; the end is clean (DDPM, LCM)."""
-    if call == len(scheduler.timesteps):
-        return 1.0, 0.0
-    return _of_alpha(float(scheduler.alphas_cumprod[int(scheduler.timesteps[call])]))
-
-
-def _alphas_by_stride(scheduler: Any, call: int) -> Level:
-    """As :func:`_alphas`, but the last step goes one stride back, perhaps not to zero (DDIM, PNDM)."""
-    if call < len(scheduler.timesteps):
-        return _alphas(scheduler, call)
-    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    end = int(scheduler.timesteps[-1]) - stride
-    return _of_alpha(float(scheduler.alphas_cumprod[end] if end >= 0 else scheduler.final_alpha_cumprod))
-
-
-def _sigmas(scheduler: Any, call: int) -> Level:
-    """Variance exploding: sample = x0 + sigma * n (Karras et al. 2022)."""
-    return 1.0, float(scheduler.sigmas[call])
-
-
-def _sigmas_and_midpoints(offset: int) -> Callable[[Any, int], Level]:
-    """As :func:`_sigmas`, with a call between every two sigmas; ``offset`` is where its own sigma is listed."""
-
-    def find(scheduler: Any, call: int) -> Level:
-        return (1.0, float(scheduler.sigmas_interpol[call + offset])) if call % 2 else _sigmas(scheduler, call)
-
-    return find
-
-
-def _scaled_sigmas(scheduler: Any, call: int) -> Level:
-    """Sigmas turned into a variance-preserving level, or a flow's, by the scheduler itself."""
-    signal, noise = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[call])
-    return float(signal), float(noise)
-
-
-def _flow(scheduler: Any, call: int) -> Level:
-    """The straight line between data and noise (Lipman et al. 2023)."""
-    sigma = float(scheduler.sigmas[call])
-    return 1 - sigma, sigma
-
-
-# --- what outputs mean, by prediction type ------------------------------------------------------------
-
-
-def _x0_from_velocity(signal: float, noise: float, output: Tensor, sample: Tensor) -> Tensor:
-    # The velocity is defined for latents of unit variance; norm is 1 except where sample = x0 + sigma * n.
-    norm = math.hypot(signal, noise)
-    return (signal / norm) * (sample / norm) - (noise / norm) * output
-
-
-_X0: Mapping[str, Callable[[float, float, Tensor, Tensor], Tensor]] = {
-    "epsilon": lambda signal, noise, output, sample: (sample - noise * output) / signal,
-    "v_prediction": _x0_from_velocity,
-    "sample": lambda signal, noise, output, sample: output,
-    FLOW: lambda signal, noise, output, sample: sample - noise * output,
-}
-
-# The output that x0 and noise imply, at a variance-preserving level: for schedulers that keep raw outputs.
-_OUTPUT: Mapping[str, Callable[[float, float, Tensor, Tensor], Tensor]] = {
-    "epsilon": lambda signal, noise_level, x0, noise: noise,
-    "v_prediction": lambda signal, noise_level, x0, noise: signal * noise - noise_level * x0,
-}
-
-
 # --- calls a step -------------------------------------------------------------------------------------
 
 
@@ -271,7 +208,7 @@ def _restart_pndm(scheduler: Any, call: int, upsample: Resample, x0: Tensor, noi
     begin = call + 1 - scheduler.counter
     # The first output of every step is kept, the last few of them.
     first = [begin + start for start in accumulate((0, *calls[:-1])) if begin + start <= call]
-    output = _OUTPUT[prediction_type(scheduler)]
+    output = OUTPUT[prediction_type(scheduler)]
     kept = zip(scheduler.ets, first[len(first) - len(scheduler.ets) :], strict=True)
     scheduler.ets = [output(*level(scheduler, at), x0, noise).to(old.dtype) for old, at in kept]
     scheduler.cur_sample = None  # read within a step only
@@ -335,22 +272,22 @@ _ANY = ("epsilon", "v_prediction", "sample", FLOW)
 _SHIFTS = ("exponential", "linear")
 
 SOLVERS: Mapping[str, SchedulerKind] = {
-    "DDIMScheduler": SchedulerKind(_alphas_by_stride, returns_x0=True),
-    "DDPMScheduler": SchedulerKind(_alphas, returns_x0=True),
-    "DEISMultistepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
-    "DPMSolverMultistepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
-    "DPMSolverSinglestepScheduler": SchedulerKind(_scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
-    "EulerAncestralDiscreteScheduler": _exploding(_sigmas, predictions=_NO_SAMPLE),
-    "EulerDiscreteScheduler": _exploding(_sigmas, lists_last_sigma=True),
-    "FlowMatchEulerDiscreteScheduler": SchedulerKind(_flow, predictions=(FLOW,), time_shifts=_SHIFTS),
-    "FlowMatchHeunDiscreteScheduler": SchedulerKind(_flow, calls=_two_calls, predictions=(FLOW,)),
-    "HeunDiscreteScheduler": _exploding(_sigmas, calls=_two_calls),
-    "KDPM2AncestralDiscreteScheduler": _exploding(_sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
-    "KDPM2DiscreteScheduler": _exploding(_sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
-    "LCMScheduler": SchedulerKind(_alphas, returns_x0=True),
-    "LMSDiscreteScheduler": _exploding(_sigmas, restart=_restart_lms),
-    "PNDMScheduler": SchedulerKind(_alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
+    "DDIMScheduler": SchedulerKind(alphas_by_stride, returns_x0=True),
+    "DDPMScheduler": SchedulerKind(alphas, returns_x0=True),
+    "DEISMultistepScheduler": SchedulerKind(scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverMultistepScheduler": SchedulerKind(scaled_sigmas, restart=_restart_outputs, predictions=_ANY),
+    "DPMSolverSinglestepScheduler": SchedulerKind(scaled_sigmas, restart=_restart_singlestep, predictions=_ANY),
+    "EulerAncestralDiscreteScheduler": _exploding(sigmas, predictions=_NO_SAMPLE),
+    "EulerDiscreteScheduler": _exploding(sigmas, lists_last_sigma=True),
+    "FlowMatchEulerDiscreteScheduler": SchedulerKind(flow, predictions=(FLOW,), time_shifts=_SHIFTS),
+    "FlowMatchHeunDiscreteScheduler": SchedulerKind(flow, calls=_two_calls, predictions=(FLOW,)),
+    "HeunDiscreteScheduler": _exploding(sigmas, calls=_two_calls),
+    "KDPM2AncestralDiscreteScheduler": _exploding(sigmas_and_midpoints(-1), calls=_two_calls, predictions=_NO_SAMPLE),
+    "KDPM2DiscreteScheduler": _exploding(sigmas_and_midpoints(0), calls=_two_calls, predictions=_NO_SAMPLE),
+    "LCMScheduler": SchedulerKind(alphas, returns_x0=True),
+    "LMSDiscreteScheduler": _exploding(sigmas, restart=_restart_lms),
+    "PNDMScheduler": SchedulerKind(alphas_by_stride, calls=_pndm_calls, restart=_restart_pndm, predictions=_NO_SAMPLE),
     "UniPCMultistepScheduler": SchedulerKind(
-        _scaled_sigmas, restart=_restart_unipc, predictions=_ANY, time_shifts=_SHIFTS
+        scaled_sigmas, restart=_restart_unipc, predictions=_ANY, time_shifts=_SHIFTS
     ),
 }

@@ -1,8 +1,8 @@
-"""The state of one pipeline call under a policy: where denoising stands and which features are kept."""
+"""Clock and kept features of the pipeline call in progress, and what hooks are told in each call of the denoiser."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,92 +10,97 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from autotune.plan import Action, DenoiserCall, Plan
-from autotune.runtime.hooks import BlockHook, UnitHook
+from autotune.runtime.call import CallState, Kept, Prepared, SinceStep
+from autotune.runtime.hook_set import HookSet
+from autotune.runtime.prefix.sharing import SharedCall
 from autotune.runtime.snapshot import cloned
 
 _FROM_MEMORY = {Action.REUSE, Action.FORECAST, Action.RESIDUAL}
 
 
 class Session:
-    """Clock and kept features.
+    """Drives the hooks along the plan of the call in progress.
 
     The clock counts ``scheduler.step`` calls; it never looks a timestep up, because some
     schedulers repeat timesteps and reading one back would stall a GPU. Between calls, and
     after an exception, there is no plan and every hook rests.
 
     Args:
-        hooks: the hook of every unit that some step does not compute.
-        blocks: the hooks of blocks that can be stepped over.
+        hooks: on the denoiser.
         conditional_first: whether batched rows are [conditional, unconditional].
 
     Attributes:
-        copies: whether features come out of compiled code and must be copied to be kept.
+        hooks: on the denoiser.
+        call: the state of the call in progress or, between calls, of one that has not begun.
     """
 
-    def __init__(
-        self, hooks: Mapping[int, UnitHook], blocks: Sequence[BlockHook], *, conditional_first: bool = False
-    ) -> None:
-        self.plan: Plan | None = None
-        self.copies = False
-        self._hooks = hooks
-        self._blocks = blocks
+    def __init__(self, hooks: HookSet, *, conditional_first: bool = False) -> None:
+        self.call = CallState()
+        self.hooks = hooks
         self._conditional_first = conditional_first
-        self._position = 0
-        # Kept results by (branch, unit, call), with the rows they were computed for.
-        self._kept: dict[tuple[int, int, int], tuple[int, Any]] = {}
 
-    def begin(self, plan: Plan) -> None:
-        self.reset()
-        self.plan = plan
+    def renew(self, *, prepared: Prepared | None = None, shared: SharedCall | None = None) -> CallState:
+        """Forget everything about a call but what is handed on. Nothing else resets anything.
+
+        Args:
+            prepared: what the call that begins has prepared.
+            shared: what it has in common with earlier ones.
+        """
+        self.call = CallState(prepared or Prepared(), shared)
+        self.hooks.forget()
+        return self.call
+
+    def end(self) -> None:
+        """The call is over, or was broken off. Whether it is shared holds until the pipeline has returned."""
+        self.renew(shared=self.call.shared)
 
     def revise(self, plan: Plan) -> None:
         """Go on under another plan of the same first call, keeping only what it takes later."""
-        self.plan = plan
-        keep = plan.steps[self._position].keep
-        self._kept = {key: kept for key, kept in self._kept.items() if key[1] in keep}
-
-    def reset(self) -> None:
-        self.plan = None
-        self._position = 0
-        self._kept.clear()
-        self._rest()
-        for hook in self._hooks.values():
-            hook.shape = None
+        call = self.call
+        call.plan = plan
+        keep = plan.steps[call.position].keep
+        call.kept = {key: kept for key, kept in call.kept.items() if key[1] in keep}
 
     @property
-    def features(self) -> Mapping[tuple[int, int, int], tuple[int, Any]]:
+    def features(self) -> Kept:
         """Kept results by (branch, unit, call), with the rows they were computed for."""
-        return dict(self._kept)
+        return dict(self.call.kept)
 
     @property
     def shapes(self) -> Mapping[int, Any]:
         """What units' hooks note of their outputs, for stand-ins."""
-        return {unit: hook.shape for unit, hook in self._hooks.items() if hook.passes or hook.shape is not None}
+        return {unit: hook.shape for unit, hook in self.hooks.units.items() if hook.passes or hook.shape is not None}
 
     def resume(
         self, calls: int, features: Mapping[tuple[int, int, int], tuple[int, Any]], shapes: Mapping[int, Any]
     ) -> None:
         """Stand where another call stood after so many calls, with :attr:`features` and :attr:`shapes` it had then."""
-        self._position = calls
-        self._kept = dict(features)
-        for unit, hook in self._hooks.items():
+        self.call.position = calls
+        self.call.kept = dict(features)
+        for unit, hook in self.hooks.units.items():
             hook.shape = shapes.get(unit)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the call in progress, or None outside of a call under the policy."""
+        return self.call.plan
 
     @property
     def position(self) -> int:
         """How many calls of the denoiser are done."""
-        return self._position
+        return self.call.position
 
     @property
     def step(self) -> DenoiserCall | None:
         """The step being computed, or None outside of a call under the policy."""
-        return None if self.plan is None else self.plan.steps[self._position]
+        call = self.call
+        return None if call.plan is None else call.plan.steps[call.position]
 
     @property
     def following(self) -> DenoiserCall:
         """The step after the one being computed."""
-        assert self.plan is not None
-        return self.plan.steps[self._position + 1]
+        assert self.call.plan is not None
+        return self.call.plan.steps[self.call.position + 1]
 
     def enter(self, branch: int, rows: int, keep: frozenset[int] | None = None) -> None:
         """Tell every hook what to do in the denoiser call that is about to compute ``rows`` rows.
@@ -105,7 +110,7 @@ class Session:
         step = self.step
         assert step is not None
         kept = step.keep if keep is None else keep
-        for unit, hook in self._hooks.items():
+        for unit, hook in self.hooks.units.items():
             action = step.actions[unit]
             hook.action = int(action)
             hook.keep = unit in kept
@@ -116,7 +121,7 @@ class Session:
                     hook.weights = tuple(torch.tensor(weight, dtype=torch.float32) for _, weight in terms)
             elif action is Action.NOT_NEEDED and hook.shape is not None:
                 hook.given = (self._stand_in(hook.shape, rows),)
-        for block in self._blocks:
+        for block in self.hooks.blocks:
             block.skip = all(
                 step.actions[unit] is not Action.COMPUTE and step.actions[unit] is not Action.RESIDUAL
                 for unit in block.units
@@ -126,34 +131,31 @@ class Session:
         """After the denoiser call: take over what the hooks were asked to keep."""
         step = self.step
         assert step is not None
-        for unit, hook in self._hooks.items():
+        kept, copies = self.call.kept, self.hooks.copies
+        for unit, hook in self.hooks.units.items():
             if hook.keep:
-                self._kept[branch, unit, step.index] = (rows, cloned(hook.computed) if self.copies else hook.computed)
-        self._rest()
+                kept[branch, unit, step.index] = (rows, cloned(hook.computed) if copies else hook.computed)
+        self.hooks.rest()
 
     def advance(self) -> None:
         """After a scheduler step: forget what no later step reads, move the clock, end with the last step."""
-        assert self.plan is not None
-        drop = self.plan.steps[self._position].drop
-        self._kept = {key: kept for key, kept in self._kept.items() if key[1:] not in drop}
-        self._position += 1
-        if self._position == len(self.plan.steps):
-            self.reset()
+        call = self.call
+        assert call.plan is not None
+        drop = call.plan.steps[call.position].drop
+        call.kept = {key: kept for key, kept in call.kept.items() if key[1:] not in drop}
+        call.since_step = SinceStep()
+        call.position += 1
+        if call.position == len(call.plan.steps):
+            self.end()
 
     def kept_bytes(self) -> int:
         """Memory held by kept features now."""
-        leaves = tree_leaves([output for _, output in self._kept.values()])
+        leaves = tree_leaves([output for _, output in self.call.kept.values()])
         return sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
-
-    def _rest(self) -> None:
-        for hook in self._hooks.values():
-            hook.rest()
-        for block in self._blocks:
-            block.skip = False
 
     def _recall(self, key: tuple[int, int, int], rows: int) -> Any:
         """A kept result; where guidance has stopped since, its conditional half."""
-        rows_then, output = self._kept[key]
+        rows_then, output = self.call.kept[key]
         if rows == rows_then:
             return output
 

@@ -10,8 +10,8 @@ import diffusers
 
 from autotune.core.errors import PolicyError, did_you_mean
 from autotune.pipelines.families.scheduling import SHIFT_KEYS
+from autotune.runtime.noise_levels import FLOW
 from autotune.runtime.schedulers import (
-    FLOW,
     SOLVERS,
     check_scheduler,
     is_flow,

@@ -15,8 +15,8 @@ from autotune.core.errors import InputError, PolicyError
 from autotune.pipelines.families import LatentSize, family_of, scheduler_calls
 from autotune.policy import Policy
 from autotune.runtime.compatibility import check_solver
+from autotune.runtime.noise_levels import Level
 from autotune.runtime.schedulers import (
-    Level,
     calls_per_step,
     is_flow,
     level,

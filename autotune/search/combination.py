@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from autotune.search.proposer import Proposer
-from autotune.search.trial_runner import PLAN
+from autotune.search.repetitions import PLAN
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluated
 

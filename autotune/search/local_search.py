@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 
 from optuna.trial import FrozenTrial
 
+from autotune.core.fingerprint import digest
 from autotune.policy import CacheRule, Policy
 from autotune.search.proposer import Proposer
+from autotune.search.repetitions import PLAN
 from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_progress, progress_of
-from autotune.search.trial_runner import PLAN
 from autotune.study.candidate import Candidate
-from autotune.study.trials import Trials, attributes, digest, evaluated, policy_of, ranked, refining
+from autotune.study.trials import Trials, attributes, evaluated, policy_of, ranked, refining
 from search_spaces import moved
 
 Units = tuple[tuple[str, ...], ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from itertools import takewhile
-from pathlib import Path
 from typing import Protocol
 
 import optuna
@@ -13,7 +12,6 @@ from optuna.trial import TrialState
 
 from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
-from autotune.evaluation.evaluator import Evaluator
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
 from autotune.search.samplers import sampler_for
@@ -32,7 +30,6 @@ from autotune.study.trials import (
     waiting,
     waiting_recipes,
 )
-from autotune.workflows.setup import Setup
 
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
@@ -65,38 +62,6 @@ class SearchProgress(Protocol):
 
     def report(self, report: Report) -> None:
         """A trial ended."""
-
-
-def explore(
-    setup: Setup,
-    study: optuna.Study,
-    evaluator: Evaluator,
-    folder: Path,
-    trials: int,
-    timeout: float,
-    seed: int,
-    progress: SearchProgress,
-) -> None:
-    """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
-    search(
-        study,
-        TrialRunner(
-            study,
-            setup.proposer,
-            evaluator,
-            folder,
-            prefixes=setup.maker.prefixes,
-            flops=setup.pricer.first_calls_flops,
-            early_stopping=setup.configuration.early_stopping,
-        ),
-        Refiner(setup.proposer, seed, setup.sensitivity),
-        sampler=setup.configuration.sampler,
-        trials=trials,
-        timeout=timeout,
-        seed=seed,
-        progress=progress,
-        pictures=len(setup.tuning.rows),
-    )
 
 
 def search(

@@ -10,7 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from autotune.core.errors import InputError, did_you_mean
-from autotune.study.trials import digest
+from autotune.core.fingerprint import digest
 
 # Random candidates only help until there is something to learn from; the recipes are enough of a start.
 _START_UP_TRIALS = 10

@@ -25,10 +25,11 @@ from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
+from autotune.search.repetitions import PLAN, first_of, twin_of
 from autotune.study.candidate import Candidate
 from autotune.study.heartbeat import WORKER, this_worker
-from autotune.study.notes import OVER_BUDGET, trial_note
-from autotune.study.optuna_internals import id_of, set_param, set_study_attr, set_user_attr
+from autotune.study.notes import OVER_BUDGET, note_attributes, trial_note
+from autotune.study.optuna_internals import set_param, set_study_attr, set_user_attr
 from autotune.study.trials import (
     DESCRIPTION,
     DUPLICATE_OF,
@@ -43,7 +44,6 @@ from autotune.study.trials import (
     attributes,
     begin,
     end,
-    is_repetition,
     policy_of,
     ranked,
     recipe_of,
@@ -52,12 +52,10 @@ from autotune.study.write_queue import WriteQueue
 
 _LOG = logging.getLogger(__name__)
 
-RELATIVE_COST, PLAN, PICTURES, SKIPPED = "relative_cost", "plan", "pictures", "skipped_flops"
+RELATIVE_COST, PICTURES, SKIPPED = "relative_cost", "pictures", "skipped_flops"
 _SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
-# Characters that the dashboard keeps in one attribute.
-_NOTE_PART = 2045
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,9 @@ class TrialRunner:
                 trial.report(result.loss, step=result.pictures)
             self._publish(trial, proposal)
             seen = Snapshot.of(self._study)
-            twin = self._twin(trial, proposal, seen) if result.duplicate_of is None else result.duplicate_of
+            twin = result.duplicate_of
+            if twin is None:
+                twin = twin_of(trial.number, self.proposer.plan(proposal.policy), seen)
             scores: dict[str, Any] = {
                 **result.scores,
                 PICTURES: result.pictures,
@@ -281,25 +281,12 @@ class TrialRunner:
 
     def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
         """What the first trial that computed the same scored."""
-        plan = self.proposer.plan(proposal.policy)
-        for trial in known.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-            given = attributes(trial)
-            if given.get(PLAN) == plan and not is_repetition(trial):
-                scores = {name: given[name] for name in _SHARED}
-                pruned = trial.state is TrialState.PRUNED
-                return _Result(scores, given[PICTURES], pruned, trial.number)
-        return None
-
-    def _twin(self, trial: optuna.Trial, proposal: Proposal, seen: Trials) -> int | None:
-        """A trial that computed the same at the same time, on another machine, and counts instead of this one."""
-        plan = self.proposer.plan(proposal.policy)
-        for other in seen.get_trials(deepcopy=False):
-            if other.number == trial.number or attributes(other).get(PLAN) != plan or is_repetition(other):
-                continue
-            sooner = other.state is TrialState.RUNNING and other.number < trial.number
-            if sooner or other.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                return other.number
-        return None
+        trial = first_of(self.proposer.plan(proposal.policy), known)
+        if trial is None:
+            return None
+        given = attributes(trial)
+        scores = {name: given[name] for name in _SHARED}
+        return _Result(scores, given[PICTURES], trial.state is TrialState.PRUNED, trial.number)
 
     def _best(self, known: Trials) -> Evaluation | None:
         """All pictures of the best candidate so far, unless another machine holds them."""
@@ -336,17 +323,10 @@ class TrialRunner:
             self._writes.call(functools.partial(upload, file_path=str(grid), study_or_trial=trial))
 
     def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
-        """As optuna-dashboard's ``save_note`` does, but without reading the notes of all other trials.
-
-        The form in which a note is kept is the dashboard's.
-        """
         recipe = recipe_of(trial.user_attrs)
         note = trial_note(proposal.policy, proposal.cost, result.scores, result.pictures, recipe, pruned=result.pruned)
-        begins = f"dashboard:{id_of(trial)}:note"
-        keep = functools.partial(set_study_attr, self._study)
-        self._writes.call(keep, f"{begins}_ver", 1)
-        for part, start in enumerate(range(0, len(note), _NOTE_PART)):
-            self._writes.call(keep, f"{begins}_str:{part}", note[start : start + _NOTE_PART])
+        for name, value in note_attributes(trial, note):
+            self._writes.call(set_study_attr, self._study, name, value)
 
     def _grid(self, policy: Policy) -> Path:
         return self._grids / f"{policy.key}.png"

@@ -9,19 +9,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 
 import autotune
 from autotune.core.errors import InputError
 from autotune.core.package_files import package_file, portable
-from autotune.cost import Profile
+from autotune.cost import Budget, Pricer, Profile
 from autotune.evaluation.examples import read_prompts
 from autotune.evaluation.inputs import in_memory, read_rows, to_json
 from autotune.models.shipped import shipped_name
 from autotune.options import SetupOptions, TuneOptions
-from autotune.workflows.setup import Setup
 from search_spaces import read_ranges
 
 RUN, TRIALS = "run", "trials"
@@ -34,6 +33,22 @@ _CHUNKS = "invitation_"
 
 class _Unnamed(Exception):
     """Something exists in the tuner's memory only."""
+
+
+class PreparedSearch(Protocol):
+    """A search that others may join, such as :class:`autotune.workflows.setup.Setup`."""
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline that is tuned."""
+
+    @property
+    def budget(self) -> Budget:
+        """What policies may cost."""
+
+    @property
+    def deployed(self) -> Pricer:
+        """What prices a pipeline call in deployment."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Manifest:
     alone: str | None = None
 
     @staticmethod
-    def of(run: str, pipe: Any | None, setup: Setup, options: TuneOptions) -> Manifest:
+    def of(run: str, pipe: Any | None, setup: PreparedSearch, options: TuneOptions) -> Manifest:
         """What workers need to join a search that was prepared from ``options``."""
         alone, model, arguments = None, None, {}
         try:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import optuna
 
 from autotune.policy import Policy
 from autotune.policy.words import in_words
+from autotune.study.optuna_internals import id_of
 
 if TYPE_CHECKING:
     from autotune.cost import Cost
 
 OVER_BUDGET = "no step count of these knobs is within the budget"
 """Why a trial failed of which nothing was run."""
+
+# Characters that the dashboard keeps in one attribute.
+_PART = 2045
 
 
 def trial_note(
@@ -40,6 +46,17 @@ def trial_note(
         f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
     ]
     return "\n".join(lines)
+
+
+def note_attributes(trial: optuna.Trial, note: str) -> Iterator[tuple[str, Any]]:
+    """The system attributes of a study in which the dashboard keeps a trial's note, by name.
+
+    Its ``save_note`` writes the same but reads the notes of all other trials first.
+    """
+    begins = f"dashboard:{id_of(trial)}:note"
+    yield f"{begins}_ver", 1
+    for part, start in enumerate(range(0, len(note), _PART)):
+        yield f"{begins}_str:{part}", note[start : start + _PART]
 
 
 def failure_note(reason: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from autotune.core.errors import InputError
 from autotune.core.faults import during
+from autotune.core.fingerprint import digest
 from autotune.core.interrupts import checkpoint
 from autotune.cost import Budget, Cost, Pricer, load_profile, parse_bytes
 from autotune.cost.profile.local import local_profile
@@ -44,7 +45,7 @@ from autotune.search.proposer import Proposer
 from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.sensitivity import Sensitivity, measure_sensitivity
-from autotune.study.trials import Configuration, digest
+from autotune.study.configuration import Configuration
 from search_spaces import read_ranges, space_for
 
 # Prompts that tell how outputs change.

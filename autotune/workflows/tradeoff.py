@@ -20,10 +20,10 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.results.finalists import EvaluatedPolicy, best_trials, quality_record
 from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
 from autotune.search.arms import known_recipes, proposer_for
-from autotune.search.loop import explore
 from autotune.search.proposer import Proposer
 from autotune.study.heartbeat import close
 from autotune.study.trials import attributes, enqueue_recipes, evaluated, open_study, ranked
+from autotune.workflows.explore import explore
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
 

@@ -28,20 +28,20 @@ from autotune.policy import Policy
 from autotune.results.finalists import FILE as FINALISTS
 from autotune.results.finalists import Finalists
 from autotune.results.gallery import keep_gallery, shown_pictures
-from autotune.results.search_record import keep_search_record
 from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff
-from autotune.search.loop import explore
 from autotune.search.trial_runner import artifact_store
 from autotune.study.heartbeat import close
 from autotune.study.manifest import Manifest, publish
 from autotune.study.trials import check_studies, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
 from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
+from autotune.workflows.explore import explore
 from autotune.workflows.export import exported, notes
 from autotune.workflows.last_round import last_round
 from autotune.workflows.log import logged
 from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
+from autotune.workflows.search_record import keep_search_record
 from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.spending import Spending, spending
 from autotune.workflows.tradeoff import run_tradeoff_study

@@ -12,16 +12,18 @@ import optuna
 import autotune
 from autotune.core.errors import InputError, Unavailable, out_of_space
 from autotune.core.faults import during
+from autotune.core.fingerprint import digest
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.cost import parse_budget
 from autotune.evaluation.examples import SEEDS_APART
 from autotune.pipelines.bars import without_bars
-from autotune.search.loop import explore
+from autotune.study.configuration import difference, differs
 from autotune.study.heartbeat import CLOSED, WORKER, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
 from autotune.study.storage import holds_studies, open_storage, shown
-from autotune.study.trials import CONFIG, check_format, difference, differs, digest, retry_once
+from autotune.study.trials import CONFIG, check_format, retry_once
 from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
+from autotune.workflows.explore import explore
 from autotune.workflows.log import logged, worker_log
 from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna

@@ -20,7 +20,6 @@ from autotune.plan import Action
 from autotune.policy import Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
-from autotune.runtime.runtime import ATTRIBUTE
 from studies.sampling import random_policies
 from tests.support.builders import FAMILIES
 from tests.support.techniques import STEPS, every_step, names, structure_of, technique
@@ -178,7 +177,8 @@ def test_latents_below_full_size_take_the_predicted_bytes(name: str) -> None:
     held: list[int] = []
 
     def look(*_: Any) -> None:
-        low = getattr(pipe, ATTRIBUTE)._low
+        session = session_of(pipe)
+        low = None if session is None else session.call.low
         if low is not None:
             held.append(sum(tensor.numel() * tensor.element_size() for tensor in (low._initial, low.latents)))
 

@@ -16,7 +16,8 @@ from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
 from autotune.runtime.rehearsal import check_runs
 from autotune.runtime.schedulers import SOLVERS
-from search_spaces.solvers import MOST_SKEW, Solver, solvers_for
+from search_spaces.of_pipeline import solvers_for
+from search_spaces.solvers import MOST_SKEW, Solver
 from tests.support.builders import FAMILIES
 from tests.support.watch import traces
 

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from autotune.policy import read_policy
-from autotune.search.trial_runner import PLAN
+from autotune.search.repetitions import PLAN
 from autotune.study.heartbeat import SURPLUS, WORKER
 from autotune.study.trials import FAILURE, RECIPE, attributes, evaluated, sqlite_url
 

@@ -1,4 +1,7 @@
-"""Options are declared once: what is said of one is what every reader says and takes."""
+"""Options are declared once: what is said of one is what every reader says and takes.
+
+Of all modules of :mod:`autotune.options`, with what Python may give (:mod:`autotune.options.given`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An unmodified pipeline under a policy: exact where it must be, restored when asked, clear when it cannot."""
+"""An unmodified pipeline under a policy: exact where it must be, restored when asked, clear when it cannot.
+
+Of :mod:`autotune.runtime.apply`, and of :mod:`autotune.runtime.runtime` and :mod:`autotune.runtime.hook_set` under it.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from autotune.policy import Policy, ResolutionStage, SchedulerChoice
 from autotune.runtime import applied
 from autotune.runtime.models import latents_of, recommended, text_length
 from autotune.runtime.rehearsal import check_runs
-from search_spaces.solvers import solvers_for
+from search_spaces.of_pipeline import solvers_for
 from tests.support.builders import FAMILIES
 from tests.support.watch import traces
 

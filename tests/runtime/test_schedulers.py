@@ -1,4 +1,7 @@
-"""Noise levels, predicted x0, calls a step and history of every supported scheduler, against diffusers' own."""
+"""Noise levels, predicted x0, calls a step and history of every supported scheduler, against diffusers' own.
+
+Of :mod:`autotune.runtime.schedulers`, and of :mod:`autotune.runtime.noise_levels` that it reads them with.
+"""
 
 from __future__ import annotations
 

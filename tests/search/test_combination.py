@@ -15,8 +15,8 @@ from autotune.cost import Pricer, parse_budget
 from autotune.search.combination import combination
 from autotune.search.proposer import Proposer
 from autotune.search.recipes import recipes_at_budget
+from autotune.search.repetitions import PLAN
 from autotune.search.samplers import sampler_for
-from autotune.search.trial_runner import PLAN
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE, begin, put_back, recipe_of
 from search_spaces import space_for

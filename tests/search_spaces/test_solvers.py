@@ -13,7 +13,8 @@ from autotune.runtime import applied
 from autotune.runtime.timesteps import count_calls
 from search_spaces import space_for
 from search_spaces.denoiser import DenoiserSpace
-from search_spaces.solvers import MOST_SKEW, OWN, Solver, skewed_timesteps, solvers_for
+from search_spaces.of_pipeline import solvers_for
+from search_spaces.solvers import MOST_SKEW, OWN, Solver, skewed_timesteps
 from tests.support.builders import FAMILIES
 
 PICTURES = [name for name, family in FAMILIES.items() if not family.frames and name != "generic"]

@@ -1,3 +1,5 @@
+"""Searches from a pipeline to an exported policy, and :mod:`autotune.workflows.explore` in each of them."""
+
 from __future__ import annotations
 
 import copy

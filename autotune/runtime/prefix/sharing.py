@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from autotune.plan import Plan
 from autotune.runtime.lowres import LowResolution
 from autotune.runtime.prefix.checkpoints import Checkpoint, PrefixCache, Use
 from autotune.runtime.prefix.keys import Feature, features_read, prefix_keys
-from autotune.runtime.session import Session
 from autotune.runtime.snapshot import (
     NotPlainError,
     canonical_form,
@@ -31,6 +30,27 @@ from autotune.runtime.snapshot import (
     restore_scheduler,
     scheduler_state,
 )
+
+
+class Resumable(Protocol):
+    """Where denoising stands, such as :class:`autotune.runtime.session.Session`."""
+
+    @property
+    def position(self) -> int:
+        """How many calls of the denoiser are done."""
+
+    @property
+    def features(self) -> Mapping[tuple[int, int, int], tuple[int, Any]]:
+        """Kept results by (branch, unit, call), with the rows they were computed for."""
+
+    @property
+    def shapes(self) -> Mapping[int, Any]:
+        """What is known of the shapes of units' outputs."""
+
+    def resume(
+        self, calls: int, features: Mapping[tuple[int, int, int], tuple[int, Any]], shapes: Mapping[int, Any]
+    ) -> None:
+        """Stand where another call stood after so many calls."""
 
 
 class SharedCall:
@@ -79,7 +99,7 @@ class SharedCall:
             self._use = replace(self._use, skipped=found.calls)
         return found
 
-    def take_on(self, checkpoint: Checkpoint, scheduler: Any, session: Session, low: LowResolution | None) -> None:
+    def take_on(self, checkpoint: Checkpoint, scheduler: Any, session: Resumable, low: LowResolution | None) -> None:
         """Put everything in place as it was after the checkpoint's calls."""
         assert self._plan is not None
         restore_scheduler(scheduler, checkpoint.scheduler)
@@ -98,7 +118,7 @@ class SharedCall:
         session.resume(checkpoint.calls, features, checkpoint.shapes)
 
     def leave(
-        self, plan: Plan, result: Any, scheduler: Any, session: Session, low: LowResolution | None, *, guided: bool
+        self, plan: Plan, result: Any, scheduler: Any, session: Resumable, low: LowResolution | None, *, guided: bool
     ) -> None:
         """After a step that is not the last: keep all that the next one depends on, where that can be had."""
         self._follow(plan)

@@ -1,0 +1,94 @@
+"""All that belongs to one call of a pipeline under a policy, in one object; every call begins with a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from autotune.pipelines.families import LatentSize
+from autotune.plan import Plan
+from autotune.runtime.lowres import LowResolution, Noised
+from autotune.runtime.prefix.checkpoints import Checkpoint
+from autotune.runtime.prefix.sharing import SharedCall
+
+Kept = dict[tuple[int, int, int], tuple[int, Any]]
+"""Results by (branch, unit, call), with the rows they were computed for."""
+
+
+@dataclass(eq=False)
+class Prepared:
+    """What pipelines prepare before they denoise, some of them before they set timesteps and some after.
+
+    Attributes:
+        batch: pictures, one a row of latents; None where no method of the pipeline prepares these.
+        generator: what the pipeline draws from, where it says so.
+        noised: what noise was added to, of image-to-image.
+        mask: where inpainting paints.
+    """
+
+    batch: int | None = None
+    generator: Any = None
+    noised: Noised | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(eq=False)
+class SinceStep:
+    """What has happened since the scheduler's last step.
+
+    Attributes:
+        branches: calls of the denoiser.
+        first_output: of the first of them, where it serves as the second's too.
+        raw: latents as they were before the scheduler scaled them for the denoiser; None where nobody asked it to.
+        timestep: that it scaled them for.
+    """
+
+    branches: int = 0
+    first_output: Any = None
+    raw: Any = None
+    timestep: Any = None
+
+
+@dataclass(eq=False)
+class CallState:
+    """Where one call of the pipeline stands. One that denoises twice gets another for the second time.
+
+    Attributes:
+        prepared: what was prepared.
+        shared: what the call has in common with earlier ones; None of a call that shares nothing.
+        calls: calls of the denoiser in each step, once timesteps are set.
+        start: how many calls image-to-image leaves out.
+        setting: what decides the scheduler's steps, for sharing.
+        plan: from the first call of the denoiser on.
+        unguided: the plan without guidance, while it is not known whether the denoiser is called once a step or twice.
+        full: the size that the pipeline works at.
+        low: the latents while they are smaller than that.
+        stacked: guidance branches in one batch.
+        twice: whether the denoiser is called for both branches.
+        position: calls of the denoiser that are done.
+        kept: results for later calls.
+        since_step: what is forgotten after every step.
+        sharing: whether the call goes on from earlier ones and leaves states for later ones.
+        resuming: the state that it goes on from, until that is reached.
+        skipped: calls that were not made on the way there.
+    """
+
+    prepared: Prepared = field(default_factory=Prepared)
+    shared: SharedCall | None = None
+    calls: tuple[int, ...] | None = None
+    start: int = 0
+    setting: str | None = None
+    plan: Plan | None = None
+    unguided: Plan | None = None
+    full: LatentSize | None = None
+    low: LowResolution | None = None
+    stacked: int = 1
+    twice: bool = False
+    position: int = 0
+    kept: Kept = field(default_factory=dict)
+    since_step: SinceStep = field(default_factory=SinceStep)
+    sharing: bool = False
+    resuming: Checkpoint | None = None
+    skipped: int = 0
