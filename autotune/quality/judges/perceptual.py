@@ -59,11 +59,11 @@ def load_dists(files: Mapping[str, Path], device: str | torch.device, batch_size
         raise refuse_damaged("dists", path, error) from error
     network.eval().requires_grad_(False).to(device)
 
-    def error(pictures: Tensor, exact: Tensor) -> Tensor:
-        distances: Tensor = network(as_seen(pictures), as_seen(exact))
-        return distances
+    def distances(pictures: Tensor, exact: Tensor) -> Tensor:
+        found: Tensor = network(as_seen(pictures), as_seen(exact))
+        return found
 
-    return PairedJudge("dists", error, least_side=LEAST_SIDE, device=device, batch_size=batch_size)
+    return PairedJudge("dists", distances, least_side=LEAST_SIDE, device=device, batch_size=batch_size)
 
 
 class Dists(nn.Module):
