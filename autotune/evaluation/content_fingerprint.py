@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autotune.evaluation.folders import files_in
 from autotune.quality import Gaussian, Reference
 
 _VALUES_PER_TENSOR = 16
@@ -33,7 +34,8 @@ def weights_digest(pipe: Any) -> str:
 def content_fingerprint(thing: object) -> str:
     """What a scorer or reference is called, and after an ``@`` what is in it.
 
-    A file or folder is known by its content, so that it may be moved; None is the full run.
+    A file or folder is known by its content, so that it may be moved; companion files such as ``.DS_Store`` are no
+    part of it. None is the full run.
     """
     if thing is None:
         return "the full run"
@@ -46,7 +48,7 @@ def content_fingerprint(thing: object) -> str:
     path = Path(os.fspath(thing).removeprefix("local-dir:"))
     if not path.exists():
         return os.fspath(thing)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = files_in(path) if path.is_dir() else [path]
     content = hashlib.sha256()
     for file in files:
         content.update(str(file.relative_to(path)).encode())

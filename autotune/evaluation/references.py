@@ -16,9 +16,11 @@ from torch import Tensor
 from autotune.core.cache_folder import cache_file
 from autotune.core.errors import InputError
 from autotune.evaluation.evaluator import Pictures
+from autotune.evaluation.folders import files_in
 from autotune.evaluation.inputs import Row
 from autotune.quality import Reference
 from autotune.quality.extractor import ImageFeatures
+from autotune.quality.tensors import check_judged
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,24 +69,25 @@ def kept_reference(
 
 
 def read_reference(path: Path, network: ImageFeatures, height: int, width: int) -> Reference:
-    """A reference from a ``.safetensors`` file, or of the pictures in a folder (at any depth).
+    """A reference from a ``.safetensors`` file, or of the pictures in a folder and its sub-folders.
 
     Pictures are resized to ``height`` x ``width`` first, so that they are as sharp as generated ones, and
     read a few at a time. Unreadable ones are skipped with a warning that names them, up to one in a hundred.
 
     Raises:
-        InputError: the path is missing, or holds no statistics, too few pictures or too many unreadable ones.
+        InputError: the path is missing, or holds no statistics, too few pictures or too many unreadable ones, or a
+            feature is not finite.
     """
     if path.is_file():
         return Reference.load(path)
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES) if path.is_dir() else []
+    files = [file for file in files_in(path) if file.suffix.lower() in _SUFFIXES] if path.is_dir() else []
     if len(files) < _LEAST:
         raise InputError(
             f"reference {path} has {len(files)} pictures; give a folder with {_LEAST} or more, better thousands"
         )
     unreadable: list[Path] = []
     batches = _batches(path, files, (width, height), unreadable)
-    features = torch.cat([network.image_features(batch) for batch in batches])
+    features = check_judged(torch.cat([network.image_features(batch) for batch in batches]), name_of(network))
     if unreadable:
         _LOG.warning("reference %s: %d of %d pictures skipped: %s", path, *_counted(path, unreadable, len(files)))
     if len(features) <= features.shape[1]:
@@ -94,6 +97,12 @@ def read_reference(path: Path, network: ImageFeatures, height: int, width: int) 
             *features.shape,
         )
     return Reference.of(features, shrink=True)
+
+
+def name_of(judge: object) -> str:
+    """What a judge is called; one of the caller's own by its class."""
+    name = getattr(judge, "name", None)
+    return name if isinstance(name, str) else type(judge).__name__
 
 
 def own_reference(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autotune.quality.tensors import check_judged
+
 __all__ = ["FeatureNetwork", "Features", "ImageFeatures", "Preprocessing"]
 
 
@@ -90,11 +92,12 @@ class FeatureNetwork:
 
         Raises:
             ValueError: If shape or type differ, or there is no picture.
+            InputError: If a feature is not finite.
         """
         features = [self._features(batch) for batch in _batches(images, self._batch_size)]
         if not features:
             raise ValueError("Expected at least one picture, got none.")
-        return torch.cat(features)
+        return check_judged(torch.cat(features), self.name)
 
     def _features(self, images: Tensor) -> Tensor:
         return self._network(self._preprocess(images.to(self.device))).float()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.quality.extractor import FeatureNetwork, Preprocessing
+from autotune.quality.tensors import check_judged
 
 __all__ = ["Scorer"]
 
@@ -60,12 +61,13 @@ class Scorer(FeatureNetwork):
 
         Raises:
             ValueError: If there is no prompt.
+            InputError: If a feature is not finite.
         """
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError("Expected a list of at least one prompt.")
         tokens: Tensor = self._tokenize(list(prompts)).to(self.device)
         batches = torch.split(tokens, self._batch_size)
-        return torch.cat([self._model.encode_text(batch, normalize=True) for batch in batches])
+        return check_judged(torch.cat([self._model.encode_text(batch, normalize=True) for batch in batches]), self.name)
 
     def _encode(self, pictures: Tensor) -> Tensor:
         features: Tensor = self._model.encode_image(pictures, normalize=True)

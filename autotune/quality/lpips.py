@@ -23,6 +23,9 @@ LEAST_SIDE = 32
 """Pixels a side of the smallest picture."""
 
 
+_WEIGHTS: dict[Backbone, str] = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
+
+
 class Lpips:
     """The measure with one backbone.
 
@@ -53,8 +56,8 @@ class Lpips:
         except (OSError, RuntimeError) as error:
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise InputError(
-                f"the {backbone} weights that LPIPS needs cannot be had ({reason_of(error)}); put torchvision's file "
-                f"into {folder}, or leave LPIPS out"
+                f"the {backbone} weights that LPIPS needs cannot be had ({reason_of(error)}); put the file of "
+                f"{_url(backbone)} into {folder}, or leave LPIPS out"
             ) from error
         self.backbone = backbone
         self._device = torch.device(device)
@@ -86,3 +89,9 @@ class Lpips:
 
     def _unit(self, pictures: Tensor) -> Tensor:
         return pictures.to(self._device).float() / 255
+
+
+def _url(backbone: Backbone) -> str:
+    from torchvision import models
+
+    return str(models.get_weight(f"{_WEIGHTS[backbone]}_Weights.IMAGENET1K_V1").url)

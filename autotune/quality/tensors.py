@@ -8,7 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-__all__ = ["check_finite", "double_rows", "write_tensors"]
+from autotune.core.errors import InputError
+
+__all__ = ["check_finite", "check_judged", "double_rows", "write_tensors"]
 
 
 def double_rows(features: Tensor, *, least: int = 2) -> Tensor:
@@ -28,6 +30,21 @@ def check_finite(values: Tensor, name: str) -> None:
     bad = int((~values.isfinite()).sum())
     if bad:
         raise ValueError(f"{bad} of {values.numel()} values of the {name} are not finite (NaN or infinity).")
+
+
+def check_judged(values: Tensor, judge: str) -> Tensor:
+    """What a judge said of N pictures or texts, (N,) or (N, D), if all of it are numbers to reckon with.
+
+    Raises:
+        InputError: Some are NaN or infinite.
+    """
+    bad = int((~values.isfinite()).reshape(len(values), -1).any(1).sum())
+    if bad:
+        raise InputError(
+            f"judge {judge}: what it says of {bad} of {len(values)} inputs is not finite (NaN or infinity), so its "
+            "weights are damaged; fetch them again, or leave it out"
+        )
+    return values
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

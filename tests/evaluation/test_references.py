@@ -15,7 +15,7 @@ from autotune.evaluation.content_fingerprint import content_fingerprint
 from autotune.evaluation.examples import choose
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.references import read_reference
-from autotune.quality import fit
+from autotune.quality import Scorer, fit, load_prompts
 from tests.support.fake_search import ReadingScorer
 
 
@@ -86,6 +86,58 @@ def test_more_than_one_unreadable_picture_in_a_hundred_is_refused(tmp_path: Path
         InputError, match=r"3 of the first 200 .* \(broken0.*broken2\.png\), .* more than 1 % of all 200"
     ):
         read_reference(tmp_path / "pictures", ReadingScorer(), 8, 8)
+
+
+def test_sub_folders_are_read_and_companion_files_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "pictures"
+    make_pictures(folder, 9)
+    alone = read_reference(folder, ReadingScorer(), 8, 8)
+    print_of_alone = content_fingerprint(folder)
+    for index in range(9):
+        (folder / f"._{index}.png").write_bytes(b"\0\5\x16\7 what macOS knows of the picture")
+    for place in ("@eaDir/0.png", "__MACOSX", ".thumbnails"):
+        (folder / place).mkdir(parents=True)
+    for companion in ("@eaDir/0.png/thumbnail.jpg", "__MACOSX/._1.png", ".thumbnails/1.png", ".DS_Store"):
+        (folder / companion).write_bytes((folder / "0.png").read_bytes())
+    (folder / "empty.png").mkdir()
+    assert torch.equal(read_reference(folder, ReadingScorer(), 8, 8).gaussian.mean, alone.gaussian.mean)
+    assert content_fingerprint(folder) == print_of_alone
+    make_pictures(folder / "more", 8)
+    make_pictures(folder / "more" / "and deeper", 2)
+    assert read_reference(folder, ReadingScorer(), 8, 8).gaussian.n == 19
+    assert content_fingerprint(folder) != print_of_alone
+    assert not any("skipped" in message for message in caplog.messages)
+
+
+def test_a_folder_of_companion_files_alone_has_no_pictures(tmp_path: Path) -> None:
+    for index in range(9):
+        (tmp_path / f"._{index}.png").touch()
+    with pytest.raises(InputError, match="has 0 pictures"):
+        read_reference(tmp_path, ReadingScorer(), 8, 8)
+
+
+class BlindScorer(ReadingScorer):
+    """Gives NaN of some of the pictures."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return super().image_features(images).index_fill(0, torch.tensor([0]), torch.nan)
+
+
+def test_a_judge_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures", 9)
+    with pytest.raises(InputError, match=r"^judge BlindScorer: what it says of 1 of 9 inputs is not finite"):
+        read_reference(tmp_path / "pictures", BlindScorer(), 8, 8)
+
+
+def test_captions_of_one_word_are_judged_like_others(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("caption\ncat\ndog\n\ncat\nred apple\n")
+    rows = rows_of_prompts(load_prompts(tmp_path / "captions.csv"))
+    assert [row.prompt for row in rows] == ["cat", "dog", "red apple"]
+    scorer = Scorer(Path(autotune.__file__).parent / "models" / "emoji-clip")
+    features = scorer.text_features([row.prompt or "" for row in rows])
+    assert torch.allclose(features.norm(dim=1), torch.ones(3), atol=1e-5)
+    # No two of them are the same to the judge.
+    assert float((features @ features.T - torch.eye(3)).max()) < 0.9
 
 
 @pytest.mark.parametrize("count", [0, 7])
