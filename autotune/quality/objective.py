@@ -34,6 +34,10 @@ from autotune.quality.evaluations import Baseline, Evaluation
 from autotune.quality.fidelity import feature_distances
 from autotune.quality.reference import Reference
 from autotune.quality.tensors import check_finite
+from autotune.quality.verdict import leave_one_out, pseudo_values
+
+# Selections of pictures measured at once.
+_SELECTIONS = 100
 
 __all__ = ["DISTANCE", "FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"]
 
@@ -205,6 +209,24 @@ class Objective:
         estimate = self.score(a).loss - self.score(b).loss
         difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
         return interval(estimate, difference, level)
+
+    def losses(self, evaluations: Sequence[Evaluation], rows: Tensor) -> Tensor:
+        """Losses (B, K) of K evaluations on each of B selections ``rows`` (B, n) of the pictures."""
+        values = [self._values(each) for each in evaluations]
+        found = []
+        for part in torch.split(rows, _SELECTIONS):
+            full = self._full_at(part)
+            found.append(torch.stack([self._terms(each, part, full).loss for each in values], 1))
+        return torch.cat(found)
+
+    def jackknife(self, evaluations: Sequence[Evaluation]) -> Tensor:
+        """Pseudo-values (P, K) of K evaluations' losses: what each of P prompts contributes to them.
+
+        Raises:
+            ValueError: If there is one prompt alone.
+        """
+        whole = self.losses(evaluations, self._all)[0]
+        return pseudo_values(whole, self.losses(evaluations, leave_one_out(self._rows_of_prompt)))
 
     def head(self, count: int) -> Objective:
         """The same objective on the first ``count`` pictures alone: what a candidate scores before all are made.
