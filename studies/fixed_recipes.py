@@ -164,7 +164,7 @@ def standings(judges: Judges, setup: Setup, tuned: Policy, fixed: dict[str, Poli
                 policy.id,
                 setup.pricer.price(policy).relative,
                 float(judges.objective.score(evaluation).loss),
-                (behind.estimate, behind.low, behind.high),
+                (behind.value, behind.low, behind.high),
             )
         )
     return sorted(found, key=lambda each: each.loss)

@@ -109,9 +109,9 @@ def main() -> None:
             with Progress() as progress:
                 unseen = evaluator_for(setup, setup.held_out, "held-out", folder, progress)
                 apart = unseen.objective.compare(unseen.outcome(found).evaluation, unseen.outcome(other).evaluation)
-            pair = Pair(seed, sparing, plain, (apart.estimate, apart.low, apart.high))
+            pair = Pair(seed, sparing, plain, (apart.value, apart.low, apart.high))
             pairs.append(pair)
-            interval = f"{apart.estimate:+.3f} ({apart.low:+.3f}..{apart.high:+.3f})"
+            interval = f"{apart.value:+.3f} ({apart.low:+.3f}..{apart.high:+.3f})"
             flops = (f"{sparing.flops:,.0f}", f"{plain.flops:,.0f}", f"{pair.share:.0%}")
             table.add_row(str(seed), *flops, sparing.winner, plain.winner, interval)
     console.print(table)

@@ -17,7 +17,9 @@ from autotune.cli.requests import CompareRequest
 from autotune.cli.tune import given_columns
 from autotune.core.faults import during
 from autotune.core.naming import TUNER_LOG
-from autotune.report import Column, Side, comparison_tables, save_grid
+from autotune.evaluation.grid import Column, save_grid
+from autotune.report import Side, comparison_tables
+from autotune.results.comparison import FILE
 
 if TYPE_CHECKING:
     from autotune.results.comparison import ComparedRun, Comparison
@@ -80,7 +82,7 @@ def _show(comparison: Comparison, grid: Path) -> None:
     lines = [
         *comparison.sentences,
         f"Compare the pictures in {grid}",
-        f"All numbers are in {comparison.run_dir / 'compare.json'}",
+        f"All numbers are in {comparison.run_dir / FILE}",
         *(f"Note: {note}" for note in comparison.notes),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)

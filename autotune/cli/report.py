@@ -14,7 +14,7 @@ from autotune.report.facts import document
 from autotune.report.importance import importance_of
 from autotune.report.page import FILE, write_report
 from autotune.report.run import POLICY, Run, read_run
-from autotune.results.last_round import FILE as FINALISTS
+from autotune.results.finalists import FILE as FINALISTS
 
 POLL_SECONDS = 5.0
 

@@ -14,7 +14,8 @@ from autotune.cli.faults import one_sentence
 from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
 from autotune.core.naming import TUNER_LOG
-from autotune.report import Column, Row, results_table, save_grid, verdict
+from autotune.evaluation.grid import Column, save_grid
+from autotune.report import Row, results_table, verdict
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from autotune.core.errors import InputError, did_you_mean
+from autotune.core.errors import InputError, did_you_mean, reason_of
 
 MAX_TEXT = 200
 MAX_MESSAGE = 300
@@ -91,6 +91,28 @@ def validated(record: type[R], document: Mapping[str, Any], refuse: Refusal) -> 
         raise refuse(_first_problem(record, error)) from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise refuse(f"not a JSON document: {error}") from None
+
+
+def read_record(record: type[R], path: Path, remedy: str) -> R | None:
+    """The record that a JSON file holds; None where there is no file.
+
+    Args:
+        record: of what class.
+        path: the file.
+        remedy: what to do where it is damaged, for the refusal.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else; one sentence names the first problem.
+    """
+    refuse = refusal(str(path), InputError)
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refuse(f"cannot be read ({reason_of(error)}); {remedy}") from error
+    except ValidationError as error:
+        raise refuse(f"{_first_problem(record, error).removesuffix('?')}; {remedy}") from None
 
 
 def refusal(source: str, error: type[InputError]) -> Refusal:
@@ -189,9 +211,11 @@ def _parse(data: bytes, kind: str, refuse: Refusal) -> dict[str, Any]:
 
 def _first_problem(root: type[Record], error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
+    if problem["type"] == "json_invalid":
+        return "not a JSON file"
     location = [part for part in problem["loc"] if part not in (NAMED, LISTED, "[key]")]
     where = _path(location)
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         *parents, key = location
         return f"unknown key {where!r}{did_you_mean(str(key)[:60], _keys_at(root, parents))}"
     if problem["type"] == "missing":

@@ -9,9 +9,10 @@ from autotune.cost.budget import Budget, Limits, parse_budget, parse_bytes
 
 if TYPE_CHECKING:
     from autotune.cost.hardware_profile import Profile, load_profile
-    from autotune.cost.pricing import Cost, Pricer, price
+    from autotune.cost.pricing import Pricer, price
     from autotune.cost.profile.measure import measure_profile
     from autotune.cost.weightless import pipeline_from_configs
+    from autotune.cost.work import Cost
 
 __all__ = [
     "Budget",
@@ -30,7 +31,7 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        "Cost": "pricing",
+        "Cost": "work",
         "Pricer": "pricing",
         "price": "pricing",
         "Profile": "hardware_profile",

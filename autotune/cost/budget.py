@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from autotune.core.errors import InputError
 
 if TYPE_CHECKING:
-    from autotune.cost.pricing import Cost
+    from autotune.cost.work import Cost
 
 _POWERS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "b": 1}

@@ -6,7 +6,7 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from autotune.cost.flops import count_work
 from autotune.cost.hardware_profile import Profile, ProfiledModel, ProfileError, load_profile
 from autotune.cost.latency import LatencyModel
 from autotune.cost.tables import cached_table
-from autotune.cost.work import Work, WorkTable
+from autotune.cost.work import Cost, Work, WorkTable
 from autotune.pipelines.families import LatentSize, family_of
 from autotune.pipelines.units import find_units
 from autotune.plan import Group, Pattern, Plan, compile_plan
@@ -23,34 +23,6 @@ from autotune.runtime.apply import plain_scheduler
 from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
 from autotune.runtime.strength import STRENGTH, skipped_steps
 from autotune.runtime.timesteps import count_calls
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a policy costs.
-
-    Attributes:
-        flops: of the denoising loop, two per multiply-add, for the whole batch.
-        macs_conv_linear: multiply-adds of convolutions and linear layers only, the papers' convention.
-        relative: ``flops`` as a fraction of the full run's.
-        latency_ms: of a pipeline call with the whole batch on the target, text encoder and decoder included;
-            None without a hardware profile.
-        cache_bytes: most memory that kept features take at any step, for the whole batch.
-        latent_bytes: memory of the latents that the runtime holds beside the pipeline's own while these are
-            smaller than the pipeline believes, for the whole batch.
-    """
-
-    flops: int
-    macs_conv_linear: int
-    relative: float
-    latency_ms: float | None
-    cache_bytes: int
-    latent_bytes: int = 0
-
-    @property
-    def memory_bytes(self) -> int:
-        """Most memory that running under the policy takes besides the plain pipeline's."""
-        return self.cache_bytes + self.latent_bytes
 
 
 class Pricer:

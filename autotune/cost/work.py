@@ -1,8 +1,13 @@
-"""What arithmetic is counted in. Pure data, so that prices can be read without torch."""
+"""What arithmetic is counted in, and what it comes to. Pure data, so that prices can be read without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from autotune.core.records import Record
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,34 @@ class WorkTable:
     @property
     def total(self) -> Work:
         return sum(self.units, self.always)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a policy costs.
+
+    Attributes:
+        flops: of the denoising loop, two per multiply-add, for the whole batch.
+        macs_conv_linear: multiply-adds of convolutions and linear layers only, the papers' convention.
+        relative: ``flops`` as a fraction of the full run's.
+        latency_ms: of a pipeline call with the whole batch on the target, text encoder and decoder included;
+            None without a hardware profile.
+        cache_bytes: most memory that kept features take at any step, for the whole batch.
+        latent_bytes: memory of the latents that the runtime holds beside the pipeline's own while these are
+            smaller than the pipeline believes, for the whole batch.
+    """
+
+    flops: int
+    macs_conv_linear: int
+    relative: float
+    latency_ms: float | None
+    cache_bytes: int
+    latent_bytes: int = 0
+
+    # In documents a cost is as strict as the record that holds it.
+    __pydantic_config__: ClassVar[ConfigDict] = Record.model_config
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that running under the policy takes besides the plain pipeline's."""
+        return self.cache_bytes + self.latent_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.core.interval import Interval
 from autotune.policy.canonical import MAX_BYTES, MAX_ID
 from autotune.policy.document import FORMAT, VERSIONS, lowest_version
 from autotune.policy.fields import (
@@ -25,7 +26,6 @@ from autotune.policy.loading import policy_from_dict, read_policy
 from autotune.policy.policy import Policy
 from autotune.policy.records import (
     ContenderQuality,
-    Interval,
     MeasuredTime,
     ModelInfo,
     PolicyCost,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from autotune.core.errors import InputError, PolicyError, reason_of
+from autotune.core.interval import Interval
 from autotune.core.naming import is_hub_id
 from autotune.policy.canonical import id_of, text_of
 from autotune.policy.document import PolicyDocument
-from autotune.policy.records import Interval, PolicyQuality
+from autotune.policy.records import PolicyQuality
 from autotune.policy.words import in_words
 
 POLICY_FILE, CARD = "policy.json", "README.md"

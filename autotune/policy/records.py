@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from autotune.core.interval import Interval
 from autotune.core.records import Count, Record, Text
 from autotune.policy.fields import MAX_STEPS, Integer, Pixels
 
@@ -26,14 +27,6 @@ class ModelInfo(Record):
     height: Pixels
     width: Pixels
     full_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
-
-
-class Interval(Record):
-    """A measured value with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class MeasuredTime(Record):

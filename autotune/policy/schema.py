@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.core.interval import Interval
 from autotune.core.records import Record
 from autotune.policy.canonical import MAX_BYTES
 from autotune.policy.document import FORMAT, VERSIONS
 from autotune.policy.policy import Policy
 from autotune.policy.records import (
     ContenderQuality,
-    Interval,
     MeasuredTime,
     ModelInfo,
     PolicyCost,

@@ -27,7 +27,6 @@ from autotune.core.lazy import attributes
 
 if TYPE_CHECKING:
     from autotune.quality.alignment import prompt_alignment, shuffled_alignment
-    from autotune.quality.bootstrap import Interval
     from autotune.quality.estimators import Estimator, estimator
     from autotune.quality.evaluations import Baseline, Evaluation, coarse
     from autotune.quality.extractor import FeatureNetwork
@@ -48,7 +47,6 @@ __all__ = [
     "FeatureNetwork",
     "Fidelity",
     "Gaussian",
-    "Interval",
     "Intervals",
     "Objective",
     "Reference",
@@ -71,7 +69,6 @@ __all__ = [
 
 _HOMES = {
     "alignment": ("prompt_alignment", "shuffled_alignment"),
-    "bootstrap": ("Interval",),
     "estimators": ("Estimator", "estimator"),
     "evaluations": ("Baseline", "Evaluation", "coarse"),
     "extractor": ("FeatureNetwork",),

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Interval", "interval", "resampled", "rows_of_prompt"]
+from autotune.core.interval import Interval
+
+__all__ = ["interval", "resampled", "rows_of_prompt"]
 
 # Resamples measured at once: 4 MB with 160 prompts and 32 components, which stay in the processor's cache.
 _CHUNK = 100
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the interval that holds the truth at the level asked for."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the sign is beyond doubt."""
-        return self.low > 0 or self.high < 0
 
 
 def rows_of_prompt(prompts: Sequence[str]) -> Tensor:
@@ -60,4 +47,4 @@ def interval(estimate: float, replicates: Tensor, level: float) -> Interval:
     """The interval of so much probability, given (B,) replicates, moved so that their mean is the estimate."""
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=replicates.dtype)
     low, high = (replicates.quantile(tails) - replicates.mean() + estimate).tolist()
-    return Interval(estimate, low, high)
+    return Interval(value=estimate, low=low, high=high)

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from autotune.core.errors import InputError
-from autotune.quality.bootstrap import Interval, interval, resampled, rows_of_prompt
+from autotune.core.interval import Interval
+from autotune.quality.bootstrap import interval, resampled, rows_of_prompt
 from autotune.quality.estimators import Measure, estimator
 from autotune.quality.evaluations import Baseline, Evaluation
 from autotune.quality.fidelity import feature_distances

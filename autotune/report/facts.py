@@ -11,7 +11,7 @@ from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words
 from autotune.report.run import Run, TrialSummary
 from autotune.report.table import verdict
-from autotune.results.last_round import Finalist
+from autotune.results.finalists import Contender
 
 NOT_APART = "not told apart from the full run’s"
 WORSE, BETTER = "worse than the full run’s", "better than the full run’s"
@@ -89,7 +89,7 @@ def factor(share: float, less: str, more: str) -> str:
 def _finished(run: Run) -> Facts:
     found = run.last_round
     assert found is not None
-    exported, fewer = found.exported, found.fewer_steps
+    exported, fewer = found.winner, found.fewer_steps
     better = exported.name != FEWER_STEPS
     title = (
         f"{subject(run)}: a policy that beats fewer steps"
@@ -217,10 +217,10 @@ def lines_of(run: Run) -> tuple[Line, ...]:
     if run.last_round is None:
         return ()
     last = run.last_round
-    return tuple(_line(each, last.title_of(each), each.name == last.winner) for each in last.contenders)
+    return tuple(_line(each, last.title_of(each), each.name == last.winner_name) for each in last.contenders)
 
 
-def _line(run: Finalist, name: str, exported: bool) -> Line:
+def _line(run: Contender, name: str, exported: bool) -> Line:
     scores = run.quality
     return Line(
         name=name,
@@ -255,7 +255,7 @@ def document(run: Run, importance: Mapping[str, float]) -> dict[str, Any]:
         "failed": sum(each.failure is not None for each in run.candidates),
         "last_round": None
         if last is None
-        else last.model_dump(mode="json", exclude={"contenders": {"__all__": {"policy"}}}),
+        else last.model_dump(mode="json", by_alias=True, exclude={"contenders": {"__all__": {"policy"}}}),
         "candidates": [asdict(each) for each in run.candidates],
         "importance": dict(importance),
         "fewer_or_cheaper_steps": None if run.tradeoff is None else list(run.tradeoff.verdict),

@@ -115,7 +115,11 @@ def _prompt(run: Run, shown: ShownPrompt) -> Prompt:
         )
         for place, (ran, picture) in enumerate(zip(run.gallery.runs, shown.pictures, strict=True))
     )
-    note = f"alignment {-shown.harm:+.3f}" if run.gallery.by == "alignment" else f"changed by {shown.harm:.3f}"
+    note = (
+        f"alignment {-shown.degradation:+.3f}"
+        if run.gallery.by == "alignment"
+        else f"changed by {shown.degradation:.3f}"
+    )
     return Prompt(shown.prompt, f"{note} against the full run", (*given, *made))
 
 

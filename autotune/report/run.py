@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 
 from autotune.core.errors import InputError, reason_of
 from autotune.policy import Policy, read_policy
+from autotune.results.finalists import FILE as FINALISTS
+from autotune.results.finalists import Finalists, read_finalists
 from autotune.results.gallery import Gallery, read_gallery
-from autotune.results.last_round import FILE as FINALISTS
-from autotune.results.last_round import LastRound, read_last_round
 from autotune.results.search_record import FILE as SEARCH_RECORD
 from autotune.results.search_record import SearchRecord, read_search_record
 from autotune.results.tradeoff import FILE as TRADEOFF
@@ -87,7 +87,7 @@ class Run:
     config: Mapping[str, Any]
     candidates: tuple[TrialSummary, ...]
     search_record: SearchRecord | None
-    last_round: LastRound | None
+    last_round: Finalists | None
     policy: Policy | None
     gallery: Gallery | None
     tradeoff: Tradeoff | None
@@ -178,7 +178,7 @@ def read_run(folder: Path, storage: str | None = None, study: optuna.Study | Non
         config=study.user_attrs.get(CONFIG, {}),
         candidates=_candidates(study),
         search_record=record,
-        last_round=read_last_round(folder / FINALISTS),
+        last_round=read_finalists(folder / FINALISTS),
         policy=read_policy(policy) if policy.is_file() else None,
         gallery=read_gallery(folder),
         tradeoff=read_tradeoff(folder / TRADEOFF),

@@ -47,7 +47,7 @@ def rows_of(tradeoff: Tradeoff) -> tuple[TradeoffRow, ...]:
             tuple(_best(level, arm) for arm in ARMS),
             tuple(_difference(level, a, b) for a, b in PAIRS),
         )
-        for level in tradeoff.rungs
+        for level in tradeoff.levels
     )
 
 

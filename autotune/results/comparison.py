@@ -4,114 +4,122 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
-from autotune.core.records import write_atomically
+from autotune.core.interval import NOTHING, Interval
+from autotune.core.records import Record, read_record, write_atomically
 from autotune.cost import Cost
-from autotune.policy import ContenderQuality, Interval, ModelInfo, Policy
+from autotune.policy import ContenderQuality, ModelInfo, Policy
 
-FORMAT: Literal["postdiff-comparison"] = "postdiff-comparison"
-VERSION: Literal[1] = 1
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILE = "compare.json"
+
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class ComparedRun:
+class ComparedRun(Record):
     """One run with all that was measured of it. Every interval is a 95 % bootstrap interval over prompts.
 
     Attributes:
         name: What it is called in this comparison.
-        policy: What it ran under.
+        id: Of the policy.
+        same_as: An earlier run whose policy computes the same, and whose pictures therefore serve for both.
+        steps: Of the policy.
         cost: Of one picture; ``cost.relative`` is the share of the full run's FLOPs.
-        quality: Loss, distance, alignment and distance of features to the full run's pictures.
+        loss: The objective.
+        distance: To the reference.
+        alignment: Mean cosine with the prompts; None where there are none.
+        fidelity: Distance of features to the full run's pictures.
         psnr: Of its pictures to the full run's, in decibels; identical pictures count as
             :func:`autotune.quality.fidelity.largest_psnr`.
         ssim: Likewise, at most 1.
-        identical: Share of its pictures that are the full run's in every value.
-        same_as: An earlier run whose policy computes the same, and whose pictures therefore serve for both.
         lpips: Perceptual distance of its pictures to the full run's, lower is closer; None where it was not asked for.
+        identical: Share of its pictures that are the full run's in every value.
+        policy: What it ran under.
     """
 
     name: str
-    policy: Policy
+    id: str
+    same_as: str | None
+    steps: int
     cost: Cost
-    quality: ContenderQuality
+    loss: Interval
+    distance: Interval
+    alignment: Interval | None
+    fidelity: Interval
     psnr: Interval
     ssim: Interval
+    lpips: Interval | None
     identical: float
-    same_as: str | None = None
-    lpips: Interval | None = None
+    policy: Policy
+
+    @property
+    def quality(self) -> ContenderQuality:
+        """Loss, distance, alignment and distance of features."""
+        return ContenderQuality(
+            loss=self.loss, distance=self.distance, alignment=self.alignment, fidelity=self.fidelity
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "name": self.name,
-            "id": self.policy.id,
-            "same_as": self.same_as,
-            "steps": self.policy.steps,
-            "cost": asdict(self.cost),
-            **self.quality.model_dump(),
-            "psnr": self.psnr.model_dump(),
-            "ssim": self.ssim.model_dump(),
-            "lpips": None if self.lpips is None else self.lpips.model_dump(),
-            "identical": self.identical,
-            "policy": self.policy.to_dict(),
-        }
+        return self.model_dump(mode="json")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two policies against each other, on the same prompts and seeds.
+class Pair(Record):
+    """Two policies against each other, on the same prompts and seeds; :func:`pair` makes one.
 
     Attributes:
         a: Name of one.
         b: Name of the other.
         difference: Loss of ``a`` minus that of ``b``, paired by prompt, with its 95 % interval. It holds for this pair
             alone: of twenty pairs of equal policies one will seem to differ.
+        better: Name of the one with the lower loss where the whole interval says so, else None.
         same: Whether both run the same.
+        sentence: What was found, in words that claim no more.
     """
 
     a: str
     b: str
     difference: Interval
-    same: bool = False
-
-    @property
-    def better(self) -> str | None:
-        """Name of the one with the lower loss where the whole interval says so, else None."""
-        if self.difference.high < 0:
-            return self.a
-        return self.b if self.difference.low > 0 else None
-
-    @property
-    def sentence(self) -> str:
-        """What was found, in words that claim no more."""
-        if self.same:
-            return f"{self.a} and {self.b} cannot be told apart: they run the same."
-        if self.better is None:
-            return f"{self.a} and {self.b} cannot be told apart: their losses differ by {_seen(self.difference)}."
-        turned = Interval(value=-self.difference.value, low=-self.difference.high, high=-self.difference.low)
-        worse, seen = (self.b, self.difference) if self.better == self.a else (self.a, turned)
-        return f"{self.better} is better than {worse}: its loss differs by {_seen(seen)}."
+    better: str | None
+    same: bool
+    sentence: str
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "difference": self.difference.model_dump(),
-            "better": self.better,
-            "same": self.same,
-            "sentence": self.sentence,
-        }
+        return self.model_dump(mode="json")
 
 
-@dataclass(frozen=True)
-class Conditions:
+def pair(a: str, b: str, difference: Interval) -> Pair:
+    """Two policies that run differently, by the difference of their losses."""
+    better = a if difference.high < 0 else b if difference.low > 0 else None
+    if better is None:
+        sentence = f"{a} and {b} cannot be told apart: their losses differ by {_seen(difference)}."
+    else:
+        turned = Interval(value=-difference.value, low=-difference.high, high=-difference.low)
+        worse, seen = (b, difference) if better == a else (a, turned)
+        sentence = f"{better} is better than {worse}: its loss differs by {_seen(seen)}."
+    return Pair(a=a, b=b, difference=difference, better=better, same=False, sentence=sentence)
+
+
+def same_pair(a: str, b: str) -> Pair:
+    """Two policies that run the same."""
+    sentence = f"{a} and {b} cannot be told apart: they run the same."
+    return Pair(a=a, b=b, difference=NOTHING, better=None, same=True, sentence=sentence)
+
+
+class _Head(Record):
+    """What every document of this kind begins with."""
+
+    format: Literal["postdiff-comparison"] = "postdiff-comparison"
+    version: Literal[1] = 1
+
+
+class Conditions(Record):
     """What all runs of a comparison share.
 
     Attributes:
@@ -152,20 +160,42 @@ class Conditions:
     lpips: str | None
     reference: str
     estimator: str
-    weights: Mapping[str, float]
+    weights: dict[str, float]
     device: str
-    versions: Mapping[str, str]
+    versions: dict[str, str]
     noun: str = "prompts"
-    call: Mapping[str, Any] = field(default_factory=dict)
+    call: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {each.name: getattr(self, each.name) for each in fields(self)} | {
-            "model": self.model.model_dump(),
-            "weights": dict(self.weights),
-            "versions": dict(self.versions),
-            "call": dict(self.call),
-        }
+        return self.model_dump(mode="json")
+
+
+# Of several bases the last gives the first keys.
+class ComparisonRecord(Conditions, _Head):
+    """``compare.json``: the conditions, the intervals' level, the full run and then the policies, and their pairs."""
+
+    level: float = LEVEL
+    runs: tuple[ComparedRun, ...]
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return self.model_dump(mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write JSON, whole or not at all."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def read_comparison(path: Path) -> ComparisonRecord | None:
+    """The comparison in a file; None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return read_record(ComparisonRecord, path, "repeat the comparison, which writes it anew")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,21 +229,20 @@ class Comparison:
         """What is found of every pair."""
         return tuple(pair.sentence for pair in self.pairs)
 
+    @property
+    def record(self) -> ComparisonRecord:
+        """All but the pictures, as files hold it; the same for the same call, interrupted or not."""
+        return ComparisonRecord(
+            **dict(self.conditions), runs=(self.full, *self.runs), pairs=self.pairs, notes=self.notes
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the same for the same call, interrupted or not."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            **self.conditions.to_dict(),
-            "level": LEVEL,
-            "runs": [run.to_dict() for run in (self.full, *self.runs)],
-            "pairs": [pair.to_dict() for pair in self.pairs],
-            "notes": list(self.notes),
-        }
+        """JSON-ready."""
+        return self.record.to_dict()
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
-        write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        self.record.save(path)
 
 
 def _seen(difference: Interval) -> str:

@@ -4,66 +4,116 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import optuna
+from pydantic import Field, model_validator
 
+from autotune.core.interval import NOTHING, Interval
 from autotune.core.naming import FEWER_STEPS, FULL_RUN
-from autotune.core.records import write_atomically
-from autotune.evaluation.evaluator import Evaluator
-from autotune.policy import ContenderQuality, Interval, MeasuredTime, Policy, PolicyQuality
+from autotune.core.records import Record, read_record, write_atomically
+from autotune.cost import Cost
+from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
 from autotune.study.trials import REFINES, policy_of, ranked
 
 if TYPE_CHECKING:
     from autotune import quality
-    from autotune.cost import Cost
+    from autotune.evaluation.evaluator import Evaluator
     from autotune.evaluation.judges import Judges
+
+FILE = "finalists.json"
 
 BETTER, NO_BETTER = "better", "no better"
 
 
-@dataclass(frozen=True)
-class Contender:
+class Contender(Record):
     """One run of the last round.
 
-    ``quality`` is held-out; ``trial``, of ``study``, is None for the full run; ``time`` is None where it was not
-    measured.
+    Attributes:
+        name: What it is called.
+        trial: That evaluated it, of ``study``; None for the full run.
+        study: None is the run's own.
+        id: Of the policy.
+        policy: What it ran under.
+        cost: Of one picture.
+        quality: Held-out.
+        time: None where it was not measured.
     """
 
     name: str
+    trial: int | None
+    study: str | None = None
+    id: str
     policy: Policy
     cost: Cost
     quality: ContenderQuality
-    trial: int | None = None
-    study: str | None = None
     time: MeasuredTime | None = None
 
 
-@dataclass(frozen=True)
-class Finalists:
-    """Everything the last round found.
+class Finalists(Record):
+    """Everything the last round found: ``finalists.json``.
 
     Attributes:
-        full: The full run.
-        fewer_steps: As many plain steps as the budget pays for.
-        candidates: The best policies of the search, by held-out loss, best first.
+        verdict: ``"better"`` where the whole interval of ``difference`` lies below zero, else ``"no better"``.
         difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its
             95 % interval; zero where no candidate succeeded. The best of the candidates is chosen on
             the same pictures, which favours it a little.
-        verdict: ``"better"`` where the whole interval lies below zero, else ``"no better"``.
         prompts: Different inputs held out, such as prompts.
         images: Pictures made of each run.
+        winner_name: Of the contender that is exported; in the file it is called ``winner``.
+        contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first.
     """
 
-    full: Contender
-    fewer_steps: Contender
-    candidates: tuple[Contender, ...]
-    difference: Interval
     verdict: str
+    difference: Interval
     prompts: int
     images: int
+    winner_name: str = Field(alias="winner")
+    contenders: Annotated[tuple[Contender, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _check_winner(self) -> Self:
+        if self.winner_name not in [each.name for each in self.contenders]:
+            raise ValueError(f"winner {self.winner_name!r} is none of the contenders")
+        return self
+
+    @staticmethod
+    def of(
+        full: Contender,
+        fewer_steps: Contender,
+        candidates: Sequence[Contender],
+        *,
+        difference: Interval,
+        verdict: str,
+        prompts: int,
+        images: int,
+    ) -> Finalists:
+        """What a last round found of these runs; ``candidates`` are the best policies of the search, best first."""
+        return Finalists(
+            verdict=verdict,
+            difference=difference,
+            prompts=prompts,
+            images=images,
+            winner=candidates[0].name if verdict == BETTER else fewer_steps.name,
+            contenders=(full, fewer_steps, *candidates),
+        )
+
+    @property
+    def full(self) -> Contender:
+        """The full run."""
+        return self.contenders[0]
+
+    @property
+    def fewer_steps(self) -> Contender:
+        """As many plain steps as the budget pays for."""
+        return self.contenders[1]
+
+    @property
+    def candidates(self) -> tuple[Contender, ...]:
+        """The best policies of the search, by held-out loss, best first."""
+        return self.contenders[2:]
 
     @property
     def better(self) -> bool:
@@ -73,19 +123,25 @@ class Finalists:
     @property
     def winner(self) -> Contender:
         """What is exported: the best candidate where it is better, else fewer steps."""
-        return self.candidates[0] if self.better else self.fewer_steps
+        return next(each for each in self.contenders if each.name == self.winner_name)
 
     @property
     def headline_runs(self) -> tuple[Contender, ...]:
         """What a reader compares: the full run, fewer steps and, where there is one, the best candidate."""
-        return (self.full, self.fewer_steps, *self.candidates[:1])
+        return self.contenders[:3]
+
+    def title_of(self, run: Contender) -> str:
+        """What a reader calls a contender."""
+        if run.trial is None or run.name == self.fewer_steps.name:
+            return run.name
+        if run.name == self.winner_name:
+            return f"policy, {run.name}"
+        return f"best policy found, {run.name}" if run == self.contenders[2] else run.name
 
     def with_times(self, times: Sequence[MeasuredTime]) -> Finalists:
         """The same with the measured time of each run on the :attr:`headline_runs`."""
-        full, fewer_steps, *best = (
-            replace(run, time=time) for run, time in zip(self.headline_runs, times, strict=True)
-        )
-        return replace(self, full=full, fewer_steps=fewer_steps, candidates=(*best, *self.candidates[1:]))
+        timed = (run.model_copy(update={"time": time}) for run, time in zip(self.headline_runs, times, strict=True))
+        return self.model_copy(update={"contenders": (*timed, *self.contenders[3:])})
 
     def quality(self, judges: Judges, guidance_scale: float | None) -> PolicyQuality:
         """The record that goes into the exported policy."""
@@ -101,23 +157,25 @@ class Finalists:
             full=self.full.quality,
             fewer_steps=self.fewer_steps.quality,
             fewer_steps_count=self.fewer_steps.policy.steps,
-            difference=self.difference if self.better else Interval(value=0.0, low=0.0, high=0.0),
+            difference=self.difference if self.better else NOTHING,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "verdict": self.verdict,
-            "difference": self.difference.model_dump(),
-            "prompts": self.prompts,
-            "images": self.images,
-            "winner": self.winner.name,
-            "contenders": [_document(each) for each in (self.full, self.fewer_steps, *self.candidates)],
-        }
+        return self.model_dump(mode="json", by_alias=True)
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
         write_atomically(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def read_finalists(path: Path) -> Finalists | None:
+    """The last round in a file; None where the search has not come so far.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return read_record(Finalists, path, "repeat the search, which writes it anew")
 
 
 @dataclass(frozen=True)
@@ -197,20 +255,22 @@ def judge(
 
     def contender(name: str, policy: Policy, trial: int | None, study: str | None = None) -> Contender:
         held_out = quality_record(evaluator.objective.interval(evaluator.outcome(policy).evaluation))
-        return Contender(name, policy, price(policy), held_out, trial, study)
+        return Contender(
+            name=name, trial=trial, study=study, id=policy.id, policy=policy, cost=price(policy), quality=held_out
+        )
 
     by_loss = sorted(
         (contender(f"trial {each.trial}", each.policy, each.trial, each.study) for each in candidates),
         key=lambda each: each.quality.loss.value,
     )
-    difference = Interval(value=0.0, low=0.0, high=0.0)
+    difference = NOTHING
     if by_loss:
         best, baseline = (evaluator.outcome(policy).evaluation for policy in (by_loss[0].policy, fewer_steps))
-        difference = interval_record(evaluator.objective.compare(best, baseline))
-    return Finalists(
+        difference = evaluator.objective.compare(best, baseline).rounded()
+    return Finalists.of(
         full=contender(FULL_RUN, full, None),
         fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
-        candidates=tuple(by_loss),
+        candidates=by_loss,
         difference=difference,
         verdict=BETTER if difference.high < 0 else NO_BETTER,
         prompts=len(set(evaluator.keys)),
@@ -221,28 +281,8 @@ def judge(
 def quality_record(intervals: quality.Intervals) -> ContenderQuality:
     """The scores of one run as files hold them."""
     return ContenderQuality(
-        loss=interval_record(intervals.loss),
-        distance=interval_record(intervals.distance),
-        alignment=None if intervals.alignment is None else interval_record(intervals.alignment),
-        fidelity=interval_record(intervals.fidelity),
+        loss=intervals.loss.rounded(),
+        distance=intervals.distance.rounded(),
+        alignment=None if intervals.alignment is None else intervals.alignment.rounded(),
+        fidelity=intervals.fidelity.rounded(),
     )
-
-
-def interval_record(interval: quality.Interval) -> Interval:
-    """An interval as files hold it."""
-    # Six digits are more than the interval's own width warrants, and keep the policy file readable.
-    value, low, high = (round(number, 6) for number in (interval.estimate, interval.low, interval.high))
-    return Interval(value=value, low=low, high=high)
-
-
-def _document(contender: Contender) -> dict[str, Any]:
-    return {
-        "name": contender.name,
-        "trial": contender.trial,
-        "study": contender.study,
-        "id": contender.policy.id,
-        "policy": contender.policy.to_dict(),
-        "cost": asdict(contender.cost),
-        "quality": contender.quality.model_dump(),
-        "time": contender.time.model_dump() if contender.time else None,
-    }

@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field
 
 from autotune.core.errors import InputError, reason_of
-from autotune.core.records import Record, write_atomically
+from autotune.core.records import Record, read_record, write_atomically
 from autotune.policy import Policy
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ EACH = 4
 # Smaller ones are kept as they are.
 _LOSSLESS_SIDE = 256
 _QUALITY = 90
+
+# What files of earlier releases call a degradation.
+_EARLIER = "harm"
 
 Why = Literal["worst", "best", "random"]
 Make = Callable[[Policy, "Sequence[Row]", Sequence[int]], "Pictures"]
@@ -68,7 +71,7 @@ class ShownInput(Record):
 
 
 class ShownPrompt(Record):
-    """A held-out input with one picture of each run. ``harm`` is what it was chosen by: higher is worse.
+    """A held-out input with one picture of each run. ``degradation`` is what it was chosen by: higher is worse.
 
     ``prompt`` is what people call it, a prompt by itself; ``given`` are the pictures it holds.
     """
@@ -76,13 +79,13 @@ class ShownPrompt(Record):
     prompt: str
     seed: int
     why: Why
-    harm: float
+    degradation: float = Field(validation_alias=AliasChoices("degradation", _EARLIER))
     pictures: tuple[ShownPicture, ...]
     given: tuple[ShownInput, ...] = ()
 
 
 class Gallery(Record):
-    """``prompts`` were chosen among ``among`` pictures; ``by`` says what their harm is: alignment or change."""
+    """``prompts`` were chosen among ``among`` pictures, by the degradation of what ``by`` says."""
 
     runs: tuple[ShownRun, ...]
     by: Literal["alignment", "change"]
@@ -96,13 +99,7 @@ def read_gallery(folder: Path) -> Gallery | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = folder / FOLDER / FILE
-    try:
-        return Gallery.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); delete it and repeat the search") from error
+    return read_record(Gallery, folder / FOLDER / FILE, "delete it and repeat the search")
 
 
 def keep_gallery(
@@ -146,7 +143,7 @@ def keep_gallery(
                 prompt=evaluator.rows[row].label,
                 seed=seeds[row],
                 why=why,
-                harm=round(float(degradation[row]), 6),
+                degradation=round(float(degradation[row]), 6),
                 pictures=tuple(
                     ShownPicture(
                         file=files[run][place],

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
-from autotune.core.errors import InputError
-from autotune.core.records import Record, write_atomically
+from autotune.core.records import Record, read_record, write_atomically
 from autotune.cost.breakdown import Breakdown, break_down
 from autotune.cost.work import WorkTable
 from autotune.evaluation.input_pictures import Picture
@@ -131,15 +128,7 @@ def read_search_record(folder: Path) -> SearchRecord | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = folder / FILE
-    try:
-        return SearchRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); repeat the command that made the run"
-        ) from error
+    return read_record(SearchRecord, folder / FILE, "repeat the command that made the run")
 
 
 def keep_search_record(

@@ -1,4 +1,4 @@
-"""Fewer steps or cheaper steps? What was found, as data and in words that claim no more."""
+"""Fewer steps or cheaper steps? What the tradeoff study found, as data and in words that claim no more."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field
 
-from autotune.core.errors import InputError
 from autotune.core.naming import FEWER_STEPS
-from autotune.core.records import Record, write_atomically
+from autotune.core.records import Record, read_record, write_atomically
 from autotune.policy import ContenderQuality, Interval, Policy
 
 FILE = "explain.json"
+
+# What files of earlier releases call the levels.
+_EARLIER = "rungs"
 
 FEWER, CHEAPER, BOTH = FEWER_STEPS, "cheaper steps", "both"
 ARMS = (FEWER, CHEAPER, BOTH)
 """The last may take what the others find."""
 
 PAIRS = ((CHEAPER, FEWER), (BOTH, FEWER), (BOTH, CHEAPER))
-"""Which ways are compared."""
+"""Which arms are compared."""
 
 _NAMES = {FEWER: "fewer steps", CHEAPER: "cheaper steps alone", BOTH: "both together"}
 
 
 class Winner(Record):
-    """The best policy of one way within one budget.
+    """The best policy of one arm within one budget.
 
     Attributes:
         study, trial: that evaluated it.
@@ -35,7 +37,7 @@ class Winner(Record):
         relative: its FLOPs as a share of the full run's.
         tuning_loss: what it was chosen by, on tuning prompts; lower than the truth, as the best of many is.
         quality: on held-out prompts, which had no part in the choice.
-        candidates: evaluated of this way within this budget.
+        candidates: evaluated of this arm within this budget.
     """
 
     study: str
@@ -49,7 +51,7 @@ class Winner(Record):
 
 
 class Difference(Record):
-    """Two ways within one budget: held-out loss of the winner of ``a`` minus that of ``b``, paired by prompt.
+    """Two arms within one budget: held-out loss of the winner of ``a`` minus that of ``b``, paired by prompt.
 
     Attributes:
         loss: with the 95 % interval of this pair alone: of twenty pairs of equals one will seem to differ.
@@ -72,9 +74,9 @@ class BudgetLevel(Record):
 
     Attributes:
         share: of the full run's FLOPs.
-        winners: by way.
-        missing: why a way has no winner, by way.
-        differences: between the ways that have one.
+        winners: by arm.
+        missing: why an arm has no winner, by arm.
+        differences: between the arms that have one.
     """
 
     budget: str
@@ -89,12 +91,12 @@ class BudgetLevel(Record):
 
 
 class Tradeoff(Record):
-    """The best of three ways to spend less, over budgets.
+    """The best of three ways to spend less, over budgets: fewer steps, cheaper steps, both.
 
     Attributes:
         model: its name, for people.
         full_steps, full_flops: of the full run, for one picture.
-        trials: candidates of every way and budget besides known recipes and what other searches found.
+        trials: candidates of every arm and budget besides known recipes and what other searches found.
         images: most tuning pictures a candidate.
         held_out_images, held_out_prompts: what winners are compared on.
         seed: of the searches and the pictures.
@@ -102,8 +104,8 @@ class Tradeoff(Record):
         network: what the distance was taken in; None is the scorer.
         estimator: of the distance.
         noun: what the inputs are: prompts, classes, seeds or anything else.
-        rungs: growing budgets.
-        verdict: the answer in sentences.
+        levels: growing budgets.
+        verdict: the result in sentences.
     """
 
     format: Literal["postdiff-answer"] = "postdiff-answer"
@@ -120,7 +122,7 @@ class Tradeoff(Record):
     network: str | None
     estimator: str
     noun: str = "prompts"
-    rungs: tuple[BudgetLevel, ...]
+    levels: tuple[BudgetLevel, ...] = Field(validation_alias=AliasChoices("levels", _EARLIER))
     verdict: tuple[str, ...]
 
     def save(self, path: Path) -> None:
@@ -129,30 +131,23 @@ class Tradeoff(Record):
 
 
 def read_tradeoff(path: Path) -> Tradeoff | None:
-    """The answer in a file; None where there is none.
+    """The tradeoff study in a file; None where there is none.
 
     Raises:
         InputError: the file is damaged.
     """
-    try:
-        return Tradeoff.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); repeat the command with --explain, which writes it anew"
-        ) from error
+    return read_record(Tradeoff, path, "repeat the command with --explain, which writes it anew")
 
 
-def verdict_of(rungs: Sequence[BudgetLevel]) -> tuple[str, ...]:
-    """What the differences say, sentence by sentence: each pair of ways, then the crossover."""
-    sentences = [_compared(a, b, rungs) for a, b in PAIRS]
+def verdict_of(levels: Sequence[BudgetLevel]) -> tuple[str, ...]:
+    """What the differences say, sentence by sentence: each pair of arms, then the crossover."""
+    sentences = [_compared(a, b, levels) for a, b in PAIRS]
     missing = [
         f"{_NAMES[arm].capitalize()} cannot keep to {level.budget.replace('%', ' %')}: {why}."
-        for level in rungs
+        for level in levels
         for arm, why in level.missing.items()
     ]
-    return tuple(each for each in (*sentences, _crossover(rungs), *missing) if each)
+    return tuple(each for each in (*sentences, _crossover(levels), *missing) if each)
 
 
 def share_text(share: float) -> str:
@@ -160,29 +155,29 @@ def share_text(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _compared(a: str, b: str, rungs: Sequence[BudgetLevel]) -> str | None:
+def _compared(a: str, b: str, levels: Sequence[BudgetLevel]) -> str | None:
     """Where ``a`` beats ``b``, where it loses and where nobody knows; budgets without one of the two are left out."""
-    signs = [None if (found := level.difference(a, b)) is None else found.sign for level in rungs]
+    signs = [None if (found := level.difference(a, b)) is None else found.sign for level in levels]
     if all(sign is None for sign in signs):
         return None
     words = {-1: f"beat {_NAMES[b]}", 1: f"lose to {_NAMES[b]}", 0: f"cannot be told apart from {_NAMES[b]}"}
-    parts = [f"{words[sign]} {_where(rungs, signs, sign)}" for sign in (-1, 1, 0) if sign in signs]
+    parts = [f"{words[sign]} {_where(levels, signs, sign)}" for sign in (-1, 1, 0) if sign in signs]
     return f"{_NAMES[a].capitalize()} {_joined(parts)} of the compute."
 
 
-def _where(rungs: Sequence[BudgetLevel], signs: Sequence[int | None], sign: int) -> str:
+def _where(levels: Sequence[BudgetLevel], signs: Sequence[int | None], sign: int) -> str:
     """``at 15 % and from 40 % to 80 %``: neighbouring budgets with the same sign make a range."""
     places = []
-    for value, group in groupby(zip(rungs, signs, strict=True), key=lambda each: each[1]):
+    for value, group in groupby(zip(levels, signs, strict=True), key=lambda each: each[1]):
         run = [share_text(level.share) for level, _ in group]
         if value == sign:
             places.append(f"at {run[0]}" if len(run) == 1 else f"from {run[0]} to {run[-1]}")
     return _joined(places)
 
 
-def _crossover(rungs: Sequence[BudgetLevel]) -> str | None:
+def _crossover(levels: Sequence[BudgetLevel]) -> str | None:
     """Where cheaper steps alone take over from fewer steps, or the other way round, as far as that can be said."""
-    pairs = [(level.share, found) for level in rungs if (found := level.difference(CHEAPER, FEWER)) is not None]
+    pairs = [(level.share, found) for level in levels if (found := level.difference(CHEAPER, FEWER)) is not None]
     if not pairs:
         return None
     cheaper = [share for share, found in pairs if found.sign < 0]

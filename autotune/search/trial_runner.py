@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.grid import save_grid
+from autotune.evaluation.grid import save_grid, square
 from autotune.policy import Policy, policy_from_dict
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
@@ -265,7 +265,7 @@ class TrialRunner:
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)
         skipped = self._skipped(proposal.policy)
-        save_grid(outcome.preview, self._grid(proposal.policy))
+        save_grid(square(outcome.preview), None, self._grid(proposal.policy))
         made = len(outcome.evaluation)
         objective = self._evaluator.objective.head(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss

@@ -28,11 +28,11 @@ from autotune.options import CompareOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.bars import without_bars
 from autotune.pipelines.families import family_of
-from autotune.policy import Interval, Policy
+from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.quality.lpips import LEAST_SIDE, Lpips
-from autotune.results.comparison import LEVEL, ComparedRun, Comparison, Conditions, Pair
-from autotune.results.finalists import interval_record, quality_record
+from autotune.results.comparison import FILE, LEVEL, ComparedRun, Comparison, Conditions, Pair, pair, same_pair
+from autotune.results.finalists import quality_record
 from autotune.results.gallery import shown_pictures
 from autotune.runtime import full_policy
 from autotune.runtime.models import recommended
@@ -195,8 +195,8 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
         raise Unavailable(
             f"{folder} cannot be written to ({error.strerror}); make room, then repeat the same command to go on"
         ) from error
-    with during("while writing compare.json"):
-        comparison.save(folder / "compare.json")
+    with during(f"while writing {FILE}"):
+        comparison.save(folder / FILE)
     return comparison
 
 
@@ -313,21 +313,23 @@ def _distinct(full: Policy, policies: Mapping[str, Policy]) -> tuple[dict[str, s
 def _run(name: str, policy: Policy, cost: Cost, noted: Noted, objective: Objective, same_as: str | None) -> ComparedRun:
     return ComparedRun(
         name=name,
-        policy=policy,
-        cost=cost,
-        quality=quality_record(objective.interval(noted.judged.evaluation, level=LEVEL)),
-        psnr=interval_record(objective.mean(noted.psnr, level=LEVEL)),
-        ssim=interval_record(objective.mean(noted.ssim, level=LEVEL)),
-        identical=round(float(noted.identical.double().mean()), 6),
+        id=policy.id,
         same_as=same_as,
-        lpips=None if noted.lpips is None else interval_record(objective.mean(noted.lpips, level=LEVEL)),
+        steps=policy.steps,
+        cost=cost,
+        **dict(quality_record(objective.interval(noted.judged.evaluation, level=LEVEL))),
+        psnr=objective.mean(noted.psnr, level=LEVEL).rounded(),
+        ssim=objective.mean(noted.ssim, level=LEVEL).rounded(),
+        lpips=None if noted.lpips is None else objective.mean(noted.lpips, level=LEVEL).rounded(),
+        identical=round(float(noted.identical.double().mean()), 6),
+        policy=policy,
     )
 
 
 def _pair(objective: Objective, names: tuple[str, str], evaluations: Sequence[Evaluation], *, same: bool) -> Pair:
     if same:
-        return Pair(*names, Interval(value=0.0, low=0.0, high=0.0), same=True)
-    return Pair(*names, interval_record(objective.compare(*evaluations, level=LEVEL)))
+        return same_pair(*names)
+    return pair(*names, objective.compare(*evaluations, level=LEVEL).rounded())
 
 
 def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float | None) -> list[str]:

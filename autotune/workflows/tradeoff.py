@@ -13,11 +13,11 @@ from pathlib import Path
 import optuna
 
 from autotune.core.errors import InputError
+from autotune.core.interval import NOTHING
 from autotune.core.naming import default_study_name
 from autotune.cost import Budget, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.policy import Interval
-from autotune.results.finalists import EvaluatedPolicy, best_trials, interval_record, quality_record
+from autotune.results.finalists import EvaluatedPolicy, best_trials, quality_record
 from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
 from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.loop import explore
@@ -81,7 +81,7 @@ def run_tradeoff_study(
             cells[arm] = searches.run(arm, budget, limits, [cell.study for cell in earlier if cell.study is not None])
         ladder.append((share, budget, cells))
     pools = _pools([cells for _, _, cells in ladder], tuned)
-    rungs = tuple(_level(*each, pools, setup, held_out, progress) for each in ladder)
+    levels = tuple(_level(*each, pools, setup, held_out, progress) for each in ladder)
     return Tradeoff(
         model=setup.model_name,
         full_steps=setup.full.steps,
@@ -95,8 +95,8 @@ def run_tradeoff_study(
         network=setup.judges.network_name,
         estimator=setup.judges.estimator,
         noun=setup.noun,
-        rungs=rungs,
-        verdict=verdict_of(rungs),
+        levels=levels,
+        verdict=verdict_of(levels),
     )
 
 
@@ -220,6 +220,6 @@ def _winner(
 def _difference(a: str, b: str, winners: Mapping[str, Winner], setup: Setup, evaluator: Evaluator) -> Difference:
     policies = [winners[arm].policy for arm in (a, b)]
     if setup.proposer.plan(policies[0]) == setup.proposer.plan(policies[1]):
-        return Difference(a=a, b=b, loss=Interval(value=0.0, low=0.0, high=0.0), same=True)
+        return Difference(a=a, b=b, loss=NOTHING, same=True)
     one, other = (evaluator.outcome(policy).evaluation for policy in policies)
-    return Difference(a=a, b=b, loss=interval_record(evaluator.objective.compare(one, other)), same=False)
+    return Difference(a=a, b=b, loss=evaluator.objective.compare(one, other).rounded(), same=False)

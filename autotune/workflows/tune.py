@@ -19,12 +19,13 @@ from autotune.core.interrupts import Interrupted, checkpoint, deferred
 from autotune.core.naming import TUNER_LOG, budget_labels, default_study_name
 from autotune.cost import Budget, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.grid import save_grid
+from autotune.evaluation.grid import save_grid, square
 from autotune.evaluation.inputs import read_rows
 from autotune.options import TuneOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
+from autotune.results.finalists import FILE as FINALISTS
 from autotune.results.finalists import Finalists
 from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.search_record import keep_search_record
@@ -243,7 +244,7 @@ def _run(
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         with during("in the last round"):
             finalists = last_round(setup, study, studies, held_out, progress)
-            finalists.save(place / "finalists.json")
+            finalists.save(place / FINALISTS)
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
         with during(f"in the export of {policy_file.name}"):
             policy = exported(setup, study, finalists)
@@ -317,7 +318,7 @@ def _keep_full_run(study: optuna.Study, evaluator: Evaluator, folder: Path) -> N
     if score.alignment is not None:
         study.set_user_attr("full_run_alignment", score.alignment)
     grid = folder / "grids" / "full_run.png"
-    save_grid(evaluator.full.preview, grid)
+    save_grid(square(evaluator.full.preview), None, grid)
     artifact = upload_artifact(
         artifact_store=artifact_store(folder), file_path=str(grid), study_or_trial=study, mimetype="image/png"
     )

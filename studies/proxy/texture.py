@@ -34,9 +34,9 @@ from studies.proxy.pictures import FOLDER, PICTURES, Entry, pictures_of, policie
 from studies.proxy.spoiling_network import load_network
 from studies.proxy.validity import (
     RESULTS,
-    Candidate,
     Losses,
     Result,
+    Scoring,
     judged,
     losses,
     sets_of,
@@ -44,7 +44,7 @@ from studies.proxy.validity import (
 )
 
 COUNT = 128
-DEFAULT = Candidate("default", DISTANCE, Weights())
+DEFAULT = Scoring("default", DISTANCE, Weights())
 _LEVELS = 4
 _BATCH = 64
 # Brightness and two colour differences.
@@ -184,7 +184,7 @@ def study(model: str, seen: Views, blocks: Mapping[str, Seen]) -> list[Result]:
     default = [losses(seen, DEFAULT, rows, others) for rows, others in sets]
 
     def result(name: str, scores: Sequence[Losses]) -> Result:
-        return judged(model, Candidate(name, DISTANCE, Weights()), COUNT, scores, default, truth, apart)
+        return judged(model, Scoring(name, DISTANCE, Weights()), COUNT, scores, default, truth, apart)
 
     results = [
         result(DEFAULT.name, default),

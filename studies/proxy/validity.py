@@ -52,7 +52,7 @@ Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Scoring:
     """A way to score policies on few pictures; ``own`` takes the full run's other pictures as the reference."""
 
     name: str
@@ -61,11 +61,11 @@ class Candidate:
     own: bool = False
 
 
-CANDIDATES = (
-    Candidate(PLAIN, "frechet", Weights(1, 0)),
-    Candidate("alignment alone", "frechet-subspace-32", Weights(0, 1)),
+SCORINGS = (
+    Scoring(PLAIN, "frechet", Weights(1, 0)),
+    Scoring("alignment alone", "frechet-subspace-32", Weights(0, 1)),
     *(
-        Candidate(f"{name} + alignment", name, Weights(1, 1))
+        Scoring(f"{name} + alignment", name, Weights(1, 1))
         for name in (
             "frechet",
             "frechet-shrunk",
@@ -83,11 +83,11 @@ CANDIDATES = (
         )
     ),
     *(
-        Candidate(f"frechet-subspace-32 + {weight:g} x alignment", "frechet-subspace-32", Weights(1, weight))
+        Scoring(f"frechet-subspace-32 + {weight:g} x alignment", "frechet-subspace-32", Weights(1, weight))
         for weight in (2, 4, 8)
     ),
-    Candidate("change alone", "frechet-subspace-32", Weights(0, 0, 1)),
-    Candidate("default, own reference", DISTANCE, Weights(), own=True),
+    Scoring("change alone", "frechet-subspace-32", Weights(0, 0, 1)),
+    Scoring("default, own reference", DISTANCE, Weights(), own=True),
 )
 
 
@@ -117,13 +117,13 @@ def true_losses(seen: Views, rows: Tensor) -> Losses:
     return np.array([objective.score(seen.truth(index, rows)).loss for index in range(len(seen.policies))])
 
 
-def losses(seen: Views, candidate: Candidate, rows: Tensor, others: Tensor) -> Losses:
-    pictures = seen.policies[0].clip[others] if candidate.own else seen.real.clip
+def losses(seen: Views, scoring: Scoring, rows: Tensor, others: Tensor) -> Losses:
+    pictures = seen.policies[0].clip[others] if scoring.own else seen.real.clip
     objective = Objective(
         Reference.of(pictures, shrink=True),
         seen.proxy_baseline(rows),
-        distance=candidate.distance,
-        weights=candidate.weights,
+        distance=scoring.distance,
+        weights=scoring.weights,
     )
     return np.array([objective.score(seen.proxy(index, rows)).loss for index in range(len(seen.policies))])
 
@@ -137,7 +137,7 @@ def sets_of(n: int) -> list[tuple[Tensor, Tensor]]:
 
 def judged(
     model: str,
-    candidate: Candidate,
+    scoring: Scoring,
     n: int,
     scores: Sequence[Losses],
     plain: Sequence[Losses],
@@ -151,7 +151,7 @@ def judged(
     best = float(truth.min())
     return Result(
         model=model,
-        estimator=candidate.name,
+        estimator=scoring.name,
         n=n,
         sets=len(scores),
         spearman=float(np.mean([_spearman(each, truth) for each in scores])),
@@ -197,10 +197,10 @@ def study(model: str, seen: Views) -> tuple[list[Result], float]:
         sets = sets_of(n)
         apart = [true_losses(seen, others) for _, others in sets] if n == APART else None
         plain: list[Losses] = []
-        for candidate in track(CANDIDATES, description=f"{model}, {n} pictures"):
-            scores = [losses(seen, candidate, rows, others) for rows, others in sets]
+        for scoring in track(SCORINGS, description=f"{model}, {n} pictures"):
+            scores = [losses(seen, scoring, rows, others) for rows, others in sets]
             plain = plain or scores
-            results.append(judged(model, candidate, n, scores, plain, truth, apart))
+            results.append(judged(model, scoring, n, scores, plain, truth, apart))
     return results, agreement
 
 
@@ -211,10 +211,10 @@ def table(model: str, results: Sequence[Result], agreement: float, count: int) -
     shown.add_column("estimator")
     for n in COUNTS:
         shown.add_column(f"n = {n}", justify="right")
-    for candidate in CANDIDATES:
-        row = [each for each in results if each.estimator == candidate.name]
+    for scoring in SCORINGS:
+        row = [each for each in results if each.estimator == scoring.name]
         shown.add_row(
-            candidate.name,
+            scoring.name,
             *(f"{each.spearman:.3f} ({each.low:.2f}..{each.high:.2f}) {each.regret:.3f}" for each in row),
         )
     return shown

@@ -20,7 +20,7 @@ import autotune
 from autotune.cli import run
 from autotune.cli.models import ModelSource
 from autotune.core.interrupts import Interrupted
-from autotune.cost import Budget
+from autotune.cost import Budget, Cost
 from autotune.models.shipped import demo_assets
 from autotune.options import TuneOptions
 from autotune.options.declare import declared
@@ -253,7 +253,11 @@ def test_a_policy_for_another_model_is_refused_by_its_fingerprints(another_model
 def _finalists(verdict: str) -> Finalists:
     score = Interval(value=0.3, low=0.2, high=0.4)
     quality = ContenderQuality(loss=score, distance=score, alignment=score, fidelity=score)
-    cost: Any = SimpleNamespace(relative=0.4)
+    cost = Cost(4, 2, 0.4, None, 0)
     difference = Interval(value=-0.2, low=-0.3, high=-0.1 if verdict == "better" else 0.1)
-    runs = [Contender(name, Policy(steps=8), cost, quality) for name in ("full run", "fewer steps", "trial 3")]
-    return Finalists(runs[0], runs[1], (runs[2],), difference, verdict, prompts=10, images=20)
+    policy = Policy(steps=8)
+    full, fewer, best = (
+        Contender(name=name, trial=None, id=policy.id, policy=policy, cost=cost, quality=quality)
+        for name in ("full run", "fewer steps", "trial 3")
+    )
+    return Finalists.of(full, fewer, [best], difference=difference, verdict=verdict, prompts=10, images=20)

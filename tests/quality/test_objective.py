@@ -130,8 +130,8 @@ def test_intervals_hold_their_estimates(distance: str) -> None:
     score, intervals = objective.score(candidate), objective.interval(candidate, resamples=resamples)
     for name in ("loss", "distance", "alignment", "fidelity"):
         interval = getattr(intervals, name)
-        assert interval.estimate == getattr(score, name)
-        assert interval.low < interval.estimate < interval.high
+        assert interval.value == getattr(score, name)
+        assert interval.low < interval.value < interval.high
     unchanged = objective.interval(FULL, resamples=resamples)
     assert unchanged.loss.low == unchanged.loss.high == 0.0
 
@@ -146,7 +146,7 @@ def test_a_small_unit_stretches_an_interval_and_does_not_move_it() -> None:
     for seed in range(10):
         other = pictures(1.0, seed=400 + seed)
         loss = objective.interval(Evaluation(other.features[rows], aligned(other)[rows])).loss
-        assert loss.low < loss.estimate < loss.high
+        assert loss.low < loss.value < loss.high
 
 
 def test_the_alignment_interval_is_the_textbook_one(objective: Objective) -> None:
@@ -154,8 +154,8 @@ def test_the_alignment_interval_is_the_textbook_one(objective: Objective) -> Non
     interval = objective.interval(candidate, resamples=4000).alignment
     assert interval is not None
     error = float(aligned(candidate).std(correction=0)) / N**0.5
-    assert interval.low == pytest.approx(interval.estimate - 1.96 * error, abs=0.15 * error)
-    assert interval.high == pytest.approx(interval.estimate + 1.96 * error, abs=0.15 * error)
+    assert interval.low == pytest.approx(interval.value - 1.96 * error, abs=0.15 * error)
+    assert interval.high == pytest.approx(interval.value + 1.96 * error, abs=0.15 * error)
 
 
 def test_a_higher_level_is_a_wider_interval(objective: Objective) -> None:
@@ -165,13 +165,13 @@ def test_a_higher_level_is_a_wider_interval(objective: Objective) -> None:
 
 def test_comparison_of_the_same_is_zero(objective: Objective) -> None:
     interval = objective.compare(pictures(1.5), pictures(1.5))
-    assert (interval.low, interval.estimate, interval.high) == (0.0, 0.0, 0.0)
+    assert (interval.low, interval.value, interval.high) == (0.0, 0.0, 0.0)
 
 
 def test_comparison_tells_clearly_worse_pictures(objective: Objective) -> None:
     worse, better = pictures(1.0, offset=0.06), pictures(1.0)
     interval = objective.compare(worse, better)
-    assert 0 < interval.low < interval.estimate < interval.high
+    assert 0 < interval.low < interval.value < interval.high
     mirrored = objective.compare(better, worse)
     assert (mirrored.low, mirrored.high) == pytest.approx((-interval.high, -interval.low))
 

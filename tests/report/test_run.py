@@ -24,7 +24,7 @@ from .conftest import TRIALS, url
 def test_a_finished_run_is_read_as_the_search_saw_it(whole: TuneResult) -> None:
     run = read_run(whole.run_dir)
     assert run.finished and run.policy is not None and run.policy.to_dict()["cost"] == whole.policy.to_dict()["cost"]
-    assert run.last_round is not None and run.last_round.exported.policy.key == whole.policy.key
+    assert run.last_round is not None and run.last_round.winner.policy.key == whole.policy.key
     assert [each.number for each in run.evaluated] == [trial.number for trial in whole.study.trials]
     best = min(whole.study.trials, key=lambda trial: trial.value or 0)
     assert run.best is not None and run.policy_of(run.best).key == attributes(best)["policy_key"]

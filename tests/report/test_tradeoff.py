@@ -29,7 +29,7 @@ def test_the_page_says_the_verdict_where_there_is_one(explained: TuneResult, who
     page = unescape(render(read_run(explained.run_dir)))
     assert explained.tradeoff is not None
     assert all(sentence in page for sentence in explained.tradeoff.verdict)
-    assert explained.tradeoff.rungs[1].winners[BOTH].id in page
+    assert explained.tradeoff.levels[1].winners[BOTH].id in page
     assert 'id="question"' not in render(read_run(whole.run_dir))
     alone = unescape(render_tradeoff(explained.tradeoff))
     assert all(sentence in alone for sentence in explained.tradeoff.verdict)
@@ -38,7 +38,7 @@ def test_the_page_says_the_verdict_where_there_is_one(explained: TuneResult, who
 def test_figures_hold_every_winner_and_every_pair(explained: TuneResult, view: dict[str, Any]) -> None:
     losses, differences = (plot.figure for plot in view["tradeoff_plots"])
     assert explained.tradeoff is not None
-    level = explained.tradeoff.rungs[1]
+    level = explained.tradeoff.levels[1]
     by_name = {trace["name"]: trace for trace in losses["data"]}
     for arm in (FEWER, CHEAPER, BOTH):
         assert by_name[arm]["y"][-1] == level.winners[arm].quality.loss.value

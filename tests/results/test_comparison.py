@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autotune.policy import Interval
-from autotune.results.comparison import Pair
+from autotune.results.comparison import pair, same_pair
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,16 @@ from autotune.results.comparison import Pair
 def test_one_is_better_only_where_the_whole_interval_says_so(
     low: float, value: float, high: float, better: str | None, sentence: str
 ) -> None:
-    pair = Pair("a", "b", Interval(value=value, low=low, high=high))
-    assert pair.better == better
-    assert pair.sentence == sentence
-    assert pair.to_dict() == {
+    found = pair("a", "b", Interval(value=value, low=low, high=high))
+    assert found.better == better
+    assert found.sentence == sentence
+    assert found.to_dict() == {
         "a": "a", "b": "b", "difference": {"value": value, "low": low, "high": high}, "better": better,
         "same": False, "sentence": sentence,
     }  # fmt: skip
 
 
 def test_the_same_policy_is_not_compared_with_itself() -> None:
-    pair = Pair("a", "b", Interval(value=0.0, low=0.0, high=0.0), same=True)
-    assert pair.sentence == "a and b cannot be told apart: they run the same."
+    found = same_pair("a", "b")
+    assert (found.same, found.better, found.difference.value) == (True, None, 0)
+    assert found.sentence == "a and b cannot be told apart: they run the same."

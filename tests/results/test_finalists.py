@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import torch
 from optuna.trial import create_trial
 
+from autotune.core.errors import InputError
 from autotune.cost import Cost
 from autotune.evaluation.evaluator import Outcome
-from autotune.policy import Guidance, MeasuredTime, Policy
-from autotune.quality import Evaluation, Interval, Intervals, Weights
-from autotune.results.finalists import EvaluatedPolicy, Finalists, best_trials, judge
+from autotune.policy import Guidance, Interval, MeasuredTime, Policy
+from autotune.quality import Evaluation, Intervals, Weights
+from autotune.results.finalists import EvaluatedPolicy, Finalists, best_trials, judge, read_finalists
 from autotune.study.trials import DESCRIPTION, POLICY, REFINES
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
@@ -41,7 +43,7 @@ class GivenScores:
 
     def interval(self, evaluation: Evaluation) -> Intervals:
         loss = float(evaluation.features[0, 0])
-        return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(4)))
+        return Intervals(*(Interval(value=loss, low=loss - 0.1, high=loss + 0.1) for _ in range(4)))
 
     def compare(self, one: Evaluation, other: Evaluation) -> Interval:
         self.compared = [round(float(each.features[0, 0]), 6) for each in (one, other)]
@@ -49,7 +51,7 @@ class GivenScores:
 
 
 def judged(low: float, high: float, candidates: list[EvaluatedPolicy] | None = None) -> tuple[Finalists, list[float]]:
-    evaluator: Any = GivenScores(Interval((low + high) / 2, low, high))
+    evaluator: Any = GivenScores(Interval(value=(low + high) / 2, low=low, high=high))
     found = (
         [EvaluatedPolicy("study", 5, FIRST), EvaluatedPolicy("study", 7, SECOND)] if candidates is None else candidates
     )
@@ -101,6 +103,53 @@ def test_times_reach_their_runs_and_the_file(tmp_path: Path) -> None:
     contenders = json.loads((tmp_path / "finalists.json").read_text())["contenders"]
     assert [each["time"] and each["time"]["ms_per_image"] for each in contenders] == [10, 4, 5, None]
     assert [each["trial"] for each in contenders] == [None, 0, 7, 5]
+    assert read_finalists(tmp_path / "finalists.json") == finalists
+
+
+def test_there_need_not_have_been_a_last_round(tmp_path: Path) -> None:
+    assert read_finalists(tmp_path / "finalists.json") is None
+
+
+def drop_verdict(document: dict[str, Any]) -> None:
+    del document["verdict"]
+
+
+def misspell(document: dict[str, Any]) -> None:
+    document["contenders"][0]["cost"]["flop"] = 1
+
+
+def export_nobody(document: dict[str, Any]) -> None:
+    document["winner"] = "trial 99"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_verdict, "key 'verdict' is missing; repeat the search"),
+        (misspell, r"unknown key 'contenders.0.cost.flop'; repeat the search"),
+        (export_nobody, "winner 'trial 99' is none of the contenders; repeat the search"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    document = judged(-0.3, -0.1)[0].to_dict()
+    damage(document)
+    path = tmp_path / "finalists.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"finalists.json: {said}"):
+        read_finalists(path)
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(InputError, match="finalists.json: not a JSON file; repeat the search"):
+        read_finalists(path)
+
+
+def test_files_of_the_release_before_are_read_and_written_alike(tmp_path: Path) -> None:
+    earlier = Path(__file__).parents[1] / "workflows" / "earlier_run" / "finalists.json"
+    found = read_finalists(earlier)
+    assert found is not None
+    found.save(tmp_path / "finalists.json")
+    assert (tmp_path / "finalists.json").read_bytes() == earlier.read_bytes()
 
 
 def study_of(name: str, *trials: tuple[float, int, int | None]) -> optuna.Study:

@@ -22,15 +22,15 @@ from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingSc
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 5))
 def test_rows_are_the_worst_the_best_and_the_first_others_without_repeating_a_prompt(
-    harm: list[float], different: int, each: int
+    degradation: list[float], different: int, each: int
 ) -> None:
     chance = random.Random(0)
-    prompts = [f"prompt {chance.randrange(different)}" for _ in harm]
-    chosen = choose_rows(prompts, harm, each)
+    prompts = [f"prompt {chance.randrange(different)}" for _ in degradation]
+    chosen = choose_rows(prompts, degradation, each)
     names = [prompts[row] for row, _ in chosen]
     assert len(names) == len(set(names)) <= 3 * each
-    by = {why: [harm[row] for row, reason in chosen if reason == why] for why in ("worst", "best", "random")}
-    assert by["worst"][0] == max(harm)
+    by = {why: [degradation[row] for row, reason in chosen if reason == why] for why in ("worst", "best", "random")}
+    assert by["worst"][0] == max(degradation)
     assert by["worst"] == sorted(by["worst"], reverse=True) and by["best"] == sorted(by["best"])
     if by["best"]:
         assert min(by["worst"]) >= max(by["best"]) or len(set(prompts)) < len(prompts)
@@ -47,11 +47,11 @@ def test_shown_pictures_are_those_that_were_scored(whole: TuneResult) -> None:
             with Image.open(whole.run_dir / FOLDER / picture.file) as image:
                 seen = torch.tensor(list(image.convert("RGB").tobytes()), dtype=torch.uint8).view(8, 8, 3)
             assert torch.equal(seen.permute(2, 0, 1), whole.previews[place][row])
-        assert shown.harm == round(shown.pictures[0].alignment - shown.pictures[-1].alignment, 6) or (
-            abs(shown.harm - shown.pictures[0].alignment + shown.pictures[-1].alignment) < 2e-6
+        assert shown.degradation == round(shown.pictures[0].alignment - shown.pictures[-1].alignment, 6) or (
+            abs(shown.degradation - shown.pictures[0].alignment + shown.pictures[-1].alignment) < 2e-6
         )
-    harms = [shown.harm for shown in gallery.prompts if shown.why == "worst"]
-    assert min(harms) >= max(shown.harm for shown in gallery.prompts if shown.why != "worst")
+    degradations = [shown.degradation for shown in gallery.prompts if shown.why == "worst"]
+    assert min(degradations) >= max(shown.degradation for shown in gallery.prompts if shown.why != "worst")
 
 
 def test_nothing_is_made_again_when_a_search_goes_on(

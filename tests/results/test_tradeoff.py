@@ -56,7 +56,7 @@ def level(
 
 
 def test_wins_losses_and_doubts_are_told_apart_by_budget() -> None:
-    rungs = [
+    levels = [
         level(15, WORSE),
         level(25, UNKNOWN),
         level(40, BETTER),
@@ -64,7 +64,7 @@ def test_wins_losses_and_doubts_are_told_apart_by_budget() -> None:
         level(80, BETTER),
         level(100, WORSE),
     ]
-    first, second, *_ = verdict_of(rungs)
+    first, second, *_ = verdict_of(levels)
     assert first == (
         "Cheaper steps alone beat fewer steps from 40 % to 80 %, lose to fewer steps at 15 % and at 100 % and cannot be"
         " told apart from fewer steps at 25 % of the compute."
@@ -85,8 +85,8 @@ def test_wins_losses_and_doubts_are_told_apart_by_budget() -> None:
     ],
 )
 def test_the_crossover_is_claimed_only_where_intervals_show_it(cheaper: tuple[Numbers, ...], said: str) -> None:
-    rungs = [level(percent, numbers) for percent, numbers in zip((20, 40, 60), cheaper, strict=True)]
-    (crossover,) = [sentence for sentence in verdict_of(rungs) if said in sentence]
+    levels = [level(percent, numbers) for percent, numbers in zip((20, 40, 60), cheaper, strict=True)]
+    (crossover,) = [sentence for sentence in verdict_of(levels) if said in sentence]
     assert ("beyond doubt" in crossover) == ("estimates" in crossover and "once" not in crossover)
 
 
@@ -100,16 +100,18 @@ def test_nothing_is_said_of_a_crossover_where_one_of_the_two_is_missing_everywhe
     assert not any("cross" in sentence for sentence in verdict_of([level(15, None), level(20, None)]))
 
 
-def test_an_answer_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    rungs = (level(15, None), level(40, BETTER))
+def test_a_study_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    levels = (level(15, None), level(40, BETTER))
     found = Tradeoff(
         model="m", full_steps=20, full_flops=10, trials=8, images=8, held_out_images=8, held_out_prompts=8, seed=0,
-        scorer="clip", network=None, estimator="kid", rungs=rungs, verdict=verdict_of(rungs),
+        scorer="clip", network=None, estimator="kid", levels=levels, verdict=verdict_of(levels),
     )  # fmt: skip
     path = tmp_path / "explain.json"
     assert read_tradeoff(path) is None
     found.save(path)
     assert read_tradeoff(path) == found
+    path.write_text(path.read_text().replace('"levels"', '"rungs"'))
+    assert read_tradeoff(path) == found, "what earlier releases wrote"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(InputError, match="repeat the command with --explain"):
         read_tradeoff(path)

@@ -82,7 +82,9 @@ def test_fixed_recipes(model: str) -> None:
 
 
 def test_fewer_or_cheaper_steps() -> None:
-    levels = {level["budget"]: level["winners"] for level in document("results/steps_vs_cost-emoji-unet.json")["rungs"]}
+    levels = {
+        level["budget"]: level["winners"] for level in document("results/steps_vs_cost-emoji-unet.json")["levels"]
+    }
     columns = (("15%",), ("25%",), ("40%",), ("60%", "80%"))
     for arm, printed in table("Fewer steps or cheaper steps?", "").items():
         for cell, budgets in zip(printed, columns, strict=True):

@@ -26,7 +26,7 @@ def test_the_study_writes_what_it_prints(
     path = tmp_path / "steps_vs_cost-emoji-unet.json"
     found = read_tradeoff(path)
     assert found is not None and found.model == "emoji-unet"
-    too_little, enough = found.rungs
+    too_little, enough = found.levels
     # One step of the full run takes 5 %.
     assert too_little.missing["fewer steps"] == "the cheapest takes 5 %"
     assert enough.winners["fewer steps"].policy.steps == 1

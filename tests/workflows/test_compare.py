@@ -26,7 +26,7 @@ from autotune.quality import FIDELITY, Baseline, Evaluation, Gaussian, Objective
 from autotune.quality.alignment import shuffled_alignment
 from autotune.quality.fidelity import largest_psnr, measure_fidelity
 from autotune.quality.lpips import Lpips
-from autotune.results.comparison import Comparison
+from autotune.results.comparison import Comparison, read_comparison
 from autotune.runtime import full_policy
 from autotune.runtime.apply import session_of
 from autotune.workflows.compare import compare
@@ -140,7 +140,7 @@ def test_scores_are_those_of_all_pictures_at_once(
         expected = objective.interval(seen[run.name])
         for score in ("loss", "distance", "alignment", "fidelity"):
             wanted, got = getattr(expected, score), getattr(run.quality, score)
-            assert (got.value, got.low, got.high) == pytest.approx((wanted.estimate, wanted.low, wanted.high), abs=1e-6)
+            assert (got.value, got.low, got.high) == pytest.approx((wanted.value, wanted.low, wanted.high), abs=1e-6)
         nearness = measure_fidelity(whole[run.name], whole["full"])
         assert run.psnr.value == pytest.approx(nearness.mean_psnr, abs=1e-6)
         assert run.ssim.value == pytest.approx(nearness.mean_ssim, abs=1e-6)
@@ -151,7 +151,7 @@ def test_scores_are_those_of_all_pictures_at_once(
         assert alignment is not None and objective.mean(alignment) == expected.alignment
     difference = objective.compare(seen["near"], seen["far"])
     (pair,) = comparison.pairs
-    assert pair.difference.value == pytest.approx(difference.estimate, abs=1e-6)
+    assert pair.difference.value == pytest.approx(difference.value, abs=1e-6)
     assert pair.difference.high == pytest.approx(difference.high, abs=1e-6)
     for kept, name in zip(comparison.previews, ("full", "near", "far"), strict=True):
         assert torch.equal(kept, whole[name][:8])
@@ -443,6 +443,8 @@ def test_the_document_holds_everything(pictures: Painted, arguments: dict[str, A
     comparison = compare(**arguments)
     document = json.loads((arguments["run_dir"] / "compare.json").read_text())
     assert document == comparison.to_dict()
+    assert read_comparison(arguments["run_dir"] / "compare.json") == comparison.record
+    assert [*document][:3] == ["format", "version", "model"]
     assert (document["format"], document["version"], document["level"]) == ("postdiff-comparison", 1, 0.95)
     assert (document["images"], document["prompts"]) == (IMAGES, len(PROMPTS))
     # Seeds of no other kind of pictures.

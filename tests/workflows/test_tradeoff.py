@@ -50,13 +50,13 @@ def ask(setup: Setup, folder: Path) -> Tradeoff:
 
 
 def ids(tradeoff: Tradeoff) -> list[dict[str, str]]:
-    return [{arm: winner.id for arm, winner in level.winners.items()} for level in tradeoff.rungs]
+    return [{arm: winner.id for arm, winner in level.winners.items()} for level in tradeoff.levels]
 
 
 def test_where_only_the_number_of_steps_counts_cheaper_ones_win(explained: TuneResult) -> None:
     found = explained.tradeoff
     assert found is not None
-    nothing, level = found.rungs
+    nothing, level = found.levels
     assert nothing.missing[FEWER] == "the cheapest takes 10 %" and FEWER not in nothing.winners
     assert level.missing == {} and set(level.winners) == set(ARMS)
     assert level.winners[FEWER].policy.steps == 4
@@ -71,7 +71,7 @@ def test_where_only_the_number_of_steps_counts_cheaper_ones_win(explained: TuneR
 def test_candidates_of_the_tuned_study_take_part_in_both(explained: TuneResult) -> None:
     assert explained.tradeoff is not None
     tuned = min(trial.values[0] for trial in explained.study.get_trials() if trial.values)
-    assert explained.tradeoff.rungs[1].winners[BOTH].tuning_loss <= tuned
+    assert explained.tradeoff.levels[1].winners[BOTH].tuning_loss <= tuned
 
 
 def test_every_search_is_a_study_of_its_own(explained: TuneResult) -> None:
@@ -101,9 +101,9 @@ def test_interrupted_it_goes_on_to_the_same_answer_and_asked_again_it_makes_no_p
     assert len(pictures.made) == 2 * made
 
     # In this world whatever is not fewer steps does degradation, so both fall back on them.
-    cheaper, both, _ = whole.rungs[1].differences
+    cheaper, both, _ = whole.levels[1].differences
     assert cheaper.sign == 1
-    assert both.same and both.loss.value == 0 and whole.rungs[1].winners[BOTH].id == "s4"
+    assert both.same and both.loss.value == 0 and whole.levels[1].winners[BOTH].id == "s4"
 
     assert ask(narrow, tmp_path / "other") == resumed
     assert len(pictures.made) == 2 * made

@@ -21,7 +21,7 @@ def losses_by_arm(tradeoff: Tradeoff) -> Figure:
     """The best of each way at every budget, on held-out prompts; the full run is zero."""
     data = []
     for place, arm in enumerate(ARMS):
-        found = [(100 * level.share, level.winners[arm]) for level in tradeoff.rungs if arm in level.winners]
+        found = [(100 * level.share, level.winners[arm]) for level in tradeoff.levels if arm in level.winners]
         losses = [best.quality.loss for _, best in found]
         text = [
             f"{arm}: {best.id.replace('<', '&lt;')}<br>{percent(best.relative)} of the FLOPs,"
@@ -39,7 +39,7 @@ def differences_by_arm(tradeoff: Tradeoff) -> Figure:
     """Losses of the ways against each other, paired by prompt; below zero the first is better."""
     data = []
     for place, (a, b) in enumerate(PAIRS):
-        found = [(100 * level.share, pair) for level in tradeoff.rungs if (pair := level.difference(a, b)) is not None]
+        found = [(100 * level.share, pair) for level in tradeoff.levels if (pair := level.difference(a, b)) is not None]
         name = f"{a} \N{MINUS SIGN} {b}"
         text = [
             f"{name}: the same policy"

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from autotune.report import Column, save_grid
+from autotune.evaluation.grid import Column, save_grid, square
 
 
 def _pictures(color: tuple[int, int, int], count: int = 2, side: int = 64) -> np.ndarray:
@@ -53,3 +54,14 @@ def test_what_does_not_fit_is_refused_and_nothing_written(
     with pytest.raises(ValueError, match="column"):
         save_grid(columns, prompts, tmp_path / "grid.png")
     assert not any(tmp_path.iterdir())
+
+
+def test_pictures_of_one_run_fill_a_square_row_by_row_without_a_word(tmp_path: Path) -> None:
+    shades = torch.tensor([10, 20, 30, 40, 50], dtype=torch.uint8)
+    save_grid(square(shades[:, None, None, None].expand(5, 3, 128, 128)), None, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as grid:
+        pixels = np.asarray(grid)[..., 0]
+    assert pixels.shape == (2 * 136 + 8, 3 * 136 + 8)
+    middles = pixels[72::136, 72::136]
+    assert middles.tolist() == [[10, 20, 30], [40, 50, 255]]
+    assert all((pixels == shade).sum() == 128 * 128 for shade in shades.tolist())
