@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from autotune.core.interval import Interval
 from autotune.core.records import Count, Record, Text
@@ -86,7 +86,8 @@ class PolicyQuality(Record):
     pictures were made with; None is the pipeline's default. ``scorer`` is the image-text model
     (None where it had nothing to judge; version 2), ``estimator`` the distance to the reference,
     taken in the features of ``network`` (None: the scorer's), ``weights`` those of the
-    objective's terms.
+    objective's terms. ``fewer_steps_policy`` is the id of the fewer steps where they are not the
+    pipeline's own (version 2).
     """
 
     prompts: Annotated[Count, Field(ge=1)]
@@ -101,6 +102,16 @@ class PolicyQuality(Record):
     fewer_steps: ContenderQuality
     fewer_steps_count: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     difference: Interval
+    fewer_steps_policy: Text | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Readers of version 1 know nothing of keys that came later, which are left out where they say nothing."""
+        found: dict[str, Any] = dump(self)
+        return {key: value for key, value in found.items() if key not in _LATER or value is not None}
+
+
+_LATER = ("fewer_steps_policy",)
 
 
 class Provenance(Record):

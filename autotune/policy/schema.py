@@ -124,8 +124,9 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "guidance_scale": "Guidance scale of the pictures; null is the pipeline's default.",
         "policy": "Scores of the policy.",
         "full": "Scores of the full run.",
-        "fewer_steps": "Scores of plain fewer steps at the same cost.",
+        "fewer_steps": "Scores of fewer steps at the same cost.",
         "fewer_steps_count": "How many steps these are.",
+        "fewer_steps_policy": "Id of these fewer steps; null where they are the pipeline's own (version 2).",
         "difference": "loss(policy) - loss(fewer steps), paired by prompt; better with confidence where all of it is"
         " below 0.",
     },

@@ -35,7 +35,7 @@ from autotune.quality.evaluations import Baseline, Evaluation
 from autotune.quality.fidelity import feature_distances
 from autotune.quality.reference import Reference
 from autotune.quality.tensors import check_finite
-from autotune.quality.verdict import leave_one_out, pseudo_values
+from autotune.quality.verdict import Verdict, leave_one_out, pseudo_values, verdict
 
 # Selections of pictures measured at once.
 _SELECTIONS = 100
@@ -223,11 +223,26 @@ class Objective:
     def jackknife(self, evaluations: Sequence[Evaluation]) -> Tensor:
         """Pseudo-values (P, K) of K evaluations' losses: what each of P prompts contributes to them.
 
-        Raises:
-            ValueError: If there is one prompt alone.
+        Where there is one prompt alone they are those of its pictures, which say nothing of other prompts.
         """
+        rows = self._rows_of_prompt if len(self._rows_of_prompt) > 1 else self._all.T
         whole = self.losses(evaluations, self._all)[0]
-        return pseudo_values(whole, self.losses(evaluations, leave_one_out(self._rows_of_prompt)))
+        return pseudo_values(whole, self.losses(evaluations, leave_one_out(rows)))
+
+    def verdict(
+        self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None = None, level: float = 0.95
+    ) -> Verdict:
+        """Whether the best of several finalists beats a rival, with an interval that allows for the choice.
+
+        Args:
+            finalists: At least one.
+            rival: What they compete with.
+            best: Place of the finalist that is judged, where another objective chose it; None is the best by this one.
+            level: Of the interval.
+        """
+        runs = [*finalists, rival]
+        losses = self.losses(runs, self._all)[0]
+        return verdict(losses, self.jackknife(runs), len(set(self._baseline.prompts)), best=best, level=level)
 
     def head(self, count: int) -> Objective:
         """The same objective on the first ``count`` pictures alone: what a candidate scores before all are made.

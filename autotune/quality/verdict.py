@@ -20,7 +20,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from autotune.quality.bootstrap import Interval
+from autotune.core.interval import Interval
 
 __all__ = ["LEAST_PROMPTS", "Verdict", "leave_one_out", "pseudo_values", "simultaneous", "verdict"]
 
@@ -110,7 +110,7 @@ def simultaneous(estimates: Tensor, pseudo: Tensor, level: float) -> tuple[Inter
     error = pseudo.std(0) / len(pseudo) ** 0.5
     reach = _largest_of(pseudo, level) * error
     return tuple(
-        Interval(estimate, estimate - each, estimate + each)
+        Interval(value=estimate, low=estimate - each, high=estimate + each)
         for estimate, each in zip(estimates.tolist(), reach.tolist(), strict=True)
     )
 

@@ -17,7 +17,8 @@ from autotune.core.interval import NOTHING
 from autotune.core.naming import default_study_name
 from autotune.cost import Budget, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.results.finalists import EvaluatedPolicy, best_trials, quality_record
+from autotune.results.candidates import EvaluatedPolicy, best_trials
+from autotune.results.finalists import quality_record
 from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
 from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.loop import explore
@@ -204,6 +205,7 @@ def _level(
 def _winner(
     best: EvaluatedPolicy, studies: Sequence[optuna.Study], candidates: int, setup: Setup, evaluator: Evaluator
 ) -> Winner:
+    assert best.study is not None and best.trial is not None, "a trial evaluated it"
     study = next(each for each in studies if each.study_name == best.study)
     return Winner(
         study=best.study,

@@ -33,6 +33,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
+from autotune.core.errors import InputError
 from autotune.core.records import write_atomically
 from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, demo_assets
@@ -240,8 +241,12 @@ class Cases:
         """Of all steps over 8, on all captions."""
 
     def null(self, count: int, draw: torch.Generator) -> Case:
-        """All runs the same in law, on ``count`` captions."""
-        return self._alike(torch.randperm(PROMPTS, generator=draw)[:count], draw)
+        """All runs the same in law, on ``count`` captions; others where the objective refuses so few of them."""
+        while True:
+            try:
+                return self._alike(torch.randperm(PROMPTS, generator=draw)[:count], draw)
+            except InputError:
+                continue
 
     def with_seeds_apart(self, draw: torch.Generator) -> Case:
         """All runs the same in law, on as many captions as there are, drawn with replacement."""
