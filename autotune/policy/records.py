@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from autotune.core.interval import Interval
-from autotune.core.records import Count, Record, Text
+from autotune.core.records import Count, GrownRecord, Record, Text
 from autotune.policy.fields import MAX_STEPS, Integer, Pixels
 
 
@@ -78,7 +78,7 @@ class ContenderQuality(Record):
     fidelity: Interval
 
 
-class PolicyQuality(Record):
+class PolicyQuality(GrownRecord):
     """Held-out quality of the policy, of the full run and of fewer steps at the same cost.
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
@@ -89,6 +89,8 @@ class PolicyQuality(Record):
     objective's terms. ``fewer_steps_policy`` is the id of the fewer steps where they are not the
     pipeline's own (version 2).
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"fewer_steps_policy"})
 
     prompts: Annotated[Count, Field(ge=1)]
     images: Annotated[Count, Field(ge=1)]
@@ -103,15 +105,6 @@ class PolicyQuality(Record):
     fewer_steps_count: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     difference: Interval
     fewer_steps_policy: Text | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Readers of version 1 know nothing of keys that came later, which are left out where they say nothing."""
-        found: dict[str, Any] = dump(self)
-        return {key: value for key, value in found.items() if key not in _LATER or value is not None}
-
-
-_LATER = ("fewer_steps_policy",)
 
 
 class Provenance(Record):

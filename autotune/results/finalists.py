@@ -10,13 +10,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
 
 from autotune.core.interval import NOTHING, Interval
 from autotune.core.naming import FEWER_STEPS, FULL_RUN, PLAIN_STEPS
-from autotune.core.records import Record, read_record, write_atomically
+from autotune.core.records import GrownRecord, Record, read_record, write_atomically
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
 from autotune.policy.words import is_plain
@@ -33,7 +33,7 @@ FILE = "finalists.json"
 BETTER, NO_BETTER = "better", "no better"
 
 
-class Contender(Record):
+class Contender(GrownRecord):
     """One run of the last round.
 
     Attributes:
@@ -47,6 +47,8 @@ class Contender(Record):
         second_opinion: Its loss before a judge that the search did not ask; None where there was none.
         time: None where it was not measured.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"second_opinion"})
 
     name: str
     trial: int | None
@@ -71,7 +73,7 @@ class SecondOpinion(Record):
     difference: Interval
 
 
-class Finalists(Record):
+class Finalists(GrownRecord):
     """Everything the last round found: ``finalists.json``.
 
     Attributes:
@@ -87,6 +89,8 @@ class Finalists(Record):
         prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
         second_opinion: None where nobody else was asked, or there is no candidate.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion"})
 
     verdict: str
     difference: Interval
