@@ -24,7 +24,7 @@ from autotune.core.interval import Interval
 
 __all__ = ["LEAST_PROMPTS", "Verdict", "leave_one_out", "pseudo_values", "simultaneous", "verdict"]
 
-LEAST_PROMPTS = 24
+LEAST_PROMPTS = 8
 """Different prompts, or other inputs, without which nothing is said to be beyond doubt."""
 
 # Of the t statistics; their quantile is right to half a percent.

@@ -112,7 +112,12 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
                 "differences",
                 "The ways against each other",
                 f"Differences of these losses, paired by {singular(tradeoff.noun)}, which is sharper than two intervals"
-                " side by side: what lies below zero with its whole bar is better beyond doubt.",
+                " side by side"
+                + (
+                    ": what lies below zero with its whole bar is better beyond doubt."
+                    if tradeoff.enough
+                    else f"; {tradeoff.held_out_prompts} {tradeoff.noun} are too few to tell them apart."
+                ),
                 plots.differences_by_arm(tradeoff),
             ),
         ],

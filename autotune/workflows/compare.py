@@ -31,6 +31,7 @@ from autotune.pipelines.families import family_of
 from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.quality.lpips import LEAST_SIDE, Lpips
+from autotune.quality.verdict import LEAST_PROMPTS
 from autotune.results.comparison import FILE, LEVEL, ComparedRun, Comparison, Conditions, Pair, pair, same_pair
 from autotune.results.finalists import quality_record
 from autotune.results.gallery import shown_pictures
@@ -329,7 +330,9 @@ def _run(name: str, policy: Policy, cost: Cost, noted: Noted, objective: Objecti
 def _pair(objective: Objective, names: tuple[str, str], evaluations: Sequence[Evaluation], *, same: bool) -> Pair:
     if same:
         return same_pair(*names)
-    return pair(*names, objective.compare(*evaluations, level=LEVEL).rounded())
+    one, other = evaluations
+    found = objective.verdict([one], other, level=LEVEL)
+    return pair(*names, found.difference.rounded(), needed=None if found.enough else LEAST_PROMPTS)
 
 
 def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float | None) -> list[str]:

@@ -97,7 +97,7 @@ def run_tradeoff_study(
         estimator=setup.judges.estimator,
         noun=setup.noun,
         levels=levels,
-        verdict=verdict_of(levels),
+        verdict=verdict_of(levels, len(set(held_out.keys))),
     )
 
 
@@ -224,4 +224,4 @@ def _difference(a: str, b: str, winners: Mapping[str, Winner], setup: Setup, eva
     if setup.proposer.plan(policies[0]) == setup.proposer.plan(policies[1]):
         return Difference(a=a, b=b, loss=NOTHING, same=True)
     one, other = (evaluator.outcome(policy).evaluation for policy in policies)
-    return Difference(a=a, b=b, loss=evaluator.objective.compare(one, other).rounded(), same=False)
+    return Difference(a=a, b=b, loss=evaluator.objective.verdict([one], other).difference.rounded(), same=False)

@@ -3,7 +3,7 @@
 ``python -m studies.proxy.verdicts emoji-unet`` makes five full runs of 480 held-out captions that differ by their seeds
 alone, and 8 steps from the noise of the first. Then it repeats three experiments with every method:
 
-- *null*, for 4 to 128 captions: of every caption each of the five pictures goes to one of full run, fewer steps and
+- *null*, for 6 to 128 captions: of every caption each of the five pictures goes to one of full run, fewer steps and
   three finalists, by chance, so that all are the same in law. The best finalist is called better in at most 2.5 %, if
   the method holds;
 - *unlike*: the finalists are full runs, the first from the same noise as fewer steps, which are 8 steps; alignments are
@@ -51,7 +51,7 @@ FOLDER = Path("runs/verdicts")
 PROMPTS = 480
 RUNS, FEWER = 5, 8
 FINALISTS = 3
-COUNTS = (4, 8, 16, 32, 64, 128)
+COUNTS = (6, 8, 16, 32, 64, 128)
 SHIFTS = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12)
 LEVEL = 0.95
 RESAMPLES = 400
