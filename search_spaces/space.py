@@ -77,7 +77,7 @@ class SearchSpace(ABC):
 
     Attributes:
         knobs: What may vary.
-        repair_order: Knob and direction in which each makes a policy costlier, in the order in which
+        repair_order: Knob and direction in which each makes a policy cost more, in the order in which
             a setting too cheap for its budget is repaired. Followed to the end it leads to the
             setting that accelerates nothing.
         recipes: Known settings. The first one is ``"fewer steps"``: nothing but the step count changes.

@@ -98,7 +98,7 @@ class UNetSpace(DenoiserSpace):
             settings |= {
                 "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
                 "guidance cut": {"guidance_stop": PARTS // 2},
-                # Kynkaanniemi et al. 2024: guidance does harm at high noise and nothing at low noise.
+                # Kynkaanniemi et al. 2024: guidance hurts at high noise and does nothing at low noise.
                 "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
             }
         if gate:

@@ -93,7 +93,7 @@ class Priced:
 
 
 def phases(steps: int, interval: int, starts: Iterable[int] = (0,)) -> tuple[int, ...]:
-    """Every so many steps, beginning anew at each of ``starts``."""
+    """Every so many steps, starting again at each of ``starts``."""
     return tuple(step for first, end in pairwise((*starts, steps)) for step in range(first, end, interval))
 
 
@@ -111,7 +111,7 @@ def policy(
 
     Args:
         low: scale of the first stage and the step it ends before (PostDiff).
-        interval: DeepCache's; with a gate, its phase begins anew at the gate and the step before, as in T-GATE's code.
+        interval: DeepCache's; with a gate, its phase starts again at the gate and the step before, as in T-GATE's code.
         gate: the step from which there is one branch, with cross-attention reused unless ``reuse_cross`` is False.
         self_attention: steps at which it is computed.
     """
@@ -177,7 +177,7 @@ def other_rows() -> tuple[Row, ...]:
 def _postdiff_rows() -> Iterator[Row]:
     yield Row("SDXL, 8 steps", POSTDIFF, "1024 pixels", 47.856, SDXL, policy(SDXL, 8))
     yield Row("PixArt-alpha, 8 steps", POSTDIFF, "1024 pixels", 34.256, PIXART_ALPHA, policy(PIXART_ALPHA, 8))
-    unknown = "where DeepCache's intervals begin anew is not known; T-GATE's code, followed here, does not fit"
+    unknown = "where DeepCache's intervals start again is not known; T-GATE's code, followed here, does not fit"
     for gate, reported in ((5, 11.610), (10, 15.061), (15, 16.360)):
         yield Row(
             f"SD1.5, DeepCache + cross-attention, m={gate}",

@@ -49,7 +49,7 @@ def pricing(pricer: Pricer, policies: int) -> list[float]:
     chosen = list(islice(random_policies(pricer, [STEPS]), policies))
     taken = []
     for policy in chosen:
-        # A search makes its policies anew.
+        # A search makes new policy objects.
         again = Policy.model_validate(policy.to_dict())
         started = time.perf_counter()
         pricer.price(again)

@@ -2,7 +2,7 @@
 
 ``python -m studies.search_savings MODEL`` runs the same search from several seeds twice: with both, and without either.
 Printed for each seed: denoiser FLOPs of all pictures that were made (exact: calls that a shared prefix skipped are not
-counted, those of candidates given up are), as multiples of the full run's for one picture; and the difference of the
+counted, those of pruned candidates are), as multiples of the full run's for one picture; and the difference of the
 two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in
 ``runs/savings``; results go to ``studies/results/search_savings-MODEL.json``.
 """

@@ -2,7 +2,7 @@
 
 At each budget, the best that a search finds of three ways to keep to it: fewer steps (each at full cost, solver and
 noise levels searched too), cheaper steps (as many as the full run has, all else searched), and both. Candidates are
-judged on tuning prompts; the best of each way are compared on held-out prompts, in pairs.
+judged on tuning prompts; the best of each arm are compared on held-out prompts, in pairs.
 
 ``python -m studies.steps_vs_cost`` prints a table and the verdict, and writes
 ``studies/results/steps_vs_cost-MODEL.json`` and a page with plots into ``runs/steps-vs-cost-MODEL``. Interrupted, the
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=DEMO_NAMES, default="emoji-unet")
     parser.add_argument("--budget", action="append", help=f"share of the full run's FLOPs; by default {BUDGETS}")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="candidates of each way and budget besides recipes")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="candidates of each arm and budget besides recipes")
     parser.add_argument("--images", type=int, default=IMAGES, help="most tuning pictures a candidate")
     parser.add_argument("--held-out-images", type=int, default=HELD_OUT_IMAGES)
     parser.add_argument("--seed", type=int, default=0)

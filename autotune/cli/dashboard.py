@@ -28,7 +28,7 @@ REPORT = "/report"
 
 _LIBRARY = logging.getLogger("optuna_dashboard")
 
-# A page of a search that still runs loads itself anew.
+# A page of a search that still runs reloads itself.
 _RELOAD_SECONDS = 10
 
 Environment = dict[str, Any]

@@ -92,7 +92,7 @@ def _picture(
     if policy.model is not None:
         height, width = height or policy.model.height, width or policy.model.width
     with during("while loading the model"):
-        pipe = source.outline()
+        pipe = source.weightless_pipeline()
     # What says when guidance runs is meant for calls that have it.
     pricer = Pricer(pipe, height, width, guided=None if policy.guidance is None else True)
     plan: Plan = pricer.plan(policy)

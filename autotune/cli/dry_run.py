@@ -74,7 +74,7 @@ def _candidates(budget: Forecast, images: int) -> str:
     whole = f"all {images} pictures of a candidate take about {duration(budget.candidate_seconds)}"
     if budget.usual_seconds == budget.candidate_seconds:
         return f"{whole}."
-    return f"{whole}, but most are given up early: one takes {duration(budget.usual_seconds)} on average."
+    return f"{whole}, but most are stopped early: one takes {duration(budget.usual_seconds)} on average."
 
 
 def _time_for_them(budget: Forecast, timeout: float) -> str:

@@ -151,7 +151,7 @@ class ModelSource:
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device, torch_dtype)
 
-    def outline(self, dtype: DType = "auto") -> Any:
+    def weightless_pipeline(self, dtype: DType = "auto") -> Any:
         """The diffusers pipeline without weights, which takes no memory and can be priced but not run.
 
         Args:

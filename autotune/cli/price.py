@@ -38,7 +38,7 @@ def print_price(
     if dtype == "auto" and target is not None:
         dtype = cast(DType, target.dtype)
     with during("while loading the model"):
-        pipe = source.outline(dtype)
+        pipe = source.weightless_pipeline(dtype)
     if target is not None:
         guided = target.model.guided if guided is None else guided
         for doubt in target.doubts(dtype=str(pipe.dtype).removeprefix("torch."), versions=versions()):

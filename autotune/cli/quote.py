@@ -54,7 +54,7 @@ class Quote:
             | asdict(self.cost)
             | {"full": {"steps": self.full_steps} | asdict(self.full)}
             | asdict(self.breakdown)
-            | {"surroundings": asdict(self.encoder_decoder)}
+            | {"encoder_decoder": asdict(self.encoder_decoder)}
         )
 
 

@@ -34,7 +34,7 @@ def run_report(
         folder: the run's.
         storage: URL of its study; see :func:`autotune.report.run.study_url`.
         out: the page's file; by default ``report.html`` in the run's folder.
-        watch: write it anew whenever the run has got further, until it has exported its policy or Ctrl-C.
+        watch: rewrite it whenever the run has got further, until it has exported its policy or Ctrl-C.
         as_json: print the facts as one line of JSON for every page.
         wait: sleeps for some seconds.
 

@@ -199,7 +199,7 @@ class Evaluator:
         return _load(path) if path.is_file() else None
 
     def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
-        """Make and judge pictures of the policy anew, until there are more than ``beyond``; nothing is kept."""
+        """Make and judge pictures of the policy once more, until there are more than ``beyond``; nothing is kept."""
         outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.features) > beyond)
         return outcome.evaluation
 
@@ -262,7 +262,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise RunFailed(
-            f"{path} is damaged ({reason_of(error)}); delete it and repeat the same command, which makes it anew"
+            f"{path} is damaged ({reason_of(error)}); delete it and repeat the same command, which makes it again"
         ) from error
     return tensors
 

@@ -116,7 +116,7 @@ def _decoded(data: bytes, name: str) -> Image:
         raise
     except broken as error:
         reason = "no whole picture" if isinstance(error, PIL.UnidentifiedImageError) else reason_of(error)
-        raise InputError(f"{name}: cannot be read as a picture ({reason}); save it anew, as PNG for instance") from None
+        raise InputError(f"{name}: cannot be read as a picture ({reason}); save it again, as a PNG") from None
 
 
 def _upright(image: Image, name: str) -> Image:

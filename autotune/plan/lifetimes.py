@@ -17,8 +17,8 @@ def sources_of(
     groups = _groups(rules, list(dict.fromkeys(patterns)))
     taken: list[dict[Group, Sources]] = []
     computed: dict[Group, list[int]] = {}
-    for call, (pattern, anew) in enumerate(zip(patterns, fresh, strict=True), start):
-        if anew:
+    for call, (pattern, starts) in enumerate(zip(patterns, fresh, strict=True), start):
+        if starts:
             computed = {group: [] for group, _ in groups}
         taken.append({})
         for group, order in groups:

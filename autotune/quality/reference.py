@@ -70,7 +70,7 @@ class Reference:
         if self.features is None:
             raise InputError(
                 "This reference holds statistics alone, and kernel distances need features: make it from pictures "
-                "anew, or take a Frechet distance."
+                "again, or take a Frechet distance."
             )
         return self.features
 

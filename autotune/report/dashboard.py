@@ -25,7 +25,7 @@ from autotune.study.trials import FAILURE
 METRIC = "loss"
 
 KEPT = "\n\n---\n*What stands below this line is yours and is kept.*\n"
-"""Ends the part of a study's note that is written anew."""
+"""Ends the part of a study's note that is rewritten."""
 
 _GIGA = 1e9
 # What the dashboard gives a plot, whatever it asks for.
@@ -88,7 +88,7 @@ def study_note(run: Run, link: str | None = None) -> str:
                 "|---|---|",
                 f"| Complete | scored on all {config.get('images', '')} tuning pictures;"
                 " with `duplicate_of`, the score of an earlier trial that computes the same |",
-                "| Pruned | given up: others are better on its first pictures |",
+                "| Pruned | stopped early: others are better on its first pictures |",
                 "| Fail | it broke down, or nothing of it is within the budget; its note and `failure` say which |",
             )
         ),

@@ -142,7 +142,7 @@ def _unfinished(run: Run) -> Facts:
     failed = sum(each.failure is not None for each in run.candidates)
     lead = [
         f"{count} candidate{'s' * (count != 1)} evaluated so far"
-        + (f", {len(run.pruned)} given up early" if run.pruned else "")
+        + (f", {len(run.pruned)} pruned" if run.pruned else "")
         + (f", {failed} failed" if failed else "")
         + f". Nothing has been verified on held-out {run.noun} yet, so what leads now need not lead in the end."
     ]
@@ -267,7 +267,7 @@ def document(run: Run, importance: Mapping[str, float]) -> dict[str, Any]:
         "words": facts.words,
         "budget": run.search_record.budget if run.search_record else run.config.get("budget"),
         "evaluated": len(run.evaluated),
-        "given_up": len(run.pruned),
+        "pruned": len(run.pruned),
         "failed": sum(each.failure is not None for each in run.candidates),
         "last_round": None
         if last is None

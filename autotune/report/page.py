@@ -48,7 +48,7 @@ def write_report(run: Run, path: Path, *, reload_seconds: int | None = None) -> 
     Args:
         run: the run.
         path: the file.
-        reload_seconds: have the page load itself anew while the search runs.
+        reload_seconds: have the page reload itself while the search runs.
 
     Raises:
         InputError: a picture of the run is damaged.
@@ -103,14 +103,14 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
         "tradeoff_plots": [
             Plot(
                 "losses",
-                "The best of each way",
-                f"Loss on held-out {tradeoff.noun} of the best policy of each way within each budget; bars are 95 %"
+                "The best of each arm",
+                f"Loss on held-out {tradeoff.noun} of the best policy of each arm within each budget; bars are 95 %"
                 " intervals.",
                 plots.losses_by_arm(tradeoff),
             ),
             Plot(
                 "differences",
-                "The ways against each other",
+                "The arms against each other",
                 f"Differences of these losses, paired by {singular(tradeoff.noun)}, which is sharper than two intervals"
                 " side by side"
                 + (
@@ -125,7 +125,7 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
 
 
 def render_tradeoff(tradeoff: Tradeoff) -> str:
-    """A page of the answer alone, as HTML."""
+    """A page of a tradeoff study alone, as HTML."""
     return str(_template("tradeoff_page.html").render(tradeoff_context(tradeoff) | _made()))
 
 

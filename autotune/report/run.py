@@ -45,7 +45,7 @@ _MOST_NAMED = 6
 class TrialSummary:
     """A trial that ended. Figures are None where it failed, ``failure`` then says why.
 
-    Scores of one that was given up are of its first pictures only.
+    Scores of one that was pruned are of its first pictures only.
 
     Attributes:
         cost: FLOPs as a share of the full run's.

@@ -1,4 +1,4 @@
-"""Fewer steps or cheaper steps? The answer as a table in a terminal, and as rows of one in a page."""
+"""Fewer steps or cheaper steps? The result as a table in a terminal, and as rows of one in a page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class TradeoffRow:
-    """One budget: the best of each way, then each pair of ways."""
+    """One budget: the best of each arm, then each pair of arms."""
 
     budget: str
     arms: tuple[Figure, ...]
@@ -52,11 +52,11 @@ def rows_of(tradeoff: Tradeoff) -> tuple[TradeoffRow, ...]:
 
 
 def tradeoff_table(tradeoff: Tradeoff) -> Table:
-    """Held-out losses of the best of each way and their differences, every one with its 95 % interval."""
+    """Held-out losses of the best of each arm and their differences, every one with its 95 % interval."""
     table = Table(
         title=f"Fewer steps or cheaper steps? {tradeoff.held_out_images} pictures of {tradeoff.held_out_prompts}"
         f" {tradeoff.noun} that no search saw",
-        caption="Loss of the best of each way, 0 is the full run, lower is better; then differences of these losses,"
+        caption="Loss of the best of each arm, 0 is the full run, lower is better; then differences of these losses,"
         f" paired by {singular(tradeoff.noun)}; * beyond doubt. Below each its 95 % interval.",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "compare.json"
+FORMAT: Literal["postdiff-comparison"] = "postdiff-comparison"
+VERSION: Literal[1] = 1
 
 LEVEL = 0.95
 
@@ -127,8 +129,8 @@ def same_pair(a: str, b: str) -> Pair:
 class _Head(Record):
     """What every document of this kind begins with."""
 
-    format: Literal["postdiff-comparison"] = "postdiff-comparison"
-    version: Literal[1] = 1
+    format: Literal["postdiff-comparison"] = FORMAT
+    version: Literal[1] = VERSION
 
 
 class Conditions(Record):
@@ -207,7 +209,7 @@ def read_comparison(path: Path) -> ComparisonRecord | None:
     Raises:
         InputError: the file is damaged.
     """
-    return read_record(ComparisonRecord, path, "repeat the comparison, which writes it anew")
+    return read_record(ComparisonRecord, path, "repeat the comparison, which writes it again")
 
 
 @dataclass(frozen=True, eq=False)

@@ -216,7 +216,7 @@ def read_finalists(path: Path) -> Finalists | None:
     Raises:
         InputError: the file is damaged.
     """
-    return read_record(Finalists, path, "repeat the search, which writes it anew")
+    return read_record(Finalists, path, "repeat the search, which writes it again")
 
 
 class Opinion(Protocol):

@@ -220,7 +220,7 @@ def _kept(folder: Path) -> Gallery | None:
     try:
         return read_gallery(folder)
     except InputError as error:
-        _LOG.warning("%s; it is made anew", reason_of(error))
+        _LOG.warning("%s; it is made again", reason_of(error))
         return None
 
 

@@ -142,7 +142,7 @@ def read_tradeoff(path: Path) -> Tradeoff | None:
     Raises:
         InputError: the file is damaged.
     """
-    return read_record(Tradeoff, path, "repeat the command with --explain, which writes it anew")
+    return read_record(Tradeoff, path, "repeat the command with --explain, which writes it again")
 
 
 def verdict_of(levels: Sequence[BudgetLevel], inputs: int) -> tuple[str, ...]:

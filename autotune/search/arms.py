@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def proposer_for(arm: str, proposer: Proposer, limits: Limits, full_steps: int) -> Proposer:
-    """What proposes policies of one way within ``limits``.
+    """What proposes policies of one arm within ``limits``.
 
     Args:
         arm: ``fewer steps``: every step computes all, the budget decides how many there are, solver and noise levels

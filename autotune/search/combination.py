@@ -56,7 +56,7 @@ def combination(study: Trials, proposer: Proposer) -> Candidate | None:
 
 
 def _effects(study: Trials, plain: Mapping[str, int]) -> list[_Effect]:
-    """Of all recipes that were evaluated; those given up count with the pictures they made.
+    """Of all recipes that were evaluated; pruned ones count with the pictures they made.
 
     Where fewer steps were not, as many as the full run's being over the budget, the usual recipe stands for them.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search_spaces import SearchSpace
 
 LEAST_USED = 0.85
-"""A setting that leaves more of the budget unused even at the most steps is made costlier."""
+"""A setting that leaves more of the budget unused even at the most steps is made to cost more."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Proposer:
         """The policy with the most steps the budget pays for, or None where it pays for not even the fewest.
 
         A setting so cheap that ``max_steps`` steps use less than 85 % of the budget is made
-        costlier, one notch at a time and in the space's order (:attr:`SearchSpace.repair_order`),
+        to cost more, one notch at a time and in the space's order (:attr:`SearchSpace.repair_order`),
         until it no longer is. At small budgets a single step can be worth more than the other
         15 %; those proposals stay below it. One that keeps more in memory than is allowed is first
         made to keep less by the same notches.
@@ -93,16 +93,16 @@ class Proposer:
             return None
         for name, direction, end in self._notches():
             while self._too_cheap(proposal) and proposal.values[name] != end:
-                costlier = self._most_steps({**proposal.values, name: proposal.values[name] + direction})
-                if costlier is None:
+                repaired = self._most_steps({**proposal.values, name: proposal.values[name] + direction})
+                if repaired is None:
                     break
-                proposal = costlier
+                proposal = repaired
         return proposal
 
     @property
     def cheapest(self) -> Proposal:
         """The fewest steps of the setting with every knob where it costs least, within the budget or not."""
-        ends = {name: end for name, _, end in self._notches(costlier=False)}
+        ends = {name: end for name, _, end in self._notches(upwards=False)}
         return self._at({**self.space.recipes[0].values, **ends}, self.least_steps or self._fewest)
 
     def allows(self, policy: Policy) -> bool:
@@ -123,10 +123,10 @@ class Proposer:
         fits = self.limits.allow(proposal.cost) and self.limits.used(proposal.cost) >= LEAST_USED
         return proposal if fits else None
 
-    def _notches(self, *, costlier: bool = True) -> list[tuple[str, int, int]]:
-        """Knob, direction and end of what makes a setting costlier, or cheaper."""
+    def _notches(self, *, upwards: bool = True) -> list[tuple[str, int, int]]:
+        """Knob, direction and end of what makes a setting cost more, or with ``upwards`` False less."""
         bounds = {knob.name: (knob.low, knob.high) for knob in self.space.knobs}
-        towards = [(name, direction if costlier else -direction) for name, direction in self.space.repair_order]
+        towards = [(name, direction if upwards else -direction) for name, direction in self.space.repair_order]
         return [(name, direction, bounds[name][direction > 0]) for name, direction in towards]
 
     def _too_cheap(self, proposal: Proposal) -> bool:
@@ -158,7 +158,7 @@ class Proposer:
         """
         if self.least_steps is None:
             return None
-        least, cheaper = self.least_steps, self._notches(costlier=False)
+        least, cheaper = self.least_steps, self._notches(upwards=False)
         ends = {name: end for name, _, end in self._notches()}
         saving = [notch for notch in cheaper if values[notch[0]] != ends[notch[0]]]
         proposal = self._at(values, least)

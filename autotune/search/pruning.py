@@ -1,10 +1,10 @@
-"""Giving up on a candidate before all of its pictures are made.
+"""Pruning: a candidate is stopped before all of its pictures are made.
 
 Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
 is judged on its first pictures, then on twice as many and so on, and goes on where it is among the better half of those
 judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make the
 same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
-doubt, which a paired comparison tells, is given up whatever its rank.
+doubt, which a paired comparison tells, is pruned whatever its rank.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from autotune.quality import Evaluation, Objective
 
 LEAST = 32
-"""Pictures before which nobody gives up: fewer say too little of a distance."""
+"""Pictures before which nothing is pruned: fewer say too little of a distance."""
 
 LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
@@ -55,10 +55,10 @@ class PairedPruner(BasePruner):
         self._compared: tuple[Evaluation, Evaluation] | None = None
 
     def should_prune(self, trial: optuna.Trial, partial: Evaluation, best: Evaluation | None) -> bool:
-        """Whether to give up on a candidate that has made some of its pictures.
+        """Whether to prune a candidate that has made some of its pictures.
 
         Args:
-            trial: Of a study whose pruner this is; is told the loss of these pictures.
+            trial: Of a study whose pruner this is; gets the loss of these pictures.
             partial: Their evaluation.
             best: The best candidate's, of all pictures, if there is one.
         """

@@ -1,4 +1,4 @@
-"""Optuna's samplers by name, seeded anew for every trial."""
+"""Optuna's samplers by name, with a seed for every trial."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 NAMES = tuple(_SAMPLERS)
 
 LEARN_FROM_PRUNED = ("tpe", "random")
-"""Those that lose nothing when candidates are given up; the others ignore such trials."""
+"""Those that lose nothing when candidates are pruned; the others ignore such trials."""
 
 
 def check_sampler(name: str) -> None:
@@ -50,7 +50,7 @@ def check_sampler(name: str) -> None:
 def sampler_for(name: str, seed: int, trials_so_far: int, *, explore: bool = False) -> BaseSampler:
     """The sampler for the next trial, seeded by how many there are.
 
-    A sampler's own random state dies with the process. Seeding it anew for every trial makes a
+    A sampler's own random state dies with the process. A seed for every trial makes a
     resumed search go on as the uninterrupted one would have. (An interrupt among the queued
     recipes moves one of them to the end of the queue, and what follows may differ.)
 

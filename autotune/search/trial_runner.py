@@ -103,7 +103,7 @@ class TrialRunner:
         run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
         prefixes: Lets the pictures' calls go on from where others that began alike stood.
         flops: Of the first so many denoiser calls of a policy, for one picture.
-        early_stopping: Whether candidates are given up that are not among the better ones, see
+        early_stopping: Whether candidates that are not among the better ones are pruned, see
             :mod:`autotune.search.pruning`. The study then needs :attr:`pruner`.
     """
 
@@ -133,7 +133,7 @@ class TrialRunner:
 
     @property
     def pruner(self) -> BasePruner:
-        """What the study needs for trials to be given up early."""
+        """What the study needs for trials to be pruned."""
         return NopPruner() if self._paired is None else self._paired
 
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
@@ -163,8 +163,8 @@ class TrialRunner:
         What goes wrong with one candidate alone (NaN, a bug in a scheduler, memory that only its caches need) fails
         that trial with the reason in its attribute ``failure``, and the next one runs. Any other fault is raised: one
         that the full run meets as well, or that the candidate does not meet again. A candidate that computes what an
-        earlier trial's did costs nothing: its result is told again, with ``duplicate_of`` set. One that is given up
-        is told as pruned, with the loss of its first pictures.
+        earlier trial's did costs nothing: its result is recorded again, with ``duplicate_of`` set. One that is pruned
+        is recorded with the loss of its first pictures.
 
         Args:
             trial: The trial.

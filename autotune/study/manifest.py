@@ -65,7 +65,7 @@ class Manifest:
 
     @staticmethod
     def of(run: str, pipe: Any | None, setup: Setup, options: TuneOptions) -> Manifest:
-        """Invite to a search that was prepared from ``options``."""
+        """What workers need to join a search that was prepared from ``options``."""
         alone, model, arguments = None, None, {}
         try:
             model = None if pipe is None else _model(pipe)

@@ -227,15 +227,15 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                     result = method(storage, *args, **kwargs)
         except UpdateFinishedTrialError:
             # The first attempt may have got through, only its answer not.
-            told = kwargs.get("state") or (args[1] if len(args) > 1 else None)
-            if attempts.statistics["attempt_number"] > 1 and isinstance(told, TrialState):
-                if storage.get_trial(args[0]).state is told:
+            final = kwargs.get("state") or (args[1] if len(args) > 1 else None)
+            if attempts.statistics["attempt_number"] > 1 and isinstance(final, TrialState):
+                if storage.get_trial(args[0]).state is final:
                     return True
             raise
         except Exception as error:
             if _is_outage(error):
                 raise Unavailable(
-                    f"the storage {storage.shown_url} cannot be used ({_reason(error)}); nothing told so far is lost,"
+                    f"the storage {storage.shown_url} cannot be used ({_reason(error)}); nothing recorded is lost,"
                     " repeat the same command when it works again"
                 ) from error
             raise

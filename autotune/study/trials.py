@@ -47,7 +47,7 @@ _ORIGIN = (RECIPE, COMBINES, REFINES, RESUMES)
 # The same, as Optuna notes it, and how often the trial was tried.
 _ASKED, _HISTORY = "fixed_params", ("failed_trial", "retry_history")
 
-# A candidate that ends every worker is given up after the second.
+# A candidate that ends every worker is left alone after the second.
 _RETRIES = 1
 
 
@@ -56,6 +56,11 @@ _SEARCH_ONLY = {
     "budget", "max_steps", "distance", "objective", "target", "call_batch", "max_memory", "knobs", "sampler",
     "early_stopping",
 }  # fmt: skip
+
+
+# How sentences speak of what has a name that is no noun, and of what there are several.
+_SAID = {"held_out": "held-out inputs", "held_out_images": "held-out images"}
+_PLURAL = {"weights", "full_steps", "max_steps", "images", "held_out_images", "prompts", "held_out", "knobs"}
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def _with_number(study: optuna.Study, number: int) -> FrozenTrial:
 def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[str, int]]]) -> None:
     """Queue named settings that the study does not have yet, in order."""
     trials = study.get_trials(deepcopy=False)
-    # One that was cut off may have been given up by those who found it: here it gets another chance.
+    # One that was cut off may have been left alone by those who found it: here it gets another chance.
     lost = {trial.user_attrs.get(RECIPE) for trial in trials if _cut_off(trial)}
     lost -= {trial.user_attrs.get(RECIPE) for trial in trials if not _cut_off(trial)}
     for name, values in recipes:
@@ -267,9 +272,9 @@ class Snapshot:
     def ended(self, trial: optuna.Trial, state: TrialState, loss: float, given: Mapping[str, Any]) -> Snapshot:
         """The same once a running trial of it has ended, which saves another look."""
         (running,) = (each for each in self._trials if each.number == trial.number)
-        told = copy.copy(running)
-        told.state, told.values, told.user_attrs = state, [loss], {**running.user_attrs, **given}
-        return Snapshot([told if each is running else each for each in self._trials])
+        ended = copy.copy(running)
+        ended.state, ended.values, ended.user_attrs = state, [loss], {**running.user_attrs, **given}
+        return Snapshot([ended if each is running else each for each in self._trials])
 
 
 def begin(study: optuna.Study, candidate: Candidate) -> optuna.Trial:
@@ -382,4 +387,5 @@ def _is_idle(document: Mapping[str, Any]) -> bool:
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two configurations differ first, in words."""
     name, before, now = _differing(stored, wanted)[0]
-    return f"its {name.replace('_', ' ')} was {before}, now it is {now}"
+    was, it_is = ("were", "they are") if name in _PLURAL else ("was", "it is")
+    return f"its {_SAID.get(name, name.replace('_', ' '))} {was} {before}, now {it_is} {now}"

@@ -70,7 +70,7 @@ def compare(pipe: Any | None, policies: Mapping[str, Policy], *, options: Compar
     All runs make pictures of the same prompts from the same noise, batch by batch; of a batch only features and
     the like are kept, in ``run_dir``, so that memory does not grow with ``images``. The same call again goes on
     where it was interrupted and ends with the same numbers. In the same ``run_dir`` another objective or reference
-    takes no picture anew, and a further policy its own and the full run's. Seeds are such as :func:`autotune.tune`
+    makes no picture again, and a further policy its own and the full run's. Seeds are such as :func:`autotune.tune`
     never uses: a policy has no advantage from pictures that it was chosen by. Everything is checked before the first
     file is written.
 
@@ -84,7 +84,7 @@ def compare(pipe: Any | None, policies: Mapping[str, Policy], *, options: Compar
             run makes no pictures of its own.
         options: As keywords, see below and :class:`autotune.options.CompareOptions`. A random choice of the inputs is
             pictured, or all of them equally often, which may make it some more pictures. Where pictures were compared
-            without LPIPS before, or with another backbone, they are made anew.
+            without LPIPS before, or with another backbone, they are made again.
 
     Raises:
         InputError: an argument cannot be used; nothing was written.

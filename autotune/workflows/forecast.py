@@ -56,7 +56,7 @@ class Forecast:
         trials: Candidates that are asked for.
         fitting: Candidates that begin before the time is up, at most ``trials``; known settings run anyhow.
         candidate_seconds: One of which all pictures are made.
-        usual_seconds: One as it usually goes: most are given up on their first pictures.
+        usual_seconds: One as it usually goes: most are pruned on their first pictures.
         search_seconds: All candidates that run.
         last_round_seconds: The finalists' held-out pictures and times.
     """

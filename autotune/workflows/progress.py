@@ -160,7 +160,7 @@ def _said(report: Report) -> str:
     if report.duplicate_of is not None:
         result = f"the same as trial {report.duplicate_of}"
     elif report.pruned:
-        result = f"given up after {report.pictures} pictures"
+        result = f"pruned after {report.pictures} pictures"
     if report.proposal is None:
         return result
     return f"{result}  {report.proposal.cost.relative:.1%}  {report.proposal.policy.id}"

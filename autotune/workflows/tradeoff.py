@@ -1,6 +1,6 @@
 """Fewer steps or cheaper steps? The best of either and of both at several budgets, found and compared for one model.
 
-What Du et al. 2025 (arXiv 2508.06160) ask, answered by searching all three ways alike: the same judges and pictures,
+What Du et al. 2025 (arXiv 2508.06160) ask, studied by searching all three arms alike: the same judges and pictures,
 the same search, winners chosen on tuning prompts and compared on held-out ones.
 """
 
@@ -30,7 +30,7 @@ from autotune.workflows.setup import Setup
 
 BUDGETS = ("15%", "25%", "40%", "60%", "80%", "100%")
 TRIALS = 8
-"""Candidates of every way and budget, besides what is known."""
+"""Candidates of every arm and budget, besides what is known."""
 
 
 def run_tradeoff_study(
@@ -46,11 +46,11 @@ def run_tradeoff_study(
     trials: int = TRIALS,
     tuned: Sequence[optuna.Study] = (),
 ) -> Tradeoff:
-    """Search the best of each way within each budget, then compare them on held-out prompts.
+    """Search the best of each arm within each budget, then compare them on held-out prompts.
 
     Every search is a study of its own in the storage, called ``<name>-explain-<arm>-<budget>``, so that the same call
-    resumes. A way may take any candidate of its own that the budget pays for, whichever budget's search it comes
-    from; ``both`` takes those of the other two ways as well.
+    resumes. An arm may take any candidate of its own that the budget pays for, whichever budget's search it comes
+    from; ``both`` takes those of the other two arms as well.
 
     Args:
         setup: The model, its judges and its space.
@@ -61,7 +61,7 @@ def run_tradeoff_study(
         url: SQLAlchemy URL of their storage.
         progress: Is told of everything.
         budgets: Shares of the full run's FLOPs.
-        trials: Candidates of every way and budget, besides known recipes and the best of what was searched before.
+        trials: Candidates of every arm and budget, besides known recipes and the best of what was searched before.
         tuned: Studies of the same model and pictures, whose candidates take part in ``both``.
 
     Raises:
@@ -119,7 +119,7 @@ def _by_share(budgets: Sequence[str]) -> dict[float, Budget]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One way within one budget, searched; ``study`` is None where it cannot keep to the budget, and why is told."""
+    """One arm within one budget, searched; ``study`` is None where it cannot keep to the budget, and why is told."""
 
     proposer: Proposer
     study: optuna.Study | None
@@ -139,7 +139,7 @@ class _Searches:
     progress: Progress
 
     def run(self, arm: str, budget: Budget, limits: Limits, before: Sequence[optuna.Study]) -> Cell:
-        """The search of one way within one budget, begun with recipes and with the best of searches ``before`` it."""
+        """The search of one arm within one budget, begun with recipes and with the best of searches ``before`` it."""
         proposer = proposer_for(arm, self.setup.proposer, limits, self.setup.full.steps)
         self.progress.stage(f"{arm} within {budget}")
         if proposer.propose(proposer.cheapest.values) is None:
@@ -170,7 +170,7 @@ class _Searches:
 
 
 def _pools(ladder: Sequence[Mapping[str, Cell]], tuned: Sequence[optuna.Study]) -> dict[str, list[optuna.Study]]:
-    """Whose candidates each way may take."""
+    """Whose candidates each arm may take."""
     searched = [(arm, cell.study) for cells in ladder for arm, cell in cells.items() if cell.study is not None]
     pools = {arm: [study for of, study in searched if arm in (of, BOTH)] for arm in ARMS}
     return pools | {BOTH: [*pools[BOTH], *tuned]}

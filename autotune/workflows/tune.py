@@ -282,7 +282,7 @@ def _run(
 def _explained(
     setup: Setup, results: Sequence[TuneResult], name: str, url: str, progress: Progress
 ) -> tuple[TuneResult, ...]:
-    """The results of one run with the answer to its question, which is kept beside each of its reports."""
+    """The results of one run with its tradeoff study, which is kept beside each of its reports."""
     folder = results[0].run_dir
     with during("in fewer or cheaper steps"):
         found = run_tradeoff_study(

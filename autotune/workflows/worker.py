@@ -134,11 +134,11 @@ def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup
 
 def _await_opening(study: optuna.Study, progress: Progress) -> None:
     """The tuner opens a study when its known recipes are queued; with several budgets, one after the other."""
-    told = False
+    announced = False
     while CLOSED not in study.user_attrs:
-        if not told:
+        if not announced:
             progress.stage(f"waiting for the tuner to begin with {study.study_name}")
-            told = True
+            announced = True
         checkpoint()
         pause(_POLL_SECONDS)
 

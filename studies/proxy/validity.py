@@ -166,7 +166,7 @@ def judged(
 
 
 def _bootstrap(scores: Sequence[Losses], truth: Losses, resamples: int = 1000) -> Losses:
-    """Mean correlation over sets, with policies and sets drawn anew."""
+    """Mean correlation over sets, with policies and sets drawn again."""
     draw = np.random.default_rng(0)
     policies = draw.integers(len(truth), size=(resamples, len(truth)))
     sets = draw.integers(len(scores), size=(resamples, len(scores)))

@@ -1,4 +1,4 @@
-"""How often does a search give up on a candidate that is as good as the best one?
+"""How often does a search prune a candidate that is as good as the best one?
 
 ``python -m studies.search.false_pruning emoji-unet`` makes three runs of the full policy that differ by their seeds
 alone. One is what losses are relative to. Of the other two, the best candidate gets a picture of every prompt by chance
@@ -93,10 +93,10 @@ def main() -> None:
     given = parser.parse_args()
     pruned, made = measure(given.model, given.repeats, given.pictures)
     for column, pictures in enumerate(made):
-        print(f"{pictures:4} pictures: {float(pruned[:, column].double().mean()):.3f} given up at this look")
+        print(f"{pictures:4} pictures: {float(pruned[:, column].double().mean()):.3f} pruned at this look")
     total = int(pruned.any(dim=1).sum())
     low, high = binomtest(total, len(pruned)).proportion_ci()
-    print(f"given up at any look: {total / len(pruned):.3f} ({low:.3f} to {high:.3f}) of {len(pruned)} candidates")
+    print(f"pruned at any look: {total / len(pruned):.3f} ({low:.3f} to {high:.3f}) of {len(pruned)} candidates")
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ def test_json_has_the_pricers_figures(batch: int) -> None:
     assert all(call["latency_ms"] > 0 for call in document["steps"])
     around = encoder_decoder_cost(PIPE)
     assert around.vae_decoder is not None
-    assert document["surroundings"]["vae_decoder"] == asdict(around.vae_decoder * batch)
-    assert document["surroundings"]["text_encoders"] == {
+    assert document["encoder_decoder"]["vae_decoder"] == asdict(around.vae_decoder * batch)
+    assert document["encoder_decoder"]["text_encoders"] == {
         name: asdict(work * batch) for name, work in around.text_encoders.items()
     }
 
@@ -202,7 +202,7 @@ def test_another_size() -> None:
 
 
 def test_the_command_prints_both(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(ModelSource, "outline", lambda *_, **__: PIPE)
+    monkeypatch.setattr(ModelSource, "weightless_pipeline", lambda *_, **__: PIPE)
     source = ModelSource("tiny", None)
     print_price(source, POLICY, batch=2, as_json=True)
     print_price(source, POLICY, batch=2)

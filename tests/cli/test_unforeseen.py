@@ -28,6 +28,7 @@ COMPARE = ("compare", "--policy", "policy.json")
 GENERATE = ("generate", "--prompt", "a cat", "--out", "cat.png")
 RESUMABLE = ("tune", "worker", "compare")
 WORKER = ("worker", "--storage", "sqlite:///study.db", "--study-name", "study")
+WEIGHTLESS = "autotune.cli.models.ModelSource.weightless_pipeline"
 # Command, what breaks in it, the phase that is named, and the log in a run's folder that gets the traceback.
 PLACES: list[tuple[tuple[str, ...], str, str, str | None]] = [
     (("tune", "--out", "run"), "autotune.cli.models.ModelSource.load", "while loading the model", "run/log.txt"),
@@ -40,9 +41,9 @@ PLACES: list[tuple[tuple[str, ...], str, str, str | None]] = [
     (GENERATE, "autotune.evaluation.pictures.picture_batches", "while making pictures", None),
     (("profile", "--out", "p.json"), "autotune.cli.models.ModelSource.load", "while loading the model", None),
     (("profile", "--out", "p.json"), "autotune.cost.measure_profile", "while measuring", None),
-    (("price", "policy.json"), "autotune.cli.models.ModelSource.outline", "while loading the model", None),
+    (("price", "policy.json"), WEIGHTLESS, "while loading the model", None),
     (("price", "policy.json", "--json"), "autotune.cli.price.quote", "in postdiff price", None),
-    (("describe", "policy.json"), "autotune.cli.models.ModelSource.outline", "while loading the model", None),
+    (("describe", "policy.json"), WEIGHTLESS, "while loading the model", None),
     (("describe",), "autotune.cli.models.ModelSource.load", "while loading the model", None),
     (("report", "."), "autotune.cli.report.read_run", "while reading the run", "log.txt"),
     (("report", "missing"), "autotune.cli.report.read_run", "while reading the run", None),

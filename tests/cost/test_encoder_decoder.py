@@ -132,7 +132,7 @@ def test_the_total_is_of_everything_counted() -> None:
     assert around.total == Work(111, 222)
 
 
-def test_a_pipeline_without_text_and_decoder_has_no_surroundings() -> None:
+def test_a_pipeline_without_text_and_decoder_costs_nothing_besides() -> None:
     assert encoder_decoder_cost(tiny("ddpm")) == EncoderDecoderCost()
 
 

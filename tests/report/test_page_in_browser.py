@@ -173,7 +173,7 @@ def test_the_question_and_its_answer(
 ) -> None:
     write_report(read_run(explained.run_dir), tmp_path / "report.html")
     with opened(tmp_path / "report.html", width, height) as (page, complaints):
-        section = page.locator("#question")
+        section = page.locator("#tradeoff")
         section.scroll_into_view_if_needed()
         section.locator(".chart:has(.main-svg)").nth(1).wait_for(timeout=30_000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

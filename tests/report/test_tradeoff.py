@@ -30,7 +30,7 @@ def test_the_page_says_the_verdict_where_there_is_one(explained: TuneResult, who
     assert explained.tradeoff is not None
     assert all(sentence in page for sentence in explained.tradeoff.verdict)
     assert explained.tradeoff.levels[1].winners[BOTH].id in page
-    assert 'id="question"' not in render(read_run(whole.run_dir))
+    assert 'id="tradeoff"' not in render(read_run(whole.run_dir))
     alone = unescape(render_tradeoff(explained.tradeoff))
     assert all(sentence in alone for sentence in explained.tradeoff.verdict)
 

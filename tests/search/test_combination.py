@@ -83,7 +83,7 @@ def test_recipes_that_change_the_same_thing_do_not_go_together(proposer: Propose
     assert sum(name.startswith("DeepCache") for name in candidate.user_attrs[COMBINES]) == 1
 
 
-def test_recipes_given_up_count_with_the_pictures_they_made(proposer: Proposer) -> None:
+def test_pruned_recipes_count_with_the_pictures_they_made(proposer: Proposer) -> None:
     whole = combination(study_of(proposer, GOOD), proposer)
     assert whole is not None and combination(study_of(proposer, GOOD, pruned=True), proposer) == whole
 

@@ -39,7 +39,7 @@ def test_nobody_gives_up_on_few_pictures(study: optuna.Study, paired: PairedPrun
     assert not paired.should_prune(study.ask(), evaluation(3, LEAST - 1), evaluation(0))
 
 
-def test_what_is_behind_the_best_beyond_doubt_is_given_up(study: optuna.Study, paired: PairedPruner) -> None:
+def test_what_is_behind_the_best_beyond_doubt_is_pruned(study: optuna.Study, paired: PairedPruner) -> None:
     assert paired.should_prune(study.ask(), evaluation(1, LEAST), evaluation(0))
 
 

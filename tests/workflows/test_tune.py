@@ -209,9 +209,9 @@ def test_a_finished_search_is_not_searched_again(
     ("change", "named"),
     [
         ({"seed": 1}, "its seed was 0, now it is 1"),
-        ({"images": 10}, "its images was 12, now it is 10"),
+        ({"images": 10}, "its images were 12, now they are 10"),
         ({"guidance_scale": 3.0}, "its guidance scale was 7.5, now it is 3.0"),
-        ({"prompts": HELD_OUT}, "its prompts was"),
+        ({"prompts": HELD_OUT}, "its prompts were"),
     ],
 )
 def test_another_configuration_is_refused(
@@ -230,7 +230,7 @@ def test_another_set_of_weights_is_refused(
     with torch.no_grad():
         retrained.conv_in.weight += 1e-3
     monkeypatch.setattr(pipe, "unet", retrained)
-    with pytest.raises(InputError, match="its weights was"):
+    with pytest.raises(InputError, match="its weights were"):
         tune(pipe, "40%", **continued)
 
 
@@ -434,7 +434,7 @@ def test_a_narrowed_space_is_kept_to_and_belongs_to_the_study(
     assert policies[0] == result.baseline.model_copy(update={"model": policies[0].model}), "fewer steps, all the same"
     assert not any(policy.resolution for policy in policies)
     assert all(2 <= trial.params["interval"] <= 3 for trial in result.study.trials[1:])
-    with pytest.raises(InputError, match="its knobs was"):
+    with pytest.raises(InputError, match="its knobs were"):
         tune(pipe, "40%", **arguments)
 
 
@@ -494,7 +494,7 @@ def test_every_sampler_searches(sampler: str, pipe: Any, pictures: FakePictures,
         tune(pipe, "40%", **arguments | {"sampler": "tpe", "trials": 16})
 
 
-def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictures, arguments: dict[str, Any]) -> None:
+def test_candidates_behind_the_others_are_pruned(pipe: Any, batched: FakePictures, arguments: dict[str, Any]) -> None:
     arguments |= {"images": 128, "trials": 16, "prompts": [f"{n} {p}" for n in range(12) for p in PROMPTS]}
     result = tune(pipe, "40%", **arguments)
     pruned = [trial for trial in result.study.trials if trial.state is TrialState.PRUNED]
@@ -505,7 +505,7 @@ def test_candidates_behind_the_others_are_given_up(pipe: Any, batched: FakePictu
     assert states(plain.study) == {TrialState.COMPLETE}
     assert result.spending.share < 1
     assert (plain.spending.share, plain.spending.skipped) == (1, 0)
-    # What was not given up scored the same.
+    # What was not pruned scored the same.
     losses = {attributes(trial)["policy_key"]: trial.value for trial in evaluated(plain.study)}
     complete = [trial for trial in evaluated(result.study) if trial.state is TrialState.COMPLETE]
     compared = [trial for trial in complete if attributes(trial)["policy_key"] in losses]

@@ -93,7 +93,7 @@ def test_another_model_is_refused_and_nothing_written(
     with torch.no_grad():
         retrained.conv_in.weight += 1e-3
     monkeypatch.setattr(loaded, "unet", retrained)
-    with pytest.raises(InputError, match="cannot join the study 'study-40pct': its weights was"):
+    with pytest.raises(InputError, match="cannot join the study 'study-40pct': its weights were"):
         work(loaded, studies_of(url, "study"), tmp_path / "worker", quiet=True)
     assert not (tmp_path / "worker").exists()
 
@@ -102,7 +102,7 @@ def test_other_prompts_are_refused(url: str, loaded: Any, tmp_path: Path) -> Non
     joined = studies_of(url, "study")
     for each in joined:
         changed(each, arguments={**each.manifest.arguments, "prompts": PROMPTS[:-1]})
-    with pytest.raises(InputError, match="its prompts was"):
+    with pytest.raises(InputError, match="its prompts were"):
         work(loaded, studies_of(url, "study"), tmp_path / "worker", quiet=True)
 
 

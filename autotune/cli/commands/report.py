@@ -14,7 +14,7 @@ from autotune.core.extras import require_tuner
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/emoji-unet-40pct.")],
     watch: Annotated[
-        bool, typer.Option("--watch", help="Write it anew whenever the search got further, until it ends or Ctrl-C.")
+        bool, typer.Option("--watch", help="Rewrite it whenever the search gets further, until it ends or Ctrl-C.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
     storage: Annotated[

@@ -1,4 +1,4 @@
-"""Fewer steps against cheaper ones: the best of each way at every budget."""
+"""Fewer steps against cheaper ones: the best of each arm at every budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_ARMS = {
 
 
 def losses_by_arm(tradeoff: Tradeoff) -> Figure:
-    """The best of each way at every budget, on held-out prompts; the full run is zero."""
+    """The best of each arm at every budget, on held-out prompts; the full run is zero."""
     data = []
     for place, arm in enumerate(ARMS):
         found = [(100 * level.share, level.winners[arm]) for level in tradeoff.levels if arm in level.winners]
@@ -36,7 +36,7 @@ def losses_by_arm(tradeoff: Tradeoff) -> Figure:
 
 
 def differences_by_arm(tradeoff: Tradeoff) -> Figure:
-    """Losses of the ways against each other, paired by prompt; below zero the first is better."""
+    """Losses of the arms against each other, paired by prompt; below zero the first is better."""
     data = []
     for place, (a, b) in enumerate(PAIRS):
         found = [(100 * level.share, pair) for level in tradeoff.levels if (pair := level.difference(a, b)) is not None]

@@ -176,7 +176,7 @@ def _plain(run: Run, axis: _CostAxis) -> list[dict[str, Any]]:
     ]
     if run.pruned:
         look = {"size": 5, "color": "@faint", "opacity": 0.7}
-        traces.insert(0, _markers(run.pruned, axis, name="given up early", marker=look))
+        traces.insert(0, _markers(run.pruned, axis, name="pruned", marker=look))
     return traces
 
 
