@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from autotune.core.records import Count, Record, Text
 from autotune.policy.fields import MAX_STEPS, Integer, Pixels
@@ -76,13 +76,23 @@ class ContenderQuality(Record):
 
     ``fidelity`` is the mean distance of the pictures' features to the full run's, one minus their cosine. The
     cosine of ``alignment`` is better when it is higher, all others when they are lower; None where there were no
-    prompts to match (version 2).
+    prompts to match (version 2). ``error`` is the mean difference of the pictures from those of the exact run of the
+    same intent, 0, to its coarse pictures, 1; None where no judge of pairs was asked (else version 2).
     """
 
     loss: Interval
     distance: Interval
     alignment: Interval | None
     fidelity: Interval
+    error: Interval | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_nobody_measured(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files of version 1 know no error."""
+        document: dict[str, Any] = write(self)
+        if self.error is None:
+            document.pop("error", None)
+        return document
 
 
 class PolicyQuality(Record):

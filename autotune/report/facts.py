@@ -196,7 +196,7 @@ def _told_apart(difference: Interval) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One run of the last round in a table, every figure written out; no alignment where none was measured."""
+    """One run of the last round in a table, every figure written out; no alignment or error where none was measured."""
 
     name: str
     id: str
@@ -209,6 +209,8 @@ class Line:
     distance_interval: str
     alignment: str
     alignment_interval: str
+    error: str
+    error_interval: str
     exported: bool
 
 
@@ -234,6 +236,8 @@ def _line(run: Finalist, name: str, exported: bool) -> Line:
         distance_interval=interval_text(scores.distance),
         alignment="" if scores.alignment is None else f"{scores.alignment.value:.3f}",
         alignment_interval="" if scores.alignment is None else interval_text(scores.alignment),
+        error="" if scores.error is None else f"{scores.error.value:.3f}",
+        error_interval="" if scores.error is None else interval_text(scores.error),
         exported=exported,
     )
 

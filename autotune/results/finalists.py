@@ -48,7 +48,8 @@ class Finalists:
     Attributes:
         full: The full run.
         fewer_steps: As many plain steps as the budget pays for.
-        candidates: The best policies of the search, by held-out loss, best first.
+        candidates: The best policies of the search, by held-out loss, best first; those with an error above the
+            ceiling, if there is one, come last and are never better.
         difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its
             95 % interval; zero where no candidate succeeded. The best of the candidates is chosen on
             the same pictures, which favours it a little.
@@ -95,7 +96,7 @@ class Finalists:
             scorer=judges.scorer_name and judges.scorer_name[:200],
             network=judges.network_name and judges.network_name[:200],
             estimator=judges.estimator,
-            weights={name: weight for name, weight in asdict(judges.weights).items() if weight},
+            weights={name: weight for name, weight in judges.panel.weights.items() if weight},
             guidance_scale=guidance_scale,
             policy=self.winner.quality,
             full=self.full.quality,
@@ -199,9 +200,13 @@ def judge(
         held_out = quality_record(evaluator.objective.interval(evaluator.outcome(policy).evaluation))
         return Contender(name, policy, price(policy), held_out, trial, study)
 
+    def feasible(contender: Contender) -> bool:
+        error = contender.quality.error
+        return evaluator.objective.feasible(None if error is None else error.value)
+
     by_loss = sorted(
         (contender(f"trial {each.trial}", each.policy, each.trial, each.study) for each in candidates),
-        key=lambda each: each.quality.loss.value,
+        key=lambda each: (not feasible(each), each.quality.loss.value),
     )
     difference = Interval(value=0.0, low=0.0, high=0.0)
     if by_loss:
@@ -212,7 +217,7 @@ def judge(
         fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
         candidates=tuple(by_loss),
         difference=difference,
-        verdict=BETTER if difference.high < 0 else NO_BETTER,
+        verdict=BETTER if difference.high < 0 and feasible(by_loss[0]) else NO_BETTER,
         prompts=len(set(evaluator.keys)),
         images=len(evaluator.keys),
     )
@@ -225,6 +230,7 @@ def quality_record(intervals: quality.Intervals) -> ContenderQuality:
         distance=interval_record(intervals.distance),
         alignment=None if intervals.alignment is None else interval_record(intervals.alignment),
         fidelity=interval_record(intervals.fidelity),
+        error=None if intervals.error is None else interval_record(intervals.error),
     )
 
 

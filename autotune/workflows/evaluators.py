@@ -8,8 +8,9 @@ from pathlib import Path
 from autotune.core.faults import during
 from autotune.evaluation.evaluator import Evaluator, Pictures
 from autotune.evaluation.examples import Examples
-from autotune.evaluation.references import own_reference
+from autotune.evaluation.references import own_references
 from autotune.policy import Policy
+from autotune.quality.panel import DISTANCE
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
 
@@ -30,22 +31,36 @@ def evaluator_for(setup: Setup, examples: Examples, name: str, folder: Path, pro
     """
     cache = outcomes_folder(setup, folder)
     count = len(examples.rows)
-    reference = setup.reference
-    if reference is None and setup.judges.weights.fd:
+    references = dict(setup.references)
+    own = {name: network for name, network in setup.judges.referring.items() if name not in references}
+    if own:
         progress.stage("pictures of the full run as reference", len(setup.tuning.rows))
         make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
+        files = {name: f"reference{'' if name == DISTANCE else f'-{name}'}.safetensors" for name in own}
         with during("in the reference"):
-            reference = own_reference(
+            references |= own_references(
                 make,
-                setup.judges.distance_network,
+                own,
                 setup.tuning.rows,
                 setup.reference_seed,
-                cache / "reference.safetensors",
+                {name: cache / file for name, file in files.items()},
             )
     progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
     def pictures(policy: Policy) -> Pictures:
         return setup.pictures(policy, examples.rows, examples.seeds, progress.pictures)
 
+    def make_first(policy: Policy, first: int) -> Pictures:
+        # Untold: progress counts a candidate's pictures.
+        return setup.pictures(policy, examples.rows[:first], examples.seeds[:first])
+
     with during(f"in the full run on {name} {setup.noun}"):
-        return setup.judges.evaluator(pictures, examples.rows, reference, setup.full, cache / name)
+        return setup.judges.evaluator(
+            pictures,
+            examples.rows,
+            references,
+            setup.full,
+            cache / name,
+            intent=setup.intent,
+            make_first=make_first,
+        )

@@ -25,6 +25,7 @@ from autotune.options import TuneOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
+from autotune.quality.panel import FIDELITY
 from autotune.results.finalists import Finalists
 from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.search_record import keep_search_record
@@ -221,7 +222,7 @@ def _run(
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
-    if not first.judges.text and first.judges.weights.fidelity == 0:
+    if not first.judges.text and not first.judges.panel.weight(FIDELITY):
         progress.stage(f"the {first.noun} have no prompts that differ: alignment is no part of the loss")
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
@@ -256,7 +257,15 @@ def _run(
         with during("in the pictures to look at"):
             keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
             shown = [run.policy for run in finalists.headline_runs]
-            keep_search_record(setup, place, study=study.study_name, storage=options.storage, policies=shown)
+            spent = spending(evaluated(study), len(setup.tuning.rows))
+            keep_search_record(
+                setup,
+                place,
+                study=study.study_name,
+                storage=options.storage,
+                policies=shown,
+                exact_share=round(spent.exact_share, 4),
+            )
         results.append(
             TuneResult(
                 policy=policy,
@@ -270,7 +279,7 @@ def _run(
                 preview_prompts=tuple(row.label for row in held_out.rows[: len(held_out.full.preview)]),
                 preview_inputs=shown_pictures(held_out.rows[: len(held_out.full.preview)], setup.maker.size),
                 previews=tuple(held_out.outcome(run.policy).preview for run in finalists.headline_runs),
-                spending=spending(evaluated(study), len(setup.tuning.rows)),
+                spending=spent,
                 notes=notes(setup, policy),
             )
         )

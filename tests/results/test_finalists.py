@@ -13,14 +13,18 @@ from optuna.trial import create_trial
 from autotune.cost import Cost
 from autotune.evaluation.evaluator import Outcome
 from autotune.policy import Guidance, MeasuredTime, Policy
-from autotune.quality import Evaluation, Interval, Intervals, Weights
+from autotune.quality import Evaluation, Interval, Intervals
+from autotune.quality.panel import Panel
 from autotune.results.finalists import EvaluatedPolicy, Finalists, best_trials, judge
 from autotune.study.trials import DESCRIPTION, POLICY, REFINES
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
 JUDGES: Any = SimpleNamespace(
-    scorer_name="clip", network_name=None, estimator="frechet", weights=Weights(fd=1, clip=2, fidelity=0)
+    scorer_name="clip",
+    network_name=None,
+    estimator="frechet",
+    panel=Panel({"distance": 1, "alignment": 2, "fidelity": 0}),
 )
 LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
 
@@ -42,6 +46,9 @@ class GivenScores:
     def interval(self, evaluation: Evaluation) -> Intervals:
         loss = float(evaluation.features[0, 0])
         return Intervals(*(Interval(loss, loss - 0.1, loss + 0.1) for _ in range(4)))
+
+    def feasible(self, error: float | None) -> bool:
+        return error is None
 
     def compare(self, one: Evaluation, other: Evaluation) -> Interval:
         self.compared = [round(float(each.features[0, 0]), 6) for each in (one, other)]
@@ -78,7 +85,7 @@ def test_the_record_tells_of_what_is_exported() -> None:
     assert worse.quality(JUDGES, 7.5).difference.high == 0
     assert worse.quality(JUDGES, 7.5).policy == worse.fewer_steps.quality
     assert (better.prompts, better.images) == (2, 3)
-    assert better.quality(JUDGES, 7.5).weights == {"fd": 1, "clip": 2}
+    assert better.quality(JUDGES, 7.5).weights == {"distance": 1, "alignment": 2}
 
 
 def test_candidates_are_ranked_on_held_out_prompts() -> None:
