@@ -180,6 +180,7 @@ class Batches:
             prompts=[row.prompt or "" for row in batch.rows],
             exact=self._exact(name, policy, batch, full, exact) if paired else None,
             paired=paired,
+            first_row=batch.start,
         )
         nearness = measure_fidelity(pictures, full)
         return known(

@@ -230,6 +230,7 @@ class Evaluator:
                         prompts=self._prompts[made:end],
                         exact=None if exact is None else exact[made:end],
                         paired=max(0, min(end, paired) - made),
+                        first_row=made,
                     )
                 )
                 if made < shown:

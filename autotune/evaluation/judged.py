@@ -42,17 +42,17 @@ class Jury:
     def of_kind(self, kind: str) -> tuple[LoadedJudge, ...]:
         return tuple(judge for judge in self.further if judge.kind == kind)
 
-    def errors(self, pictures: Tensor, exact: Tensor) -> dict[str, Tensor]:
+    def errors(self, pictures: Tensor, exact: Tensor, first_row: int = 0) -> dict[str, Tensor]:
         """Differences (n,) of pictures from the exact runs', by judge of pairs."""
-        return {judge.name: judge.errors(pictures, exact) for judge in self.of_kind("paired")}
+        return {judge.name: judge.errors(pictures, exact, first_row) for judge in self.of_kind("paired")}
 
     def no_errors(self, count: int) -> dict[str, Tensor]:
         """Of so many pictures that are exact themselves."""
         return {judge.name: torch.zeros(count, dtype=torch.float64) for judge in self.of_kind("paired")}
 
-    def look(self, pictures: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def look(self, pictures: Tensor, prompts: Sequence[str], first_row: int = 0) -> dict[str, Tensor]:
         """What the other judges give of pictures with their prompts."""
-        seen = {judge.name: judge.features(pictures) for judge in self.of_kind("distribution")}
+        seen = {judge.name: judge.features(pictures, first_row) for judge in self.of_kind("distribution")}
         return seen | {judge.name: judge.scores(pictures, prompts) for judge in self.of_kind("alignment")}
 
 
@@ -93,6 +93,7 @@ class Judged:
         prompts: Sequence[str] = (),
         exact: Tensor | None = None,
         paired: int = 0,
+        first_row: int = 0,
     ) -> Judged:
         """Judge pictures (n, 3, H, W) uint8 whose prompts, if they have any, have the features ``text`` (n, E).
 
@@ -107,6 +108,7 @@ class Judged:
             exact: Pictures (m, 3, H, W) of the exact run of the same intent, of the first m of the inputs; None where
                 the pictures are exact themselves.
             paired: m.
+            first_row: Number of the first picture's row.
         """
         judge = network or scorer
         assert judge is not None, "somebody judges"
@@ -116,8 +118,8 @@ class Judged:
         jury = Jury(scorer, network, tuple(further))
         errors: Mapping[str, Tensor] = {}
         if paired:
-            errors = jury.no_errors(paired) if exact is None else jury.errors(pictures[:paired], exact)
-        judged = Judged(features.cpu(), alignment, errors=errors, further=jury.look(pictures, prompts))
+            errors = jury.no_errors(paired) if exact is None else jury.errors(pictures[:paired], exact, first_row)
+        judged = Judged(features.cpu(), alignment, errors=errors, further=jury.look(pictures, prompts, first_row))
         if not anchors:
             return judged
         spoiled = coarse(pictures)
@@ -125,8 +127,8 @@ class Judged:
             judged,
             by_scorer=None if seen is None else seen.cpu(),
             coarse=judge.image_features(spoiled).cpu(),
-            coarse_errors=jury.errors(spoiled[:paired], pictures[:paired]) if paired else {},
-            coarse_further=jury.look(spoiled, prompts),
+            coarse_errors=jury.errors(spoiled[:paired], pictures[:paired], first_row) if paired else {},
+            coarse_further=jury.look(spoiled, prompts, first_row),
         )
 
     @staticmethod

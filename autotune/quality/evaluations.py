@@ -57,7 +57,7 @@ class Evaluation:
             raise ValueError(
                 f"Features (N, D) go with alignments (N,), not {tuple(self.features.shape)} with {aligned}."
             )
-        check_judged(len(self.features), self.errors, self.further)
+        _check_judged(len(self.features), self.errors, self.further)
         given = {"features": self.features, "alignment": self.alignment}
         given |= {f"judgements by {name}": values for name, values in (*self.errors.items(), *self.further.items())}
         for name, values in given.items():
@@ -114,7 +114,7 @@ class Baseline:
                 f"{n} pictures of the full run go with coarse features of the same shape and as many chances and "
                 f"prompts, not {tuple(self.coarse.shape)}, {chances} and {len(self.prompts)}."
             )
-        check_judged(n, self.coarse_errors, self.coarse_further)
+        _check_judged(n, self.coarse_errors, self.coarse_further)
         check_finite(self.coarse, "coarse features")
         for name, values in (*self.coarse_errors.items(), *self.coarse_further.items()):
             check_finite(values, f"judgements of coarse pictures by {name}")
@@ -134,7 +134,7 @@ class Baseline:
         )
 
 
-def check_judged(pictures: int, errors: Mapping[str, Tensor], further: Mapping[str, Tensor]) -> None:
+def _check_judged(pictures: int, errors: Mapping[str, Tensor], further: Mapping[str, Tensor]) -> None:
     """Refuse judgements that are not of so many pictures, or errors that are not of the first of them.
 
     Raises:

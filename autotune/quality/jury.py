@@ -32,21 +32,25 @@ class LoadedJudge:
     def kind(self) -> str:
         return JUDGES[self.name].kind
 
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, pictures: Tensor, first_row: int = 0) -> Tensor:
         """Of a distribution: features (n, D) or (n, C, D) of pictures (n, 3, H, W) uint8, on the CPU.
+
+        Args:
+            pictures: Of consecutive rows.
+            first_row: Number of the first one.
 
         Raises:
             ValueError: It gives something else, or a value that is not finite.
         """
-        return self._checked(self.call(pictures), len(pictures), (2, 3))
+        return self._checked(self.call(pictures, *self._row(first_row)), len(pictures), (2, 3))
 
-    def errors(self, pictures: Tensor, exact: Tensor) -> Tensor:
+    def errors(self, pictures: Tensor, exact: Tensor, first_row: int = 0) -> Tensor:
         """Of pairs: (n,) float64, 0 for identical ones, of pictures (n, 3, H, W) uint8 and as many exact ones.
 
         Raises:
             ValueError: As for :meth:`features`.
         """
-        return self._checked(self.call(pictures, exact), len(pictures), (1,)).double()
+        return self._checked(self.call(pictures, exact, *self._row(first_row)), len(pictures), (1,)).double()
 
     def scores(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         """Of alignment: (n,), higher is better, of pictures (n, 3, H, W) uint8 with n prompts.
@@ -55,6 +59,9 @@ class LoadedJudge:
             ValueError: As for :meth:`features`.
         """
         return self._checked(self.call(pictures, list(prompts)), len(pictures), (1,))
+
+    def _row(self, first: int) -> tuple[int, ...]:
+        return (first,) if JUDGES[self.name].by_row else ()
 
     def _checked(self, values: Tensor, pictures: int, dimensions: tuple[int, ...]) -> Tensor:
         if values.ndim not in dimensions or len(values) != pictures:

@@ -9,30 +9,31 @@ from typing import Any
 
 from torch import Tensor
 
-from autotune.quality.crops import crops
+from autotune.quality.crops import Crops
 from autotune.quality.fidelity import feature_distances
 
-__all__ = ["CROPS_OF_A_PICTURE", "FeatureErrors", "crop_features", "has_crops"]
+__all__ = ["FeatureErrors", "crop_features", "has_crops"]
 
-CROPS_OF_A_PICTURE = 4
-_SEED = 0
-# Of exact pictures: a vector each, of as many runs as searches mostly have.
+# Features of exact pictures: a vector each, of as many runs as searches mostly have.
 _KEPT = 64
 
 
 def has_crops(network: Any, height: int, width: int) -> bool:
-    """Whether pictures of this size are larger than what the network sees; one that does not say its side is not."""
+    """Whether the network sees pictures of this size reduced; of one that does not say its side nothing is known."""
     side = getattr(network, "side", None)
-    return side is not None and min(height, width) > side
+    return side is not None and Crops(side).needed(height, width)
 
 
-def crop_features(network: Any) -> Callable[[Tensor], Tensor]:
-    """Features (n, C, D) of C crops of each of n pictures, of the network's side, at the same places in all of them."""
+def crop_features(network: Any) -> Callable[[Tensor, int], Tensor]:
+    """What gives features (n, C, D) of C crops, of the network's side, of each of n pictures.
 
-    def features(pictures: Tensor) -> Tensor:
-        parts = crops(pictures, network.side, CROPS_OF_A_PICTURE, _SEED)
-        found: Tensor = network.image_features(parts)
-        return found.reshape(len(pictures), CROPS_OF_A_PICTURE, -1)
+    Its second argument is the number of the first picture's row: places are a row's own, and the same for all runs.
+    """
+
+    def features(pictures: Tensor, first_row: int) -> Tensor:
+        crops = Crops(network.side)
+        found: Tensor = network.image_features(crops.of(pictures, first_row))
+        return found.reshape(crops.count, len(pictures), -1).transpose(0, 1)
 
     return features
 
@@ -47,24 +48,25 @@ class FeatureErrors:
     def __init__(self, network: Any) -> None:
         self._network = network
         self._of_crops = crop_features(network)
-        self._kept: OrderedDict[bytes, tuple[Tensor, Tensor | None]] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, int], tuple[Tensor, Tensor | None]] = OrderedDict()
 
-    def __call__(self, pictures: Tensor, exact: Tensor) -> Tensor:
-        (whole, parts), (exact_whole, exact_parts) = self._features(pictures), self._exact(exact)
+    def __call__(self, pictures: Tensor, exact: Tensor, first_row: int = 0) -> Tensor:
+        whole, parts = self._features(pictures, first_row)
+        exact_whole, exact_parts = self._exact(exact, first_row)
         errors = feature_distances(whole, exact_whole)
         if parts is None or exact_parts is None:
             return errors
         of_parts = feature_distances(parts.flatten(0, 1), exact_parts.flatten(0, 1))
-        return (errors + of_parts.reshape(len(pictures), CROPS_OF_A_PICTURE).mean(1)) / 2
+        return (errors + of_parts.reshape(len(pictures), -1).mean(1)) / 2
 
-    def _features(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        parts = self._of_crops(pictures) if has_crops(self._network, *pictures.shape[-2:]) else None
-        return self._network.image_features(pictures), parts
+    def _features(self, pictures: Tensor, first_row: int) -> tuple[Tensor, Tensor | None]:
+        cropped = has_crops(self._network, *pictures.shape[-2:])
+        return self._network.image_features(pictures), self._of_crops(pictures, first_row) if cropped else None
 
-    def _exact(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        content = hashlib.sha256(pictures.contiguous().numpy().tobytes()).digest()
+    def _exact(self, pictures: Tensor, first_row: int) -> tuple[Tensor, Tensor | None]:
+        content = hashlib.sha256(pictures.contiguous().numpy().tobytes()).digest(), first_row
         if content not in self._kept:
-            self._kept[content] = self._features(pictures)
+            self._kept[content] = self._features(pictures, first_row)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(content)

@@ -81,6 +81,8 @@ class Judge:
         about: What it measures, for people.
         estimator: Of its distance, where the objective's does not suit its features.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
+        by_row: Whether its function takes the number of the first picture's row as its last argument, for it looks at
+            other places in every row.
     """
 
     kind: Kind
@@ -88,15 +90,16 @@ class Judge:
     about: str
     estimator: str | None = None
     above_side: bool = False
+    by_row: bool = False
 
 
-def _error(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
+def _error(sources: Sources) -> Callable[[Tensor, Tensor, int], Tensor]:
     from autotune.quality.native import FeatureErrors
 
     return FeatureErrors(sources.scorer or sources.network)
 
 
-def _crops(sources: Sources) -> Callable[[Tensor], Tensor]:
+def _crops(sources: Sources) -> Callable[[Tensor, int], Tensor]:
     from autotune.quality.native import crop_features
 
     return crop_features(sources.network)
@@ -105,14 +108,20 @@ def _crops(sources: Sources) -> Callable[[Tensor], Tensor]:
 JUDGES: dict[str, Judge] = {
     DISTANCE: Judge("distribution", None, "image features to the reference"),
     ALIGNMENT: Judge("alignment", None, "pictures and prompts, by the scorer"),
-    ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent"),
+    ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", by_row=True),
     FIDELITY: Judge("paired", None, "image features, to the full run"),
-    CROPS: Judge("distribution", _crops, "features of crops at native resolution to the reference's", above_side=True),
+    CROPS: Judge(
+        "distribution",
+        _crops,
+        "features of crops at native resolution to the reference's",
+        above_side=True,
+        by_row=True,
+    ),
 }
 """All judges by name."""
 
-DEFAULT_PANEL: Mapping[str, float] = MappingProxyType({DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 2.0})
-"""Who judges where nobody says otherwise, with the weights of the terms."""
+DEFAULT_PANEL: Mapping[str, float] = MappingProxyType({DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 2.0, CROPS: 1.0})
+"""Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 
 # The terms that releases before panels knew, in the order in which their studies keep the weights.
 _CLASSIC = (DISTANCE, ALIGNMENT, FIDELITY)

@@ -26,7 +26,7 @@ ALL = [*PROMPTS, *HELD_OUT] * 2
 PANEL = Panel({"distance": 1.0, "alignment": 4.0, "error": 2.0})
 
 
-def differences(pictures: Tensor, exact: Tensor) -> Tensor:
+def differences(pictures: Tensor, exact: Tensor, first_row: int = 0) -> Tensor:
     return (pictures.double() - exact.double()).abs().mean((1, 2, 3)) / 255
 
 
@@ -138,6 +138,23 @@ def test_fewer_or_more_pairs_than_before(world: World) -> None:
     assert [count for _, count in world.asked] == [12]
     assert len(world.evaluator(error_pictures=16).outcome(GUIDED).evaluation.errors["error"]) == 16
     assert [count for _, count in world.asked] == [12, 16]
+
+
+def test_two_workers_that_need_the_same_run_at_once_find_the_same(world: World) -> None:
+    one, other = world.evaluator(), world.evaluator()
+    found = []
+
+    def meanwhile(count: int, policy: Policy) -> None:
+        world.pictures.before = lambda count, policy: None
+        found.append(other.outcome(ALSO_GUIDED).evaluation)
+
+    world.pictures.before = meanwhile
+    one.outcome(GUIDED)
+    assert len(world.asked) == 2 and len(found) == 1
+    again = world.evaluator()
+    torch.testing.assert_close(again.outcome(ALSO_GUIDED).evaluation.errors, found[0].errors)
+    assert len(world.asked) == 2
+    assert all(path.suffix == ".safetensors" for path in (world.folder / "exact").iterdir())
 
 
 def test_a_damaged_exact_run_is_named(world: World) -> None:

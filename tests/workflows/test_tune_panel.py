@@ -132,7 +132,9 @@ def test_where_nothing_is_feasible_fewer_steps_are_exported(
 def test_a_study_of_the_former_judges_is_resumed_by_them_alone(
     pipe: Any, pictures: FakePictures, continued: dict[str, Any], whole: TuneResult
 ) -> None:
-    now = " ".join(f"--judge {name}:{weight:g}" for name, weight in DEFAULT_PANEL.items())
+    now = " ".join(
+        f"--judge {name}:{weight:g}" for name, weight in DEFAULT_PANEL.items() if not JUDGES[name].above_side
+    )
     with pytest.raises(
         InputError, match=f"its judges were --judge distance:1 --judge alignment:4, now they are {now};"
     ):
