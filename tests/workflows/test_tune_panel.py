@@ -93,7 +93,7 @@ def test_what_is_above_the_ceiling_is_never_the_best(
 ) -> None:
     """And no more of its pictures are made than its error takes."""
     batched.degradation = fading
-    arguments |= PANEL | {"images": 64, "prompts": [f"{n} {p}" for n in range(12) for p in PROMPTS], "trials": 14}
+    arguments |= PANEL | {"images": 64, "prompts": [f"{n} {p}" for n in range(12) for p in PROMPTS], "trials": 9}
     free = tune(pipe, "40%", **arguments | {"run_dir": arguments["run_dir"] / "free", "early_stopping": False})
     errors = sorted(attributes(trial)["error"] for trial in evaluated(free.study))
     ceiling = (errors[len(errors) // 2 - 1] + errors[len(errors) // 2]) / 2
