@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
     monkeypatch.setitem(JUDGES, "places", Judge("distribution", never, "pixels at two places", "frechet"))
     monkeypatch.setitem(JUDGES, "contrast", Judge("alignment", never, "contrast"))
     panel = Panel({"pixels": 1.0, "places": 1.0, "contrast": 0.5})
-    looks = {
+    looks: dict[str, Callable[..., Tensor]] = {
         "pixels": lambda pictures: pictures[:, 0, 0].float() / 255,
         "places": lambda pictures: pictures[:, 0, :2].float() / 255,
         "contrast": lambda pictures, prompts: pictures.float().std((1, 2, 3)) + 0 * len(prompts),
