@@ -151,4 +151,5 @@ def _spent(result: TuneResult) -> str:
     return (
         f"The search made {spent.pictures:,} pictures of {spent.candidates} candidates, with {spent.share:.0%} of the"
         " FLOPs that all pictures of all of them take"
+        + (f", and {spent.exact_share:.0%} of all FLOPs on exact runs to compare with" if spent.exact else "")
     )

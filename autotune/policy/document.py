@@ -46,8 +46,8 @@ class PolicyDocument(Record):
         self._check_guidance()
         if self.version < lowest_version(self.quality):
             raise ValueError(
-                "quality: without an alignment or a scorer, or with fewer_steps_policy, it is of version 2, say so in"
-                " version"
+                "quality: without an alignment or a scorer, with an error or with fewer_steps_policy, it is of version"
+                " 2, say so in version"
             )
         for index, rule in enumerate(self.cache):
             if rule.compute_steps[-1] >= self.steps:
@@ -98,8 +98,8 @@ def lowest_version(quality: PolicyQuality | None) -> Literal[1, 2]:
     if quality is None:
         return 1
     scores = (quality.policy, quality.full, quality.fewer_steps)
-    later = quality.scorer is None or quality.fewer_steps_policy is not None
-    return 2 if later or any(each.alignment is None for each in scores) else 1
+    later = any(each.alignment is None or each.error is not None for each in scores)
+    return 2 if later or quality.scorer is None or quality.fewer_steps_policy is not None else 1
 
 
 def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:

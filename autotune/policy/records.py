@@ -64,18 +64,22 @@ class PolicyCost(Record):
     measured: Annotated[tuple[MeasuredTime, ...], Field(strict=False)] = ()
 
 
-class ContenderQuality(Record):
+class ContenderQuality(GrownRecord):
     """Held-out scores of one run: objective, distance to the reference, image-text cosine, distance to the full run.
 
     ``fidelity`` is the mean distance of the pictures' features to the full run's, one minus their cosine. The
     cosine of ``alignment`` is better when it is higher, all others when they are lower; None where there were no
-    prompts to match (version 2).
+    prompts to match (version 2). ``error`` is the mean difference of the pictures from those of the exact run of the
+    same intent, 0, to its coarse pictures, 1; None where no judge of pairs was asked (else version 2).
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"error"})
 
     loss: Interval
     distance: Interval
     alignment: Interval | None
     fidelity: Interval
+    error: Interval | None = None
 
 
 class PolicyQuality(GrownRecord):

@@ -223,6 +223,8 @@ class Line:
     alignment_interval: str
     second: str
     second_interval: str
+    error: str
+    error_interval: str
     exported: bool
 
 
@@ -250,6 +252,8 @@ def _line(run: Contender, name: str, exported: bool) -> Line:
         alignment_interval="" if scores.alignment is None else interval_text(scores.alignment),
         second="" if run.second_opinion is None else f"{run.second_opinion.value:.3f}",
         second_interval="" if run.second_opinion is None else interval_text(run.second_opinion),
+        error="" if scores.error is None else f"{scores.error.value:.3f}",
+        error_interval="" if scores.error is None else interval_text(scores.error),
         exported=exported,
     )
 

@@ -40,15 +40,18 @@ def results_table(
         second_opinion: The judge that the search did not ask, of every row; None where there was none.
     """
     aligned = all(row.quality.alignment is not None for row in rows)
+    erring = all(row.quality.error is not None for row in rows)
     table = Table(
         title=f"{images} pictures of {prompts} {noun} that the search never saw",
-        caption="Below each score its 95 % interval. Distance (to the reference) and loss: lower is better."
+        caption="Below each score its 95 % interval. Distance (to the reference)"
+        + (", error (0: the exact run with the same guidance, 1: coarse pictures)" if erring else "")
+        + " and loss: lower is better."
         + (" Alignment: higher is better." if aligned else f" No alignment: the {noun} have no prompts that differ."),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("run", overflow="fold")
-    scores = ("distance", "alignment", "loss") if aligned else ("distance", "loss")
+    scores = ("distance", *(("alignment",) if aligned else ()), *(("error",) if erring else ()), "loss")
     for heading in ("steps", "FLOPs", "time", *scores):
         table.add_column(heading, justify="right", no_wrap=True)
     if second_opinion is not None:

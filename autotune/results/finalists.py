@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
@@ -25,7 +24,7 @@ from autotune.results.candidates import EvaluatedPolicy
 
 if TYPE_CHECKING:
     from autotune import quality
-    from autotune.evaluation.evaluator import Evaluator, Outcome
+    from autotune.evaluation.evaluator import Evaluator
     from autotune.evaluation.judges import Judges
 
 FILE = "finalists.json"
@@ -84,8 +83,9 @@ class Finalists(GrownRecord):
         prompts: Different inputs held out, such as prompts.
         images: Pictures made of each run.
         winner_name: Of the contender that is exported; in the file it is called ``winner``.
-        contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first; last
-            the pipeline's own fewer steps, where others of the search are stronger.
+        contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first, those
+            with an error above the ceiling behind the others; last the pipeline's own fewer steps, where others of the
+            search are stronger.
         prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
         second_opinion: None where nobody else was asked, or there is no candidate.
     """
@@ -191,7 +191,7 @@ class Finalists(GrownRecord):
             scorer=judges.scorer_name and judges.scorer_name[:200],
             network=judges.network_name and judges.network_name[:200],
             estimator=judges.estimator,
-            weights={name: weight for name, weight in asdict(judges.weights).items() if weight},
+            weights={name: weight for name, weight in judges.panel.weights.items() if weight},
             guidance_scale=guidance_scale,
             policy=self.winner.quality,
             full=self.full.quality,
@@ -220,12 +220,13 @@ def read_finalists(path: Path) -> Finalists | None:
 
 
 class Opinion(Protocol):
-    """A judge of held-out pictures; :class:`autotune.evaluation.evaluator.Evaluator` is one."""
+    """A judge of the same held-out pictures that the search did not ask."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def objective(self) -> quality.Objective: ...
-
-    def outcome(self, policy: Policy) -> Outcome: ...
 
 
 def judge(
@@ -236,7 +237,7 @@ def judge(
     price: Callable[[Policy], Cost],
     *,
     plain: EvaluatedPolicy | None = None,
-    second: tuple[str, Opinion] | None = None,
+    second: Opinion | None = None,
 ) -> Finalists:
     """Score all runs on ``evaluator``, which must hold prompts and seeds the search has not seen.
 
@@ -247,12 +248,15 @@ def judge(
         candidates: The other runs.
         price: The exact price of a policy.
         plain: The pipeline's own fewer steps, where ``fewer_steps`` are others.
-        second: A judge of the same pictures that the search did not ask, and what it is called.
+        second: Must find a candidate better, too; its judge is one that the evaluator measures.
     """
 
+    def feasible(run: EvaluatedPolicy) -> bool:
+        objective = evaluator.objective
+        return objective.feasible(objective.score(evaluator.outcome(run.policy).evaluation).error)
+
     def contender(name: str, run: EvaluatedPolicy) -> Contender:
-        asked = [evaluator, *([] if second is None else [second[1]])]
-        scores = [each.objective.interval(each.outcome(run.policy).evaluation) for each in asked]
+        evaluation = evaluator.outcome(run.policy).evaluation
         return Contender(
             name=name,
             trial=run.trial,
@@ -260,22 +264,23 @@ def judge(
             id=run.policy.id,
             policy=run.policy,
             cost=price(run.policy),
-            quality=quality_record(scores[0]),
-            second_opinion=None if second is None else scores[1].loss.rounded(),
+            quality=quality_record(evaluator.objective.interval(evaluation)),
+            second_opinion=None if second is None else second.objective.interval(evaluation).loss.rounded(),
         )
 
-    runs = [contender(f"trial {each.trial}", each) for each in candidates]
-    found = _verdict(evaluator, candidates, fewer_steps) if candidates else None
+    allowed = [each for each in candidates if feasible(each)]
+    best = _verdict(evaluator, allowed, fewer_steps) if allowed else None
     confirmed = None
-    if found is not None and second is not None:
-        confirmed = _verdict(second[1], candidates, fewer_steps, best=found.best)
+    if best is not None and second is not None:
+        confirmed = _verdict(evaluator, allowed, fewer_steps, second.objective, best.best)
+    better = best is not None and best.better and (confirmed is None or confirmed.better)
     prompts = len(set(evaluator.keys))
-    better = found is not None and found.better and (confirmed is None or confirmed.better)
+    runs = [(not feasible(each), contender(f"trial {each.trial}", each)) for each in candidates]
     return Finalists.of(
         full=contender(FULL_RUN, EvaluatedPolicy(None, None, full)),
         fewer_steps=contender(FEWER_STEPS, fewer_steps),
-        candidates=sorted(runs, key=lambda each: each.quality.loss.value),
-        difference=NOTHING if found is None else found.difference.rounded(),
+        candidates=[run for _, run in sorted(runs, key=lambda each: (each[0], each[1].quality.loss.value))],
+        difference=NOTHING if best is None else best.difference.rounded(),
         verdict=BETTER if better else NO_BETTER,
         prompts=prompts,
         images=len(evaluator.keys),
@@ -283,15 +288,19 @@ def judge(
         prompts_needed=None if prompts >= LEAST_PROMPTS else LEAST_PROMPTS,
         second_opinion=None
         if second is None or confirmed is None
-        else SecondOpinion(judge=second[0], difference=confirmed.difference.rounded()),
+        else SecondOpinion(judge=second.name, difference=confirmed.difference.rounded()),
     )
 
 
 def _verdict(
-    judge: Opinion, candidates: Sequence[EvaluatedPolicy], rival: EvaluatedPolicy, best: int | None = None
+    evaluator: Evaluator,
+    candidates: Sequence[EvaluatedPolicy],
+    rival: EvaluatedPolicy,
+    objective: quality.Objective | None = None,
+    best: int | None = None,
 ) -> Verdict:
-    evaluations = [judge.outcome(each.policy).evaluation for each in (*candidates, rival)]
-    return judge.objective.verdict(evaluations[:-1], evaluations[-1], best=best)
+    *finalists, other = (evaluator.outcome(each.policy).evaluation for each in (*candidates, rival))
+    return (objective or evaluator.objective).verdict(finalists, other, best=best)
 
 
 def quality_record(intervals: quality.Intervals) -> ContenderQuality:
@@ -301,4 +310,5 @@ def quality_record(intervals: quality.Intervals) -> ContenderQuality:
         distance=intervals.distance.rounded(),
         alignment=None if intervals.alignment is None else intervals.alignment.rounded(),
         fidelity=intervals.fidelity.rounded(),
+        error=None if intervals.error is None else intervals.error.rounded(),
     )

@@ -59,6 +59,7 @@ class SearchRecord(Record):
         call: what a call of the pipeline is given besides the inputs; pictures by their files.
         guidance_argument: what the call's guidance scale is called.
         takes_size: whether a call takes height and width.
+        exact_share: of what the search spent on pictures, in FLOPs, that of exact runs; None until it is over.
         example: a held-out input by the names of its arguments; pictures by their files.
         calls: how often the scheduler has the denoiser called in each step, by number of steps; once where it is
             not there.
@@ -91,6 +92,7 @@ class SearchRecord(Record):
     guidance_argument: str | None = "guidance_scale"
     takes_size: bool = True
     example: dict[str, Any] = {}
+    exact_share: float | None = None
 
     def plan(self, policy: Policy) -> Plan:
         """The policy made explicit, as the search did.
@@ -132,7 +134,13 @@ def read_search_record(folder: Path) -> SearchRecord | None:
 
 
 def keep_search_record(
-    setup: Setup, folder: Path, *, study: str, storage: str | None, policies: Iterable[Policy] = ()
+    setup: Setup,
+    folder: Path,
+    *,
+    study: str,
+    storage: str | None,
+    policies: Iterable[Policy] = (),
+    exact_share: float | None = None,
 ) -> None:
     """Write what is needed to show the search without its model.
 
@@ -142,6 +150,7 @@ def keep_search_record(
         study: the study's name.
         storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
+        exact_share: of what was spent, that of exact runs.
     """
     from autotune.pipelines.families import family_of
     from autotune.runtime.models import denoiser_of, root_of, scale_argument
@@ -178,6 +187,7 @@ def keep_search_record(
         guidance_argument=scale_argument(setup.pipe, signature),
         takes_size=signature.takes_size,
         example=_by_files(setup.held_out.rows[0].arguments),
+        exact_share=exact_share,
     ).save(folder)
 
 

@@ -54,7 +54,7 @@ _RETRIES = 1
 # What only decides which policies are tried, and how their scores are weighed.
 _SEARCH_ONLY = {
     "budget", "max_steps", "distance", "objective", "target", "call_batch", "max_memory", "knobs", "sampler",
-    "early_stopping",
+    "early_stopping", "judges", "exact",
 }  # fmt: skip
 
 
@@ -68,8 +68,10 @@ class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
     ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``objective`` are
-    the weights of its terms, ``knobs`` is one line per knob. ``call`` holds what every call of the pipeline is given
-    besides, pictures by their content.
+    the weights of distance, alignment and fidelity, ``knobs`` is one line per knob. ``call`` holds what every call of
+    the pipeline is given besides, pictures by their content. ``judges`` are those of a panel with others than these
+    three, each with its weight, and the ceiling; ``exact`` says how pictures are compared with exact runs, where they
+    are.
     """
 
     model: str
@@ -98,6 +100,8 @@ class Configuration:
     sampler: str
     early_stopping: bool
     call: Mapping[str, Any] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()
+    exact: str | None = None
 
     @property
     def pictures_digest(self) -> str:
@@ -107,9 +111,10 @@ class Configuration:
     def document(self) -> dict[str, Any]:
         """As JSON gives it back, so that a stored configuration compares equal."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not self.call:
-            # Studies from before there was any stay what they are.
-            del document["call"]
+        # Studies from before there was any stay what they are.
+        for name in ("call", "judges", "exact"):
+            if not document[name]:
+                del document[name]
         return document
 
 
@@ -319,6 +324,11 @@ def is_repetition(trial: FrozenTrial) -> bool:
     return DUPLICATE_OF in trial.user_attrs.get(RESULTS, {})
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether no constraint of the trial is violated: its error is not above the ceiling, where there is one."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
 def finished(study: Trials) -> list[FrozenTrial]:
     """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
@@ -335,8 +345,8 @@ def evaluated(study: Trials) -> list[FrozenTrial]:
 
 
 def ranked(study: Trials) -> list[FrozenTrial]:
-    """Trials with a score of all pictures, one for every policy, best first."""
-    complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE]
+    """Feasible trials with a score of all pictures, one for every policy, best first."""
+    complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE and is_feasible(trial)]
     return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
 
@@ -386,6 +396,15 @@ def _is_idle(document: Mapping[str, Any]) -> bool:
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two configurations differ first, in words."""
+    if stored.get("judges") != wanted.get("judges"):
+        return f"its judges were {_judges(stored)}, now they are {_judges(wanted)}"
     name, before, now = _differing(stored, wanted)[0]
     was, it_is = ("were", "they are") if name in _PLURAL else ("was", "it is")
     return f"its {_SAID.get(name, name.replace('_', ' '))} {was} {before}, now {it_is} {now}"
+
+
+def _judges(document: Mapping[str, Any]) -> str:
+    """The panel as options name it."""
+    classic = zip(("distance", "alignment", "fidelity"), document.get("objective") or (), strict=False)
+    judges = document.get("judges") or [f"{name}:{weight:g}" for name, weight in classic if weight]
+    return " ".join(judge if judge.startswith("--") else f"--judge {judge}" for judge in judges)

@@ -33,7 +33,7 @@ def last_round(
     studies: Sequence[optuna.Study],
     evaluator: Evaluator,
     progress: Progress,
-    second: tuple[str, Opinion] | None = None,
+    second: Opinion | None = None,
 ) -> Finalists:
     """The best candidates that the budget allows against the strongest fewer steps, whichever search they come from.
 
@@ -43,7 +43,7 @@ def last_round(
         studies: Of all budgets' searches.
         evaluator: Of held-out inputs.
         progress: Is told of what is done.
-        second: A judge of the same pictures that the search did not ask, and what it is called.
+        second: A judge that the search did not ask, of those that the evaluator measures.
     """
     recipe = setup.recipes[0].proposal.policy
     trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == recipe.key), None)

@@ -14,7 +14,8 @@ from autotune.core.interval import NOTHING
 from autotune.cost import Cost
 from autotune.evaluation.evaluator import Outcome
 from autotune.policy import Guidance, Interval, MeasuredTime, Policy
-from autotune.quality import Evaluation, Intervals, Weights
+from autotune.quality import Evaluation, Intervals
+from autotune.quality.panel import Panel
 from autotune.quality.verdict import LEAST_PROMPTS, Verdict
 from autotune.results.candidates import EvaluatedPolicy
 from autotune.results.finalists import Finalists, judge, read_finalists
@@ -22,13 +23,18 @@ from autotune.results.finalists import Finalists, judge, read_finalists
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
 JUDGES: Any = SimpleNamespace(
-    scorer_name="clip", network_name=None, estimator="frechet", weights=Weights(fd=1, clip=2, fidelity=0)
+    scorer_name="clip",
+    network_name=None,
+    estimator="frechet",
+    panel=Panel({"distance": 1, "alignment": 2, "fidelity": 0}),
 )
 LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
 
 
 class GivenScores:
-    """An evaluator and its objective in one: losses from a table, and one interval for every verdict."""
+    """An evaluator, its objective and a second opinion in one: losses from a table, one interval for every verdict."""
+
+    name = "wavelets"
 
     def __init__(self, difference: Interval, prompts: int = LEAST_PROMPTS) -> None:
         self.difference = difference
@@ -44,6 +50,12 @@ class GivenScores:
     def interval(self, evaluation: Evaluation) -> Intervals:
         loss = float(evaluation.features[0, 0])
         return Intervals(*(Interval(value=loss, low=loss - 0.1, high=loss + 0.1) for _ in range(4)))
+
+    def score(self, evaluation: Evaluation) -> Any:
+        return SimpleNamespace(error=None)
+
+    def feasible(self, error: float | None) -> bool:
+        return error is None
 
     def verdict(self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None) -> Verdict:
         self.judged = [round(float(each.features[0, 0]), 6) for each in (*finalists, rival)]
@@ -93,7 +105,7 @@ def test_the_record_tells_of_what_is_exported() -> None:
     assert worse.quality(JUDGES, 7.5).difference.high == 0
     assert worse.quality(JUDGES, 7.5).policy == worse.fewer_steps.quality
     assert (better.prompts, better.images) == (LEAST_PROMPTS, LEAST_PROMPTS + 1)
-    assert better.quality(JUDGES, 7.5).weights == {"fd": 1, "clip": 2}
+    assert better.quality(JUDGES, 7.5).weights == {"distance": 1, "alignment": 2}
 
 
 def test_candidates_are_ranked_on_held_out_prompts() -> None:
@@ -118,7 +130,7 @@ def test_of_too_few_prompts_nothing_is_better() -> None:
 @pytest.mark.parametrize(("low", "high", "better"), [(-0.2, -0.1, True), (-0.2, 0.1, False), (0.1, 0.2, False)])
 def test_better_needs_the_second_opinion_too(low: float, high: float, better: bool) -> None:
     second = scores(low, high)
-    finalists, evaluator = judged(-0.3, -0.1, second=("wavelets", second))
+    finalists, evaluator = judged(-0.3, -0.1, second=second)
     assert finalists.better is better
     assert finalists.winner.policy == (SECOND if better else FEWER)
     assert second.best == evaluator.best == 1, "of the finalist that the first judge chose"
@@ -127,7 +139,7 @@ def test_better_needs_the_second_opinion_too(low: float, high: float, better: bo
 
 
 def test_a_second_opinion_alone_makes_nothing_better() -> None:
-    finalists, _ = judged(-0.3, 0.1, second=("wavelets", scores(-0.2, -0.1)))
+    finalists, _ = judged(-0.3, 0.1, second=scores(-0.2, -0.1))
     assert not finalists.better and finalists.winner.policy == FEWER
 
 
@@ -161,7 +173,7 @@ def test_keys_that_say_nothing_are_not_written() -> None:
     document = judged(-0.3, -0.1)[0].to_dict()
     assert not {"prompts_needed", "second_opinion"} & document.keys()
     assert all("second_opinion" not in each for each in document["contenders"])
-    said = judged(-0.3, -0.1, second=("wavelets", scores(-0.2, -0.1)))[0]
+    said = judged(-0.3, -0.1, second=scores(-0.2, -0.1))[0]
     assert Finalists.model_validate_json(json.dumps(said.to_dict())) == said
 
 

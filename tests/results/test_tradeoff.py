@@ -95,7 +95,10 @@ def test_the_crossover_is_claimed_only_where_intervals_show_it(cheaper: tuple[Nu
 
 def test_too_few_inputs_tell_nothing_apart() -> None:
     (sentence, missing) = verdict_of([level(15, None), level(40, BETTER)], LEAST_PROMPTS - 1)
-    assert sentence.startswith(f"{LEAST_PROMPTS - 1} held-out inputs are too few") and f"{LEAST_PROMPTS} would be needed" in sentence
+    assert (
+        sentence.startswith(f"{LEAST_PROMPTS - 1} held-out inputs are too few")
+        and f"{LEAST_PROMPTS} would be needed" in sentence
+    )
     assert "cannot keep to 15 %" in missing
 
 
