@@ -186,6 +186,11 @@ def prepare(
     searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided, call=priced)
     if options.space is not None:
         searched = searched.within(in_ranges(options.space))
+    with during("while loading the scorer"):
+        chosen = judges(options, text=text, device=str(pipe.device), size=(height, width))
+    with during("while loading the second opinion"):
+        second = second_name(options.second_opinion)
+        last_judges = judges_of_last_round(chosen, second, device=str(pipe.device), size=(height, width))
     deployed, call_batch = _deployed(pipe, pricer, budgets, options, on_progress)
 
     def price(policy: Policy) -> Cost:
@@ -203,11 +208,6 @@ def prepare(
         levels = policy.model_dump(mode="json", include={"scheduler", "timesteps", "sigmas"})
         return digest([pricer.plan(policy).digest, levels])
 
-    with during("while loading the scorer"):
-        chosen = judges(options, text=text, device=str(pipe.device), size=(height, width))
-    with during("while loading the second opinion"):
-        second = second_name(options.second_opinion)
-        last_judges = judges_of_last_round(chosen, second, device=str(pipe.device), size=(height, width))
     reference_fingerprint = content_fingerprint(options.reference)
     assert full.model is not None, "full_policy records the model"
     # Cheap steps can be worth more of them than the full run has, up to a point.
