@@ -46,7 +46,7 @@ class PolicyDocument(Record):
         self._check_guidance()
         if self.version < lowest_version(self.quality):
             raise ValueError(
-                "quality: without an alignment or a scorer, with an error or with fewer_steps_policy, it is of version"
+                "quality: without an alignment or a scorer, with fewer_steps_policy or with an error, it is of version"
                 " 2, say so in version"
             )
         for index, rule in enumerate(self.cache):

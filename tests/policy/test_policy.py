@@ -303,3 +303,13 @@ def test_a_measured_error_is_of_version_2_and_files_without_one_do_not_know_it(t
     read = read_policy(tmp_path / "policy.json")
     assert read.quality is not None and read.quality.policy.error == quality.difference
     assert read.quality.full.error is None
+
+
+def test_fewer_steps_of_another_solver_are_named_in_version_2_alone() -> None:
+    quality = RECORDS["quality"]
+    assert "fewer_steps_policy" not in json.dumps(Policy(steps=20, quality=quality).to_dict())
+    named = quality.model_copy(update={"fewer_steps_policy": "s8@DDIM"})
+    again = policy_from_dict(Policy(version=2, steps=20, quality=named).to_dict())
+    assert again.quality is not None and again.quality.fewer_steps_policy == "s8@DDIM"
+    with pytest.raises(ValueError, match="with fewer_steps_policy or with an error, it is of version 2"):
+        Policy(steps=20, quality=named)
