@@ -117,6 +117,12 @@ def _records(policy: Policy) -> list[RenderableType]:
             f"{loss.value:.3f} (95 % interval {loss.low:.3f} to {loss.high:.3f}; 0 is the full run) on"
             f" {quality.images} pictures of {quality.prompts} held-out {'inputs' if loss_alone else 'prompts'}"
         )
+        error = quality.policy.error
+        if error is not None:
+            facts["error"] = (
+                f"{error.value:.3f} (95 % interval {error.low:.3f} to {error.high:.3f}; 0 is the exact run with the"
+                " same guidance, 1 are coarse pictures)"
+            )
     if policy.provenance is not None and policy.provenance.study:
         facts["from"] = f"study {policy.provenance.study}" + (
             f", {policy.provenance.date}" if policy.provenance.date else ""

@@ -60,14 +60,27 @@ def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: f
     lines = [f"A picture of the full run takes about {duration(pace.seconds)} here ({measured} was timed)."]
     for each in budgets:
         lines.append(f"Budget {each.budget}: {_candidates(each, images)} {_time_for_them(each, timeout)}")
-    search, last = (
-        sum(values) for values in zip(*((b.search_seconds, b.last_round_seconds) for b in budgets), strict=True)
+    search, last, exact = (
+        sum(values)
+        for values in zip(*((b.search_seconds, b.last_round_seconds, b.exact_seconds) for b in budgets), strict=True)
     )
     lines.append(
         f"The run would take about {duration(total_seconds(budgets, shared))}: {duration(shared)} for pictures of the"
-        f" full run, {duration(search)} for candidates, {duration(last)} for the last round."
+        f" full run, {duration(search)} for candidates, {duration(last)} for the last round{_exact(budgets, exact)}."
     )
     return [*lines, "This was a dry run: no study was made and nothing written."]
+
+
+def _exact(budgets: Sequence[Forecast], seconds: float) -> str:
+    """What exact runs take, where candidates are compared with any."""
+    if not seconds:
+        return ""
+    share = max(budget.exact_share for budget in budgets)
+    most = max(budget.intents for budget in budgets)
+    return (
+        f", and at most {duration(seconds)} ({share:.0%}) for exact runs with their guidance, {most} of"
+        f" {budgets[0].exact_pictures} pictures"
+    )
 
 
 def _candidates(budget: Forecast, images: int) -> str:

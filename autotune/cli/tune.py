@@ -81,6 +81,7 @@ def _rows(result: TuneResult) -> list[Row]:
             flops_share=run.cost.relative,
             time_share=run.time.relative if run.time else None,
             quality=run.quality,
+            second_opinion=run.second_opinion,
         )
         for name, run in zip(names, finalists.headline_runs, strict=False)
     ]
@@ -122,10 +123,19 @@ def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None)
     console = _console()
     if heading is not None:
         console.print(heading)
-    console.print(results_table(rows, prompts=finalists.prompts, images=finalists.images, noun=result.noun))
+    second = finalists.second_opinion
+    console.print(
+        results_table(
+            rows,
+            prompts=finalists.prompts,
+            images=finalists.images,
+            noun=result.noun,
+            second_opinion=None if second is None else second.judge,
+        )
+    )
     exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
     lines = [
-        verdict(finalists.difference, finalists.fewer_steps.policy.steps),
+        verdict(finalists, result.noun),
         f"Exported {exported} to {result.policy_file}",
         _spent(result),
         f"Compare the pictures in {place / 'comparison.png'}",
@@ -141,4 +151,5 @@ def _spent(result: TuneResult) -> str:
     return (
         f"The search made {spent.pictures:,} pictures of {spent.candidates} candidates, with {spent.share:.0%} of the"
         " FLOPs that all pictures of all of them take"
+        + (f", and {spent.exact_share:.0%} of all FLOPs on exact runs to compare with" if spent.exact else "")
     )

@@ -12,6 +12,7 @@ from autotune.core.errors import InputError
 
 FULL_RUN = "full run"
 FEWER_STEPS = "fewer steps"
+PLAIN_STEPS = "plain steps"
 
 TUNER_LOG = "log.txt"
 """The log in a run's folder; a run that resumes appends to it."""

@@ -10,9 +10,17 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from autotune.core.errors import InputError, did_you_mean, reason_of
 
@@ -54,6 +62,19 @@ class Record(BaseModel):
     """Frozen, no unknown keys, no silent conversions, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GrownRecord(Record):
+    """A record with keys that its format did not have at first: left out where they say nothing, as earlier readers
+    refuse what they do not know.
+    """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return {key: value for key, value in found.items() if value is not None or key not in self.later_keys}
 
 
 def read_document(path: str | os.PathLike[str], most_bytes: int, kind: str, error: type[InputError]) -> dict[str, Any]:

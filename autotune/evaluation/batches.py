@@ -15,15 +15,19 @@ from autotune.core.faults import during
 from autotune.core.fingerprint import digest
 from autotune.core.interrupts import checkpoint
 from autotune.core.naming import FULL_RUN
-from autotune.evaluation.evaluator import Judged, known
 from autotune.evaluation.examples import Examples
 from autotune.evaluation.generation import PictureMaker
 from autotune.evaluation.inputs import Row
+from autotune.evaluation.intent import PLACES, exact_policy, is_exact, levels_in
+from autotune.evaluation.judged import BY_JUDGE, Judged, packed, unpacked
 from autotune.evaluation.judges import Judges
-from autotune.evaluation.references import OTHER_SEEDS, reference_of_other_seeds
+from autotune.evaluation.references import OTHER_SEEDS, references_of_other_seeds
+from autotune.evaluation.tensor_files import known, read_tensors
 from autotune.policy import Policy
 from autotune.quality import Reference, measure_fidelity
+from autotune.quality.extractor import ImageFeatures
 from autotune.quality.lpips import Lpips
+from autotune.quality.panel import DISTANCE
 from autotune.quality.tensors import write_tensors
 
 PREVIEW = 8
@@ -132,37 +136,62 @@ class Batches:
                     self._make(batch, {name: runs[name] for name in names}, len(runs), text)
         return {name: self._noted(policy, batches) for name, policy in runs.items()}
 
-    def own_reference(self, rows: Sequence[Row], first_seed: int) -> Reference:
-        """The reference of the full run's own pictures; see :func:`autotune.evaluation.references.own_reference`."""
+    def own_references(
+        self, networks: Mapping[str, ImageFeatures], rows: Sequence[Row], first_seed: int
+    ) -> dict[str, Reference]:
+        """References of the full run's own pictures; see :func:`autotune.evaluation.references.own_references`."""
         self._progress.stage("pictures of the full run as reference", OTHER_SEEDS * len(rows))
 
-        def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Tensor]:
+        def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Mapping[str, Tensor]]:
             for batch in _batches(rows, seeds, self._maker.batch_size):
-                path = self._path(self._full, batch, "reference")
-                if not path.is_file():
+                files = {name: self._path(self._full, batch, _reference_of(name)) for name in networks}
+                if not all(path.is_file() for path in files.values()):
                     pictures = self._pictures(FULL_RUN, self._full, batch)
-                    self._keep(path, {"features": self._judges.distance_network.image_features(pictures).cpu()})
+                    for name, network in networks.items():
+                        self._keep(files[name], {"features": network.image_features(pictures).cpu()})
                 self._progress.pictures(seeds[0] - first_seed + batch.start + len(batch.seeds))
-                yield _load(path)["features"]
+                yield {name: read_tensors(path)["features"] for name, path in files.items()}
 
-        return reference_of_other_seeds(features, rows, first_seed)
+        return references_of_other_seeds(features, rows, first_seed)
 
     def _make(self, batch: Batch, waiting: Mapping[str, Policy], runs: int, text: Tensor | None) -> None:
         """Make and keep a batch of those runs that wait, of ``runs`` in all."""
         count = len(batch.rows)
         texts = None if text is None else text[batch.start : batch.start + count]
+        exact: dict[str, Tensor] = {}
         ready = batch.start * runs + (runs - len(waiting)) * count
         full = self._pictures(FULL_RUN, self._full, batch)
         for name, policy in waiting.items():
             path = self._path(policy, batch)
-            self._keep(path, self._note(name, policy, batch, full, texts))
+            self._keep(path, self._note(name, policy, batch, full, texts, exact))
             ready += count
             self._progress.pictures(ready)
 
-    def _note(self, name: str, policy: Policy, batch: Batch, full: Tensor, text: Tensor | None) -> dict[str, Tensor]:
+    def _note(
+        self,
+        name: str,
+        policy: Policy,
+        batch: Batch,
+        full: Tensor,
+        text: Tensor | None,
+        exact: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """What is kept of a run's batch; ``exact`` holds the exact runs' pictures of it that were made already."""
         anchors = name == FULL_RUN
         pictures = full if anchors else self._pictures(name, policy, batch)
-        judged = Judged.of(pictures, text, self._judges.scorer, self._judges.network, anchors=anchors)
+        paired = self._paired(batch)
+        judged = Judged.of(
+            pictures,
+            text,
+            self._judges.scorer,
+            self._judges.network,
+            anchors=anchors,
+            further=self._judges.further,
+            prompts=[row.prompt or "" for row in batch.rows],
+            exact=self._exact(name, policy, batch, full, exact) if paired else None,
+            paired=paired,
+            first_row=batch.start,
+        )
         nearness = measure_fidelity(pictures, full)
         return known(
             features=judged.features,
@@ -175,7 +204,25 @@ class Batches:
             by_scorer=None if judged.by_scorer is None else judged.by_scorer.clone(),
             coarse=judged.coarse,
             lpips=None if self._lpips is None else self._lpips(pictures, full),
-        )
+        ) | packed(**{what: getattr(judged, what) for what in BY_JUDGE})
+
+    def _paired(self, batch: Batch) -> int:
+        """How many of a batch's first pictures are compared with the exact run's."""
+        count = self._judges.error_pictures if self._judges.panel.errors else 0
+        return max(0, min(count - batch.start, len(batch.rows)))
+
+    def _exact(self, name: str, policy: Policy, batch: Batch, full: Tensor, made: dict[str, Tensor]) -> Tensor | None:
+        """First pictures of a batch by the exact run of a policy's intent; None where the policy is exact itself."""
+        if is_exact(policy, self._full):
+            return None
+        paired = self._paired(batch)
+        exact = exact_policy(policy, self._full, levels=levels_in(self._maker.pipe))
+        if exact.key == self._full.key:
+            return full[:paired]
+        if exact.key not in made:
+            first = Batch(batch.start, batch.rows[:paired], batch.keys[:paired], batch.seeds[:paired])
+            made[exact.key] = self._pictures(f"{name}'s exact run", exact, first)
+        return made[exact.key]
 
     def _pictures(self, name: str, policy: Policy, batch: Batch) -> Tensor:
         try:
@@ -194,15 +241,25 @@ class Batches:
         checkpoint()
 
     def _noted(self, policy: Policy, batches: Sequence[Batch]) -> Noted:
-        parts = [_load(self._path(policy, batch)) for batch in batches]
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        judged = Judged(joined["features"], *(joined.get(name) for name in ("alignment", "by_scorer", "coarse")))
+        parts = [read_tensors(self._path(policy, batch)) for batch in batches]
+        # Only the first batches have pictures that are compared with the exact run's.
+        joined = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[0]}
+        judged = Judged(
+            joined["features"],
+            joined.get("alignment"),
+            joined.get("by_scorer"),
+            joined.get("coarse"),
+            *(unpacked(joined, what) for what in BY_JUDGE),
+        )
         numbers = {name: joined[name] for name in ("psnr", "ssim", "identical", "preview")}
         return Noted(judged, **numbers, lpips=joined.get("lpips"))
 
     def _path(self, policy: Policy, batch: Batch, purpose: str | None = None) -> Path:
         if purpose is None:
             purpose = "run" if self._lpips is None else f"run with LPIPS {self._lpips.backbone}"
+            if self._judges.panel.further:
+                compared = f" and {self._paired(batch)} exact in {PLACES} parts" if self._judges.panel.errors else ""
+                purpose += f", judged by {', '.join(self._judges.panel.further)}{compared}"
         fingerprint = digest([self._settings, purpose, policy.key, batch.start, batch.keys, batch.seeds])
         return self._folder / f"{fingerprint}.safetensors"
 
@@ -213,8 +270,5 @@ def _batches(rows: Sequence[Row], seeds: Sequence[int], size: int) -> Iterator[B
         yield Batch(start, part, tuple(row.key for row in part), tuple(seeds[start : start + size]))
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Tensor] = load_file(path)
-    return tensors
+def _reference_of(judge: str) -> str:
+    return "reference" if judge == DISTANCE else f"reference by {judge}"

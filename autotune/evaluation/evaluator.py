@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from autotune.core.errors import RunFailed, reason_of
+from autotune.evaluation.exact_runs import ExactRuns, Make
 from autotune.evaluation.inputs import Row
+from autotune.evaluation.intent import PLACES, exact_policy
+from autotune.evaluation.judged import Judged, Jury, packed, unpacked
+from autotune.evaluation.tensor_files import known, read_tensors
 from autotune.policy import Policy
-from autotune.quality import (
-    QUALITY,
-    Baseline,
-    Evaluation,
-    Objective,
-    Reference,
-    Weights,
-    coarse,
-    prompt_alignment,
-    shuffled_alignment,
-)
+from autotune.quality import QUALITY, Baseline, Evaluation, Objective, Reference, Weights, coarse
 from autotune.quality.extractor import Features, ImageFeatures
+from autotune.quality.jury import LoadedJudge
 from autotune.quality.objective import DISTANCE
+from autotune.quality.panel import Panel
 from autotune.quality.tensors import write_tensors
+from autotune.quality.terms import flat
+
+__all__ = ["PREVIEW", "Evaluator", "Judged", "Outcome", "Pictures", "known"]
 
 PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
+
+ERROR_PICTURES = 16
+"""Pictures that are compared with the exact run's: eight tell more than 256 do of a distance."""
+
+# Kept errors are of exact runs whose guidance switches where it does now.
+_ERRORS = f"errors-{PLACES}"
 
 Pictures = Generator[Tensor, None, None]
 """Pictures (n, 3, H, W) uint8 in batches. Closing it early takes the policy off the pipeline."""
@@ -41,79 +46,6 @@ class Outcome:
 
     evaluation: Evaluation
     preview: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """What judges say of n pictures.
-
-    Attributes:
-        features: (n, D), what distances are taken in.
-        alignment: (n,) cosine of each picture with its prompt; None where there are no prompts.
-        by_scorer: (n, E), the image-text model's features, where there are prompts. This and ``coarse`` are None
-            unless anchors are asked for.
-        coarse: (n, D) features of the pictures after :func:`autotune.quality.coarse`.
-    """
-
-    features: Tensor
-    alignment: Tensor | None = None
-    by_scorer: Tensor | None = None
-    coarse: Tensor | None = None
-
-    @staticmethod
-    def of(
-        pictures: Tensor,
-        text: Tensor | None,
-        scorer: Features | None,
-        network: ImageFeatures | None = None,
-        *,
-        anchors: bool = False,
-    ) -> Judged:
-        """Judge pictures (n, 3, H, W) uint8 whose prompts, if they have any, have the features ``text`` (n, E).
-
-        Args:
-            pictures: The pictures.
-            text: By ``scorer``; None where there are no prompts.
-            scorer: Image and text features; None where neither are needed.
-            network: Image features that distances are taken in; None takes the scorer's.
-            anchors: Note what :meth:`baseline` needs.
-        """
-        judge = network or scorer
-        assert judge is not None, "somebody judges"
-        seen = None if scorer is None or text is None else scorer.image_features(pictures)
-        features = seen if seen is not None and network is None else judge.image_features(pictures)
-        alignment = None if seen is None or text is None else prompt_alignment(seen, text).cpu()
-        judged = Judged(features.cpu(), alignment)
-        if not anchors:
-            return judged
-        bad = judge.image_features(coarse(pictures))
-        return replace(judged, by_scorer=None if seen is None else seen.cpu(), coarse=bad.cpu())
-
-    @staticmethod
-    def joined(batches: Sequence[Judged]) -> Judged:
-        """All of one run, from its batches in their order."""
-        columns = {
-            field.name: [tensor for tensor in (getattr(batch, field.name) for batch in batches) if tensor is not None]
-            for field in fields(Judged)
-        }
-        return Judged(**{name: torch.cat(tensors) for name, tensors in columns.items() if tensors})
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return Evaluation(self.features, self.alignment)
-
-    def baseline(self, text: Tensor | None, keys: Sequence[str]) -> Baseline:
-        """What the full run's pictures, judged with their anchors, are to all others of the same inputs.
-
-        Args:
-            text: (N, E) features of the prompts, if there are any.
-            keys: Of the N inputs.
-        """
-        assert self.coarse is not None, "the full run is judged with its anchors"
-        chance = None
-        if text is not None and self.by_scorer is not None:
-            chance = shuffled_alignment(self.by_scorer.double(), text.cpu().double())
-        return Baseline(self.evaluation, self.coarse, chance, tuple(keys))
 
 
 class Evaluator:
@@ -131,8 +63,14 @@ class Evaluator:
             and settings alone.
         network: Image features that the distance to the reference is taken in; None takes the scorer's.
         distance: Estimator of that distance.
-        weights: Of the objective's terms.
+        weights: The panel of judges, or the weights of the three terms that need no exact runs.
         text: Whether alignment with the prompts is measured, which takes a scorer.
+        further: Judges of the panel beside scorer and network.
+        references: What good pictures have for those of them that judge distributions, by name; the full run's own on
+            these very inputs where one is missing.
+        error_pictures: How many of the first pictures are compared with the exact run's, where judges do so.
+        intent: The exact run's policy of a policy; by default :func:`autotune.evaluation.intent.exact_policy`.
+        make_first: Makes pictures of the first inputs alone, for exact runs; by default ``pictures``, cut short.
 
     Raises:
         InputError: The full run's pictures cannot be told from bad ones: reference or scorer do not suit them.
@@ -149,21 +87,41 @@ class Evaluator:
         *,
         network: ImageFeatures | None = None,
         distance: str = DISTANCE,
-        weights: Weights = QUALITY,
+        weights: Weights | Panel = QUALITY,
         text: bool = True,
+        further: Sequence[LoadedJudge] = (),
+        references: Mapping[str, Reference] | None = None,
+        error_pictures: int = ERROR_PICTURES,
+        intent: Callable[[Policy], Policy] | None = None,
+        make_first: Make | None = None,
     ) -> None:
         self.rows = tuple(rows)
         self.keys = tuple(row.key for row in rows)
         self._pictures = pictures
         self._scorer = scorer
         self._network = network
+        self._jury = Jury(scorer, network, tuple(further))
         self._cache = cache
-        self._text = scorer.text_features([row.prompt or "" for row in rows]) if scorer is not None and text else None
+        self._prompts = [row.prompt or "" for row in rows]
+        self._text = scorer.text_features(self._prompts) if scorer is not None and text else None
         self.full_policy = full
+        self.exact_runs = ExactRuns(
+            cache / "exact",
+            make_first or (lambda policy, count: pictures(policy)),
+            min(error_pictures, len(self.rows)) if self._jury.of_kind("paired") else 0,
+            full,
+            intent or partial(exact_policy, full=full),
+        )
         self.full, baseline = self._baseline(full)
-        if reference is None:
-            reference = Reference.of(baseline.full.features, shrink=True)
-        self.objective = Objective(reference, baseline, distance=distance, weights=weights)
+        own = {judge.name: baseline.full.further[judge.name] for judge in self._jury.of_kind("distribution")}
+        self.objective = Objective(
+            reference or Reference.of(baseline.full.features, shrink=True),
+            baseline,
+            distance=distance,
+            weights=weights,
+            references={name: Reference.of(flat(seen), shrink=True) for name, seen in own.items()}
+            | dict(references or {}),
+        )
 
     def outcome(self, policy: Policy, should_prune: Callable[[Evaluation], bool] | None = None) -> Outcome:
         """Make and judge the policy's pictures, or read what an earlier call found.
@@ -173,23 +131,43 @@ class Evaluator:
             should_prune: Asked after every batch but the last, with the evaluation of the pictures made so far. Where
                 it says so no more are made, and the outcome, of these alone, is not kept.
         """
-        path = self._path(policy)
-        if path.is_file():
-            return _load(path)
+        kept = self.kept(policy)
+        if kept is not None:
+            return kept
         outcome, _ = self._judged(policy, should_prune=should_prune)
         if len(outcome.evaluation) == len(self.rows):
-            _save(outcome, path)
+            _save(outcome, self._path(policy))
         return outcome
 
     def kept(self, policy: Policy) -> Outcome | None:
-        """What an earlier call found, if it is kept here."""
+        """What an earlier call found, if it is kept here and by all judges.
+
+        Errors that an earlier release did not ask for are found now, in the pictures it kept for people to look at.
+        """
         path = self._path(policy)
-        return _load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        outcome = _load(path)
+        evaluation, count = outcome.evaluation, self.exact_runs.count
+        if any(name not in evaluation.further for name in self._names("distribution", "alignment")):
+            return None
+        if all(len(evaluation.errors.get(name, ())) >= count for name in self._names("paired")):
+            return replace(outcome, evaluation=replace(evaluation, errors=_cut(evaluation.errors, count)))
+        if len(outcome.preview) < count:
+            return None
+        exact, first = self.exact_runs.of(policy), outcome.preview[:count]
+        errors = self._jury.no_errors(count) if exact is None else self._jury.errors(first, exact)
+        outcome = replace(outcome, evaluation=replace(evaluation, errors=errors))
+        _save(outcome, path)
+        return outcome
 
     def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
         """Make and judge pictures of the policy once more, until there are more than ``beyond``; nothing is kept."""
         outcome, _ = self._judged(policy, should_prune=lambda partial: len(partial.features) > beyond)
         return outcome.evaluation
+
+    def _names(self, *kinds: str) -> list[str]:
+        return [judge.name for kind in kinds for judge in self._jury.of_kind(kind)]
 
     def _path(self, policy: Policy) -> Path:
         return self._cache / f"{policy.key}.safetensors"
@@ -197,64 +175,94 @@ class Evaluator:
     def _baseline(self, full: Policy) -> tuple[Outcome, Baseline]:
         """The full run with the anchors of what is bad, which take its pictures too."""
         path = self._cache / "anchors.safetensors"
-        if not (path.is_file() and self._path(full).is_file()):
+        outcome = self.kept(full) if path.is_file() else None
+        anchors = {} if outcome is None else read_tensors(path)
+        if outcome is not None and not self._judged_anchors(anchors):
+            anchors = self._judge_anchors_of_preview(anchors, outcome.preview)
+            write_tensors(path, anchors, {})
+        if outcome is None or not self._judged_anchors(anchors):
             outcome, judged = self._judged(full, anchors=True)
             baseline = judged.baseline(self._text, self.keys)
             _save(outcome, self._path(full))
-            write_tensors(path, known(coarse=baseline.coarse, chance=baseline.chance), {})
-        anchors = _tensors(path)
-        outcome = _load(self._path(full))
-        return outcome, Baseline(outcome.evaluation, anchors["coarse"], anchors.get("chance"), self.keys)
+            anchors = known(coarse=baseline.coarse, chance=baseline.chance) | packed(
+                errors=baseline.coarse_errors, further=baseline.coarse_further
+            )
+            write_tensors(path, anchors, {})
+        # Those of a release without exact runs are among the pictures that it kept.
+        self.exact_runs.keep(full, outcome.preview)
+        errors = _cut(unpacked(anchors, "errors"), self.exact_runs.count)
+        further = unpacked(anchors, "further")
+        return outcome, Baseline(
+            outcome.evaluation, anchors["coarse"], anchors.get("chance"), self.keys, errors, further
+        )
+
+    def _judged_anchors(self, anchors: Mapping[str, Tensor]) -> bool:
+        """Whether all judges have seen the coarse pictures."""
+        errors, further = unpacked(anchors, "errors"), unpacked(anchors, "further")
+        return all(len(errors.get(name, ())) >= self.exact_runs.count for name in self._names("paired")) and all(
+            name in further for name in self._names("distribution", "alignment")
+        )
+
+    def _judge_anchors_of_preview(self, anchors: Mapping[str, Tensor], preview: Tensor) -> dict[str, Tensor]:
+        """With the coarse pictures' errors, as far as there are pictures to make them of."""
+        first = preview[: self.exact_runs.count]
+        if not self.exact_runs.count or len(first) < self.exact_runs.count:
+            return dict(anchors)
+        return {**anchors, **packed(errors=self._jury.errors(coarse(first), first))}
 
     def _judged(
         self, policy: Policy, *, anchors: bool = False, should_prune: Callable[[Evaluation], bool] | None = None
     ) -> tuple[Outcome, Judged]:
         """Pictures made and judged batch by batch, until ``should_prune`` says so."""
-        judged, previews = [], []
-        made = 0
+        exact, paired = self.exact_runs.of(policy), self.exact_runs.count
+        judged, firsts = [], []
+        made, shown = 0, max(PREVIEW, paired)
         with closing(self._pictures(policy)) as batches:
             for batch in batches:
-                text = None if self._text is None else self._text[made : made + len(batch)]
-                judged.append(Judged.of(batch, text, self._scorer, self._network, anchors=anchors))
-                if made < PREVIEW:
-                    previews.append(batch[: PREVIEW - made].clone())
-                made += len(batch)
+                end = made + len(batch)
+                judged.append(
+                    Judged.of(
+                        batch,
+                        None if self._text is None else self._text[made:end],
+                        self._scorer,
+                        self._network,
+                        anchors=anchors,
+                        further=self._jury.further,
+                        prompts=self._prompts[made:end],
+                        exact=None if exact is None else exact[made:end],
+                        paired=max(0, min(end, paired) - made),
+                        first_row=made,
+                    )
+                )
+                if made < shown:
+                    firsts.append(batch[: shown - made].clone())
+                made = end
                 if (
                     should_prune is not None
                     and made < len(self.rows)
                     and should_prune(Judged.joined(judged).evaluation)
                 ):
                     break
-        run = Judged.joined(judged)
-        return Outcome(run.evaluation, torch.cat(previews)), run
+        run, first = Judged.joined(judged), torch.cat(firsts)
+        self.exact_runs.keep(policy, first)
+        return Outcome(run.evaluation, first[:PREVIEW].clone()), run
 
 
 def _save(outcome: Outcome, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation = outcome.evaluation
     tensors = known(features=evaluation.features, alignment=evaluation.alignment, preview=outcome.preview)
+    tensors |= packed(**{_ERRORS: evaluation.errors, "further": evaluation.further})
     # An interrupt must not leave half an outcome that the next run would trust: the file appears when it is complete.
     write_tensors(path, tensors, {})
 
 
 def _load(path: Path) -> Outcome:
-    tensors = _tensors(path)
-    return Outcome(Evaluation(tensors["features"], tensors.get("alignment")), tensors["preview"])
+    tensors = read_tensors(path)
+    errors, further = unpacked(tensors, _ERRORS), unpacked(tensors, "further")
+    return Outcome(Evaluation(tensors["features"], tensors.get("alignment"), errors, further), tensors["preview"])
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise RunFailed(
-            f"{path} is damaged ({reason_of(error)}); delete it and repeat the same command, which makes it again"
-        ) from error
-    return tensors
-
-
-def known(**tensors: Tensor | None) -> dict[str, Tensor]:
-    """Those that are not None, for files that hold nothing else."""
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+def _cut(errors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Errors of so many pictures; an earlier run may have compared more."""
+    return {name: values[:count] for name, values in errors.items()} if count else {}

@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -105,50 +105,52 @@ def name_of(judge: object) -> str:
     return name if isinstance(name, str) else type(judge).__name__
 
 
-def own_reference(
+def own_references(
     pictures: Callable[[Sequence[Row], Sequence[int]], Pictures],
-    network: ImageFeatures,
+    networks: Mapping[str, ImageFeatures],
     rows: Sequence[Row],
     first_seed: int,
-    cache: Path,
-) -> Reference:
-    """The reference made of the full run's own pictures of ``rows``, with several seeds each that nothing else uses.
+    files: Mapping[str, Path],
+) -> dict[str, Reference]:
+    """References made of the full run's own pictures of ``rows``, with several seeds each that nothing else uses.
 
     Args:
         pictures: Makes the full run's pictures of inputs with seeds, batch by batch.
-        network: Image features.
+        networks: Image features, by judge.
         rows: The inputs, each pictured with every seed.
         first_seed: The lowest seed used.
-        cache: File that keeps the result between runs.
+        files: Keep the results between runs, by judge.
     """
-    if cache.is_file():
-        return Reference.load(cache)
+    missing = {name: network for name, network in networks.items() if not files[name].is_file()}
+    if missing:
 
-    def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Tensor]:
-        with closing(pictures(rows, seeds)) as batches:
-            yield from (network.image_features(batch) for batch in batches)
+        def features(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[Mapping[str, Tensor]]:
+            with closing(pictures(rows, seeds)) as batches:
+                for batch in batches:
+                    yield {name: network.image_features(batch) for name, network in missing.items()}
 
-    reference = reference_of_other_seeds(features, rows, first_seed)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    reference.save(cache)
-    return reference
+        for name, reference in references_of_other_seeds(features, rows, first_seed).items():
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            reference.save(files[name])
+    return {name: Reference.load(files[name]) for name in networks}
 
 
-def reference_of_other_seeds(
-    features: Callable[[Sequence[Row], Sequence[int]], Iterable[Tensor]], rows: Sequence[Row], first_seed: int
-) -> Reference:
-    """What :func:`own_reference` makes, of features that somebody else keeps.
+def references_of_other_seeds(
+    features: Callable[[Sequence[Row], Sequence[int]], Iterable[Mapping[str, Tensor]]],
+    rows: Sequence[Row],
+    first_seed: int,
+) -> dict[str, Reference]:
+    """What :func:`own_references` makes, of features that somebody else keeps.
 
     Args:
-        features: Gives features (n, D) of the full run's pictures of inputs with seeds, batch by batch.
+        features: Gives features (n, D) of the full run's pictures of inputs with seeds, batch by batch, by judge.
         rows: The inputs, each pictured with every seed.
         first_seed: The lowest seed used.
     """
     count = len(rows)
     starts = [first_seed + part * count for part in range(OTHER_SEEDS)]
-    return Reference.of(
-        torch.cat([batch for start in starts for batch in features(rows, range(start, start + count))]), shrink=True
-    )
+    batches = [batch for start in starts for batch in features(rows, range(start, start + count))]
+    return {name: Reference.of(torch.cat([batch[name] for batch in batches]), shrink=True) for name in batches[0]}
 
 
 def _batches(folder: Path, files: Sequence[Path], size: tuple[int, int], unreadable: list[Path]) -> Iterator[Tensor]:

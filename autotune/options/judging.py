@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from autotune.core.errors import InputError, did_you_mean
 from autotune.options.declare import OptionError, option
 from autotune.options.given import AnyNetwork, AnyScorer
+from autotune.quality.panel import DEFAULT_PANEL, Panel, parse_judges
 
 Objective = Literal["quality", "fidelity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastRoundOptions:
+    """Who judges the last round beside the judges of the search."""
+
+    second_opinion: str | None = option(
+        None,
+        "Judge that the search does not ask: in the last round it must find a policy better, too. See"
+        " autotune.quality.panel for the names; 'none' asks nobody.",
+        shown="none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +33,26 @@ class JudgeOptions:
     objective: Objective = option(
         "quality", "quality: like the reference and the prompts; fidelity: like the full run's own pictures."
     )
+    judges: Sequence[str] | Mapping[str, float] | None = option(
+        None,
+        "Judge of the loss in place of the usual ones, NAME or NAME:WEIGHT; repeat it for a panel. See"
+        " autotune.quality.panel for the names.",
+        flag="--judge",
+        shell=list[str] | None,
+        shown=", ".join(Panel(DEFAULT_PANEL).texts),
+    )
+    error_ceiling: float | None = option(
+        None,
+        "Largest error of a policy that may win: 0 is the exact run with its guidance, 1 are coarse pictures.",
+        shown="none",
+        least=0,
+    )
+    error_pictures: int = option(16, "First pictures whose error is measured, in pairs with the exact run's.", least=1)
     distance: str | None = option(
         None, "Estimator of the distance to the reference, see autotune.quality.estimators.", shell=None
     )
-    weight_fd: float | None = option(None, "Of the distance to the reference, in quality.", shown="1", least=0)
-    weight_clip: float | None = option(None, "Of the alignment with the prompts, in quality.", shown="4", least=0)
+    weight_fd: float | None = option(None, "Of the distance, with alignment the only judge.", shown="1", least=0)
+    weight_clip: float | None = option(None, "Of the alignment, with distance the only judge.", shown="4", least=0)
     scorer: AnyScorer | None = option(
         None,
         "open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
@@ -44,7 +73,7 @@ class JudgeOptions:
         return self.weight_fd, self.weight_clip
 
     def __post_init__(self) -> None:
-        """Refuse an objective that is none, and weights that it has none of or that make it nothing.
+        """Refuse an objective that is none, judges that are none, and weights that do not go with them.
 
         Raises:
             InputError: there is no such objective, or the weights do not go with it.
@@ -59,3 +88,16 @@ class JudgeOptions:
         if not all(0 <= weight < float("inf") for weight in given) or self.weights == (0, 0):
             fd, clip = ("its default" if weight is None else f"{weight:g}" for weight in self.weights)
             raise OptionError(f"<weight_fd> {fd} and <weight_clip> {clip} must not be negative, nor both zero")
+        if not self.error_pictures >= 1:
+            raise OptionError(f"<error_pictures> is {self.error_pictures}; give 1 or more")
+        if self.error_ceiling is not None and not 0 < self.error_ceiling < float("inf"):
+            raise OptionError(f"<error_ceiling> is {self.error_ceiling:g}; give a number above 0")
+        if not self.judges:
+            # The shell's empty list, of an option that nobody gave.
+            object.__setattr__(self, "judges", None)
+            return
+        if self.objective == "fidelity" or self.weights != (None, None):
+            raise OptionError(
+                "<judges> names all judges with their weights; leave <objective>, <weight_fd> and <weight_clip> out"
+            )
+        Panel(parse_judges(self.judges))

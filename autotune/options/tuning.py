@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.options.deployment import DeploymentOptions
-from autotune.options.judging import JudgeOptions
+from autotune.options.judging import JudgeOptions, LastRoundOptions
 from autotune.options.pictures import HeldOutOptions
 from autotune.options.running import RunOptions
 from autotune.options.searching import SearchOptions
@@ -13,7 +13,7 @@ from autotune.options.searching import SearchOptions
 
 # Fields come from the last class first: so pictures, judges, search and deployment.
 @dataclass(frozen=True, kw_only=True)
-class SetupOptions(DeploymentOptions, SearchOptions, JudgeOptions, HeldOutOptions):
+class SetupOptions(DeploymentOptions, SearchOptions, LastRoundOptions, JudgeOptions, HeldOutOptions):
     """What a search is prepared from, besides its model and budget: all that its workers must know too."""
 
 

@@ -45,7 +45,10 @@ class PolicyDocument(Record):
         self._check_resolution()
         self._check_guidance()
         if self.version < lowest_version(self.quality):
-            raise ValueError("quality: without an alignment or a scorer it is of version 2, say so in version")
+            raise ValueError(
+                "quality: without an alignment or a scorer, with fewer_steps_policy or with an error, it is of version"
+                " 2, say so in version"
+            )
         for index, rule in enumerate(self.cache):
             if rule.compute_steps[-1] >= self.steps:
                 raise ValueError(
@@ -95,7 +98,8 @@ def lowest_version(quality: PolicyQuality | None) -> Literal[1, 2]:
     if quality is None:
         return 1
     scores = (quality.policy, quality.full, quality.fewer_steps)
-    return 2 if quality.scorer is None or any(each.alignment is None for each in scores) else 1
+    later = any(each.alignment is None or each.error is not None for each in scores)
+    return 2 if later or quality.scorer is None or quality.fewer_steps_policy is not None else 1
 
 
 def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:

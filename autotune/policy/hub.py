@@ -122,7 +122,7 @@ def _measured(policy: PolicyDocument) -> list[str]:
 def _scores(quality: PolicyQuality, steps: int) -> str:
     runs = (
         ("full run", quality.full),
-        (f"{quality.fewer_steps_count} plain steps at the same cost", quality.fewer_steps),
+        (f"{_fewer_steps(quality)} at the same cost", quality.fewer_steps),
         (f"this policy, {steps} steps", quality.policy),
     )
     aligned = quality.policy.alignment is not None
@@ -136,9 +136,14 @@ def _scores(quality: PolicyQuality, steps: int) -> str:
             f"|---|{'---|' * len(scores)}",
             *(f"| {name} | {' | '.join(_text(getattr(of, score)) for score in scores)} |" for name, of in runs),
             "",
-            f"Loss of the policy minus that of the plain steps: {_text(quality.difference)}.",
+            f"Loss of the policy minus that of the fewer steps: {_text(quality.difference)}.",
         ]
     )
+
+
+def _fewer_steps(quality: PolicyQuality) -> str:
+    own = quality.fewer_steps_policy
+    return f"{quality.fewer_steps_count} {'plain steps' if own is None else f'steps, {own},'}"
 
 
 def _text(interval: Interval) -> str:

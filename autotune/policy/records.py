@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from autotune.core.interval import Interval
-from autotune.core.records import Count, Record, Text
+from autotune.core.records import Count, GrownRecord, Record, Text
 from autotune.policy.fields import MAX_STEPS, Integer, Pixels
 
 
@@ -64,21 +64,25 @@ class PolicyCost(Record):
     measured: Annotated[tuple[MeasuredTime, ...], Field(strict=False)] = ()
 
 
-class ContenderQuality(Record):
+class ContenderQuality(GrownRecord):
     """Held-out scores of one run: objective, distance to the reference, image-text cosine, distance to the full run.
 
     ``fidelity`` is the mean distance of the pictures' features to the full run's, one minus their cosine. The
     cosine of ``alignment`` is better when it is higher, all others when they are lower; None where there were no
-    prompts to match (version 2).
+    prompts to match (version 2). ``error`` is the mean difference of the pictures from those of the exact run of the
+    same intent, 0, to its coarse pictures, 1; None where no judge of pairs was asked (else version 2).
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"error"})
 
     loss: Interval
     distance: Interval
     alignment: Interval | None
     fidelity: Interval
+    error: Interval | None = None
 
 
-class PolicyQuality(Record):
+class PolicyQuality(GrownRecord):
     """Held-out quality of the policy, of the full run and of fewer steps at the same cost.
 
     ``difference`` is loss(policy) - loss(fewer steps), paired by prompt: the policy is better
@@ -86,8 +90,11 @@ class PolicyQuality(Record):
     pictures were made with; None is the pipeline's default. ``scorer`` is the image-text model
     (None where it had nothing to judge; version 2), ``estimator`` the distance to the reference,
     taken in the features of ``network`` (None: the scorer's), ``weights`` those of the
-    objective's terms.
+    objective's terms. ``fewer_steps_policy`` is the id of the fewer steps where they are not the
+    pipeline's own (version 2).
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"fewer_steps_policy"})
 
     prompts: Annotated[Count, Field(ge=1)]
     images: Annotated[Count, Field(ge=1)]
@@ -101,6 +108,7 @@ class PolicyQuality(Record):
     fewer_steps: ContenderQuality
     fewer_steps_count: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     difference: Interval
+    fewer_steps_policy: Text | None = None
 
 
 class Provenance(Record):

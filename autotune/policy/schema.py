@@ -113,6 +113,8 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "distance": "Distance of the pictures' features to the reference's; lower is better.",
         "alignment": "Mean cosine of pictures and prompts; higher is better; null where there were none (version 2).",
         "fidelity": "Mean distance of the pictures' features to the full run's, one minus cosine; lower is nearer.",
+        "error": "Mean difference of the pictures from the exact run's with the same guidance; 0 is that run, 1 its"
+        " coarse pictures; lower is better; left out where nobody measured it (else version 2).",
     },
     PolicyQuality: {
         "prompts": "Held-out inputs, such as prompts.",
@@ -124,8 +126,9 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "guidance_scale": "Guidance scale of the pictures; null is the pipeline's default.",
         "policy": "Scores of the policy.",
         "full": "Scores of the full run.",
-        "fewer_steps": "Scores of plain fewer steps at the same cost.",
+        "fewer_steps": "Scores of fewer steps at the same cost.",
         "fewer_steps_count": "How many steps these are.",
+        "fewer_steps_policy": "Id of these fewer steps; null where they are the pipeline's own (version 2).",
         "difference": "loss(policy) - loss(fewer steps), paired by prompt; better with confidence where all of it is"
         " below 0.",
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.policy.canonical import id_of
 from autotune.policy.document import PolicyDocument
 
 
@@ -21,3 +22,32 @@ def in_words(policy: PolicyDocument) -> str:
     if len(parts) == 1:
         parts.append("Every step at full size, with guidance, nothing reused.")
     return " ".join(parts)
+
+
+def computes_everything(policy: PolicyDocument) -> bool:
+    """Whether every step is at full size, with guidance, nothing reused: what is cheaper has fewer steps alone."""
+    guided = policy.guidance is None or (policy.guidance.start_step, policy.guidance.stop_step) == (0, policy.steps)
+    return guided and not policy.resolution and all(len(rule.compute_steps) == policy.steps for rule in policy.cache)
+
+
+def is_plain(policy: PolicyDocument) -> bool:
+    """Whether that is all there is to it: the pipeline's own solver, and the noise levels it has by itself."""
+    own = policy.scheduler is None and policy.timesteps == "default" and policy.sigmas is None
+    return own and computes_everything(policy)
+
+
+def steps_in_words(policy: PolicyDocument) -> str:
+    """What fewer steps are called: ``8 plain steps``, or with their id where they are not the pipeline's own.
+
+    Example:
+        >>> steps_in_words(autotune.Policy(steps=8))
+        '8 plain steps'
+        >>> steps_in_words(autotune.Policy(steps=9, timesteps="trailing"))
+        '9 steps with other noise levels (s9-ts-trailing)'
+    """
+    if is_plain(policy):
+        return f"{policy.steps} plain step{'s' * (policy.steps != 1)}"
+    solver = "another solver" if policy.scheduler is not None else ""
+    levels = "other noise levels" if policy.timesteps != "default" or policy.sigmas is not None else ""
+    own = " and ".join(filter(None, (solver, levels)))
+    return f"{policy.steps} steps with {own} ({id_of(policy)})"

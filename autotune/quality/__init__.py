@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from autotune.quality.frechet import Gaussian, fit, frechet_distance
     from autotune.quality.networks import feature_network
     from autotune.quality.objective import FIDELITY, QUALITY, Intervals, Objective, Score, Weights
+    from autotune.quality.panel import Panel
     from autotune.quality.prompts import general_categories, general_prompts, load_prompts, split
     from autotune.quality.reference import Reference
 
@@ -49,6 +50,7 @@ __all__ = [
     "Gaussian",
     "Intervals",
     "Objective",
+    "Panel",
     "Reference",
     "Score",
     "Scorer",
@@ -77,6 +79,7 @@ _HOMES = {
     "frechet": ("Gaussian", "fit", "frechet_distance"),
     "networks": ("feature_network",),
     "objective": ("FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"),
+    "panel": ("Panel",),
     "prompts": ("general_categories", "general_prompts", "load_prompts", "split"),
     "reference": ("Reference",),
 }

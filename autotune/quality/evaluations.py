@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,10 @@ class Evaluation:
     Attributes:
         features: (N, D) image features.
         alignment: (N,) cosine of each picture with its prompt; None where there are no prompts to match.
+        errors: Of each judge of pairs (n,), n <= N: the first pictures' differences from those of the exact run of the
+            same intent.
+        further: What other judges give, by their names: features (N, D) or, of C places in a picture, (N, C, D), or
+            numbers (N,).
 
     Raises:
         ValueError: If the shapes do not fit each other or a value is not finite.
@@ -43,6 +48,8 @@ class Evaluation:
 
     features: Tensor
     alignment: Tensor | None = None
+    errors: Mapping[str, Tensor] = field(default_factory=dict)
+    further: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         aligned = () if self.alignment is None else tuple(self.alignment.shape)
@@ -50,7 +57,10 @@ class Evaluation:
             raise ValueError(
                 f"Features (N, D) go with alignments (N,), not {tuple(self.features.shape)} with {aligned}."
             )
-        for name, values in (("features", self.features), ("alignment", self.alignment)):
+        _check_judged(len(self.features), self.errors, self.further)
+        given = {"features": self.features, "alignment": self.alignment}
+        given |= {f"judgements by {name}": values for name, values in (*self.errors.items(), *self.further.items())}
+        for name, values in given.items():
             if values is None:
                 continue
             bad = (~values.reshape(len(values), -1).isfinite().all(1)).nonzero()
@@ -62,7 +72,8 @@ class Evaluation:
 
     def head(self, count: int) -> Evaluation:
         """What the first ``count`` pictures scored."""
-        return Evaluation(self.features[:count], None if self.alignment is None else self.alignment[:count])
+        alignment = None if self.alignment is None else self.alignment[:count]
+        return Evaluation(self.features[:count], alignment, _head(self.errors, count), _head(self.further, count))
 
     @staticmethod
     def of(image_features: Tensor, text_features: Tensor) -> Evaluation:
@@ -80,6 +91,8 @@ class Baseline:
         chance: (N,) its pictures' mean alignment with the other prompts; None where there are none.
         prompts: What each of the N pictures was asked for, such as its prompt; those that repeat are resampled
             together.
+        coarse_errors: What judges of pairs find between coarse and full pictures, (n,) each, n <= N.
+        coarse_further: What other judges give of the coarse pictures, as ``full.further``.
 
     Raises:
         ValueError: If the shapes do not fit each other or a value is not finite.
@@ -89,6 +102,8 @@ class Baseline:
     coarse: Tensor
     chance: Tensor | None
     prompts: tuple[str, ...]
+    coarse_errors: Mapping[str, Tensor] = field(default_factory=dict)
+    coarse_further: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.full)
@@ -99,11 +114,39 @@ class Baseline:
                 f"{n} pictures of the full run go with coarse features of the same shape and as many chances and "
                 f"prompts, not {tuple(self.coarse.shape)}, {chances} and {len(self.prompts)}."
             )
+        _check_judged(n, self.coarse_errors, self.coarse_further)
         check_finite(self.coarse, "coarse features")
+        for name, values in (*self.coarse_errors.items(), *self.coarse_further.items()):
+            check_finite(values, f"judgements of coarse pictures by {name}")
         if self.chance is not None:
             check_finite(self.chance, "alignment by chance")
 
     def head(self, count: int) -> Baseline:
         """The full run on the first ``count`` pictures."""
         chance = None if self.chance is None else self.chance[:count]
-        return Baseline(self.full.head(count), self.coarse[:count], chance, self.prompts[:count])
+        return Baseline(
+            self.full.head(count),
+            self.coarse[:count],
+            chance,
+            self.prompts[:count],
+            _head(self.coarse_errors, count),
+            _head(self.coarse_further, count),
+        )
+
+
+def _check_judged(pictures: int, errors: Mapping[str, Tensor], further: Mapping[str, Tensor]) -> None:
+    """Refuse judgements that are not of so many pictures, or errors that are not of the first of them.
+
+    Raises:
+        ValueError: They are not.
+    """
+    for name, values in errors.items():
+        if values.ndim != 1 or not 0 < len(values) <= pictures:
+            raise ValueError(f"Errors by {name} are of the first of {pictures} pictures, not {tuple(values.shape)}.")
+    for name, values in further.items():
+        if values.ndim not in (1, 2, 3) or len(values) != pictures:
+            raise ValueError(f"Judgements by {name} are of {pictures} pictures, not {tuple(values.shape)}.")
+
+
+def _head(judged: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    return {name: values[:count] for name, values in judged.items()}

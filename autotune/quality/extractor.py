@@ -62,6 +62,7 @@ class FeatureNetwork:
         preprocess: (n, 3, H, W) uint8 in, what ``network`` takes out.
         device: Where the network lies and the features stay.
         batch_size: Most pictures per forward pass.
+        side: Pixels a side of what the network sees, the shorter one; by default what ``preprocess`` resizes to.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class FeatureNetwork:
         *,
         device: str | torch.device = "cpu",
         batch_size: int = 64,
+        side: int | None = None,
     ) -> None:
         self.name = name
+        self.side = min(preprocess.size) if side is None and isinstance(preprocess, Preprocessing) else side
         self.device = torch.device(device)
         self._network = network
         self._preprocess = preprocess

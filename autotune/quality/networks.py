@@ -40,6 +40,7 @@ class _Parts:
     module: nn.Module
     forward: Callable[[Tensor], Tensor]
     preprocess: Callable[[Tensor], Tensor]
+    side: int | None = None
 
 
 def feature_network(
@@ -74,7 +75,7 @@ def feature_network(
         )
     # Convolutions are up to a third faster with channels last; the rest does not mind.
     parts.module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    return FeatureNetwork(name, parts.forward, parts.preprocess, device=device, batch_size=batch_size)
+    return FeatureNetwork(name, parts.forward, parts.preprocess, device=device, batch_size=batch_size, side=parts.side)
 
 
 def _efficientnet_lite0() -> _Parts:
@@ -121,7 +122,7 @@ def _inception() -> _Parts:
         )
         return (resized - 128) / 128
 
-    return _Parts(network, network, preprocess)
+    return _Parts(network, network, preprocess, min(_INCEPTION_SIZE))
 
 
 def _inception_layers(parts: Any) -> nn.Sequential:

@@ -1,28 +1,28 @@
 """The one number the search lowers, and how sure it is.
 
-    loss = weight_fd       * (D - D_full) / (D_coarse - D_full)
-         + weight_clip     * (A_full - A) / (A_full - A_shuffled)
-         + weight_fidelity * F / F_coarse
+    loss = sum over judges of weight * (number of the candidate - number of the full run) / unit
 
-D is the distance of a candidate's image features to the reference, A its mean alignment with its prompts,
-F its mean feature distance to the full run's pictures of the same prompts from the same noise. *Full* is the
-full run on these prompts and seeds, *coarse* its pictures with 16 pixels a side, *shuffled* its alignment with
-the wrong prompts.
+Among the judges (:mod:`autotune.quality.panel`) are ``distance``, that of a candidate's image features to the
+reference; ``alignment``, its mean with its prompts, where higher is better; ``error``, the mean difference of its first
+pictures from those of the exact run of the same intent; ``fidelity``, its mean feature distance to the full run's
+pictures of the same prompts from the same noise. *Full* is the full run on these prompts and seeds, *coarse* its
+pictures with 16 pixels a side, *shuffled* its alignment with the wrong prompts.
 
 Every term is zero for the full run, has no unit, and is one where its side of the pictures is lost: as far
-from the reference (or from the full run's pictures) as mere 16-pixel impressions, or matching prompts no better
-than chance. That makes losses of different models, scorers and distances comparable. Lower is better; the
-first two terms may fall below zero. The default judges quality (weights 1, 4, 0): of few pictures the alignment
-is known far better than the distance, which is there to see what alignment is blind to, above all
-pictures that grow alike. ``FIDELITY`` asks for the pictures one had (0, 0, 1).
+from the reference (or from the exact run's pictures) as mere 16-pixel impressions, or matching prompts no better
+than chance. That makes losses of different models, scorers and distances comparable. Lower is better; distances and
+alignments may fall below zero. Of few pictures the alignment is known far better than the distance, which is there to
+see what alignment is blind to, above all pictures that grow alike; the error sees what reuse does to small parts.
+``QUALITY`` is what releases before panels judged by (weights 1, 4, 0), ``FIDELITY`` asks for the pictures one had
+(0, 0, 1).
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,9 +32,16 @@ from autotune.core.interval import Interval
 from autotune.quality.bootstrap import interval, resampled, rows_of_prompt
 from autotune.quality.estimators import Measure, estimator
 from autotune.quality.evaluations import Baseline, Evaluation
-from autotune.quality.fidelity import feature_distances
+from autotune.quality.panel import ALIGNMENT, JUDGES, Panel
+from autotune.quality.panel import DISTANCE as DISTANCE_JUDGE
+from autotune.quality.panel import FIDELITY as FIDELITY_JUDGE
 from autotune.quality.reference import Reference
 from autotune.quality.tensors import check_finite
+from autotune.quality.terms import Term, terms_of, units_of
+from autotune.quality.verdict import Verdict, leave_one_out, pseudo_values, verdict
+
+# Selections of pictures measured at once.
+_SELECTIONS = 100
 
 __all__ = ["DISTANCE", "FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"]
 
@@ -44,11 +51,15 @@ DISTANCE = "frechet-subspace-32"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss's three terms; see the head of this module."""
+    """Weights of the three terms that need no exact runs; see the head of this module. A short way to a panel."""
 
     fd: float = 1.0
     clip: float = 4.0
     fidelity: float = 0.0
+
+    @property
+    def panel(self) -> Panel:
+        return Panel({DISTANCE_JUDGE: self.fd, ALIGNMENT: self.clip, FIDELITY_JUDGE: self.fidelity})
 
 
 QUALITY = Weights()
@@ -64,12 +75,17 @@ class Score:
         distance: To the reference, in the estimator's unit.
         alignment: Mean cosine with the prompts; None where there are none.
         fidelity: Mean feature distance to the full run's pictures, 0 to 2.
+        error: Difference from the exact run of the same intent, 0, to its coarse pictures, 1; the mean over the judges
+            of pairs, None where there are none.
+        terms: Of the loss, by judge: 0 is the full run, 1 is lost.
     """
 
     loss: float
     distance: float
     alignment: float | None
     fidelity: float
+    error: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,26 +96,30 @@ class Intervals:
     distance: Interval
     alignment: Interval | None
     fidelity: Interval
+    error: Interval | None = None
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """Loss and what it is made of, each (B,), for B selections of the prompts; no alignment where there are none."""
+class _Found:
+    """Loss and what it is made of, each (B,), for B selections of the prompts.
+
+    Attributes:
+        loss: The objective.
+        numbers: By judge, in its own unit.
+        lost: By judge: 0 is the full run, 1 is lost.
+    """
 
     loss: Tensor
-    distance: Tensor
-    alignment: Tensor | None
-    fidelity: Tensor
+    numbers: Mapping[str, Tensor]
+    lost: Mapping[str, Tensor]
 
     @staticmethod
-    def joined(parts: Sequence[_Terms]) -> _Terms:
+    def joined(parts: Sequence[_Found]) -> _Found:
         """Of all selections, from some at a time."""
-        aligned = [part.alignment for part in parts if part.alignment is not None]
-        return _Terms(
+        return _Found(
             torch.cat([part.loss for part in parts]),
-            torch.cat([part.distance for part in parts]),
-            torch.cat(aligned) if aligned else None,
-            torch.cat([part.fidelity for part in parts]),
+            {name: torch.cat([part.numbers[name] for part in parts]) for name in parts[0].numbers},
+            {name: torch.cat([part.lost[name] for part in parts]) for name in parts[0].lost},
         )
 
 
@@ -113,7 +133,8 @@ class Objective:
         reference: Features that good pictures have.
         baseline: The full run and the anchors of what is bad.
         distance: Name of the estimator, see :mod:`autotune.quality.estimators`.
-        weights: Of the loss's terms.
+        weights: The panel of judges, or the weights of the three terms that need no exact runs.
+        references: What good pictures have for further judges of distributions, by their names.
 
     Raises:
         InputError: If there is no such estimator, or the reference lacks the features it needs; if dimensions differ,
@@ -123,7 +144,13 @@ class Objective:
     """
 
     def __init__(
-        self, reference: Reference, baseline: Baseline, *, distance: str = DISTANCE, weights: Weights = QUALITY
+        self,
+        reference: Reference,
+        baseline: Baseline,
+        *,
+        distance: str = DISTANCE,
+        weights: Weights | Panel = QUALITY,
+        references: Mapping[str, Reference] | None = None,
     ) -> None:
         if reference.gaussian.mean.shape != baseline.full.features.shape[1:]:
             raise InputError(
@@ -131,38 +158,19 @@ class Objective:
                 f"{baseline.full.features.shape[1]}: they come from different scoring models."
             )
         self.distance = distance
-        self.weights = weights
-        self._measure: Measure = estimator(distance).against(reference)
-        self._baseline = baseline
-        self._rows_of_prompt = rows_of_prompt(baseline.prompts)
-        self._full = self._measure.prepare(baseline.full.features)
-        self._full_alignment = _numbers(baseline.full.alignment)
-        self._remember()
-        of_full, alignment = self._full_at(self._all)
-        full, bad = float(of_full), self._measure(baseline.coarse)
-        matched, chance = 0.0 if alignment is None else float(alignment), self.chance
-        if alignment is None and weights.clip:
-            raise InputError("Pictures without prompts have no alignment: give it no weight.")
-        if matched <= chance and weights.clip:
-            raise InputError(
-                f"The full run's pictures match their prompts (alignment {matched:.3f}) no "
-                f"better than other prompts ({chance:.3f}): score with a model that knows such prompts."
-            )
-        if bad <= full and weights.fd:
-            raise InputError(
-                f"The full run's pictures are as far from the reference ({full:.4g}) as 16-pixel impressions of them "
-                f"({bad:.4g}): give a reference that shows what the prompts ask for, or weigh the distance with 0."
-            )
+        self.panel = weights.panel if isinstance(weights, Weights) else weights
+        self._measures: dict[str, Measure] = {DISTANCE_JUDGE: estimator(distance).against(reference)}
+        for name in self.panel.of_kind("distribution"):
+            self._measures[name] = estimator(JUDGES[name].estimator or distance).against((references or {})[name])
         # What one in each term stands for.
-        self._wholes = Weights(
-            bad - full, matched - chance, float(feature_distances(baseline.coarse, baseline.full.features).mean())
-        )
+        self._units = units_of(self.panel, baseline, self._measures)
+        self._take(baseline)
 
     @property
     def chance(self) -> float:
         """Alignment of the full run's pictures with the wrong prompts; 0 where there are no prompts."""
-        chance = _numbers(self._baseline.chance)
-        return 0.0 if chance is None else float(chance.mean())
+        chance = self._baseline.chance
+        return 0.0 if chance is None else float(chance.cpu().double().mean())
 
     def score(self, evaluation: Evaluation) -> Score:
         """The loss and what it is made of; the full run itself scores a loss of exactly zero.
@@ -170,9 +178,21 @@ class Objective:
         Raises:
             ValueError: If the evaluation is not of as many prompts as the full run.
         """
-        terms = self._terms(self._values(evaluation), self._all, self._full_at(self._all))
-        alignment = None if terms.alignment is None else float(terms.alignment)
-        return Score(float(terms.loss), float(terms.distance), alignment, float(terms.fidelity))
+        found = self._found(self._values(evaluation), self._all, self._full_at(self._all))
+        numbers = {name: float(number) for name, number in found.numbers.items()}
+        error = self._error(found)
+        return Score(
+            float(found.loss),
+            numbers[DISTANCE_JUDGE],
+            numbers.get(ALIGNMENT),
+            numbers[FIDELITY_JUDGE],
+            None if error is None else float(error),
+            {name: float(found.lost[name]) for name in self.panel.weights if name in found.lost},
+        )
+
+    def feasible(self, error: float | None) -> bool:
+        """Whether an error, as :attr:`Score.error` has it, is no larger than the panel allows."""
+        return self.panel.ceiling is None or error is None or error <= self.panel.ceiling
 
     def interval(
         self, evaluation: Evaluation, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
@@ -184,16 +204,19 @@ class Objective:
         once more by the bias that few pictures cause; the replicates are therefore moved so that their mean is
         the estimate.
         """
-        score = self.score(evaluation)
-        terms = self._replicates(evaluation, resamples, seed)
-        alignment = None
-        if score.alignment is not None and terms.alignment is not None:
-            alignment = interval(score.alignment, terms.alignment, level)
+        score, found = self.score(evaluation), self._replicates(evaluation, resamples, seed)
+        alignment, error = None, None
+        if score.alignment is not None:
+            alignment = interval(score.alignment, found.numbers[ALIGNMENT], level)
+        errors = self._error(found)
+        if score.error is not None and errors is not None:
+            error = interval(score.error, errors, level)
         return Intervals(
-            interval(score.loss, terms.loss, level),
-            interval(score.distance, terms.distance, level),
+            interval(score.loss, found.loss, level),
+            interval(score.distance, found.numbers[DISTANCE_JUDGE], level),
             alignment,
-            interval(score.fidelity, terms.fidelity, level),
+            interval(score.fidelity, found.numbers[FIDELITY_JUDGE], level),
+            error,
         )
 
     def compare(
@@ -206,6 +229,62 @@ class Objective:
         estimate = self.score(a).loss - self.score(b).loss
         difference = self._replicates(a, resamples, seed).loss - self._replicates(b, resamples, seed).loss
         return interval(estimate, difference, level)
+
+    def losses(self, evaluations: Sequence[Evaluation], rows: Tensor) -> Tensor:
+        """Losses (B, K) of K evaluations on each of B selections ``rows`` (B, n) of the pictures."""
+        values = [self._values(each) for each in evaluations]
+        found = []
+        for part in torch.split(rows, _SELECTIONS):
+            full = self._full_at(part)
+            found.append(torch.stack([self._found(each, part, full).loss for each in values], 1))
+        return torch.cat(found)
+
+    def jackknife(self, evaluations: Sequence[Evaluation]) -> Tensor:
+        """Pseudo-values (P, K) of K evaluations' losses: what each of P prompts contributes to them.
+
+        Where there is one prompt alone they are those of its pictures, which say nothing of other prompts.
+        """
+        rows = self._rows_of_prompt if len(self._rows_of_prompt) > 1 else self._all.T
+        whole = self.losses(evaluations, self._all)[0]
+        return pseudo_values(whole, self.losses(evaluations, leave_one_out(rows)))
+
+    def verdict(
+        self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None = None, level: float = 0.95
+    ) -> Verdict:
+        """Whether the best of several finalists beats a rival, with an interval that allows for the choice.
+
+        Args:
+            finalists: At least one.
+            rival: What they compete with.
+            best: Place of the finalist that is judged, where another objective chose it; None is the best by this one.
+            level: Of the interval.
+        """
+        runs, judged = [*finalists, rival], self._judged
+        if judged < len(self._baseline.prompts):
+            first = [run.head(judged) for run in runs]
+            return self.head(judged).verdict(first[:-1], first[-1], best=best, level=level)
+        losses = self.losses(runs, self._all)[0]
+        return verdict(losses, self.jackknife(runs), len(set(self._baseline.prompts)), best=best, level=level)
+
+    def by(self, judge: str) -> Objective:
+        """The same pictures before one judge alone, which this panel measures with whatever weight.
+
+        Raises:
+            InputError: It cannot tell the full run's pictures from bad ones.
+        """
+        other = copy.copy(self)
+        other.panel = Panel({judge: 1.0})
+        other._units = units_of(other.panel, self._baseline, self._measures)
+        other._take(self._baseline)
+        return other
+
+    @property
+    def _judged(self) -> int:
+        """How many of the first pictures the loss is made of."""
+        weighted = [name for name, weight in self.panel.weights.items() if weight]
+        if any(name not in self.panel.errors for name in weighted):
+            return len(self._baseline.prompts)
+        return max(len(self._baseline.coarse_errors[name]) for name in weighted)
 
     def head(self, count: int) -> Objective:
         """The same objective on the first ``count`` pictures alone: what a candidate scores before all are made.
@@ -223,15 +302,14 @@ class Objective:
 
     def _head(self, count: int) -> Objective:
         head = copy.copy(self)
-        head._baseline = self._baseline.head(count)
-        head._rows_of_prompt = rows_of_prompt(head._baseline.prompts)
-        head._full = self._measure.prepare(head._baseline.full.features)
-        head._full_alignment = _numbers(head._baseline.full.alignment)
-        head._remember()
+        head._take(self._baseline.head(count))
         return head
 
-    def _remember(self) -> None:
-        """Keep what every candidate asks for again."""
+    def _take(self, baseline: Baseline) -> None:
+        """Keep what every candidate is compared with."""
+        self._baseline = baseline
+        self._rows_of_prompt = rows_of_prompt(baseline.prompts)
+        self._terms: Mapping[str, Term] = terms_of(self.panel, baseline, self._measures)
         self._full_of_resamples = functools.lru_cache(maxsize=2)(self._full_resampled)
         self._heads = functools.lru_cache(maxsize=8)(self._head)
 
@@ -262,55 +340,40 @@ class Objective:
     def _resample(self, resamples: int, seed: int) -> Iterator[Tensor]:
         return resampled(self._rows_of_prompt, resamples, seed)
 
-    def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Terms:
+    def _replicates(self, evaluation: Evaluation, resamples: int, seed: int) -> _Found:
         full, values = self._full_of_resamples(resamples, seed), self._values(evaluation)
-        return _Terms.joined(
-            [self._terms(values, rows, at) for rows, at in zip(self._resample(resamples, seed), full, strict=True)]
+        return _Found.joined(
+            [self._found(values, rows, at) for rows, at in zip(self._resample(resamples, seed), full, strict=True)]
         )
 
-    def _full_resampled(self, resamples: int, seed: int) -> list[tuple[Tensor, Tensor | None]]:
+    def _full_resampled(self, resamples: int, seed: int) -> list[Mapping[str, Tensor]]:
         """The same for every candidate, and half of the work: kept."""
         return [self._full_at(rows) for rows in self._resample(resamples, seed)]
 
-    def _full_at(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Distance and alignment of the full run, (B,) each, on selections ``rows`` (B, N) of the prompts."""
-        return self._measure.of_rows(self._full, rows), _means(self._full_alignment, rows)
+    def _full_at(self, rows: Tensor) -> Mapping[str, Tensor]:
+        """The full run's numbers (B,) by judge on selections ``rows`` (B, N) of the prompts."""
+        return {name: term.full_at(rows) for name, term in self._terms.items()}
 
-    def _values(self, evaluation: Evaluation) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Prepared features (N, K), alignment (N,) and distance to the full run's features (N,)."""
-        full = self._baseline.full.features
-        if evaluation.features.shape != full.shape:
+    def _values(self, evaluation: Evaluation) -> Mapping[str, Tensor]:
+        """What each judge's number is of."""
+        full = self._baseline.full
+        if evaluation.features.shape != full.features.shape:
             raise ValueError(
                 f"Features {tuple(evaluation.features.shape)} cannot be compared with the full run's "
-                f"{tuple(full.shape)}: evaluate the same prompts with the same scoring model."
+                f"{tuple(full.features.shape)}: evaluate the same prompts with the same scoring model."
             )
-        if (evaluation.alignment is None) != (self._full_alignment is None):
+        if (evaluation.alignment is None) != (full.alignment is None):
             raise ValueError("Alignments are known of the full run or of the other pictures alone: judge both alike.")
-        fidelity = feature_distances(evaluation.features, full)
-        return self._measure.prepare(evaluation.features), _numbers(evaluation.alignment), fidelity
+        return {name: term.prepare(evaluation) for name, term in self._terms.items()}
 
-    def _terms(
-        self, values: tuple[Tensor, Tensor | None, Tensor], rows: Tensor, full: tuple[Tensor, Tensor | None]
-    ) -> _Terms:
+    def _found(self, values: Mapping[str, Tensor], rows: Tensor, full: Mapping[str, Tensor]) -> _Found:
         """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the full run's there."""
-        distance_full, alignment_full = full
-        features, alignments, fidelities = values
-        distance = self._measure.of_rows(features, rows)
-        alignment, fidelity = _means(alignments, rows), fidelities[rows].mean(1)
-        terms = [
-            (self.weights.fd, distance - distance_full, self._wholes.fd),
-            (self.weights.fidelity, fidelity, self._wholes.fidelity),
-        ]
-        if alignment is not None and alignment_full is not None:
-            terms.insert(1, (self.weights.clip, alignment_full - alignment, self._wholes.clip))
-        loss = torch.stack([weight * lost / whole for weight, lost, whole in terms if weight]).sum(0)
-        return _Terms(loss, distance, alignment, fidelity)
+        numbers = {name: term.of_rows(values[name], rows) for name, term in self._terms.items()}
+        lost = {name: term.lost(numbers[name], full[name]) / self._units[name] for name, term in self._terms.items()}
+        weighted = [weight * lost[name] for name, weight in self.panel.weights.items() if weight]
+        return _Found(torch.stack(weighted).sum(0), numbers, lost)
 
-
-def _numbers(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.cpu().double()
-
-
-def _means(values: Tensor | None, rows: Tensor) -> Tensor | None:
-    """(B,) of the values at each of B selections ``rows`` (B, N)."""
-    return None if values is None else values[rows].mean(1)
+    def _error(self, found: _Found) -> Tensor | None:
+        """(B,), the mean over the judges of pairs."""
+        errors = [found.lost[name] for name in self.panel.errors]
+        return torch.stack(errors).mean(0) if errors else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autotune.report.comparison import Side, comparison_tables
-from autotune.report.table import Row, results_table, verdict
+from autotune.report.table import Row, results_table
+from autotune.report.verdict import verdict
 
 __all__ = ["Row", "Side", "comparison_tables", "results_table", "verdict"]

@@ -17,9 +17,10 @@ _HEADING, _GAP, _RUN = 9, 3, 14
 
 _LEGEND = (
     "Below each score its 95 % interval. Loss, distance (to the reference) and change (of features, from the full"
-    " run's pictures): lower is better. {alignment}PSNR and SSIM (to the full run's pictures):"
+    " run's pictures): lower is better. {error}{alignment}PSNR and SSIM (to the full run's pictures):"
     " higher is better."
 )
+_ERROR_LEGEND = "Error (0: the exact run with the same guidance, 1: coarse pictures): lower is better. "
 _ALIGNMENT_LEGEND = "Alignment (with the prompts), "
 _LPIPS_LEGEND = " LPIPS (perceptual distance to the full run's pictures): lower is better."
 
@@ -57,6 +58,7 @@ def comparison_tables(
     """
     full, *others = sides
     perceptual, aligned = full.lpips is not None, full.quality.alignment is not None
+    erring = full.quality.error is not None
     rows = _ROWS | ({"LPIPS": _to_full_run("lpips", 3)} if perceptual else {})
     fitting = max(1, (width - _HEADING) // (_GAP + _RUN) - 1)
     parts = [others[start : start + fitting] for start in range(0, len(others), fitting)]
@@ -70,11 +72,11 @@ def comparison_tables(
         for side in (full, *part):
             table.add_column(escape(side.name), justify="right", overflow="fold", max_width=_RUN)
         for heading, cell in rows.items():
-            if heading == "alignment" and not aligned:
+            if (heading == "alignment" and not aligned) or (heading == "error" and not erring):
                 continue
             table.add_row(heading, *(cell(side) for side in (full, *part)))
         yield table
-    legend = _LEGEND.format(alignment=_ALIGNMENT_LEGEND if aligned else "")
+    legend = _LEGEND.format(alignment=_ALIGNMENT_LEGEND if aligned else "", error=_ERROR_LEGEND if erring else "")
     yield Text(legend + (_LPIPS_LEGEND if perceptual else ""))
 
 
@@ -97,6 +99,7 @@ _ROWS: dict[str, Callable[[Side], str]] = {
     "loss": _score("loss"),
     "distance": _score("distance"),
     "alignment": _score("alignment"),
+    "error": _score("error"),
     "change": _score("fidelity"),
     "PSNR, dB": _to_full_run("psnr", 2),
     "SSIM": _to_full_run("ssim", 3),

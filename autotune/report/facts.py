@@ -8,10 +8,10 @@ from typing import Any
 
 from autotune.core.naming import FEWER_STEPS
 from autotune.policy import Interval, MeasuredTime
-from autotune.policy.words import in_words
+from autotune.policy.words import in_words, steps_in_words
 from autotune.report.run import Run, TrialSummary
-from autotune.report.table import verdict
-from autotune.results.finalists import Contender
+from autotune.report.verdict import verdict
+from autotune.results.finalists import Contender, Finalists
 
 NOT_APART = "not told apart from the full run’s"
 WORSE, BETTER = "worse than the full run’s", "better than the full run’s"
@@ -90,23 +90,20 @@ def _finished(run: Run) -> Facts:
     found = run.last_round
     assert found is not None
     exported, fewer = found.winner, found.fewer_steps
-    better = exported.name != FEWER_STEPS
-    title = (
-        f"{subject(run)}: a policy that beats fewer steps"
-        if better
-        else f"{subject(run)}: take {fewer.policy.steps} plain steps"
-    )
+    better, steps = exported.name != FEWER_STEPS, steps_in_words(fewer.policy)
+    sure = found.prompts_needed is None
+    title = f"{subject(run)}: a policy that beats fewer steps" if better else f"{subject(run)}: take {steps}"
     time = exported.time
     cost = f"{percent(exported.cost.relative)} of the full run’s compute"
     if time is not None:
         cost += f" and {percent(time.relative)} of its time"
-    what = "The exported policy makes" if better else f"The exported policy, {fewer.policy.steps} plain steps, makes"
+    what = "The exported policy makes" if better else f"The exported policy, {steps}, makes"
     lead = (
         f"{what} a picture for {cost}.",
         f"On {found.images} pictures of {found.prompts} {run.noun} that the search never saw its quality is"
-        f" {_beyond_doubt(exported.quality.loss)}.",
-        verdict(found.difference, fewer.policy.steps)
-        + ("" if better else " So the plain steps were exported: they are the simpler way to spend the same."),
+        f" {_beyond_doubt(exported.quality.loss, sure)}.",
+        verdict(found, run.noun)
+        + ("" if better else " So fewer steps were exported: they are the simpler way to spend the same."),
     )
     difference = found.difference
     return Facts(
@@ -125,14 +122,15 @@ def _finished(run: Run) -> Facts:
                 "Quality against the full run",
                 f"{exported.quality.loss.value:+.3f}",
                 f"loss, 95 % interval {interval_text(exported.quality.loss, sign=True)}:"
-                f" {_beyond_doubt(exported.quality.loss)}; 0 is the full run, lower is better",
+                f" {_beyond_doubt(exported.quality.loss, sure)}; 0 is the full run, lower is better",
             ),
             Card(
-                f"Against {fewer.policy.steps} plain steps",
+                f"Against {steps}",
                 f"{difference.value:+.3f}",
                 f"loss of the best policy found minus theirs at the same cost, 95 % interval"
-                f" {interval_text(difference, sign=True)}: {_told_apart(difference)}",
+                f" {interval_text(difference, sign=True)}: {_told_apart(difference, sure)}",
             ),
+            *_second_card(found),
         ),
         policy=exported.id,
         words=in_words(exported.policy),
@@ -183,12 +181,26 @@ def _time_card(time: MeasuredTime | None, full: MeasuredTime | None) -> Card:
     )
 
 
-def _beyond_doubt(loss: Interval) -> str:
+def _second_card(found: Finalists) -> tuple[Card, ...]:
+    second, sure = found.second_opinion, found.prompts_needed is None
+    if second is None:
+        return ()
+    note = (
+        f"the same in the loss of {second.judge}, which the search did not ask, 95 % interval"
+        f" {interval_text(second.difference, sign=True)}: {_told_apart(second.difference, sure)}"
+    )
+    return (Card("Second opinion", f"{second.difference.value:+.3f}", note),)
+
+
+def _beyond_doubt(loss: Interval, sure: bool) -> str:
+    """Where inputs are too few to be ``sure`` of anything, nothing is told apart."""
     said = against_full(loss)
-    return said if said == NOT_APART else f"{said}, beyond doubt"
+    return said if said == NOT_APART else f"{said}, beyond doubt" if sure else NOT_APART
 
 
-def _told_apart(difference: Interval) -> str:
+def _told_apart(difference: Interval, sure: bool) -> str:
+    if not sure:
+        return "not told apart"
     if difference.high < 0:
         return "better beyond doubt"
     return "worse beyond doubt" if difference.low > 0 else "not told apart"
@@ -196,7 +208,7 @@ def _told_apart(difference: Interval) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One run of the last round in a table, every figure written out; no alignment where none was measured."""
+    """One run of the last round in a table, every figure written out; empty what was not measured."""
 
     name: str
     id: str
@@ -209,6 +221,10 @@ class Line:
     distance_interval: str
     alignment: str
     alignment_interval: str
+    second: str
+    second_interval: str
+    error: str
+    error_interval: str
     exported: bool
 
 
@@ -234,6 +250,10 @@ def _line(run: Contender, name: str, exported: bool) -> Line:
         distance_interval=interval_text(scores.distance),
         alignment="" if scores.alignment is None else f"{scores.alignment.value:.3f}",
         alignment_interval="" if scores.alignment is None else interval_text(scores.alignment),
+        second="" if run.second_opinion is None else f"{run.second_opinion.value:.3f}",
+        second_interval="" if run.second_opinion is None else interval_text(run.second_opinion),
+        error="" if scores.error is None else f"{scores.error.value:.3f}",
+        error_interval="" if scores.error is None else interval_text(scores.error),
         exported=exported,
     )
 

@@ -74,6 +74,7 @@ def view_of(run: Run) -> dict[str, Any]:
         "noun": run.noun,
         "one": singular(run.noun),
         "aligned": run.aligned,
+        "erring": run.erring,
         "lines": lines_of(run),
         "last_round": run.last_round,
         "sections": pictures.held_out(run) or pictures.so_far(run),
@@ -112,7 +113,12 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
                 "differences",
                 "The arms against each other",
                 f"Differences of these losses, paired by {singular(tradeoff.noun)}, which is sharper than two intervals"
-                " side by side: what lies below zero with its whole bar is better beyond doubt.",
+                " side by side"
+                + (
+                    ": what lies below zero with its whole bar is better beyond doubt."
+                    if tradeoff.enough
+                    else f"; {tradeoff.held_out_prompts} {tradeoff.noun} are too few to tell them apart."
+                ),
                 plots.differences_by_arm(tradeoff),
             ),
         ],
@@ -153,6 +159,14 @@ def provenance(run: Run) -> Mapping[str, str]:
     ):
         if config.get(key) is not None:
             facts[heading] = str(config[key])
+    if config.get("judges"):
+        facts["judges"] = ", ".join(config["judges"])
+    if config.get("exact"):
+        facts["exact runs"] = config["exact"]
+    if run.search_record is not None and run.search_record.exact_share:
+        facts["share of exact runs"] = (
+            f"{run.search_record.exact_share:.1%} of the FLOPs that the search's pictures took"
+        )
     facts |= {f"call's {name}": str(value) for name, value in config.get("call", {}).items()}
     if not run.aligned:
         facts["alignment"] = f"not measured: the {run.noun} have no prompts that differ"

@@ -28,6 +28,7 @@ from autotune.study.trials import (
     POLICY_KEY,
     attributes,
     check_format,
+    is_feasible,
     policy_of,
     recipe_of,
     sqlite_url,
@@ -50,6 +51,7 @@ class TrialSummary:
     Attributes:
         cost: FLOPs as a share of the full run's.
         loss, low, high: on tuning pictures, with the 95 % interval.
+        feasible: whether the error is no larger than was allowed.
     """
 
     number: int
@@ -64,6 +66,7 @@ class TrialSummary:
     duplicate: bool
     pruned: bool
     failure: str | None
+    feasible: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +97,13 @@ class Run:
 
     @property
     def evaluated(self) -> tuple[TrialSummary, ...]:
-        """Those that all pictures were made of."""
-        return tuple(each for each in self._scored if not each.pruned)
+        """Those that all pictures were made of, and whose error is no larger than was allowed."""
+        return tuple(each for each in self._scored if not each.pruned and each.feasible)
 
     @property
     def pruned(self) -> tuple[TrialSummary, ...]:
-        """Those that others beat on their first pictures."""
-        return tuple(each for each in self._scored if each.pruned)
+        """Those that others beat on their first pictures, or whose error is too large."""
+        return tuple(each for each in self._scored if each.pruned or not each.feasible)
 
     @property
     def _scored(self) -> tuple[TrialSummary, ...]:
@@ -120,6 +123,13 @@ class Run:
     def aligned(self) -> bool:
         """Whether alignment with prompts was measured."""
         return self.search_record is None or self.search_record.aligned
+
+    @property
+    def erring(self) -> bool:
+        """Whether errors were measured, in pairs with exact runs."""
+        return self.last_round is not None and all(
+            each.quality.error is not None for each in self.last_round.contenders
+        )
 
     @property
     def finished(self) -> bool:
@@ -257,6 +267,7 @@ def _candidates(study: optuna.Study) -> tuple[TrialSummary, ...]:
                 duplicate=DUPLICATE_OF in given,
                 pruned=trial.state is TrialState.PRUNED,
                 failure=given.get(FAILURE),
+                feasible=is_feasible(trial),
             )
         )
     return tuple(found)

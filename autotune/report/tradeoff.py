@@ -45,7 +45,7 @@ def rows_of(tradeoff: Tradeoff) -> tuple[TradeoffRow, ...]:
         TradeoffRow(
             share_text(level.share),
             tuple(_best(level, arm) for arm in ARMS),
-            tuple(_difference(level, a, b) for a, b in PAIRS),
+            tuple(_difference(level, a, b, tradeoff.enough) for a, b in PAIRS),
         )
         for level in tradeoff.levels
     )
@@ -76,13 +76,13 @@ def _best(level: BudgetLevel, arm: str) -> Figure:
     return Figure(f"{best.quality.loss.value:.3f}", _between(best.quality.loss), best.id)
 
 
-def _difference(level: BudgetLevel, a: str, b: str) -> Figure:
+def _difference(level: BudgetLevel, a: str, b: str, sure: bool) -> Figure:
     found = level.difference(a, b)
     if found is None:
         return Figure("")
     if found.same:
         return Figure("the same")
-    return Figure(f"{found.loss.value:+.3f}", _between(found.loss, sign=True), sure=bool(found.sign))
+    return Figure(f"{found.loss.value:+.3f}", _between(found.loss, sign=True), sure=sure and bool(found.sign))
 
 
 def _between(interval: Interval, *, sign: bool = False) -> str:

@@ -96,10 +96,22 @@ class Pair(Record):
         return self.model_dump(mode="json")
 
 
-def pair(a: str, b: str, difference: Interval) -> Pair:
-    """Two policies that run differently, by the difference of their losses."""
-    better = a if difference.high < 0 else b if difference.low > 0 else None
-    if better is None:
+def pair(a: str, b: str, difference: Interval, needed: int | None = None) -> Pair:
+    """Two policies that run differently, by the difference of their losses.
+
+    Args:
+        a: Name of one.
+        b: Name of the other.
+        difference: Loss of ``a`` minus that of ``b``.
+        needed: How many different inputs it takes to tell any two apart, where there were fewer; None is enough.
+    """
+    better = None if needed is not None else a if difference.high < 0 else b if difference.low > 0 else None
+    if needed is not None:
+        sentence = (
+            f"{a} and {b} cannot be told apart by so few inputs, {needed} would be needed: their losses differ by"
+            f" {_seen(difference)}."
+        )
+    elif better is None:
         sentence = f"{a} and {b} cannot be told apart: their losses differ by {_seen(difference)}."
     else:
         turned = Interval(value=-difference.value, low=-difference.high, high=-difference.low)

@@ -1,22 +1,26 @@
-"""The last round: the best candidates, fewer steps and the full run on prompts and seeds never tuned on."""
+"""The last round: the best candidates, fewer steps and the full run on prompts and seeds never tuned on.
+
+A candidate is *better* where its loss is lower than that of fewer steps beyond doubt (:mod:`autotune.quality.verdict`),
+before the judges of the search and before a second opinion, if there is one, which the search did not ask.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
-import optuna
 from pydantic import Field, model_validator
 
 from autotune.core.interval import NOTHING, Interval
-from autotune.core.naming import FEWER_STEPS, FULL_RUN
-from autotune.core.records import Record, read_record, write_atomically
+from autotune.core.naming import FEWER_STEPS, FULL_RUN, PLAIN_STEPS
+from autotune.core.records import GrownRecord, Record, read_record, write_atomically
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
-from autotune.study.trials import REFINES, policy_of, ranked
+from autotune.policy.words import is_plain
+from autotune.quality.verdict import LEAST_PROMPTS, Verdict
+from autotune.results.candidates import EvaluatedPolicy
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -28,7 +32,7 @@ FILE = "finalists.json"
 BETTER, NO_BETTER = "better", "no better"
 
 
-class Contender(Record):
+class Contender(GrownRecord):
     """One run of the last round.
 
     Attributes:
@@ -39,8 +43,11 @@ class Contender(Record):
         policy: What it ran under.
         cost: Of one picture.
         quality: Held-out.
+        second_opinion: Its loss before a judge that the search did not ask; None where there was none.
         time: None where it was not measured.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"second_opinion"})
 
     name: str
     trial: int | None
@@ -49,22 +56,41 @@ class Contender(Record):
     policy: Policy
     cost: Cost
     quality: ContenderQuality
+    second_opinion: Interval | None = None
     time: MeasuredTime | None = None
 
 
-class Finalists(Record):
+class SecondOpinion(Record):
+    """What a judge that the search did not ask says of the best candidate.
+
+    Attributes:
+        judge: What it is called.
+        difference: As that of :class:`Finalists`, in this judge's loss.
+    """
+
+    judge: str
+    difference: Interval
+
+
+class Finalists(GrownRecord):
     """Everything the last round found: ``finalists.json``.
 
     Attributes:
-        verdict: ``"better"`` where the whole interval of ``difference`` lies below zero, else ``"no better"``.
-        difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its
-            95 % interval; zero where no candidate succeeded. The best of the candidates is chosen on
-            the same pictures, which favours it a little.
+        verdict: ``"better"`` where the whole interval of ``difference`` lies below zero, prompts are enough to say so
+            and the second opinion agrees; else ``"no better"``.
+        difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its 95 % interval,
+            which allows for the choice of the best on the same pictures; zero where no candidate succeeded.
         prompts: Different inputs held out, such as prompts.
         images: Pictures made of each run.
         winner_name: Of the contender that is exported; in the file it is called ``winner``.
-        contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first.
+        contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first, those
+            with an error above the ceiling behind the others; last the pipeline's own fewer steps, where others of the
+            search are stronger.
+        prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
+        second_opinion: None where nobody else was asked, or there is no candidate.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion"})
 
     verdict: str
     difference: Interval
@@ -72,6 +98,8 @@ class Finalists(Record):
     images: int
     winner_name: str = Field(alias="winner")
     contenders: Annotated[tuple[Contender, ...], Field(min_length=2)]
+    prompts_needed: int | None = None
+    second_opinion: SecondOpinion | None = None
 
     @model_validator(mode="after")
     def _check_winner(self) -> Self:
@@ -89,6 +117,9 @@ class Finalists(Record):
         verdict: str,
         prompts: int,
         images: int,
+        plain: Contender | None = None,
+        prompts_needed: int | None = None,
+        second_opinion: SecondOpinion | None = None,
     ) -> Finalists:
         """What a last round found of these runs; ``candidates`` are the best policies of the search, best first."""
         return Finalists(
@@ -97,7 +128,9 @@ class Finalists(Record):
             prompts=prompts,
             images=images,
             winner=candidates[0].name if verdict == BETTER else fewer_steps.name,
-            contenders=(full, fewer_steps, *candidates),
+            contenders=(full, fewer_steps, *candidates, *([plain] if plain is not None else [])),
+            prompts_needed=prompts_needed,
+            second_opinion=second_opinion,
         )
 
     @property
@@ -107,13 +140,19 @@ class Finalists(Record):
 
     @property
     def fewer_steps(self) -> Contender:
-        """As many plain steps as the budget pays for."""
+        """The strongest policy within the budget that spends less by fewer steps alone."""
         return self.contenders[1]
+
+    @property
+    def plain(self) -> Contender | None:
+        """As many of the pipeline's own steps as the budget pays for, where others are stronger."""
+        last = self.contenders[-1]
+        return last if last.name == PLAIN_STEPS else None
 
     @property
     def candidates(self) -> tuple[Contender, ...]:
         """The best policies of the search, by held-out loss, best first."""
-        return self.contenders[2:]
+        return self.contenders[2 : -1 if self.plain is not None else None]
 
     @property
     def better(self) -> bool:
@@ -128,20 +167,21 @@ class Finalists(Record):
     @property
     def headline_runs(self) -> tuple[Contender, ...]:
         """What a reader compares: the full run, fewer steps and, where there is one, the best candidate."""
-        return self.contenders[:3]
+        return (self.full, self.fewer_steps, *self.candidates[:1])
 
     def title_of(self, run: Contender) -> str:
         """What a reader calls a contender."""
-        if run.trial is None or run.name == self.fewer_steps.name:
+        if run.trial is None or run.name in (FEWER_STEPS, PLAIN_STEPS):
             return run.name
         if run.name == self.winner_name:
             return f"policy, {run.name}"
-        return f"best policy found, {run.name}" if run == self.contenders[2] else run.name
+        return f"best policy found, {run.name}" if run == self.candidates[0] else run.name
 
     def with_times(self, times: Sequence[MeasuredTime]) -> Finalists:
         """The same with the measured time of each run on the :attr:`headline_runs`."""
-        timed = (run.model_copy(update={"time": time}) for run, time in zip(self.headline_runs, times, strict=True))
-        return self.model_copy(update={"contenders": (*timed, *self.contenders[3:])})
+        runs = self.headline_runs
+        timed = (run.model_copy(update={"time": time}) for run, time in zip(runs, times, strict=True))
+        return self.model_copy(update={"contenders": (*timed, *self.contenders[len(runs) :])})
 
     def quality(self, judges: Judges, guidance_scale: float | None) -> PolicyQuality:
         """The record that goes into the exported policy."""
@@ -151,12 +191,13 @@ class Finalists(Record):
             scorer=judges.scorer_name and judges.scorer_name[:200],
             network=judges.network_name and judges.network_name[:200],
             estimator=judges.estimator,
-            weights={name: weight for name, weight in asdict(judges.weights).items() if weight},
+            weights={name: weight for name, weight in judges.panel.weights.items() if weight},
             guidance_scale=guidance_scale,
             policy=self.winner.quality,
             full=self.full.quality,
             fewer_steps=self.fewer_steps.quality,
             fewer_steps_count=self.fewer_steps.policy.steps,
+            fewer_steps_policy=None if is_plain(self.fewer_steps.policy) else self.fewer_steps.id,
             difference=self.difference if self.better else NOTHING,
         )
 
@@ -178,104 +219,88 @@ def read_finalists(path: Path) -> Finalists | None:
     return read_record(Finalists, path, "repeat the search, which writes it again")
 
 
-@dataclass(frozen=True)
-class EvaluatedPolicy:
-    """A policy that a trial evaluated."""
+class Opinion(Protocol):
+    """A judge of the same held-out pictures that the search did not ask."""
 
-    study: str
-    trial: int
-    policy: Policy
+    @property
+    def name(self) -> str: ...
 
-
-def best_trials(
-    studies: Sequence[optuna.Study],
-    count: int,
-    exclude: Policy | None = None,
-    within: Callable[[Policy], bool] = lambda policy: True,
-) -> list[EvaluatedPolicy]:
-    """The ``count`` candidates with the lowest losses, best first and none twice.
-
-    The best of all that local search derived from one another stands for them, while there are others: they do well or
-    badly together, and one that chance favoured brings its neighbours along.
-
-    Args:
-        studies: Whose losses mean the same.
-        count: How many to find.
-        exclude: A policy that is in the last round already, if any.
-        within: Whether a policy is within the budget.
-    """
-    trials = [(trial, study) for study in studies for trial in ranked(study)]
-    trials.sort(key=lambda each: (each[0].values[0], each[0].number))
-    origins = {study.study_name: _origins(study) for study in studies}
-    keys = {exclude.key} if exclude is not None else set()
-    kin: set[tuple[str, int]] = set()
-    found: list[tuple[bool, EvaluatedPolicy]] = []
-    for trial, study in trials:
-        candidate = EvaluatedPolicy(study.study_name, trial.number, policy_of(trial))
-        if candidate.policy.key in keys or not within(candidate.policy):
-            continue
-        origin = study.study_name, origins[study.study_name][trial.number]
-        found.append((origin in kin, candidate))
-        keys.add(candidate.policy.key)
-        kin.add(origin)
-        if len(kin) == count:
-            break
-    chosen = sorted(range(len(found)), key=lambda place: found[place][0])[:count]
-    return [found[place][1] for place in sorted(chosen)]
-
-
-def _origins(study: optuna.Study) -> dict[int, int]:
-    """Of every trial, that which local search began with; of all others themselves."""
-    origins: dict[int, int] = {}
-    for trial in study.get_trials(deepcopy=False):
-        before = trial.user_attrs.get(REFINES, trial.number)
-        origins[trial.number] = origins.get(before, before)
-    return origins
+    @property
+    def objective(self) -> quality.Objective: ...
 
 
 def judge(
     evaluator: Evaluator,
     full: Policy,
-    fewer_steps: Policy,
+    fewer_steps: EvaluatedPolicy,
     candidates: Sequence[EvaluatedPolicy],
     price: Callable[[Policy], Cost],
     *,
-    fewer_steps_trial: int | None = None,
+    plain: EvaluatedPolicy | None = None,
+    second: Opinion | None = None,
 ) -> Finalists:
     """Score all runs on ``evaluator``, which must hold prompts and seeds the search has not seen.
 
     Args:
         evaluator: Scores policies against ``full``.
         full: The full run.
-        fewer_steps: Fewer steps at the cost of the candidates.
+        fewer_steps: The strongest fewer steps at the cost of the candidates.
         candidates: The other runs.
         price: The exact price of a policy.
-        fewer_steps_trial: The trial that evaluated fewer steps.
+        plain: The pipeline's own fewer steps, where ``fewer_steps`` are others.
+        second: Must find a candidate better, too; its judge is one that the evaluator measures.
     """
 
-    def contender(name: str, policy: Policy, trial: int | None, study: str | None = None) -> Contender:
-        held_out = quality_record(evaluator.objective.interval(evaluator.outcome(policy).evaluation))
+    def feasible(run: EvaluatedPolicy) -> bool:
+        objective = evaluator.objective
+        return objective.feasible(objective.score(evaluator.outcome(run.policy).evaluation).error)
+
+    def contender(name: str, run: EvaluatedPolicy) -> Contender:
+        evaluation = evaluator.outcome(run.policy).evaluation
         return Contender(
-            name=name, trial=trial, study=study, id=policy.id, policy=policy, cost=price(policy), quality=held_out
+            name=name,
+            trial=run.trial,
+            study=run.study,
+            id=run.policy.id,
+            policy=run.policy,
+            cost=price(run.policy),
+            quality=quality_record(evaluator.objective.interval(evaluation)),
+            second_opinion=None if second is None else second.objective.interval(evaluation).loss.rounded(),
         )
 
-    by_loss = sorted(
-        (contender(f"trial {each.trial}", each.policy, each.trial, each.study) for each in candidates),
-        key=lambda each: each.quality.loss.value,
-    )
-    difference = NOTHING
-    if by_loss:
-        best, baseline = (evaluator.outcome(policy).evaluation for policy in (by_loss[0].policy, fewer_steps))
-        difference = evaluator.objective.compare(best, baseline).rounded()
+    allowed = [each for each in candidates if feasible(each)]
+    best = _verdict(evaluator, allowed, fewer_steps) if allowed else None
+    confirmed = None
+    if best is not None and second is not None:
+        confirmed = _verdict(evaluator, allowed, fewer_steps, second.objective, best.best)
+    better = best is not None and best.better and (confirmed is None or confirmed.better)
+    prompts = len(set(evaluator.keys))
+    runs = [(not feasible(each), contender(f"trial {each.trial}", each)) for each in candidates]
     return Finalists.of(
-        full=contender(FULL_RUN, full, None),
-        fewer_steps=contender(FEWER_STEPS, fewer_steps, fewer_steps_trial),
-        candidates=by_loss,
-        difference=difference,
-        verdict=BETTER if difference.high < 0 else NO_BETTER,
-        prompts=len(set(evaluator.keys)),
+        full=contender(FULL_RUN, EvaluatedPolicy(None, None, full)),
+        fewer_steps=contender(FEWER_STEPS, fewer_steps),
+        candidates=[run for _, run in sorted(runs, key=lambda each: (each[0], each[1].quality.loss.value))],
+        difference=NOTHING if best is None else best.difference.rounded(),
+        verdict=BETTER if better else NO_BETTER,
+        prompts=prompts,
         images=len(evaluator.keys),
+        plain=None if plain is None else contender(PLAIN_STEPS, plain),
+        prompts_needed=None if prompts >= LEAST_PROMPTS else LEAST_PROMPTS,
+        second_opinion=None
+        if second is None or confirmed is None
+        else SecondOpinion(judge=second.name, difference=confirmed.difference.rounded()),
     )
+
+
+def _verdict(
+    evaluator: Evaluator,
+    candidates: Sequence[EvaluatedPolicy],
+    rival: EvaluatedPolicy,
+    objective: quality.Objective | None = None,
+    best: int | None = None,
+) -> Verdict:
+    *finalists, other = (evaluator.outcome(each.policy).evaluation for each in (*candidates, rival))
+    return (objective or evaluator.objective).verdict(finalists, other, best=best)
 
 
 def quality_record(intervals: quality.Intervals) -> ContenderQuality:
@@ -285,4 +310,5 @@ def quality_record(intervals: quality.Intervals) -> ContenderQuality:
         distance=intervals.distance.rounded(),
         alignment=None if intervals.alignment is None else intervals.alignment.rounded(),
         fidelity=intervals.fidelity.rounded(),
+        error=None if intervals.error is None else intervals.error.rounded(),
     )

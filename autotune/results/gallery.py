@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field
 from autotune.core.errors import InputError, reason_of
 from autotune.core.records import Record, read_record, write_atomically
 from autotune.policy import Policy
+from autotune.quality.panel import ALIGNMENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,7 +127,11 @@ def keep_gallery(
     changes = [feature_distances(outcome.features, full.features) for outcome in outcomes]
     degradation = changes[-1]
     by: Literal["alignment", "change"] = "change"
-    if evaluator.objective.weights.clip and full.alignment is not None and outcomes[-1].alignment is not None:
+    if (
+        evaluator.objective.panel.weight(ALIGNMENT)
+        and full.alignment is not None
+        and outcomes[-1].alignment is not None
+    ):
         degradation, by = full.alignment - outcomes[-1].alignment, "alignment"
     rows = choose_rows(evaluator.keys, degradation.tolist(), EACH)
     given = [_given(evaluator.rows[row]) for row, _ in rows]

@@ -51,6 +51,7 @@ class SearchRecord(Record):
         call: what a call of the pipeline is given besides the inputs; pictures by their files.
         guidance_argument: what the call's guidance scale is called.
         takes_size: whether a call takes height and width.
+        exact_share: of what the search spent on pictures, in FLOPs, that of exact runs; None until it is over.
         example: a held-out input by the names of its arguments; pictures by their files.
         calls: how often the scheduler has the denoiser called in each step, by number of steps; once where it is
             not there.
@@ -83,6 +84,7 @@ class SearchRecord(Record):
     guidance_argument: str | None = "guidance_scale"
     takes_size: bool = True
     example: dict[str, Any] = {}
+    exact_share: float | None = None
 
     def plan(self, policy: Policy) -> Plan:
         """The policy made explicit, as the search did.

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field
 from autotune.core.naming import FEWER_STEPS
 from autotune.core.records import Record, read_record, write_atomically
 from autotune.policy import ContenderQuality, Interval, Policy
+from autotune.quality.verdict import LEAST_PROMPTS
 
 FILE = "explain.json"
 
@@ -125,6 +126,11 @@ class Tradeoff(Record):
     levels: tuple[BudgetLevel, ...] = Field(validation_alias=AliasChoices("levels", _EARLIER))
     verdict: tuple[str, ...]
 
+    @property
+    def enough(self) -> bool:
+        """Whether held-out inputs are enough to call any difference beyond doubt."""
+        return self.held_out_prompts >= LEAST_PROMPTS
+
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
         write_atomically(path, self.model_dump_json(indent=1) + "\n")
@@ -139,15 +145,22 @@ def read_tradeoff(path: Path) -> Tradeoff | None:
     return read_record(Tradeoff, path, "repeat the command with --explain, which writes it again")
 
 
-def verdict_of(levels: Sequence[BudgetLevel]) -> tuple[str, ...]:
-    """What the differences say, sentence by sentence: each pair of arms, then the crossover."""
-    sentences = [_compared(a, b, levels) for a, b in PAIRS]
+def verdict_of(levels: Sequence[BudgetLevel], inputs: int) -> tuple[str, ...]:
+    """What the differences say, sentence by sentence: each pair of arms, then the crossover.
+
+    Args:
+        levels: Growing budgets.
+        inputs: Different ones that were held out.
+    """
+    sentences: list[str | None] = [_compared(a, b, levels) for a, b in PAIRS] + [_crossover(levels)]
+    if inputs < LEAST_PROMPTS:
+        sentences = [f"{inputs} held-out inputs are too few to tell anything apart; {LEAST_PROMPTS} would be needed."]
     missing = [
         f"{_NAMES[arm].capitalize()} cannot keep to {level.budget.replace('%', ' %')}: {why}."
         for level in levels
         for arm, why in level.missing.items()
     ]
-    return tuple(each for each in (*sentences, _crossover(levels), *missing) if each)
+    return tuple(each for each in (*sentences, *missing) if each)
 
 
 def share_text(share: float) -> str:

@@ -26,6 +26,7 @@ from autotune.study.trials import (
     end,
     evaluated,
     finished,
+    is_feasible,
     is_repetition,
     waiting,
     waiting_recipes,
@@ -96,7 +97,7 @@ def search(
     done = evaluated(study)
     progress.search(max(trials, len(done) + waiting_recipes(study)), len(done), timeout)
     for earlier in done:
-        if earlier.state is TrialState.COMPLETE:
+        if earlier.state is TrialState.COMPLETE and is_feasible(earlier):
             given = attributes(earlier)
             progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
     watch = Watch(study)

@@ -107,7 +107,11 @@ class Proposer:
 
     def allows(self, policy: Policy) -> bool:
         """Whether a policy is within the budget."""
-        return self.limits.allow(self._priced({}, policy).cost)
+        return self.limits.allow(self.price(policy))
+
+    def price(self, policy: Policy) -> Cost:
+        """The exact price of a policy, within the budget or not."""
+        return self._priced({}, policy).cost
 
     def explicit(self, policy: Policy, values: Mapping[str, int]) -> Proposal | None:
         """A policy that no knobs stand for, or None where it is over the budget, leaves much of it or cannot run.

@@ -44,6 +44,7 @@ from autotune.study.trials import (
     attributes,
     begin,
     end,
+    is_feasible,
     policy_of,
     ranked,
     recipe_of,
@@ -53,7 +54,11 @@ from autotune.study.write_queue import WriteQueue
 _LOG = logging.getLogger(__name__)
 
 RELATIVE_COST, PICTURES, SKIPPED = "relative_cost", "pictures", "skipped_flops"
-_SHARED = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
+EXACT = "exact_flops"
+"""Of the exact runs that were made for a candidate, for all of their pictures; others of its intent share them."""
+
+_SHARED = ("distance", "alignment", "fidelity", "error", "terms", "loss", "loss_low", "loss_high")
+_CONSTRAINT = "error above the ceiling"
 # Enough for two digits of an interval that people look at and nothing is decided by.
 _RESAMPLES = 200
 
@@ -62,8 +67,9 @@ _RESAMPLES = 200
 class Report:
     """How a trial ended. ``loss`` is None where it failed, ``reason`` then says why.
 
-    ``pictures`` of it were made; where ``pruned``, these are not all, and the loss is of them alone. ``known`` is
-    what the study holds now, where that need not be read.
+    ``pictures`` of it were made; where ``pruned``, these are not all, and the loss is of them alone. One that is not
+    ``feasible`` differs too much from the exact run. ``known`` is what the study holds now, where that need not be
+    read.
     """
 
     trial: int
@@ -73,6 +79,7 @@ class Report:
     pruned: bool = False
     duplicate_of: int | None = None
     reason: str | None = None
+    feasible: bool = True
     known: Snapshot | None = None
 
 
@@ -85,6 +92,8 @@ class _Result:
     pruned: bool
     duplicate_of: int | None = None
     skipped_flops: int = 0
+    exact_flops: int = 0
+    feasible: bool = True
 
     @property
     def loss(self) -> float:
@@ -187,6 +196,7 @@ class TrialRunner:
             # Of this trial all but what follows is written, so that what is read now is what others will see.
             if result.pruned and result.duplicate_of is not None:
                 trial.report(result.loss, step=result.pictures)
+            self._constrain(trial, result)
             self._publish(trial, proposal)
             seen = Snapshot.of(self._study)
             twin = result.duplicate_of
@@ -196,6 +206,7 @@ class TrialRunner:
                 **result.scores,
                 PICTURES: result.pictures,
                 SKIPPED: result.skipped_flops,
+                EXACT: result.exact_flops,
                 "seconds": round(time.perf_counter() - started, 3),
             }
             results = {RESULTS: scores if twin is None else scores | {DUPLICATE_OF: twin}}
@@ -211,7 +222,16 @@ class TrialRunner:
         end(self._study, trial, state, result.loss)
         self._note(trial, proposal, result)
         known = seen.ended(trial, state, result.loss, results)
-        return Report(trial.number, proposal, result.loss, result.pictures, result.pruned, twin, known=known)
+        return Report(
+            trial.number,
+            proposal,
+            result.loss,
+            result.pictures,
+            result.pruned,
+            twin,
+            feasible=result.feasible,
+            known=known,
+        )
 
     def settle(self) -> None:
         """Wait until all is written."""
@@ -261,23 +281,57 @@ class TrialRunner:
 
         def should_prune(partial: Evaluation) -> bool:
             self._made = len(partial.features)
+            if self._paired is not None and self._is_too_far(partial):
+                # Its loss is not told to the pruner: it takes no feasible one's place.
+                return True
             return self._paired is not None and self._paired.should_prune(trial, partial, best)
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)
-        skipped = self._skipped(proposal.policy)
+        skipped, exact = self._spared_and_exact(proposal.policy)
         save_grid(square(outcome.preview), None, self._grid(proposal.policy))
         made = len(outcome.evaluation)
         objective = self._evaluator.objective.head(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
-        scores = asdict(objective.score(outcome.evaluation)) | {"loss_low": loss.low, "loss_high": loss.high}
-        return _Result(scores, made, pruned=made < len(self._evaluator.rows), skipped_flops=skipped)
+        score = objective.score(outcome.evaluation)
+        scores = asdict(score) | {"loss_low": loss.low, "loss_high": loss.high}
+        return _Result(
+            scores,
+            made,
+            pruned=made < len(self._evaluator.rows),
+            skipped_flops=skipped,
+            exact_flops=exact,
+            feasible=objective.feasible(score.error),
+        )
 
-    def _skipped(self, policy: Policy) -> int:
-        """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had."""
-        if self._prefixes is None:
-            return 0
-        uses = [use for use in self._prefixes.take_uses() if use.policy == policy.key]
-        return sum(self._flops(policy, use.skipped) * use.pictures for use in uses)
+    def _is_too_far(self, partial: Evaluation) -> bool:
+        """Whether all pictures that are compared with the exact run's are made, and differ more than is allowed."""
+        if len(partial) < self._evaluator.exact_runs.count:
+            return False
+        objective = self._evaluator.objective
+        return objective.panel.ceiling is not None and not objective.feasible(
+            objective.head(len(partial)).score(partial).error
+        )
+
+    def _constrain(self, trial: optuna.Trial, result: _Result) -> None:
+        """Say in Optuna's terms whether the trial is feasible, where there is a ceiling."""
+        ceiling, error = self._evaluator.objective.panel.ceiling, result.scores.get("error")
+        if ceiling is not None and error is not None:
+            trial.set_constraint(_CONSTRAINT, error - ceiling)
+
+    def _spared_and_exact(self, policy: Policy) -> tuple[int, int]:
+        """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had.
+
+        And those that were spent on exact runs for it.
+        """
+        uses = () if self._prefixes is None else self._prefixes.take_uses()
+
+        def skipped(policy: Policy) -> int:
+            return sum(self._flops(policy, use.skipped) * use.pictures for use in uses if use.policy == policy.key)
+
+        made = self._evaluator.exact_runs.take_made()
+        return skipped(policy), sum(
+            self.proposer.price(exact).flops * pictures - skipped(exact) for exact, pictures in made
+        )
 
     def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
         """What the first trial that computed the same scored."""
@@ -285,8 +339,10 @@ class TrialRunner:
         if trial is None:
             return None
         given = attributes(trial)
-        scores = {name: given[name] for name in _SHARED}
-        return _Result(scores, given[PICTURES], trial.state is TrialState.PRUNED, trial.number)
+        # Releases before panels kept fewer.
+        scores = {name: given.get(name) for name in _SHARED}
+        pruned = trial.state is TrialState.PRUNED
+        return _Result(scores, given[PICTURES], pruned, trial.number, feasible=is_feasible(trial))
 
     def _best(self, known: Trials) -> Evaluation | None:
         """All pictures of the best candidate so far, unless another machine holds them."""
@@ -324,7 +380,15 @@ class TrialRunner:
 
     def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
         recipe = recipe_of(trial.user_attrs)
-        note = trial_note(proposal.policy, proposal.cost, result.scores, result.pictures, recipe, pruned=result.pruned)
+        note = trial_note(
+            proposal.policy,
+            proposal.cost,
+            result.scores,
+            result.pictures,
+            recipe,
+            pruned=result.pruned,
+            feasible=result.feasible,
+        )
         for name, value in note_attributes(trial, note):
             self._writes.call(set_study_attr, self._study, name, value)
 

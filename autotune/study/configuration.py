@@ -12,7 +12,7 @@ from autotune.core.fingerprint import digest
 # What only decides which policies are tried, and how their scores are weighed.
 _SEARCH_ONLY = {
     "budget", "max_steps", "distance", "objective", "target", "call_batch", "max_memory", "knobs", "sampler",
-    "early_stopping",
+    "early_stopping", "judges", "exact",
 }  # fmt: skip
 
 # How sentences speak of what has a name that is no noun, and of what there are several.
@@ -25,8 +25,10 @@ class Configuration:
     """All that decides what a trial of the study scores. Two runs that differ in any of it do not mix.
 
     ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``objective`` are
-    the weights of its terms, ``knobs`` is one line per knob. ``call`` holds what every call of the pipeline is given
-    besides, pictures by their content.
+    the weights of distance, alignment and fidelity, ``knobs`` is one line per knob. ``call`` holds what every call of
+    the pipeline is given besides, pictures by their content. ``judges`` are those of a panel with others than these
+    three, each with its weight, and the ceiling; ``exact`` says how pictures are compared with exact runs, where they
+    are.
     """
 
     model: str
@@ -55,6 +57,8 @@ class Configuration:
     sampler: str
     early_stopping: bool
     call: Mapping[str, Any] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()
+    exact: str | None = None
 
     @property
     def pictures_digest(self) -> str:
@@ -64,9 +68,10 @@ class Configuration:
     def document(self) -> dict[str, Any]:
         """As JSON gives it back, so that a stored configuration compares equal."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not self.call:
-            # Studies from before there was any stay what they are.
-            del document["call"]
+        # Studies from before there was any stay what they are.
+        for name in ("call", "judges", "exact"):
+            if not document[name]:
+                del document[name]
         return document
 
 
@@ -100,6 +105,15 @@ def _is_idle(document: Mapping[str, Any]) -> bool:
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Where two configurations differ first, in words."""
+    if stored.get("judges") != wanted.get("judges"):
+        return f"its judges were {_judges(stored)}, now they are {_judges(wanted)}"
     name, before, now = _differing(stored, wanted)[0]
     was, it_is = ("were", "they are") if name in _PLURAL else ("was", "it is")
     return f"its {_SAID.get(name, name.replace('_', ' '))} {was} {before}, now {it_is} {now}"
+
+
+def _judges(document: Mapping[str, Any]) -> str:
+    """The panel as options name it."""
+    classic = zip(("distance", "alignment", "fidelity"), document.get("objective") or (), strict=False)
+    judges = document.get("judges") or [f"{name}:{weight:g}" for name, weight in classic if weight]
+    return " ".join(judge if judge.startswith("--") else f"--judge {judge}" for judge in judges)

@@ -21,6 +21,7 @@ from autotune.evaluation.examples import read_prompts
 from autotune.evaluation.inputs import in_memory, read_rows, to_json
 from autotune.models.shipped import shipped_name
 from autotune.options import SetupOptions, TuneOptions
+from autotune.quality.panel import Panel, parse_judges
 from search_spaces import read_ranges
 
 RUN, TRIALS = "run", "trials"
@@ -169,6 +170,8 @@ def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
         return None if ranges is None else {knob: list(ends) for knob, ends in ranges.items()}
     if name == "target":
         return None
+    if name == "judges":
+        return None if value is None else list(Panel(parse_judges(value)).texts)
     if value is None or isinstance(value, bool | int | float):
         return value
     if not isinstance(value, str | os.PathLike):

@@ -29,11 +29,14 @@ def trial_note(
     recipe: str | None,
     *,
     pruned: bool = False,
+    feasible: bool = True,
 ) -> str:
     """Markdown for one trial; ``results`` holds what a score of so many pictures consists of, and its interval."""
     alignment = results["alignment"]
     lines = [f"**{policy.id}**" + (f" ({recipe})" if recipe else ""), "", in_words(policy), ""]
-    if pruned:
+    if not feasible:
+        lines += [f"**Not feasible**: its error is above the ceiling. {pictures} pictures were made.", ""]
+    elif pruned:
         lines += [f"Given up after {pictures} pictures, on which others are better.", ""]
     lines += ["| | |", "|---|---|"]
     lines += [
@@ -43,6 +46,7 @@ def trial_note(
         f"| its 95 % interval, {pictures} pictures | {results['loss_low']:.4f} to {results['loss_high']:.4f} |",
         f"| distance to the reference | {results['distance']:.4g} |",
         *(() if alignment is None else (f"| alignment with the prompt | {alignment:.4f} |",)),
+        *(() if results.get("error") is None else (f"| error (0 the exact run, 1 coarse) | {results['error']:.4f} |",)),
         f"| feature distance to the full run's pictures | {results['fidelity']:.4f} |",
     ]
     return "\n".join(lines)

@@ -250,6 +250,11 @@ def is_repetition(trial: FrozenTrial) -> bool:
     return DUPLICATE_OF in trial.user_attrs.get(RESULTS, {})
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether no constraint of the trial is violated: its error is not above the ceiling, where there is one."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
 def finished(study: Trials) -> list[FrozenTrial]:
     """Trials that ran to an end, good or bad. Failed ones without a reason were cut off by an interrupt."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
@@ -266,8 +271,8 @@ def evaluated(study: Trials) -> list[FrozenTrial]:
 
 
 def ranked(study: Trials) -> list[FrozenTrial]:
-    """Trials with a score of all pictures, one for every policy, best first."""
-    complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE]
+    """Feasible trials with a score of all pictures, one for every policy, best first."""
+    complete = [trial for trial in evaluated(study) if trial.state is TrialState.COMPLETE and is_feasible(trial)]
     return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
 

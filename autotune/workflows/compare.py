@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
@@ -21,7 +21,7 @@ from autotune.evaluation.content_fingerprint import content_fingerprint, weights
 from autotune.evaluation.examples import SEEDS_APART, Examples, check_examples, choose, given_rows
 from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import plain, rows_of_prompts, say_different
-from autotune.evaluation.judges import Judges, judges, objective_weights
+from autotune.evaluation.judges import Judges, judges, panel_for
 from autotune.evaluation.own_assets import own_judges, prompts_to_compare
 from autotune.models.shipped import demo_pipeline
 from autotune.options import CompareOptions
@@ -31,6 +31,8 @@ from autotune.pipelines.families import family_of
 from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.quality.lpips import LEAST_SIDE, Lpips
+from autotune.quality.panel import DISTANCE
+from autotune.quality.verdict import LEAST_PROMPTS
 from autotune.results.comparison import FILE, LEVEL, ComparedRun, Comparison, Conditions, Pair, pair, same_pair
 from autotune.results.finalists import quality_record
 from autotune.results.gallery import shown_pictures
@@ -138,17 +140,18 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
     if len({row.key for row in examples.rows}) < 2:
         raise InputError("one input says nothing of others, and intervals are taken over inputs; give two or more")
     text = say_different(examples.rows)
-    objective_weights(options, text=text)
+    panel_for(options, text=text)
     if taken.call or taken.noun != "prompts":
         maker.try_out(full, examples.rows[0])
     costs = _prices(maker, full, policies)
     with during("while loading the scorer"):
-        chosen = judges(options, text=text, device=str(pipe.device))
+        size = (maker.height, maker.width)
+        chosen = judges(options, text=text, device=str(pipe.device), size=size)
     fingerprint = content_fingerprint(options.reference)
     with during("in the reference"):
-        resolved = chosen.reference(options.reference, fingerprint, (maker.height, maker.width))
-    if resolved is not None:
-        chosen.check(resolved, (maker.height, maker.width))
+        resolved = chosen.references(options.reference, fingerprint, size)
+    if DISTANCE in resolved:
+        chosen.check(resolved[DISTANCE], size)
     assert full.model is not None, "full_policy records the model"
     conditions = Conditions(
         model=full.model,
@@ -166,7 +169,7 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
         lpips=None if perceptual is None else perceptual.backbone,
         reference=fingerprint,
         estimator=chosen.estimator,
-        weights=asdict(chosen.weights),
+        weights=dict(chosen.panel.weights),
         device=describe_device(pipe.device).title,
         versions={"postdiff": autotune.__version__, **versions()},
         noun=taken.noun,
@@ -208,7 +211,7 @@ class _Task:
     maker: PictureMaker
     judges: Judges
     lpips: Lpips | None
-    reference: Reference | None
+    references: Mapping[str, Reference]
     full: Policy
     policies: Mapping[str, Policy]
     costs: Mapping[str, Cost]
@@ -220,21 +223,28 @@ class _Task:
         same_as, different = _distinct(self.full, self.policies)
         folder = self.folder / "batches"
         batches = Batches(self.maker, self.judges, self.full, folder, self._settings(), progress, self.lpips)
-        reference = self.reference
-        if reference is None and self.judges.weights.fd:
+        references = dict(self.references)
+        own = {name: network for name, network in self.judges.referring.items() if name not in references}
+        if own:
             different_rows = tuple({row.key: row for row in self.examples.rows}.values())
             with during("in the reference"):
-                reference = batches.own_reference(different_rows, self.conditions.seed + 2 * SEEDS_APART)
+                references |= batches.own_references(own, different_rows, self.conditions.seed + 2 * SEEDS_APART)
         text = self.judges.text_features(self.examples.rows)
         noted = batches.run(different, self.examples, text)
         checkpoint()
         progress.stage("intervals")
         progress.pictures(len(self.examples.rows) * len(noted))
         full = noted[FULL_RUN]
-        if reference is None:
-            reference = Reference.of(full.judged.features, shrink=True)
+        if DISTANCE not in references:
+            references[DISTANCE] = Reference.of(full.judged.features, shrink=True)
         baseline = full.judged.baseline(text, [row.key for row in self.examples.rows])
-        objective = Objective(reference, baseline, distance=self.judges.estimator, weights=self.judges.weights)
+        objective = Objective(
+            references[DISTANCE],
+            baseline,
+            distance=self.judges.estimator,
+            weights=self.judges.panel,
+            references=references,
+        )
         first = {name: same_as.get(name, name) for name in (FULL_RUN, *self.policies)}
         runs = {
             name: _run(name, policy, self.costs[name], noted[first[name]], objective, same_as.get(name))
@@ -329,7 +339,9 @@ def _run(name: str, policy: Policy, cost: Cost, noted: Noted, objective: Objecti
 def _pair(objective: Objective, names: tuple[str, str], evaluations: Sequence[Evaluation], *, same: bool) -> Pair:
     if same:
         return same_pair(*names)
-    return pair(*names, objective.compare(*evaluations, level=LEVEL).rounded())
+    one, other = evaluations
+    found = objective.verdict([one], other, level=LEVEL)
+    return pair(*names, found.difference.rounded(), needed=None if found.enough else LEAST_PROMPTS)
 
 
 def _notes(runs: Mapping[str, ComparedRun], guidance_scale: float | None) -> list[str]:

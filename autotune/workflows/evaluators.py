@@ -8,8 +8,10 @@ from pathlib import Path
 from autotune.core.faults import during
 from autotune.evaluation.evaluator import Evaluator, Pictures
 from autotune.evaluation.examples import Examples
-from autotune.evaluation.references import own_reference
+from autotune.evaluation.judges import Judges
+from autotune.evaluation.references import own_references
 from autotune.policy import Policy
+from autotune.quality.panel import DISTANCE
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
 
@@ -22,30 +24,55 @@ def outcomes_folder(setup: Setup, folder: Path) -> Path:
     return folder / OUTCOMES / setup.configuration.pictures_digest
 
 
-def evaluator_for(setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress) -> Evaluator:
+def evaluator_for(
+    setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress, judges: Judges | None = None
+) -> Evaluator:
     """What evaluates policies on ``examples``, called ``name``; the full run's pictures are made now.
+
+    Args:
+        setup: Of the search.
+        examples: Inputs and seeds.
+        name: What they are called.
+        folder: The run's.
+        progress: Is told of what is done.
+        judges: None are those of the search.
 
     Raises:
         InputError: the reference does not fit.
     """
+    judges = judges or setup.judges
     cache = outcomes_folder(setup, folder)
     count = len(examples.rows)
-    reference = setup.reference
-    if reference is None and setup.judges.weights.fd:
+    references = dict(setup.references)
+    own = {name: network for name, network in judges.referring.items() if name not in references}
+    if own:
         progress.stage("pictures of the full run as reference", len(setup.tuning.rows))
         make = functools.partial(setup.pictures, setup.full, on_batch=progress.pictures)
+        files = {name: f"reference{'' if name == DISTANCE else f'-{name}'}.safetensors" for name in own}
         with during("in the reference"):
-            reference = own_reference(
+            references |= own_references(
                 make,
-                setup.judges.distance_network,
+                own,
                 setup.tuning.rows,
                 setup.reference_seed,
-                cache / "reference.safetensors",
+                {name: cache / file for name, file in files.items()},
             )
     progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
     def pictures(policy: Policy) -> Pictures:
         return setup.pictures(policy, examples.rows, examples.seeds, progress.pictures)
 
+    def make_first(policy: Policy, first: int) -> Pictures:
+        # Untold: progress counts a candidate's pictures.
+        return setup.pictures(policy, examples.rows[:first], examples.seeds[:first])
+
     with during(f"in the full run on {name} {setup.noun}"):
-        return setup.judges.evaluator(pictures, examples.rows, reference, setup.full, cache / name)
+        return judges.evaluator(
+            pictures,
+            examples.rows,
+            references,
+            setup.full,
+            cache / name,
+            intent=setup.intent,
+            make_first=make_first,
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.cost import Cost
+from autotune.evaluation.intent import PLACES
 from autotune.policy import Policy
 from autotune.search.pruning import usual_share
 from autotune.workflows.last_round import FINALISTS, TIMED_IMAGES
@@ -59,6 +60,9 @@ class Forecast:
         usual_seconds: One as it usually goes: most are pruned on their first pictures.
         search_seconds: All candidates that run.
         last_round_seconds: The finalists' held-out pictures and times.
+        intents: Most exact runs that candidates are compared with, on tuning inputs.
+        exact_pictures: Of each of them.
+        exact_seconds: All exact runs at most, those of the finalists included.
     """
 
     budget: str
@@ -69,6 +73,14 @@ class Forecast:
     usual_seconds: float
     search_seconds: float
     last_round_seconds: float
+    intents: int = 0
+    exact_pictures: int = 0
+    exact_seconds: float = 0.0
+
+    @property
+    def exact_share(self) -> float:
+        """Of exact runs, as a share of the time that candidates and they take, at most."""
+        return self.exact_seconds / (self.exact_seconds + self.search_seconds + self.last_round_seconds)
 
 
 def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Forecast:
@@ -91,6 +103,11 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
     # In pictures of the full run, which itself is made once for all budgets.
     last_round = (1 + FINALISTS) * share * held_out
     last_round += _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
+    candidates = max(fitting, len(setup.recipes))
+    errors = setup.judges.error_pictures if setup.judges.panel.errors else 0
+    # Without guidance of its own a policy is compared with the full run, whose pictures are there.
+    intents = min(candidates, PLACES * (PLACES + 1) // 2 - 1) if errors and setup.maker.guided else 0
+    exact = intents * min(errors, len(setup.tuning.rows)) + min(intents, FINALISTS) * min(errors, held_out)
     runs = [_priced("full run", setup.full, full)]
     runs += [_priced(each.name, each.proposal.policy, each.proposal.cost) for each in setup.recipes]
     return Forecast(
@@ -100,15 +117,18 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         fitting=fitting,
         candidate_seconds=candidate,
         usual_seconds=usual,
-        search_seconds=max(fitting, len(setup.recipes)) * usual,
+        search_seconds=candidates * usual,
         last_round_seconds=last_round * pace.seconds,
+        intents=intents,
+        exact_pictures=min(errors, len(setup.tuning.rows)),
+        exact_seconds=exact * pace.seconds,
     )
 
 
 def shared_seconds(setup: Setup, pace: Pace) -> float:
     """The full run's pictures, which all budgets share: of the tuning and held-out inputs, and as a reference."""
     tuning = len(setup.tuning.rows)
-    own_reference = tuning if setup.reference is None and setup.judges.weights.fd else 0
+    own_reference = tuning if setup.judges.referring.keys() - setup.references.keys() else 0
     return (own_reference + tuning + len(setup.held_out.rows)) * pace.seconds
 
 
@@ -181,4 +201,4 @@ def _time_share(cost: Cost, full: Cost) -> float:
 
 def total_seconds(forecasts: Sequence[Forecast], shared: float) -> float:
     """The whole run, of several budgets one after the other."""
-    return shared + sum(each.search_seconds + each.last_round_seconds for each in forecasts)
+    return shared + sum(each.search_seconds + each.last_round_seconds + each.exact_seconds for each in forecasts)

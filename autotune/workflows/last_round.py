@@ -13,7 +13,9 @@ from autotune.cost.profile.environment import describe_device
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.timing import time_policies
 from autotune.policy import MeasuredTime, Policy
-from autotune.results.finalists import Finalists, best_trials, judge
+from autotune.policy.words import computes_everything
+from autotune.results.candidates import EvaluatedPolicy, best_fewer_steps, best_trials
+from autotune.results.finalists import Finalists, Opinion, judge
 from autotune.study.trials import POLICY_KEY, attributes, evaluated
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
@@ -26,14 +28,38 @@ TIMED_IMAGES = 8
 
 
 def last_round(
-    setup: Setup, study: optuna.Study, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress
+    setup: Setup,
+    study: optuna.Study,
+    studies: Sequence[optuna.Study],
+    evaluator: Evaluator,
+    progress: Progress,
+    second: Opinion | None = None,
 ) -> Finalists:
-    """The best candidates that the budget allows, whichever budget's search they come from."""
-    fewer_steps = setup.recipes[0].proposal.policy
-    candidates = best_trials(studies, FINALISTS, exclude=fewer_steps, within=setup.proposer.allows)
+    """The best candidates that the budget allows against the strongest fewer steps, whichever search they come from.
+
+    Args:
+        setup: Of the budget.
+        study: Of its search.
+        studies: Of all budgets' searches.
+        evaluator: Of held-out inputs.
+        progress: Is told of what is done.
+        second: A judge that the search did not ask, of those that the evaluator measures.
+    """
+    recipe = setup.recipes[0].proposal.policy
+    trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == recipe.key), None)
+    plain = EvaluatedPolicy(None, trial, recipe)
+    fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
+    candidates = best_trials(studies, FINALISTS, exclude=computes_everything, within=setup.proposer.allows)
     progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", len(evaluator.rows))
-    trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == fewer_steps.key), None)
-    finalists = judge(evaluator, setup.full, fewer_steps, candidates, setup.pricer.price, fewer_steps_trial=trial)
+    finalists = judge(
+        evaluator,
+        setup.full,
+        fewer_steps,
+        candidates,
+        setup.pricer.price,
+        plain=None if fewer_steps == plain else plain,
+        second=second,
+    )
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
     timed = min(wanted, setup.configuration.batch_size, len(evaluator.rows))

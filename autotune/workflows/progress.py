@@ -124,7 +124,7 @@ class Progress:
 
     def report(self, report: Report) -> None:
         """A trial ended."""
-        if report.loss is not None and report.proposal is not None and not report.pruned:
+        if report.loss is not None and report.proposal is not None and not report.pruned and report.feasible:
             self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
         if report.duplicate_of is None:
             self._done += 1
@@ -161,6 +161,8 @@ def _said(report: Report) -> str:
         result = f"the same as trial {report.duplicate_of}"
     elif report.pruned:
         result = f"pruned after {report.pictures} pictures"
+    if not report.feasible and report.duplicate_of is None:
+        result += ", error above the ceiling"
     if report.proposal is None:
         return result
     return f"{result}  {report.proposal.cost.relative:.1%}  {report.proposal.policy.id}"

@@ -21,7 +21,13 @@ from autotune.workflows.setup import Setup
 
 
 def keep_search_record(
-    setup: Setup, folder: Path, *, study: str, storage: str | None, policies: Iterable[Policy] = ()
+    setup: Setup,
+    folder: Path,
+    *,
+    study: str,
+    storage: str | None,
+    policies: Iterable[Policy] = (),
+    exact_share: float | None = None,
 ) -> None:
     """Write what is needed to show the search without its model.
 
@@ -31,6 +37,7 @@ def keep_search_record(
         study: the study's name.
         storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
+        exact_share: of what was spent, that of exact runs.
     """
     signature = family_of(setup.pipe).call_signature(setup.pipe)
     full, pricer, limits = setup.full, setup.pricer, setup.proposer.limits
@@ -64,6 +71,7 @@ def keep_search_record(
         guidance_argument=scale_argument(setup.pipe, signature),
         takes_size=signature.takes_size,
         example=_by_files(setup.held_out.rows[0].arguments),
+        exact_share=exact_share,
     ).save(folder)
 
 

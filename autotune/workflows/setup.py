@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from autotune.evaluation.examples import (
 )
 from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import Row, noun_of, plain, rows_of_prompts, say_different
-from autotune.evaluation.judges import Judges, judges, objective_weights
+from autotune.evaluation.intent import PLACES, exact_policy, levels_in
+from autotune.evaluation.judges import Judges, judges, panel_for
 from autotune.evaluation.own_assets import own_judges, prompts_to_tune
+from autotune.evaluation.second_opinion import judges_of_last_round, second_name
 from autotune.models.shipped import demo_pipeline
 from autotune.options import SetupOptions
 from autotune.options.deployment import DeploymentOptions
@@ -38,6 +40,7 @@ from autotune.options.searching import Ranges
 from autotune.pipelines.families import GenericFamily, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
+from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, Panel
 from autotune.runtime import full_policy
 from autotune.runtime.models import recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
@@ -60,7 +63,9 @@ class Setup:
         pricer: prices one picture, in FLOPs.
         deployed: prices a pipeline call in deployment, in time and memory.
         call_batch: pictures in such a call.
-        reference: None where the full run's own pictures serve as one.
+        references: by judge; where one is missing the full run's own pictures serve.
+        second_opinion: the judge of the last round that the search does not ask, if there is one.
+        last_judges: of the last round.
     """
 
     maker: PictureMaker
@@ -73,16 +78,22 @@ class Setup:
     proposer: Proposer
     recipes: tuple[PricedRecipe, ...]
     judges: Judges
-    reference: Reference | None
+    references: Mapping[str, Reference]
     tuning: Examples
     held_out: Examples
     reference_seed: int
     configuration: Configuration
+    second_opinion: str | None
+    last_judges: Judges
 
     def sensitivity(self, units: Sequence[Sequence[str]]) -> Sensitivity:
         """How the outputs of units change along the full run, seen on a few of the tuning inputs."""
         rows, seeds = self.tuning.rows[:_WATCHED], self.tuning.seeds[:_WATCHED]
         return measure_sensitivity(replace(self.maker, prefixes=None), self.full, units, rows, seeds)
+
+    def intent(self, policy: Policy) -> Policy:
+        """The exact run that the policy's pictures are compared with in pairs."""
+        return exact_policy(policy, self.full, levels=levels_in(self.pipe))
 
     @property
     def noun(self) -> str:
@@ -168,7 +179,7 @@ def prepare(
     tuning = choose(taken.rows, options.images, options.seed)
     last_round = choose(aside.rows, held_out_images, options.seed + SEEDS_APART)
     text = say_different(tuning.rows) and say_different(last_round.rows)
-    objective_weights(options, text=text)
+    panel_for(options, text=text)
     if taken.call or taken.noun != "prompts" or isinstance(family_of(pipe), GenericFamily):
         maker.try_out(full, tuning.rows[0])
     height, width, guided, priced = maker.height, maker.width, maker.guided, maker.priced
@@ -176,6 +187,11 @@ def prepare(
     searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided, call=priced)
     if options.space is not None:
         searched = searched.within(in_ranges(options.space))
+    with during("while loading the scorer"):
+        chosen = judges(options, text=text, device=str(pipe.device), size=(height, width))
+    with during("while loading the second opinion"):
+        second = second_name(options.second_opinion)
+        last_judges = judges_of_last_round(chosen, second, device=str(pipe.device), size=(height, width))
     deployed, call_batch = _deployed(pipe, pricer, budgets, options, on_progress)
 
     def price(policy: Policy) -> Cost:
@@ -193,8 +209,6 @@ def prepare(
         levels = policy.model_dump(mode="json", include={"scheduler", "timesteps", "sigmas"})
         return digest([pricer.plan(policy).digest, levels])
 
-    with during("while loading the scorer"):
-        chosen = judges(options, text=text, device=str(pipe.device))
     reference_fingerprint = content_fingerprint(options.reference)
     assert full.model is not None, "full_policy records the model"
     # Cheap steps can be worth more of them than the full run has, up to a point.
@@ -219,7 +233,7 @@ def prepare(
         scorer=chosen.scorer_fingerprint,
         network=chosen.network_fingerprint,
         distance=chosen.estimator,
-        objective=astuple(chosen.weights),
+        objective=tuple(chosen.panel.weight(name) for name in (DISTANCE, ALIGNMENT, FIDELITY)),
         target=None if deployed.target is None else deployed.target.digest,
         call_batch=call_batch if deployed.target is not None or memory is not None else None,
         max_memory=memory,
@@ -229,6 +243,8 @@ def prepare(
             options.sampler in LEARN_FROM_PRUNED if options.early_stopping is None else options.early_stopping
         ),
         call=plain(maker.call),
+        judges=() if chosen.panel.classic is not None else panel_texts(chosen.panel),
+        exact=f"{chosen.error_pictures} pictures, guidance in {PLACES} parts" if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [
@@ -245,7 +261,7 @@ def prepare(
     ]
     recipes = [recipes_at_budget(proposer) for proposer in proposers]
     with during("in the reference"):
-        resolved = chosen.reference(options.reference, reference_fingerprint, (height, width))
+        resolved = last_judges.references(options.reference, reference_fingerprint, (height, width))
     return tuple(
         Setup(
             maker=maker,
@@ -258,14 +274,21 @@ def prepare(
             proposer=proposer,
             recipes=priced,
             judges=chosen,
-            reference=resolved,
+            references=resolved,
             tuning=tuning,
             held_out=last_round,
             reference_seed=options.seed + 2 * SEEDS_APART,
             configuration=replace(configuration, budget=str(each)),
+            second_opinion=second,
+            last_judges=last_judges,
         )
         for each, proposer, priced in zip(budgets, proposers, recipes, strict=True)
     )
+
+
+def panel_texts(panel: Panel) -> tuple[str, ...]:
+    """A panel as options name it."""
+    return panel.texts if panel.ceiling is None else (*panel.texts, f"--error-ceiling {panel.ceiling:g}")
 
 
 def model_name_of(pipe: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
-from autotune.search.trial_runner import PICTURES, SKIPPED
+from autotune.search.trial_runner import EXACT, PICTURES, SKIPPED
 from autotune.study.trials import attributes
 
 
@@ -21,6 +21,7 @@ class Spending:
         spent: On these.
         skipped: Not spent on these, because calls went on from where others that began alike stood.
         all: What all pictures of all candidates take.
+        exact: Besides, on exact runs that candidates are compared with.
     """
 
     candidates: int
@@ -28,6 +29,12 @@ class Spending:
     spent: int
     skipped: int
     all: int
+    exact: int = 0
+
+    @property
+    def exact_share(self) -> float:
+        """Of exact runs, as a share of all that was spent."""
+        return self.exact / (self.spent + self.exact) if self.exact else 0.0
 
     @property
     def share(self) -> float:
@@ -46,4 +53,6 @@ def spending(trials: Iterable[FrozenTrial], pictures: int) -> Spending:
     made = sum(given[PICTURES] for given in found)
     skipped = sum(given.get(SKIPPED, 0) for given in found)
     plain = sum(given[PICTURES] * given["flops"] for given in found)
-    return Spending(len(found), made, plain - skipped, skipped, sum(pictures * given["flops"] for given in found))
+    exact = sum(given.get(EXACT, 0) for given in found)
+    whole = sum(pictures * given["flops"] for given in found)
+    return Spending(len(found), made, plain - skipped, skipped, whole, exact)

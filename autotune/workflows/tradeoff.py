@@ -17,7 +17,8 @@ from autotune.core.interval import NOTHING
 from autotune.core.naming import default_study_name
 from autotune.cost import Budget, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.results.finalists import EvaluatedPolicy, best_trials, quality_record
+from autotune.results.candidates import EvaluatedPolicy, best_trials
+from autotune.results.finalists import quality_record
 from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
 from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.proposer import Proposer
@@ -96,7 +97,7 @@ def run_tradeoff_study(
         estimator=setup.judges.estimator,
         noun=setup.noun,
         levels=levels,
-        verdict=verdict_of(levels),
+        verdict=verdict_of(levels, len(set(held_out.keys))),
     )
 
 
@@ -204,6 +205,7 @@ def _level(
 def _winner(
     best: EvaluatedPolicy, studies: Sequence[optuna.Study], candidates: int, setup: Setup, evaluator: Evaluator
 ) -> Winner:
+    assert best.study is not None and best.trial is not None, "a trial evaluated it"
     study = next(each for each in studies if each.study_name == best.study)
     return Winner(
         study=best.study,
@@ -222,4 +224,4 @@ def _difference(a: str, b: str, winners: Mapping[str, Winner], setup: Setup, eva
     if setup.proposer.plan(policies[0]) == setup.proposer.plan(policies[1]):
         return Difference(a=a, b=b, loss=NOTHING, same=True)
     one, other = (evaluator.outcome(policy).evaluation for policy in policies)
-    return Difference(a=a, b=b, loss=evaluator.objective.compare(one, other).rounded(), same=False)
+    return Difference(a=a, b=b, loss=evaluator.objective.verdict([one], other).difference.rounded(), same=False)

@@ -21,10 +21,12 @@ from autotune.cost import Budget, parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.grid import save_grid, square
 from autotune.evaluation.inputs import read_rows
+from autotune.evaluation.second_opinion import SecondOpinion
 from autotune.options import TuneOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
+from autotune.quality.panel import FIDELITY
 from autotune.results.finalists import FILE as FINALISTS
 from autotune.results.finalists import Finalists
 from autotune.results.gallery import keep_gallery, shown_pictures
@@ -222,7 +224,7 @@ def _run(
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
-    if not first.judges.text and first.judges.weights.fidelity == 0:
+    if not first.judges.text and not first.judges.panel.weight(FIDELITY):
         progress.stage(f"the {first.noun} have no prompts that differ: alignment is no part of the loss")
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
@@ -239,11 +241,12 @@ def _run(
         close(study, False)
         explore(setup, study, evaluator, folder, options.trials, options.timeout, options.seed, progress)
     with during("in the last round"):
-        held_out = evaluator_for(first, first.held_out, "held-out", folder, progress)
+        held_out = evaluator_for(first, first.held_out, "held-out", folder, progress, first.last_judges)
+        second = SecondOpinion.of(first.second_opinion, held_out)
     results = []
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         with during("in the last round"):
-            finalists = last_round(setup, study, studies, held_out, progress)
+            finalists = last_round(setup, study, studies, held_out, progress, second)
             finalists.save(place / FINALISTS)
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
         with during(f"in the export of {policy_file.name}"):
@@ -257,7 +260,15 @@ def _run(
         with during("in the pictures to look at"):
             keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
             shown = [run.policy for run in finalists.headline_runs]
-            keep_search_record(setup, place, study=study.study_name, storage=options.storage, policies=shown)
+            spent = spending(evaluated(study), len(setup.tuning.rows))
+            keep_search_record(
+                setup,
+                place,
+                study=study.study_name,
+                storage=options.storage,
+                policies=shown,
+                exact_share=round(spent.exact_share, 4),
+            )
         results.append(
             TuneResult(
                 policy=policy,
@@ -271,7 +282,7 @@ def _run(
                 preview_prompts=tuple(row.label for row in held_out.rows[: len(held_out.full.preview)]),
                 preview_inputs=shown_pictures(held_out.rows[: len(held_out.full.preview)], setup.maker.size),
                 previews=tuple(held_out.outcome(run.policy).preview for run in finalists.headline_runs),
-                spending=spending(evaluated(study), len(setup.tuning.rows)),
+                spending=spent,
                 notes=notes(setup, policy),
             )
         )

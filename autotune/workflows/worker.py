@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from autotune.core.fingerprint import digest
 from autotune.core.interrupts import Interrupted, checkpoint, deferred, pause
 from autotune.cost import parse_budget
 from autotune.evaluation.examples import SEEDS_APART
+from autotune.evaluation.second_opinion import NOBODY
 from autotune.pipelines.bars import without_bars
 from autotune.study.configuration import difference, differs
 from autotune.study.heartbeat import CLOSED, WORKER, this_worker
@@ -123,7 +124,7 @@ def work(pipe: Any | None, joined: Sequence[JoinedStudy], run_dir: Path, *, quie
 def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup]:
     """What the tuner prepared, if it can be prepared here."""
     budgets = [parse_budget(each.manifest.budget) for each in joined]
-    setups = prepare(pipe, budgets, joined[0].manifest.options())
+    setups = prepare(pipe, budgets, replace(joined[0].manifest.options(), second_opinion=NOBODY))
     for setup, each in zip(setups, joined, strict=True):
         tuned, here = each.study.user_attrs.get(CONFIG, {}), setup.configuration.document()
         if differs(tuned, here):

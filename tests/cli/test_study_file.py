@@ -52,6 +52,8 @@ def test_options_of_every_kind(asked: list[TuneRequest], study: Callable[[str], 
         early-stopping = false
         quiet = true
         timeout = 90
+        judge = ["distance", "error:0.5"]
+        error-ceiling = 0.3
         [knobs]
         interval = [1, 3]
         depth = 0
@@ -60,6 +62,7 @@ def test_options_of_every_kind(asked: list[TuneRequest], study: Callable[[str], 
     assert run(["tune", "--study", file]) == 0
     (request,) = asked
     options = request.options
+    assert options.judges == ["distance", "error:0.5"] and options.error_ceiling == 0.3
     assert budgets(request) == ("25%", "40%") and options.study_name == "mine-25pct-40pct"
     assert (options.guidance_scale, options.steps, options.timeout) == (3.0, 12, 90.0)
     assert (options.sampler, options.early_stopping, options.quiet) == ("random", False, True)

@@ -22,6 +22,7 @@ from autotune.policy import (
     policy_from_dict,
     read_policy,
 )
+from tests.support.strategies import RECORDS
 from tests.support.strategies import policies as policies
 
 RICH = Policy(
@@ -288,3 +289,27 @@ def test_a_policy_too_large_to_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="at most 8192"):
         Policy(steps=3, cache=(large,)).save(tmp_path / "policy.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_measured_error_is_of_version_2_and_files_without_one_do_not_know_it(tmp_path: Path) -> None:
+    quality = RECORDS["quality"]
+    assert "error" not in json.dumps(Policy(steps=20, quality=quality).to_dict())
+    erring = quality.policy.model_copy(update={"error": quality.difference})
+    measured = quality.model_copy(update={"policy": erring})
+    with pytest.raises(ValueError, match="or with an error, it is of version 2"):
+        Policy(steps=20, quality=measured)
+    policy = Policy(steps=20, version=2, quality=measured)
+    policy.save(tmp_path / "policy.json")
+    read = read_policy(tmp_path / "policy.json")
+    assert read.quality is not None and read.quality.policy.error == quality.difference
+    assert read.quality.full.error is None
+
+
+def test_fewer_steps_of_another_solver_are_named_in_version_2_alone() -> None:
+    quality = RECORDS["quality"]
+    assert "fewer_steps_policy" not in json.dumps(Policy(steps=20, quality=quality).to_dict())
+    named = quality.model_copy(update={"fewer_steps_policy": "s8@DDIM"})
+    again = policy_from_dict(Policy(version=2, steps=20, quality=named).to_dict())
+    assert again.quality is not None and again.quality.fewer_steps_policy == "s8@DDIM"
+    with pytest.raises(ValueError, match="with fewer_steps_policy or with an error, it is of version 2"):
+        Policy(steps=20, quality=named)

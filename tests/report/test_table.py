@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
 from autotune.policy import ContenderQuality, Interval
-from autotune.report import Row, results_table, verdict
+from autotune.report import Row, results_table
 
 QUALITY = ContenderQuality(
     loss=Interval(value=0.051, low=-0.012, high=0.113),
@@ -28,16 +27,8 @@ def test_every_number_and_its_interval_is_shown_in_eighty_columns() -> None:
     assert "bold" in text  # Names are text, not markup.
 
 
-@pytest.mark.parametrize(
-    ("low", "value", "high", "words"),
-    [
-        (-0.3, -0.2, -0.1, "The policy beats 8 plain steps"),
-        (-0.3, -0.1, 0.1, "not beyond doubt"),
-        (-0.1, 0.1, 0.3, "Nothing found within the budget beats 8 plain steps"),
-        (0.0, 0.0, 0.0, "Nothing found within the budget beats 8 plain steps"),
-    ],
-)
-def test_the_verdict_claims_no_more_than_was_seen(low: float, value: float, high: float, words: str) -> None:
-    sentence = verdict(Interval(value=value, low=low, high=high), 8)
-    assert words in sentence
-    assert f"{value:+.3f} (95 % interval {low:+.3f} to {high:+.3f})" in sentence
+def test_what_the_second_opinion_says_has_a_column_of_its_own() -> None:
+    row = Row("full run", 20, 1.0, 1.0, QUALITY, second_opinion=Interval(value=0.321, low=0.3, high=0.35))
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(results_table([row], prompts=64, images=128, second_opinion="wavelets"))
+    assert all(words in shown.getvalue() for words in ("wavelets", "0.321", "0.300..0.350"))

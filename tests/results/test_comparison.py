@@ -33,6 +33,11 @@ def test_one_is_better_only_where_the_whole_interval_says_so(
     }  # fmt: skip
 
 
+def test_few_inputs_tell_no_two_apart() -> None:
+    found = pair("a", "b", Interval(value=-0.2, low=-0.3, high=-0.1), needed=32)
+    assert found.better is None and "32 would be needed" in found.sentence and "-0.200" in found.sentence
+
+
 def test_the_same_policy_is_not_compared_with_itself() -> None:
     found = same_pair("a", "b")
     assert (found.same, found.better, found.difference.value) == (True, None, 0)

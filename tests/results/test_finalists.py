@@ -1,40 +1,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
 import pytest
 import torch
-from optuna.trial import create_trial
 
 from autotune.core.errors import InputError
+from autotune.core.interval import NOTHING
 from autotune.cost import Cost
 from autotune.evaluation.evaluator import Outcome
 from autotune.policy import Guidance, Interval, MeasuredTime, Policy
-from autotune.quality import Evaluation, Intervals, Weights
-from autotune.results.finalists import EvaluatedPolicy, Finalists, best_trials, judge, read_finalists
-from autotune.study.trials import DESCRIPTION, POLICY, REFINES
+from autotune.quality import Evaluation, Intervals
+from autotune.quality.panel import Panel
+from autotune.quality.verdict import LEAST_PROMPTS, Verdict
+from autotune.results.candidates import EvaluatedPolicy
+from autotune.results.finalists import Finalists, judge, read_finalists
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
 JUDGES: Any = SimpleNamespace(
-    scorer_name="clip", network_name=None, estimator="frechet", weights=Weights(fd=1, clip=2, fidelity=0)
+    scorer_name="clip",
+    network_name=None,
+    estimator="frechet",
+    panel=Panel({"distance": 1, "alignment": 2, "fidelity": 0}),
 )
 LOSSES = {FULL.key: 0.0, FEWER.key: 0.30, FIRST.key: 0.25, SECOND.key: 0.20}
 
 
 class GivenScores:
-    """An evaluator and its objective in one: losses from a table, and one interval for every comparison."""
+    """An evaluator, its objective and a second opinion in one: losses from a table, one interval for every verdict."""
 
-    keys = ("noto apple", "noto dog", "noto apple")
+    name = "wavelets"
 
-    def __init__(self, difference: Interval) -> None:
+    def __init__(self, difference: Interval, prompts: int = LEAST_PROMPTS) -> None:
         self.difference = difference
-        self.compared: list[float] = []
+        self.judged: list[float] = []
+        self.best: int | None = None
+        self.keys = tuple(f"prompt {row % prompts}" for row in range(prompts + 1))
         self.objective = self
 
     def outcome(self, policy: Policy) -> Outcome:
@@ -45,18 +51,36 @@ class GivenScores:
         loss = float(evaluation.features[0, 0])
         return Intervals(*(Interval(value=loss, low=loss - 0.1, high=loss + 0.1) for _ in range(4)))
 
-    def compare(self, one: Evaluation, other: Evaluation) -> Interval:
-        self.compared = [round(float(each.features[0, 0]), 6) for each in (one, other)]
-        return self.difference
+    def score(self, evaluation: Evaluation) -> Any:
+        return SimpleNamespace(error=None)
+
+    def feasible(self, error: float | None) -> bool:
+        return error is None
+
+    def verdict(self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None) -> Verdict:
+        self.judged = [round(float(each.features[0, 0]), 6) for each in (*finalists, rival)]
+        self.best = self.judged[:-1].index(min(self.judged[:-1])) if best is None else best
+        return Verdict(self.best, self.difference, len(set(self.keys)))
 
 
-def judged(low: float, high: float, candidates: list[EvaluatedPolicy] | None = None) -> tuple[Finalists, list[float]]:
-    evaluator: Any = GivenScores(Interval(value=(low + high) / 2, low=low, high=high))
-    found = (
-        [EvaluatedPolicy("study", 5, FIRST), EvaluatedPolicy("study", 7, SECOND)] if candidates is None else candidates
-    )
+def scores(low: float, high: float, prompts: int = LEAST_PROMPTS) -> Any:
+    return GivenScores(Interval(value=(low + high) / 2, low=low, high=high), prompts)
+
+
+CANDIDATES = [EvaluatedPolicy("study", 5, FIRST), EvaluatedPolicy("study", 7, SECOND)]
+
+
+def judged(
+    low: float,
+    high: float,
+    candidates: Sequence[EvaluatedPolicy] = CANDIDATES,
+    evaluator: Any = None,
+    **options: Any,
+) -> tuple[Finalists, GivenScores]:
+    evaluator = evaluator or scores(low, high)
     cost = Cost(1, 1, 0.4, None, 0)
-    return judge(evaluator, FULL, FEWER, found, lambda policy: cost, fewer_steps_trial=0), evaluator.compared
+    fewer = EvaluatedPolicy(None, 0, FEWER)
+    return judge(evaluator, FULL, fewer, candidates, lambda policy: cost, **options), evaluator
 
 
 @pytest.mark.parametrize(
@@ -64,9 +88,10 @@ def judged(low: float, high: float, candidates: list[EvaluatedPolicy] | None = N
     [(-0.3, -0.1, True), (-0.3, 0.0, False), (-0.3, 0.1, False), (0.1, 0.3, False)],
 )
 def test_only_an_interval_wholly_below_zero_beats_fewer_steps(low: float, high: float, better: bool) -> None:
-    finalists, compared = judged(low, high)
+    finalists, evaluator = judged(low, high)
     assert finalists.better is better
-    assert compared == [0.20, 0.30], "the best candidate, against fewer steps"
+    assert evaluator.judged == [0.25, 0.20, 0.30], "all of them, against fewer steps"
+    assert finalists.difference.high == high
     assert finalists.winner.policy == (SECOND if better else FEWER)
     assert finalists.winner.trial == (7 if better else 0)
 
@@ -79,8 +104,8 @@ def test_the_record_tells_of_what_is_exported() -> None:
     # Fewer steps, compared with itself.
     assert worse.quality(JUDGES, 7.5).difference.high == 0
     assert worse.quality(JUDGES, 7.5).policy == worse.fewer_steps.quality
-    assert (better.prompts, better.images) == (2, 3)
-    assert better.quality(JUDGES, 7.5).weights == {"fd": 1, "clip": 2}
+    assert (better.prompts, better.images) == (LEAST_PROMPTS, LEAST_PROMPTS + 1)
+    assert better.quality(JUDGES, 7.5).weights == {"distance": 1, "alignment": 2}
 
 
 def test_candidates_are_ranked_on_held_out_prompts() -> None:
@@ -93,6 +118,63 @@ def test_without_any_candidate_fewer_steps_is_exported() -> None:
     finalists, _ = judged(-0.3, -0.1, candidates=[])
     assert not finalists.better and finalists.winner.policy == FEWER
     assert len(finalists.headline_runs) == 2
+
+
+def test_of_too_few_prompts_nothing_is_better() -> None:
+    finalists, _ = judged(-0.3, -0.1, evaluator=scores(-0.3, -0.1, prompts=LEAST_PROMPTS - 1))
+    assert not finalists.better and finalists.winner.policy == FEWER
+    assert finalists.prompts_needed == LEAST_PROMPTS
+    assert judged(-0.3, -0.1)[0].prompts_needed is None
+
+
+@pytest.mark.parametrize(("low", "high", "better"), [(-0.2, -0.1, True), (-0.2, 0.1, False), (0.1, 0.2, False)])
+def test_better_needs_the_second_opinion_too(low: float, high: float, better: bool) -> None:
+    second = scores(low, high)
+    finalists, evaluator = judged(-0.3, -0.1, second=second)
+    assert finalists.better is better
+    assert finalists.winner.policy == (SECOND if better else FEWER)
+    assert second.best == evaluator.best == 1, "of the finalist that the first judge chose"
+    assert finalists.second_opinion is not None and finalists.second_opinion.difference.high == high
+    assert [each.second_opinion is None for each in finalists.contenders] == [False] * 4
+
+
+def test_a_second_opinion_alone_makes_nothing_better() -> None:
+    finalists, _ = judged(-0.3, 0.1, second=scores(-0.2, -0.1))
+    assert not finalists.better and finalists.winner.policy == FEWER
+
+
+def test_the_pipelines_own_steps_are_shown_where_others_are_stronger() -> None:
+    other = Policy(steps=8, timesteps="trailing")
+    LOSSES[other.key] = 0.28
+    finalists = judge(
+        scores(-0.3, -0.1),
+        FULL,
+        EvaluatedPolicy("study", 4, other),
+        CANDIDATES,
+        lambda policy: Cost(1, 1, 0.4, None, 0),
+        plain=EvaluatedPolicy(None, 0, FEWER),
+    )
+    assert [run.name for run in finalists.contenders] == [
+        "full run",
+        "fewer steps",
+        "trial 7",
+        "trial 5",
+        "plain steps",
+    ]
+    assert [run.trial for run in finalists.candidates] == [7, 5]
+    assert finalists.plain is not None and finalists.plain.policy == FEWER
+    assert finalists.quality(JUDGES, 7.5).fewer_steps_policy == "s8-ts-trailing"
+    alone = finalists.of(finalists.full, finalists.fewer_steps, [], difference=NOTHING, verdict="no better", prompts=9,
+        images=9, plain=finalists.plain)  # fmt: skip
+    assert len(alone.headline_runs) == 2 and alone.candidates == ()
+
+
+def test_keys_that_say_nothing_are_not_written() -> None:
+    document = judged(-0.3, -0.1)[0].to_dict()
+    assert not {"prompts_needed", "second_opinion"} & document.keys()
+    assert all("second_opinion" not in each for each in document["contenders"])
+    said = judged(-0.3, -0.1, second=scores(-0.2, -0.1))[0]
+    assert Finalists.model_validate_json(json.dumps(said.to_dict())) == said
 
 
 def test_times_reach_their_runs_and_the_file(tmp_path: Path) -> None:
@@ -150,35 +232,3 @@ def test_files_of_the_release_before_are_read_and_written_alike(tmp_path: Path) 
     assert found is not None
     found.save(tmp_path / "finalists.json")
     assert (tmp_path / "finalists.json").read_bytes() == earlier.read_bytes()
-
-
-def study_of(name: str, *trials: tuple[float, int, int | None]) -> optuna.Study:
-    """Of trials with a loss, as many steps as tell them apart, and the trial that each was derived from."""
-    study = optuna.create_study(study_name=name)
-    for loss, steps, before in trials:
-        given = {DESCRIPTION: {POLICY: Policy(steps=steps).to_dict()}}
-        study.add_trial(create_trial(value=loss, user_attrs=given if before is None else given | {REFINES: before}))
-    return study
-
-
-def test_what_local_search_derived_from_one_candidate_sends_its_best() -> None:
-    study = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.1, 7, 1), (0.4, 8, None), (0.5, 9, None))
-    assert [each.trial for each in best_trials([study], 2)] == [2, 3]
-    assert [each.trial for each in best_trials([study], 3)] == [2, 3, 4]
-
-
-def test_its_others_follow_where_there_is_nobody_else() -> None:
-    study = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.1, 7, 1), (0.4, 8, None))
-    assert [each.trial for each in best_trials([study], 3)] == [2, 1, 3]
-
-
-def test_trials_of_two_studies_are_no_relatives() -> None:
-    one = study_of("a", (0.3, 5, None), (0.2, 6, 0), (0.5, 9, None))
-    other = study_of("b", (0.25, 7, None), (0.24, 8, 0))
-    assert [(each.study, each.trial) for each in best_trials([one, other], 2)] == [("a", 1), ("b", 1)]
-
-
-def test_candidates_are_within_the_budget_and_none_is_there_twice() -> None:
-    one, other = study_of("a", (0.1, 5, None), (0.2, 6, None)), study_of("b", (0.3, 6, None), (0.4, 20, None))
-    found = best_trials([one, other], 3, exclude=Policy(steps=5), within=lambda policy: policy.steps < 20)
-    assert [(each.study, each.trial) for each in found] == [("a", 1)]

@@ -8,6 +8,7 @@ import pytest
 
 from autotune.core.errors import InputError
 from autotune.policy import ContenderQuality, Interval, Policy
+from autotune.quality.verdict import LEAST_PROMPTS
 from autotune.results.tradeoff import (
     ARMS,
     BOTH,
@@ -23,6 +24,8 @@ from autotune.results.tradeoff import (
 
 BETTER, WORSE, UNKNOWN = (-0.3, -0.2, -0.1), (0.1, 0.2, 0.3), (-0.1, 0.05, 0.2)
 Numbers = tuple[float, float, float]
+
+MANY = 480
 
 
 def interval(numbers: Numbers) -> Interval:
@@ -64,7 +67,7 @@ def test_wins_losses_and_doubts_are_told_apart_by_budget() -> None:
         level(80, BETTER),
         level(100, WORSE),
     ]
-    first, second, *_ = verdict_of(levels)
+    first, second, *_ = verdict_of(levels, MANY)
     assert first == (
         "Cheaper steps alone beat fewer steps from 40 % to 80 %, lose to fewer steps at 15 % and at 100 % and cannot be"
         " told apart from fewer steps at 25 % of the compute."
@@ -86,25 +89,34 @@ def test_wins_losses_and_doubts_are_told_apart_by_budget() -> None:
 )
 def test_the_crossover_is_claimed_only_where_intervals_show_it(cheaper: tuple[Numbers, ...], said: str) -> None:
     levels = [level(percent, numbers) for percent, numbers in zip((20, 40, 60), cheaper, strict=True)]
-    (crossover,) = [sentence for sentence in verdict_of(levels) if said in sentence]
+    (crossover,) = [sentence for sentence in verdict_of(levels, MANY) if said in sentence]
     assert ("beyond doubt" in crossover) == ("estimates" in crossover and "once" not in crossover)
 
 
+def test_too_few_inputs_tell_nothing_apart() -> None:
+    (sentence, missing) = verdict_of([level(15, None), level(40, BETTER)], LEAST_PROMPTS - 1)
+    assert (
+        sentence.startswith(f"{LEAST_PROMPTS - 1} held-out inputs are too few")
+        and f"{LEAST_PROMPTS} would be needed" in sentence
+    )
+    assert "cannot keep to 15 %" in missing
+
+
 def test_a_way_that_cannot_keep_to_a_budget_is_named_with_the_reason() -> None:
-    sentences = verdict_of([level(15, None), level(40, BETTER)])
+    sentences = verdict_of([level(15, None), level(40, BETTER)], MANY)
     assert sentences[0] == "Cheaper steps alone beat fewer steps at 40 % of the compute."
     assert sentences[-1] == "Cheaper steps alone cannot keep to 15 %: the cheapest takes 30 %."
 
 
 def test_nothing_is_said_of_a_crossover_where_one_of_the_two_is_missing_everywhere() -> None:
-    assert not any("cross" in sentence for sentence in verdict_of([level(15, None), level(20, None)]))
+    assert not any("cross" in sentence for sentence in verdict_of([level(15, None), level(20, None)], MANY))
 
 
 def test_a_study_comes_back_from_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     levels = (level(15, None), level(40, BETTER))
     found = Tradeoff(
         model="m", full_steps=20, full_flops=10, trials=8, images=8, held_out_images=8, held_out_prompts=8, seed=0,
-        scorer="clip", network=None, estimator="kid", levels=levels, verdict=verdict_of(levels),
+        scorer="clip", network=None, estimator="kid", levels=levels, verdict=verdict_of(levels, MANY),
     )  # fmt: skip
     path = tmp_path / "explain.json"
     assert read_tradeoff(path) is None

@@ -20,11 +20,12 @@ from autotune.core.interrupts import Interrupted
 from autotune.evaluation.examples import SEEDS_APART, choose
 from autotune.evaluation.generation import PictureMaker
 from autotune.evaluation.inputs import rows_of_prompts
+from autotune.evaluation.intent import exact_policy, levels_in
 from autotune.models.shipped import demo_assets
-from autotune.policy import CacheRule, Interval, Policy, PolicyQuality
+from autotune.policy import CacheRule, Guidance, Interval, Policy, PolicyQuality
 from autotune.quality import FIDELITY, Baseline, Evaluation, Gaussian, Objective, Reference, coarse
 from autotune.quality.alignment import shuffled_alignment
-from autotune.quality.fidelity import largest_psnr, measure_fidelity
+from autotune.quality.fidelity import feature_distances, largest_psnr, measure_fidelity
 from autotune.quality.lpips import Lpips
 from autotune.results.comparison import Comparison, read_comparison
 from autotune.runtime import full_policy
@@ -98,6 +99,7 @@ def arguments(pipe: Any, tmp_path: Path) -> dict[str, Any]:
     return {
         "pipe": pipe, "policies": NAMED, "prompts": PROMPTS, "images": IMAGES, "reference": good(),
         "scorer": ColumnScorer(), "steps": STEPS, "batch_size": BATCH, "run_dir": tmp_path / "run", "quiet": True,
+        "judges": ["distance", "alignment"],
     }  # fmt: skip
 
 
@@ -156,6 +158,36 @@ def test_scores_are_those_of_all_pictures_at_once(
     for kept, name in zip(comparison.previews, ("full", "near", "far"), strict=True):
         assert torch.equal(kept, whole[name][:8])
     assert comparison.preview_prompts == examples.prompts[:8]
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_errors_are_of_the_first_pictures_in_pairs_with_exact_runs(
+    pictures: Painted, arguments: dict[str, Any], batch_size: int
+) -> None:
+    """Of guided policies with exact runs of the same guidance, which are made for as many pictures and no more."""
+    guided = Policy(steps=8, guidance=Guidance(stop_step=4))
+    panel = {"judges": ["distance", "error:2"], "error_pictures": 20, "batch_size": batch_size}
+    comparison = compare(**arguments | panel | {"policies": {"near": NEAR, "guided": guided}})
+
+    examples = choose(rows_of_prompts(PROMPTS), IMAGES, comparison.conditions.first_seed)
+    half = exact_policy(guided, Policy(steps=STEPS), levels=levels_in(arguments["pipe"]))
+    scorer = ColumnScorer()
+
+    def features(policy: Policy, spoil: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> Tensor:
+        return scorer.image_features(spoil(painted(policy, examples.prompts[:20], examples.seeds[:20])))
+
+    full = Policy(steps=STEPS)
+    unit = feature_distances(features(full, coarse), features(full)).mean()
+    for run, exact in zip(comparison.runs, (full, half), strict=True):
+        assert run.quality.error is not None
+        wanted = feature_distances(features(run.policy), features(exact)).mean() / unit
+        assert run.quality.error.value == pytest.approx(float(wanted), abs=1e-5)
+    assert comparison.full.quality.error == Interval(value=0.0, low=0.0, high=0.0)
+    assert comparison.conditions.weights == {"distance": 1, "error": 2}
+    assert sum(count for key, count in pictures.made if key == half.key) == 20
+    made = len(pictures.made)
+    again = compare(**arguments | panel | {"policies": {"near": NEAR, "guided": guided}})
+    assert len(pictures.made) == made and again.to_dict() == comparison.to_dict()
 
 
 def test_a_number_per_picture_is_asked_for() -> None:
@@ -255,9 +287,9 @@ def test_a_further_policy_or_another_objective_takes_up_what_is_kept(
     assert {key for key, _ in pictures.made} == {NEARER.key, Policy(steps=STEPS).key}
     assert more.runs[1].to_dict() == first.runs[0].to_dict()
     pictures.made.clear()
-    other = compare(**arguments | {"objective": "fidelity", "reference": None})
+    other = compare(**arguments | {"judges": None, "objective": "fidelity", "reference": None})
     assert pictures.made == []
-    assert other.conditions.weights == {"fd": 0.0, "clip": 0.0, "fidelity": 1.0}
+    assert other.conditions.weights == {"fidelity": 1.0}
     assert other.runs[0].quality.loss != first.runs[0].quality.loss
     assert other.runs[0].quality.fidelity == first.runs[0].quality.fidelity
     compare(**arguments | {"seed": 1})
@@ -324,7 +356,7 @@ def test_no_more_than_two_batches_are_alive_however_many_runs_and_pictures(
     pictures: Painted, arguments: dict[str, Any]
 ) -> None:
     policies = {f"s{steps}": Policy(steps=steps) for steps in (9, 8, 2)}
-    comparison = compare(**arguments | {"policies": policies, "images": 5 * BATCH, "objective": "fidelity"})
+    comparison = compare(**arguments | {"policies": policies, "images": 5 * BATCH, "judges": ["fidelity"]})
     # Every prompt equally often.
     assert comparison.conditions.images == 84 and comparison.conditions.prompts == len(PROMPTS)
     assert len(pictures.made) == 4 * 6
@@ -474,7 +506,7 @@ def test_a_real_pipeline_is_left_as_it_was(pipe: Any, arguments: dict[str, Any])
     policies = {"everything computed": Policy(steps=3, cache=(whole,)), "two": Policy(steps=2)}
 
     comparison: Comparison = compare(
-        **arguments | {"policies": policies, "steps": 3, "images": 8, "objective": "fidelity", "reference": None}
+        **arguments | {"policies": policies, "steps": 3, "images": 8, "judges": ["fidelity"], "reference": None}
     )
 
     everything, two = comparison.runs

@@ -1,0 +1,117 @@
+"""What a policy means to do, apart from how it saves: the exact run of the same intent.
+
+A policy changes pictures on purpose, by when guidance runs, and by approximation: fewer steps, another solver, reuse,
+forecasts, low resolution. The exact run has all steps, the pipeline's own solver and full size, reuses nothing, and is
+guided where the policy is. What of a policy's pictures differs from the exact run's, from the same noise, is error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from autotune.core.errors import InputError
+from autotune.policy import Policy
+from autotune.policy.techniques import Guidance
+from autotune.runtime.timesteps import scheduler_for, try_steps
+
+PLACES = 5
+"""Parts of a trajectory at whose borders exact runs switch guidance: few, so that many policies share a run."""
+
+Levels = Callable[[Policy], Sequence[float]]
+"""The noise level at which each step of a policy begins, falling: on any scale that ends at 0."""
+
+
+def exact_policy(policy: Policy, full: Policy, *, places: int | None = PLACES, levels: Levels | None = None) -> Policy:
+    """The exact run of a policy's intent: ``full`` itself where the policy leaves guidance alone.
+
+    Guidance is mapped to the full run's steps by the noise levels at which it begins and ends.
+
+    Args:
+        policy: The policy.
+        full: The full run.
+        places: Parts of the trajectory at whose borders guidance may switch; None takes any step.
+        levels: Noise levels of steps; by default :func:`plain_levels`.
+
+    Example:
+        >>> full = autotune.Policy(steps=20)
+        >>> policy = autotune.Policy(steps=6, guidance={"start_step": 2, "stop_step": 5})
+        >>> exact_policy(policy, full).id
+        's20-g8_16'
+        >>> exact_policy(autotune.Policy(steps=6), full).id
+        's20'
+    """
+    if policy.guidance is None:
+        return full
+    levels = levels or plain_levels
+    steps = full.steps
+    parts = steps if places is None else min(places, steps)
+    own, whole = levels(policy), levels(full)
+
+    def place(step: int) -> float:
+        return position(own, step, whole) / steps * parts
+
+    first, last = place(policy.guidance.start_step), place(policy.guidance.stop_step)
+    start, stop = round(first), round(last)
+    if start >= stop:
+        # Too short for the grid: the part that holds its middle.
+        start = min(math.floor((first + last) / 2), parts - 1)
+        stop = start + 1
+    if start == 0 and stop == parts:
+        return full
+    guidance = Guidance(start_step=round(start * steps / parts), stop_step=round(stop * steps / parts))
+    return full.model_copy(update={"guidance": guidance})
+
+
+def is_exact(policy: Policy, full: Policy) -> bool:
+    """Whether a policy approximates nothing: it is the full run but for its guidance."""
+    guidance = None if policy.guidance is None else policy.guidance.model_copy(update={"after": "nothing"})
+    return policy.key == full.model_copy(update={"guidance": guidance}).key
+
+
+def position(own: Sequence[float], step: int, whole: Sequence[float]) -> float:
+    """How many steps of the full run lie before a step of another, by noise level; as many as there are at its end.
+
+    Args:
+        own: Noise levels of the other's steps, falling.
+        step: From 0 to their number.
+        whole: Noise levels of the full run's steps, falling.
+    """
+    if step == 0 or step >= len(own):
+        return 0.0 if step == 0 else float(len(whole))
+    ends = [*whole, min(0.0, whole[-1])]
+    return float(np.interp(-own[step], [-level for level in ends], np.arange(len(ends))))
+
+
+def plain_levels(policy: Policy) -> Sequence[float]:
+    """As far as the policy alone says them: explicit timesteps or noise levels, else an even spacing."""
+    if not isinstance(policy.timesteps, str):
+        largest = max(policy.timesteps[0], 1)
+        return [timestep / largest for timestep in policy.timesteps]
+    if policy.sigmas is not None:
+        # A flow's noise levels are its timesteps; others' grow without bound.
+        return [sigma if policy.sigmas[0] <= 1 else sigma / (1 + sigma) for sigma in policy.sigmas]
+    return [1 - step / policy.steps for step in range(policy.steps)]
+
+
+def levels_in(pipe: Any) -> Levels:
+    """Noise levels as the pipeline's scheduler or the policy's own makes them: the timesteps it gives the denoiser.
+
+    Where they do not fall, as some schedulers count them upwards, and of policies that pipelines refuse, they are
+    :func:`plain_levels`.
+    """
+
+    def levels(policy: Policy) -> Sequence[float]:
+        try:
+            scheduler, calls = try_steps(scheduler_for(pipe.scheduler, policy), policy, pipe)
+        except InputError:
+            return plain_levels(policy)
+        firsts = [sum(calls[:step]) for step in range(len(calls))]
+        found = [float(scheduler.timesteps[first]) for first in firsts]
+        falling = all(before > after for before, after in zip(found, found[1:], strict=False))
+        return found if falling else plain_levels(policy)
+
+    return levels

@@ -1,0 +1,45 @@
+"""The last round in one sentence that claims no more than was seen."""
+
+from __future__ import annotations
+
+from autotune.core.interval import Interval
+from autotune.core.naming import singular
+from autotune.policy.words import steps_in_words
+from autotune.results.finalists import Finalists
+
+
+def verdict(found: Finalists, noun: str = "prompts") -> str:
+    """Whether the policy beats fewer steps at the same cost.
+
+    Args:
+        found: The last round.
+        noun: What its inputs are.
+    """
+    rival = f"{steps_in_words(found.fewer_steps.policy)} at the same cost"
+    seen, second = _seen(found.difference), found.second_opinion
+    if found.prompts_needed is not None:
+        few = f"{found.prompts} held-out {noun} are" if found.prompts != 1 else f"One held-out {singular(noun)} is"
+        return (
+            f"{few} too few to say whether the best policy beats {rival}, {found.prompts_needed} would be needed: its"
+            f" held-out loss differs by {seen}."
+        )
+    if found.better:
+        agrees = "" if second is None else f", and by {_seen(second.difference)} before {_second(second.judge)}"
+        return f"The policy beats {rival}: its held-out loss differs by {seen}{agrees}."
+    if found.difference.high < 0 and second is not None:
+        finds = "is worse" if second.difference.low > 0 else "cannot be told apart"
+        return (
+            f"The best policy found beats {rival} before the judges of the search, by {seen}, but {finds} before"
+            f" {_second(second.judge)}: {_seen(second.difference)}."
+        )
+    if found.difference.value < 0:
+        return f"The best policy found looks better than {rival}, but not beyond doubt: its loss differs by {seen}."
+    return f"Nothing found within the budget beats {rival}: the best policy's held-out loss differs by {seen}."
+
+
+def _second(judge: str) -> str:
+    return f"{judge}, which the search did not ask"
+
+
+def _seen(difference: Interval) -> str:
+    return f"{difference.value:+.3f} (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"

@@ -1,0 +1,352 @@
+"""How often does the last round call a policy better that is not, and how small a difference does it find?
+
+``python -m studies.proxy.verdicts emoji-unet`` makes five full runs of 480 held-out captions that differ by their seeds
+alone, and 8 steps from the noise of the first. Then it repeats three experiments with every method:
+
+- *null*, for 6 to 128 captions: of every caption each of the five pictures goes to one of full run, fewer steps and
+  three finalists, by chance, so that all are the same in law. The best finalist is called better in at most 2.5 %, if
+  the method holds;
+- *unlike*: the finalists are full runs, the first from the same noise as fewer steps, which are 8 steps; alignments are
+  moved by a constant so that on all 480 captions no loss differs. What is called better is so by chance or by the bias
+  that few pictures give a distance;
+- *power*, at 480 captions: the loss of one finalist of three is truly lower than that of fewer steps by so much. Either
+  all pictures are from seeds of their own, or that finalist is the full run and fewer steps its 8 steps, from the same
+  noise, as in a search. The difference is set by moving alignments by a constant, which leaves everything else alone.
+
+Methods: the bootstrap interval of the best finalist, as if it had not been chosen; the bootstrap of the largest of all
+finalists' distances in standard errors; the jackknife with a multivariate t distribution, which is
+:mod:`autotune.quality.verdict`; its variant that resamples pseudo-values and studentises each resample; and choosing
+on one half of the captions and confirming on the other.
+
+Pictures, features and results are kept in ``--folder``: interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor
+
+from autotune.core.errors import InputError
+from autotune.core.records import write_atomically
+from autotune.evaluation.pictures import generate
+from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.policy import Policy
+from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
+from autotune.quality.tensors import write_tensors
+from autotune.quality.verdict import leave_one_out, pseudo_values, simultaneous
+from autotune.runtime import applied
+from studies.shipped import BATCH, fast_pipeline, search_prompts
+
+FOLDER = Path("runs/verdicts")
+PROMPTS = 480
+RUNS, FEWER = 5, 8
+FINALISTS = 3
+COUNTS = (6, 8, 16, 32, 64, 128)
+SHIFTS = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12)
+LEVEL = 0.95
+RESAMPLES = 400
+_CHUNK = 96
+_SEED = 7 * 10**8
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the model's own scorer sees.
+
+    Attributes:
+        text: (P, E) of the captions.
+        full: (runs, P, E) of the full runs.
+        coarse: (runs, P, E) of their pictures with 16 pixels a side.
+        fewer: (P, E) of 8 steps from the first run's noise.
+    """
+
+    text: Tensor
+    full: Tensor
+    coarse: Tensor
+    fewer: Tensor
+
+
+def pictures(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files of pictures by run; those that are missing are made."""
+    prompts = search_prompts(name)[1][:PROMPTS]
+    pipe, assets = None, demo_assets(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for steps, run in [*((assets.full_steps, run) for run in range(RUNS)), (FEWER, 0)]:
+        for start in range(0, PROMPTS, _CHUNK):
+            path = folder / f"{steps}-{run}-{start}.safetensors"
+            if not path.is_file():
+                if pipe is None:
+                    pipe = fast_pipeline(name)
+                    pipe.set_progress_bar_config(disable=True)
+                chunk = prompts[start : start + _CHUNK]
+                seeds = [_SEED + run * 10**4 + start + row for row in range(len(chunk))]
+                with applied(pipe, Policy(steps=steps)):
+                    made = generate(pipe, chunk, seeds, guidance_scale=assets.guidance_scale, batch_size=BATCH)
+                write_tensors(path, {"pictures": made}, {})
+                print(path, flush=True)
+            yield f"{steps}-{run}", path
+
+
+def look(name: str, folder: Path) -> Seen:
+    """Features of all pictures, which are kept too."""
+    path = folder / "seen.safetensors"
+    if not path.is_file():
+        scorer = Scorer(demo_assets(name).scorer_dir)
+        seen: dict[str, list[Tensor]] = {}
+        for run, file in pictures(name, folder):
+            made = load_file(file)["pictures"]
+            seen.setdefault(run, []).append(scorer.image_features(made))
+            seen.setdefault(f"coarse {run}", []).append(scorer.image_features(coarse(made)))
+        steps = demo_assets(name).full_steps
+        whole = {run: torch.cat(parts) for run, parts in seen.items()}
+        found = {
+            "text": scorer.text_features(search_prompts(name)[1][:PROMPTS]),
+            "full": torch.stack([whole[f"{steps}-{run}"] for run in range(RUNS)]),
+            "coarse": torch.stack([whole[f"coarse {steps}-{run}"] for run in range(RUNS)]),
+            "fewer": whole[f"{FEWER}-0"],
+        }
+        write_tensors(path, found, {})
+    return Seen(**load_file(path))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """K differences of losses from fewer steps, on some captions.
+
+    Attributes:
+        estimates: (K,).
+        pseudo: (P, K) pseudo-values.
+    """
+
+    estimates: Tensor
+    pseudo: Tensor
+
+    @staticmethod
+    def of(objective: Objective, runs: Sequence[Evaluation], rows: Tensor) -> Sample:
+        """Of finalists and then fewer steps, on captions ``rows`` (P,)."""
+        whole = _differences(objective.losses(runs, rows[None]))[0]
+        without = _differences(objective.losses(runs, leave_one_out(rows[:, None])))
+        return Sample(whole, pseudo_values(whole, without))
+
+    def moved(self, by: Tensor) -> Sample:
+        """The same where the truth lies elsewhere by so much (K,)."""
+        return Sample(self.estimates + by, self.pseudo + by)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What every method needs to know of a last round.
+
+    Attributes:
+        whole: Of all captions.
+        halves: Of either half of them.
+        resampled: (B, K) differences on captions drawn with replacement.
+    """
+
+    whole: Sample
+    halves: tuple[Sample, Sample]
+    resampled: Tensor
+
+    @staticmethod
+    def of(objective: Objective, runs: Sequence[Evaluation]) -> Case:
+        rows = torch.arange(len(runs[0]))
+        drawn = torch.randint(len(rows), (RESAMPLES, len(rows)), generator=torch.Generator().manual_seed(0))
+        first, second = (Sample.of(objective, runs, half) for half in rows.tensor_split(2))
+        replicates = _differences(objective.losses(runs, drawn))
+        return Case(Sample.of(objective, runs, rows), (first, second), replicates)
+
+    def moved(self, by: Tensor) -> Case:
+        """The same where the truth lies elsewhere by so much (K,): a constant on every picture's alignment."""
+        first, second = (half.moved(by) for half in self.halves)
+        return Case(self.whole.moved(by), (first, second), self.resampled + by)
+
+    @property
+    def best(self) -> int:
+        return int(self.whole.estimates.argmin())
+
+
+def _differences(losses: Tensor) -> Tensor:
+    return losses[..., :-1] - losses[..., -1:]
+
+
+Bounds = tuple[float, float]
+"""Of the interval of the best finalist's difference from fewer steps."""
+
+
+def uncorrected(case: Case) -> Bounds:
+    estimate, replicates = case.whole.estimates[case.best], case.resampled[:, case.best]
+    moved = replicates - replicates.mean() + estimate
+    low, high = moved.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=moved.dtype)).tolist()
+    return low, high
+
+
+def largest(case: Case) -> Bounds:
+    estimate, error = float(case.whole.estimates[case.best]), case.resampled.std(0)
+    distances = ((case.resampled - case.resampled.mean(0)) / error).abs().amax(1)
+    reach = float(distances.quantile(LEVEL) * error[case.best])
+    return estimate - reach, estimate + reach
+
+
+def jackknife(case: Case) -> Bounds:
+    found = simultaneous(case.whole.estimates, case.whole.pseudo, LEVEL)[case.best]
+    return found.low, found.high
+
+
+def studentised(case: Case) -> Bounds:
+    estimate, pseudo = float(case.whole.estimates[case.best]), case.whole.pseudo
+    count = len(pseudo)
+    drawn = pseudo[torch.randint(count, (2000, count), generator=torch.Generator().manual_seed(0))]
+    error = (drawn.std(1) / count**0.5).clamp(min=1e-12)
+    distances = (drawn.mean(1) - pseudo.mean(0)) / error
+    own = float(pseudo[:, case.best].std() / count**0.5)
+    above, below = distances.amax(1).quantile((1 + LEVEL) / 2), distances.amin(1).quantile((1 - LEVEL) / 2)
+    return estimate - float(above) * own, estimate - float(below) * own
+
+
+def two_halves(case: Case) -> Bounds:
+    choice, confirmation = case.halves
+    best = int(choice.estimates.argmin())
+    alone = slice(best, best + 1)
+    (found,) = simultaneous(confirmation.estimates[alone], confirmation.pseudo[:, alone], LEVEL)
+    return found.low, found.high
+
+
+METHODS: Mapping[str, Callable[[Case], Bounds]] = {
+    "not corrected": uncorrected,
+    "largest, bootstrap": largest,
+    "largest, jackknife": jackknife,
+    "largest, studentised": studentised,
+    "two halves": two_halves,
+}
+
+
+class Cases:
+    """Last rounds of a model, drawn from what was seen."""
+
+    def __init__(self, name: str, seen: Seen) -> None:
+        self._seen = seen
+        self._reference = Reference.load(demo_assets(name).reference)
+        rows = torch.arange(PROMPTS)
+        finalist, fewer = self._runs(rows, [seen.full[0], seen.fewer])
+        objective = self._objective(rows, seen.full[1], seen.coarse[1])
+        losses = objective.losses([finalist, fewer], rows[None])[0]
+        self.gain = float(losses[1] - losses[0])
+        """Of all steps over 8, on all captions."""
+
+    def null(self, count: int, draw: torch.Generator) -> Case:
+        """All runs the same in law, on ``count`` captions."""
+        return self._accepted(lambda: self._alike(torch.randperm(PROMPTS, generator=draw)[:count], draw))
+
+    def with_seeds_apart(self, draw: torch.Generator) -> Case:
+        """All runs the same in law, on as many captions as there are, drawn with replacement."""
+        return self._alike(self._drawn(draw), draw)
+
+    def unlike(self, count: int, draw: torch.Generator) -> Case:
+        """Finalists of all steps, the first from the same noise as fewer steps; moved so that no loss truly differs."""
+        return self._accepted(lambda: self._with_the_same_noise(torch.randperm(PROMPTS, generator=draw)[:count], draw))
+
+    def with_the_same_noise(self, draw: torch.Generator) -> Case:
+        """The same, on as many captions as there are, drawn with replacement."""
+        return self._with_the_same_noise(self._drawn(draw), draw)
+
+    def _with_the_same_noise(self, rows: Tensor, draw: torch.Generator) -> Case:
+        seen = self._seen
+        first, second, third = (torch.rand(RUNS - 1, len(rows), generator=draw).argsort(0) + 1)[:3]
+        finalists = [seen.full[0, rows], seen.full[first, rows], seen.full[second, rows]]
+        objective = self._objective(rows, seen.full[third, rows], seen.coarse[third, rows])
+        case = Case.of(objective, self._runs(rows, [*finalists, seen.fewer[rows]]))
+        return case.moved(torch.full((FINALISTS,), self.gain, dtype=torch.float64))
+
+    def _alike(self, rows: Tensor, draw: torch.Generator) -> Case:
+        runs = torch.rand(RUNS, len(rows), generator=draw).argsort(0)
+        full, *others = (self._seen.full[each, rows] for each in runs)
+        objective = self._objective(rows, full, self._seen.coarse[runs[0], rows])
+        return Case.of(objective, self._runs(rows, others))
+
+    def _accepted(self, make: Callable[[], Case]) -> Case:
+        """One whose pictures the objective does not refuse, as it does with some of very few captions."""
+        while True:
+            try:
+                return make()
+            except InputError:
+                continue
+
+    def _drawn(self, draw: torch.Generator) -> Tensor:
+        return torch.randint(PROMPTS, (PROMPTS,), generator=draw)
+
+    def _runs(self, rows: Tensor, features: Sequence[Tensor]) -> list[Evaluation]:
+        return [Evaluation.of(each, self._seen.text[rows]) for each in features]
+
+    def _objective(self, rows: Tensor, full: Tensor, bad: Tensor) -> Objective:
+        text = self._seen.text[rows]
+        # A caption drawn twice counts as two: those drawn from have more of the kind.
+        keys = tuple(str(row) for row in range(len(rows)))
+        baseline = Baseline(Evaluation.of(full, text), bad, shuffled_alignment(full, text), keys)
+        return Objective(self._reference, baseline)
+
+
+Found = dict[str, list[list[Bounds]]]
+"""By method, for every repeat and every shift."""
+
+
+def experiment(make: Callable[[torch.Generator], Case], repeats: int, shifts: Sequence[float]) -> Found:
+    """What every method says, the first finalist being better by each of ``shifts`` in turn."""
+    draw = torch.Generator().manual_seed(0)
+    found: Found = {method: [] for method in METHODS}
+    by = torch.zeros(FINALISTS, dtype=torch.float64)
+    for _ in range(repeats):
+        case = make(draw)
+        for method, bounds in METHODS.items():
+            found[method].append([bounds(case.moved(by.index_fill(0, torch.tensor(0), -shift))) for shift in shifts])
+    return found
+
+
+def table_of(found: Sequence[Found], heads: Sequence[str], title: str, form: str) -> Table:
+    """Share of repeats in which each method says better, a column for each shift of each of what was found."""
+    table = Table("method", *heads, title=title)
+    for method in METHODS:
+        said = torch.cat([torch.tensor(each[method])[..., 1] < 0 for each in found], 1)
+        table.add_row(method, *(format(share, form) for share in said.double().mean(0).tolist()))
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats-of-power", type=int, default=100)
+    given = parser.parse_args()
+    folder = given.folder / given.model
+    cases = Cases(given.model, look(given.model, folder))
+    console = Console(highlight=False, width=140)
+
+    def kept(what: str, make: Callable[[torch.Generator], Case], repeats: int, shifts: Sequence[float]) -> Found:
+        path = folder / f"{what}-{repeats}.json"
+        if not path.is_file():
+            write_atomically(path, json.dumps(experiment(make, repeats, shifts)))
+        found: Found = json.loads(path.read_text())
+        return found
+
+    for what, of_count in (("null", cases.null), ("unlike", cases.unlike)):
+        found = [kept(f"{what}-{count}", partial(of_count, count), given.repeats, [0.0]) for count in COUNTS]
+        title = f"{given.model}: {what}, no better and called better in {given.repeats} repeats, by captions"
+        console.print(table_of(found, [str(count) for count in COUNTS], title, ".2%"))
+    for what, make in (("seeds apart", cases.with_seeds_apart), ("the same noise", cases.with_the_same_noise)):
+        power = kept(what.replace(" ", "-"), make, given.repeats_of_power, SHIFTS)
+        title = f"{given.model}: called better at {PROMPTS} captions, {what}, by the true difference"
+        console.print(table_of([power], [f"{shift:g}" for shift in SHIFTS], title, ".0%"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""From options to judges: panels, what has no text, references by judge, and what gives no numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from autotune.core.errors import InputError
+from autotune.evaluation.judges import judges, panel_for
+from autotune.options import JudgeOptions
+from autotune.quality import Reference
+from autotune.quality.panel import DEFAULT_PANEL, JUDGES, Judge
+
+SIZE = (8, 8)
+
+
+class Means:
+    """An image-text model that sees mean colours."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3)) / 255
+
+    def text_features(self, prompts: Any) -> Tensor:
+        return torch.ones(len(prompts), 3)
+
+
+class Blind(Means):
+    def image_features(self, images: Tensor) -> Tensor:
+        return super().image_features(images) / 0
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        (JudgeOptions(), dict(DEFAULT_PANEL)),
+        (JudgeOptions(weight_clip=2.0), {"distance": 1, "alignment": 2}),
+        (JudgeOptions(weight_fd=0.0), {"distance": 0, "alignment": 4}),
+        (JudgeOptions(objective="fidelity"), {"fidelity": 1}),
+        (JudgeOptions(judges=["error:3"]), {"error": 3}),
+        (JudgeOptions(judges={"distance": 2.0}, error_ceiling=0.3), {"distance": 2, "error": 0}),
+        (JudgeOptions(judges=[]), dict(DEFAULT_PANEL)),
+    ],
+)
+def test_options_stand_for_panels(options: JudgeOptions, weights: dict[str, float]) -> None:
+    panel = panel_for(options)
+    assert panel.weights == weights and panel.ceiling == options.error_ceiling
+
+
+def test_without_text_nobody_judges_by_it() -> None:
+    assert panel_for(JudgeOptions(), text=False).weights == {
+        name: weight for name, weight in DEFAULT_PANEL.items() if name != "alignment"
+    }
+    with pytest.raises(InputError, match="judge alignment matches pictures with prompts"):
+        panel_for(JudgeOptions(judges=["distance", "alignment"]), text=False)
+    with pytest.raises(InputError, match="the distance is all there is"):
+        panel_for(JudgeOptions(weight_fd=0.0), text=False)
+
+
+@pytest.mark.parametrize("role", ["scorer", "network"])
+def test_features_that_are_no_numbers_are_refused_when_they_are_loaded(role: str) -> None:
+    given: dict[str, Any] = {"scorer": Means(), role: Blind()}
+    with pytest.raises(InputError, match=f"the {role} Blind gives features that are not finite"):
+        judges(JudgeOptions(**given), size=SIZE)
+
+
+def test_every_judge_of_distributions_has_a_reference_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(sources: object) -> Any:
+        return lambda pictures: pictures.float().std((2, 3)) / 255
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(JUDGES, "spread", Judge("distribution", load, "spread"))
+    chosen = judges(JudgeOptions(scorer=Means(), judges=["distance", "spread"]), size=SIZE)
+    assert list(chosen.referring) == ["distance", "spread"]
+    assert chosen.references(None, "", SIZE) == {}
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(12):
+        noise = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
+    found = chosen.references(folder, "pictures@0123", SIZE)
+    assert found["spread"].gaussian.mean.max() < 0.35 < found["distance"].gaussian.mean.min()
+
+    # Of statistics only those that lie beside the file.
+    found["distance"].save(tmp_path / "real.safetensors")
+    assert list(chosen.references(tmp_path / "real.safetensors", "real@0123", SIZE)) == ["distance"]
+    found["spread"].save(tmp_path / "real-spread.safetensors")
+    again = chosen.references(tmp_path / "real.safetensors", "real@0123", SIZE)
+    torch.testing.assert_close(again["spread"].gaussian.mean, found["spread"].gaussian.mean)
+    given = Reference.of(torch.rand(9, 3))
+    assert chosen.references(given, "", SIZE) == {"distance": given}

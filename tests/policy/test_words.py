@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
+from autotune.policy.words import computes_everything, is_plain, steps_in_words
+
+SOLVER = SchedulerChoice(name="DDIMScheduler", config={})
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (Policy(steps=8), "8 plain steps"),
+        (Policy(steps=1), "1 plain step"),
+        (Policy(steps=9, scheduler=SOLVER), "9 steps with another solver (s9@DDIM)"),
+        (Policy(steps=2, sigmas=(1.0, 0.5)), "2 steps with other noise levels (s2-sigmas)"),
+        (
+            Policy(steps=9, scheduler=SOLVER, timesteps="trailing"),
+            "9 steps with another solver and other noise levels (s9@DDIM-ts-trailing)",
+        ),
+    ],
+)
+def test_fewer_steps_are_named_by_what_is_not_the_pipelines_own(policy: Policy, said: str) -> None:
+    assert computes_everything(policy) and steps_in_words(policy) == said
+    assert is_plain(policy) == ("plain" in said)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(steps=8, guidance=Guidance(stop_step=5)),
+        Policy(steps=8, guidance=Guidance(start_step=1, stop_step=8)),
+        Policy(steps=8, resolution=(ResolutionStage(scale=0.5, until_step=3),)),
+        Policy(steps=8, cache=(CacheRule(units=("mid_block",), compute_steps=(0, 4)),)),
+    ],
+)
+def test_what_leaves_something_out_does_not_compute_everything(policy: Policy) -> None:
+    assert not computes_everything(policy) and not is_plain(policy)
+
+
+def test_what_leaves_nothing_out_computes_everything() -> None:
+    rule = CacheRule(units=("mid_block",), compute_steps=(0, 1, 2))
+    assert computes_everything(Policy(steps=3, guidance=Guidance(stop_step=3), cache=(rule,)))
