@@ -85,12 +85,19 @@ def drawn(
         pulled[lever.name] = on = on and (possible or not stays)
         for name in lever.knobs:
             low, high = ranges[name]
-            if on and conditional and name in lever.essential:
+            nothing = min(max(plain[name], low), high)
+            if name in lever.essential:
                 low, high = _without(plain[name], low, high)
-            value = ask(name, low, high) if on or not conditional else plain[name]
-            values[name] = value if on else plain[name]
+            value = ask(name, low, high) if on or not conditional else nothing
+            values[name] = value if on else nothing
     mine = {name for lever in levers for name in lever.knobs}
-    return values | {knob.name: ask(knob.name, knob.low, knob.high) for knob in knobs if knob.name not in mine}
+    values |= {knob.name: ask(knob.name, knob.low, knob.high) for knob in knobs if knob.name not in mine}
+    # One whose knobs happen to do nothing is off, too.
+    for lever in levers:
+        pulled[lever.name] = is_on(lever, levers, values, plain) and pulled.get(lever.part_of or "", True)
+        if not pulled[lever.name]:
+            values |= {name: min(max(plain[name], ranges[name][0]), ranges[name][1]) for name in lever.knobs}
+    return values
 
 
 def asked(
@@ -130,11 +137,10 @@ def _can_be_on(
 def _can_be_off(
     lever: Lever, levers: Sequence[Lever], ranges: Mapping[str, tuple[int, int]], plain: Mapping[str, int]
 ) -> bool:
-    """Whether the ranges of its knobs, and where it gathers parts those of theirs, hold what does nothing."""
-    mine = all(ranges[name][0] <= plain[name] <= ranges[name][1] for name in lever.knobs)
-    return mine and (
-        not lever.gathers or all(_can_be_off(part, levers, ranges, plain) for part in _parts(lever, levers))
-    )
+    if lever.gathers:
+        return all(_can_be_off(part, levers, ranges, plain) for part in _parts(lever, levers))
+    idle = [ranges[name][0] <= plain[name] <= ranges[name][1] for name in lever.essential or lever.knobs]
+    return any(idle) if lever.essential else all(idle)
 
 
 def _without(value: int, low: int, high: int) -> tuple[int, int]:

@@ -121,9 +121,14 @@ class SearchSpace(ABC):
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:
         """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``).
 
-        The trial is asked for a switch of every lever, and for the knobs of those that are on.
+        The trial is asked for a switch of every lever, and for the knobs of those that are on. One that has ended, or
+        is fixed, may have all knobs and no switches instead, as those of a search do.
         """
-        return self.policy(self.drawn(trial.suggest_int), self.default_steps if steps is None else steps)
+        try:
+            values = self.drawn(trial.suggest_int)
+        except ValueError:  # What such a trial says of a parameter that it does not have.
+            values = self.values_of(trial)
+        return self.policy(values, self.default_steps if steps is None else steps)
 
     def sample(self, seed: int, steps: int | None = None) -> Policy:
         """A random policy: every lever off half of the time, its knobs uniform over their ranges otherwise.
