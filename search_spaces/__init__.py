@@ -19,14 +19,26 @@ from typing import TYPE_CHECKING
 
 from autotune.core.lazy import attributes
 from search_spaces.files import read_ranges
+from search_spaces.knobs import Knob
+from search_spaces.levers import Lever
 from search_spaces.moves import moved
-from search_spaces.space import Knob, Recipe, SearchSpace
+from search_spaces.space import Recipe, SearchSpace
 from search_spaces.transformer import TransformerSpace
 from search_spaces.unet import UNetSpace
 
 if TYPE_CHECKING:
     from search_spaces.of_pipeline import space_for
 
-__all__ = ["Knob", "Recipe", "SearchSpace", "TransformerSpace", "UNetSpace", "moved", "read_ranges", "space_for"]
+__all__ = [
+    "Knob",
+    "Lever",
+    "Recipe",
+    "SearchSpace",
+    "TransformerSpace",
+    "UNetSpace",
+    "moved",
+    "read_ranges",
+    "space_for",
+]
 
 __getattr__ = attributes(__name__, {"space_for": "of_pipeline"})

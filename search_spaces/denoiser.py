@@ -9,9 +9,18 @@ from typing import Any, Literal
 
 from autotune.plan.structure import Structure
 from autotune.policy import Policy, ResolutionStage
+from search_spaces.knobs import Knob
+from search_spaces.levers import Lever
 from search_spaces.schedule import at
 from search_spaces.solvers import MOST_SKEW, OWN, Solver
-from search_spaces.space import Knob, SearchSpace
+from search_spaces.space import SearchSpace
+
+LOW_RESOLUTION = Lever("low_resolution", ("scale", "switch", "handoff"), essential=("scale", "switch"))
+GUIDANCE = (
+    Lever("guidance_interval", ("guidance_start", "guidance_stop")),
+    Lever("gating", ("gate",), essential=("gate",), part_of="guidance_interval"),
+)
+NOISE = (Lever("other_solver", ("solver",), essential=("solver",)), Lever("other_noise_levels", ("skew",)))
 
 
 class DenoiserSpace(SearchSpace):

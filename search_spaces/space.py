@@ -11,54 +11,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from autotune.core.errors import InputError, did_you_mean
 from autotune.policy import Policy
+from search_spaces.knobs import Knob
+from search_spaces.levers import Ask, Lever, asked, drawn
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A whole number from ``low`` to ``high``, both included, whose order means something.
-
-    Neighbouring values must stand for similar policies: samplers that know the order need
-    far fewer trials than with unordered choices.
-
-    Attributes:
-        name: What it is called.
-        low: The least value searched.
-        high: The greatest value searched.
-        description: What it does.
-        least: The least value that means something; ``low`` unless given.
-        most: The greatest value that means something; ``high`` unless given.
-    """
-
-    name: str
-    low: int
-    high: int
-    description: str
-    least: int | None = None
-    most: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise InputError(f"knob {self.name!r}: low {self.low} exceeds high {self.high}; exchange them")
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        """The least and the greatest value that mean something."""
-        return self.low if self.least is None else self.least, self.high if self.most is None else self.most
-
-    def within(self, low: int, high: int) -> Knob:
-        """The same knob, searched from ``low`` to ``high``.
-
-        Raises:
-            InputError: a bound means nothing, or the first exceeds the second.
-        """
-        least, most = self.limits
-        for bound in (low, high):
-            if not least <= bound <= most:
-                raise InputError(f"knob {self.name!r} takes values from {least} to {most}, not {bound}")
-        return replace(self, low=low, high=high, least=least, most=most)
 
 
 @dataclass(frozen=True)
@@ -81,6 +38,7 @@ class SearchSpace(ABC):
             a setting too cheap for its budget is repaired. Followed to the end it leads to the
             setting that accelerates nothing.
         recipes: Known settings. The first one is ``"fewer steps"``: nothing but the step count changes.
+        levers: What its knobs make a policy do, each of which about half of all draws leave alone.
         of_steps: Names of the knobs that say which steps are taken, by what solver and at what noise; all others say
             what a step computes.
         default_steps: Steps of sampled policies where the caller names none.
@@ -90,6 +48,7 @@ class SearchSpace(ABC):
     repair_order: tuple[tuple[str, Literal[-1, 1]], ...]
     recipes: tuple[Recipe, ...]
     default_steps: int
+    levers: tuple[Lever, ...] = ()
     of_steps: tuple[str, ...] = ()
 
     @abstractmethod
@@ -146,14 +105,38 @@ class SearchSpace(ABC):
         """Ask ``trial`` for a value of every knob."""
         return {knob.name: trial.suggest_int(knob.name, knob.low, knob.high) for knob in self.knobs}
 
+    def drawn(self, ask: Ask, *, conditional: bool = True) -> dict[str, int]:
+        """Values of all knobs, of which each lever is off in about half of all cases; see :mod:`search_spaces.levers`.
+
+        Args:
+            ask: Is asked for switches and knobs by name and range.
+            conditional: Whether it is spared the knobs of levers that are off.
+        """
+        return drawn(self.levers, self.knobs, self.recipes[0].values, ask, conditional=conditional)
+
+    def asked(self, values: Mapping[str, int], *, conditional: bool = True) -> dict[str, tuple[int, int, int]]:
+        """What :meth:`drawn` would have asked for to arrive at ``values``: answers and their bounds by name."""
+        return asked(self.levers, self.knobs, self.recipes[0].values, values, conditional=conditional)
+
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:
-        """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``)."""
-        return self.policy(self.values_of(trial), self.default_steps if steps is None else steps)
+        """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``).
+
+        The trial is asked for a switch of every lever, and for the knobs of those that are on. One that has ended, or
+        is fixed, may have all knobs and no switches instead, as those of a search do.
+        """
+        try:
+            values = self.drawn(trial.suggest_int)
+        except ValueError:  # What such a trial says of a parameter that it does not have.
+            values = self.values_of(trial)
+        return self.policy(values, self.default_steps if steps is None else steps)
 
     def sample(self, seed: int, steps: int | None = None) -> Policy:
-        """A random policy: every knob uniform over its range, the same for the same ``seed``."""
-        random_numbers = random.Random(seed)
-        values = {knob.name: random_numbers.randint(knob.low, knob.high) for knob in self.knobs}
+        """A random policy: every lever off half of the time, its knobs uniform over their ranges otherwise.
+
+        It is the same for the same ``seed``.
+        """
+        draw = random.Random(seed)
+        values = self.drawn(lambda name, low, high: draw.randint(low, high))
         return self.policy(values, self.default_steps if steps is None else steps)
 
     def check(self, values: Mapping[str, int]) -> None:

@@ -9,10 +9,12 @@ from typing import Literal
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy
-from search_spaces.denoiser import DenoiserSpace
+from search_spaces.denoiser import GUIDANCE, LOW_RESOLUTION, NOISE, DenoiserSpace
+from search_spaces.knobs import Knob
+from search_spaces.levers import Lever
 from search_spaces.schedule import PARTS, computing_steps, forecast_order
 from search_spaces.solvers import OWN, Solver
-from search_spaces.space import Knob, Recipe
+from search_spaces.space import Recipe
 
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
@@ -43,6 +45,22 @@ class TransformerSpace(DenoiserSpace):
         guided: Whether pictures are made with classifier-free guidance in two branches.
         solvers: The pipeline's own first.
     """
+
+    levers = (
+        LOW_RESOLUTION,
+        Lever("reuse", ("warm_up",), gathers=True),
+        Lever(
+            "reuse_of_blocks",
+            ("first_block", "blocks", "block_interval"),
+            essential=("blocks", "block_interval"),
+            part_of="reuse",
+        ),
+        Lever("reuse_of_layers", ("layer_interval",), essential=("layer_interval",), part_of="reuse"),
+        Lever("forecasting", ("forecast",), essential=("forecast",), part_of="reuse_of_layers"),
+        Lever("reuse_of_cross_attention", ("cross_interval",), essential=("cross_interval",), part_of="reuse"),
+        *GUIDANCE,
+        *NOISE,
+    )
 
     def __init__(
         self,

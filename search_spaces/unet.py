@@ -9,10 +9,12 @@ from typing import Literal
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy
-from search_spaces.denoiser import DenoiserSpace
+from search_spaces.denoiser import GUIDANCE, LOW_RESOLUTION, NOISE, DenoiserSpace
+from search_spaces.knobs import Knob
+from search_spaces.levers import Lever
 from search_spaces.schedule import PARTS, computing_steps, forecast_order
 from search_spaces.solvers import OWN, Solver
-from search_spaces.space import Knob, Recipe
+from search_spaces.space import Recipe
 
 _MAX_INTERVAL = 6
 _MAX_WARM_UP = 5
@@ -33,6 +35,14 @@ class UNetSpace(DenoiserSpace):
         guided: Whether pictures are made with classifier-free guidance.
         solvers: The pipeline's own first.
     """
+
+    levers = (
+        LOW_RESOLUTION,
+        Lever("reuse", ("depth", "interval", "warm_up"), essential=("depth", "interval")),
+        Lever("forecasting", ("forecast",), essential=("forecast",), part_of="reuse"),
+        *GUIDANCE,
+        *NOISE,
+    )
 
     def __init__(
         self,

@@ -91,8 +91,10 @@ class Replay:
         self.losses: Losses = []
         self._seen: dict[str, int] = {}
 
-    def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
-        return self._world.setup.proposer.space.values_of(trial)
+    def draw(self, trial: optuna.Trial) -> Mapping[str, int]:
+        """What the study's own sampler proposes."""
+        conditional = isinstance(self._study.sampler, TPESampler | RandomSampler)
+        return self.proposer.space.drawn(trial.suggest_int, conditional=conditional)
 
     def begin(self, candidate: Candidate) -> tuple[optuna.Trial, None]:
         return begin(self._study, candidate), None
@@ -100,10 +102,13 @@ class Replay:
     def settle(self) -> None:
         """Everything is written at once."""
 
-    def run(self, trial: optuna.Trial, *_: object) -> Report:
-        proposer, study = self._world.setup.proposer, self._study
-        # Those of candidates are what they were made with.
-        values = self.knobs(trial)
+    def run(self, trial: optuna.Trial, values: Mapping[str, int] | None, *_: object) -> Report:
+        proposer, study = self.proposer, self._study
+        if values is None:
+            values = self.draw(trial)
+        else:
+            # The parameters of a candidate are what it was made with.
+            values = proposer.space.values_of(trial)
         proposal: Proposal | None
         if REFINES in trial.user_attrs:
             proposal = proposer.explicit(policy_from_dict(trial.user_attrs[DESCRIPTION][POLICY]), values)
@@ -154,7 +159,7 @@ def plain(world: World, sampler: BaseSampler) -> Losses:
     for _ in range(_MOST_TRIALS):
         if len(replay.losses) >= EVALUATIONS:
             break
-        replay.run(study.ask())
+        replay.run(study.ask(), None)
     return replay.losses
 
 

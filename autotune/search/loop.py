@@ -14,7 +14,7 @@ from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
-from autotune.search.samplers import sampler_for
+from autotune.search.samplers import CONDITIONAL, sampler_for
 from autotune.search.trial_runner import RELATIVE_COST, Report, TrialRunner
 from autotune.study.candidate import draw
 from autotune.study.heartbeat import SURPLUS, Watch, close, heartbeat, is_closed, running, surplus
@@ -137,7 +137,9 @@ def search(
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
             candidate = combination(now, runner.proposer)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
-            candidate = candidate or draw(study.sampler, runner.knobs, now.get_trials())
+            candidate = candidate or draw(
+                study.sampler, runner.proposer.space, now.get_trials(), conditional=sampler in CONDITIONAL
+            )
             values = candidate.values
             trial, proposal = runner.begin(candidate)
         begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)

@@ -25,6 +25,8 @@ _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
         # What other workers are evaluating counts as bad, so that nobody proposes it again.
         seed=seed,
         multivariate=True,
+        # A lever's knobs are a group, learned from the trials that pull it.
+        group=True,
         constant_liar=True,
         n_startup_trials=_START_UP_TRIALS,
         gamma=lambda trials: math.ceil(_GOOD * trials),
@@ -39,6 +41,10 @@ NAMES = tuple(_SAMPLERS)
 
 LEARN_FROM_PRUNED = ("tpe", "random")
 """Those that lose nothing when candidates are pruned; the others ignore such trials."""
+
+
+CONDITIONAL = ("tpe", "random")
+"""Those that understand that some trials lack parameters; the others learn only of parameters that all trials have."""
 
 
 def check_sampler(name: str) -> None:

@@ -6,17 +6,18 @@ Optuna makes an empty trial, writes what its sampler draws one by one, and reads
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.study.optuna_internals import id_of
+from search_spaces import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,31 @@ class Candidate:
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def draw(
-    sampler: BaseSampler, knobs: Callable[[optuna.Trial], Mapping[str, int]], trials: Sequence[FrozenTrial]
-) -> Candidate:
+def draw(sampler: BaseSampler, space: SearchSpace, trials: Sequence[FrozenTrial], *, conditional: bool) -> Candidate:
     """What a sampler proposes, and notes of it.
+
+    The sampler is shown the trials as if they had been asked for switches of levers and knobs, as the new one is.
 
     Args:
         sampler: Draws it.
-        knobs: Asks a trial for the values of all knobs.
-        trials: All trials of the study, which the sampler learns from.
+        space: What is searched.
+        trials: All trials of the study, which the sampler learns from. Their parameters are the space's knobs.
+        conditional: Whether the sampler understands that a lever that is off has no knobs.
     """
-    snapshot = _StorageSnapshot(trials)
+    snapshot = _StorageSnapshot([_as_asked(trial, space, conditional=conditional) for trial in trials])
     study = optuna.create_study(storage=snapshot, sampler=sampler)
-    values = knobs(study.ask())
+    values = space.drawn(study.ask().suggest_int, conditional=conditional)
     return Candidate(values, system_attrs=snapshot.candidate.system_attrs)
+
+
+def _as_asked(trial: FrozenTrial, space: SearchSpace, *, conditional: bool) -> FrozenTrial:
+    """A trial with the parameters that drawing its knobs would have given it; none where it does not have all knobs."""
+    seen = copy.copy(trial)
+    complete = trial.params.keys() == {knob.name for knob in space.knobs}
+    found = space.asked(trial.params, conditional=conditional) if complete else {}
+    seen.params = {name: value for name, (value, _, _) in found.items()}
+    seen.distributions = {name: IntDistribution(low, high) for name, (_, low, high) in found.items()}
+    return seen
 
 
 class _StorageSnapshot(InMemoryStorage):

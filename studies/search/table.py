@@ -28,10 +28,12 @@ from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy, policy_from_dict
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.samplers import sampler_for
+from autotune.study.candidate import draw
 from autotune.workflows import progress as search_progress
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.setup import Setup, prepare
 from search_spaces import moved
+from search_spaces.levers import Ask
 from studies.shipped import BATCH, search_prompts
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -111,14 +113,14 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
         tries += 1
         share = len(entries) / wanted
         source = "random" if share < RANDOM else "sampler" if share < SAMPLED else "neighbour"
-        draw = random.Random(f"{len(entries)} {tries}")
+        chance = random.Random(f"{len(entries)} {tries}")
         if source == "random":
-            values = {knob.name: draw.randint(knob.low, knob.high) for knob in setup.proposer.space.knobs}
+            values = setup.proposer.space.drawn(chance_of(chance))
             proposal = setup.proposer.propose(values)
         elif source == "sampler":
             proposal = setup.proposer.propose(asked(setup.proposer, entries, len(entries) * 1000 + tries))
         else:
-            proposal = neighbour(setup.proposer, entries, draw)
+            proposal = neighbour(setup.proposer, entries, chance)
         if proposal is None or setup.proposer.plan(proposal.policy) in {entry.plan for entry in entries}:
             continue
         tries = 0
@@ -127,9 +129,13 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
 
 def asked(proposer: Proposer, entries: Sequence[Entry], seed: int) -> Mapping[str, int]:
     """Knob values that the default sampler proposes after the entries."""
-    study = optuna.create_study(sampler=sampler_for("tpe", seed, 0))
-    study.add_trials([trial_of(proposer, entry.values, entry.loss) for entry in entries])
-    return proposer.space.values_of(study.ask())
+    trials = [trial_of(proposer, entry.values, entry.loss) for entry in entries]
+    return draw(sampler_for("tpe", seed, 0), proposer.space, trials, conditional=True).values
+
+
+def chance_of(numbers: random.Random) -> Ask:
+    """Answers at random."""
+    return lambda _, low, high: numbers.randint(low, high)
 
 
 def trial_of(proposer: Proposer, values: Mapping[str, int], loss: float) -> optuna.trial.FrozenTrial:

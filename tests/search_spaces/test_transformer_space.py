@@ -134,7 +134,7 @@ def test_without_guidance_nothing_of_it_is_searched() -> None:
 
 def test_samples_differ_and_repeat() -> None:
     keys = [SPACE.sample(seed).key for seed in range(100)]
-    assert len(set(keys)) > 90
+    assert len(set(keys)) > 75
     assert keys == [SPACE.sample(seed).key for seed in range(100)]
 
 
