@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotune.core.interval import NOTHING, Interval
-from autotune.core.records import Record, read_record, write_atomically
+from autotune.core.records import GrownRecord, Record, read_record, write_atomically
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, ModelInfo, Policy
 
@@ -23,7 +23,7 @@ VERSION: Literal[1] = 1
 LEVEL = 0.95
 
 
-class ComparedRun(Record):
+class ComparedRun(GrownRecord):
     """One run with all that was measured of it. Every interval is a 95 % bootstrap interval over prompts.
 
     Attributes:
@@ -42,7 +42,10 @@ class ComparedRun(Record):
         lpips: Perceptual distance of its pictures to the full run's, lower is closer; None where it was not asked for.
         identical: Share of its pictures that are the full run's in every value.
         policy: What it ran under.
+        error: Difference from the exact run of the same intent; None where no judge measured it.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"error"})
 
     name: str
     id: str
@@ -58,12 +61,17 @@ class ComparedRun(Record):
     lpips: Interval | None
     identical: float
     policy: Policy
+    error: Interval | None = None
 
     @property
     def quality(self) -> ContenderQuality:
         """Loss, distance, alignment and distance of features."""
         return ContenderQuality(
-            loss=self.loss, distance=self.distance, alignment=self.alignment, fidelity=self.fidelity
+            loss=self.loss,
+            distance=self.distance,
+            alignment=self.alignment,
+            fidelity=self.fidelity,
+            error=self.error,
         )
 
     def to_dict(self) -> dict[str, Any]:
