@@ -113,14 +113,14 @@ class Evaluator:
             intent or partial(exact_policy, full=full),
         )
         self.full, baseline = self._baseline(full)
-        own = {judge.name: baseline.full.further[judge.name] for judge in self._jury.of_kind("distribution")}
+        given = dict(references or {})
+        own = {name: baseline.full.further[name] for name in self._names("distribution") if name not in given}
         self.objective = Objective(
             reference or Reference.of(baseline.full.features, shrink=True),
             baseline,
             distance=distance,
             weights=weights,
-            references={name: Reference.of(flat(seen), shrink=True) for name, seen in own.items()}
-            | dict(references or {}),
+            references=given | {name: Reference.of(flat(seen), shrink=True) for name, seen in own.items()},
         )
 
     def outcome(self, policy: Policy, should_prune: Callable[[Evaluation], bool] | None = None) -> Outcome:

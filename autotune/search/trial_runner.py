@@ -23,6 +23,7 @@ from autotune.policy import Policy, policy_from_dict
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.diagnosis import CandidateError, Diagnosis
+from autotune.search.picture_costs import PictureCosts
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.pruning import PairedPruner
 from autotune.search.repetitions import PLAN, first_of, twin_of
@@ -127,9 +128,8 @@ class TrialRunner:
     ) -> None:
         self._study = study
         self.proposer = proposer
-        self._prefixes = prefixes
-        self._flops = flops
         self._evaluator = evaluator
+        self._costs = PictureCosts(prefixes, evaluator.exact_runs, proposer.price, flops)
         self._paired = PairedPruner(evaluator.objective) if early_stopping else None
         self._writes = WriteQueue()
         self._grids = run_dir / "grids"
@@ -287,7 +287,7 @@ class TrialRunner:
             return self._paired is not None and self._paired.should_prune(trial, partial, best)
 
         outcome = self._evaluator.outcome(proposal.policy, should_prune)
-        skipped, exact = self._spared_and_exact(proposal.policy)
+        skipped, exact = self._costs.take(proposal.policy)
         save_grid(square(outcome.preview), None, self._grid(proposal.policy))
         made = len(outcome.evaluation)
         objective = self._evaluator.objective.head(made)
@@ -317,21 +317,6 @@ class TrialRunner:
         ceiling, error = self._evaluator.objective.panel.ceiling, result.scores.get("error")
         if ceiling is not None and error is not None:
             trial.set_constraint(_CONSTRAINT, error - ceiling)
-
-    def _spared_and_exact(self, policy: Policy) -> tuple[int, int]:
-        """FLOPs that were not spent on the policy's pictures because their calls began as earlier ones had.
-
-        And those that were spent on exact runs for it.
-        """
-        uses = () if self._prefixes is None else self._prefixes.take_uses()
-
-        def skipped(policy: Policy) -> int:
-            return sum(self._flops(policy, use.skipped) * use.pictures for use in uses if use.policy == policy.key)
-
-        made = self._evaluator.exact_runs.take_made()
-        return skipped(policy), sum(
-            self.proposer.price(exact).flops * pictures - skipped(exact) for exact, pictures in made
-        )
 
     def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
         """What the first trial that computed the same scored."""
