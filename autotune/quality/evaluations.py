@@ -37,8 +37,8 @@ class Evaluation:
     Attributes:
         features: (N, D) image features.
         alignment: (N,) cosine of each picture with its prompt; None where there are no prompts to match.
-        errors: Of each judge of pairs (n,), n <= N: the first pictures' differences from those of the exact run of the
-            same intent.
+        errors: Of each judge of pairs (n,) or, signed, (n, D), n <= N: the first pictures' differences from those
+            of the exact run of the same intent.
         further: What other judges give, by their names: features (N, D) or, of C places in a picture, (N, C, D), or
             numbers (N,).
 
@@ -91,7 +91,7 @@ class Baseline:
         chance: (N,) its pictures' mean alignment with the other prompts; None where there are none.
         prompts: What each of the N pictures was asked for, such as its prompt; those that repeat are resampled
             together.
-        coarse_errors: What judges of pairs find between coarse and full pictures, (n,) each, n <= N.
+        coarse_errors: What judges of pairs find between coarse and full pictures, (n,) or (n, D) each, n <= N.
         coarse_further: What other judges give of the coarse pictures, as ``full.further``.
 
     Raises:
@@ -141,7 +141,7 @@ def _check_judged(pictures: int, errors: Mapping[str, Tensor], further: Mapping[
         ValueError: They are not.
     """
     for name, values in errors.items():
-        if values.ndim != 1 or not 0 < len(values) <= pictures:
+        if values.ndim not in (1, 2) or not 0 < len(values) <= pictures:
             raise ValueError(f"Errors by {name} are of the first of {pictures} pictures, not {tuple(values.shape)}.")
     for name, values in further.items():
         if values.ndim not in (1, 2, 3) or len(values) != pictures:

@@ -45,12 +45,12 @@ class LoadedJudge:
         return self._checked(self.call(pictures, *self._row(first_row)), len(pictures), (2, 3))
 
     def errors(self, pictures: Tensor, exact: Tensor, first_row: int = 0) -> Tensor:
-        """Of pairs: (n,) float64, 0 for identical ones, of pictures (n, 3, H, W) uint8 and as many exact ones.
+        """Of pairs: (n,) or signed (n, D) float64, 0 for identical ones, of pictures (n, 3, H, W) uint8 and exact ones.
 
         Raises:
             ValueError: As for :meth:`features`.
         """
-        return self._checked(self.call(pictures, exact, *self._row(first_row)), len(pictures), (1,)).double()
+        return self._checked(self.call(pictures, exact, *self._row(first_row)), len(pictures), (1, 2)).double()
 
     def scores(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         """Of alignment: (n,), higher is better, of pictures (n, 3, H, W) uint8 with n prompts.

@@ -370,10 +370,16 @@ class Objective:
         """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the full run's there."""
         numbers = {name: term.of_rows(values[name], rows) for name, term in self._terms.items()}
         lost = {name: term.lost(numbers[name], full[name]) / self._units[name] for name, term in self._terms.items()}
-        weighted = [weight * lost[name] for name, weight in self.panel.weights.items() if weight]
+        weighted = [weight * _told(name, lost[name]) for name, weight in self.panel.weights.items() if weight]
         return _Found(torch.stack(weighted).sum(0), numbers, lost)
 
     def _error(self, found: _Found) -> Tensor | None:
         """(B,), the mean over the judges of pairs."""
         errors = [found.lost[name] for name in self.panel.errors]
         return torch.stack(errors).mean(0) if errors else None
+
+
+def _told(judge: str, lost: Tensor) -> Tensor:
+    """As much of what is lost as the judge can tell."""
+    most = JUDGES[judge].most
+    return lost if most is None else lost.clamp(max=most)

@@ -7,7 +7,8 @@ A judge is one entry of :data:`JUDGES`. To add one, write a function that loads 
   Its term is the distance of a policy's features to those of a reference, by the objective's estimator.
 - ``paired``: gives numbers of pairs, two tensors (n, 3, H, W) uint8 -> (n,), zero for identical pictures and larger for
   more different ones. Its term is the mean over the first pictures, each paired with that of the exact run of the same
-  intent (:mod:`autotune.evaluation.intent`).
+  intent (:mod:`autotune.evaluation.intent`). Where it gives signed changes (n, D) instead, the term is the mean over
+  the D of the absolute mean over pictures: what changes in all pictures alike.
 - ``alignment``: gives numbers of pictures with their prompts, (n, 3, H, W) uint8 and n texts -> (n,), higher is better.
 
 Every term is 0 for the full run and 1 for its coarse pictures (for ``alignment`` itself: for the wrong prompts).
@@ -33,6 +34,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.core.errors import InputError, did_you_mean
+from autotune.quality.judges import JUDGES as HUB
+from autotune.quality.judges import measure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +45,7 @@ __all__ = [
     "CROPS",
     "DEFAULT_PANEL",
     "DISTANCE",
+    "DRIFT",
     "ERROR",
     "FIDELITY",
     "JUDGES",
@@ -52,6 +56,7 @@ __all__ = [
 ]
 
 DISTANCE, ALIGNMENT, ERROR, FIDELITY, CROPS = "distance", "alignment", "error", "fidelity", "distance-crops"
+DRIFT = "drift"
 
 Kind = Literal["distribution", "paired", "alignment"]
 
@@ -81,6 +86,7 @@ class Judge:
         about: What it measures, for people.
         estimator: Of its distance, where the objective's does not suit its features.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
+        most: Above which its term says no more: a picture that is another one altogether may be as good.
         by_row: Whether its function takes the number of the first picture's row as its last argument, for it looks at
             other places in every row.
     """
@@ -90,6 +96,7 @@ class Judge:
     about: str
     estimator: str | None = None
     above_side: bool = False
+    most: float | None = None
     by_row: bool = False
 
 
@@ -105,10 +112,26 @@ def _crops(sources: Sources) -> Callable[[Tensor, int], Tensor]:
     return crop_features(sources.network)
 
 
+def _drift(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
+    from autotune.quality.wavelets import textures
+
+    return lambda pictures, exact: textures(pictures) - textures(exact)
+
+
+def _of_hub(name: str) -> Judge:
+    kind = HUB[name].kind
+
+    def load(sources: Sources) -> Callable[..., Tensor]:
+        return measure(name, sources.device)
+
+    return Judge("alignment" if kind == "preference" else kind, load, HUB[name].about)
+
+
 JUDGES: dict[str, Judge] = {
     DISTANCE: Judge("distribution", None, "image features to the reference"),
     ALIGNMENT: Judge("alignment", None, "pictures and prompts, by the scorer"),
-    ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", by_row=True),
+    ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", most=0.5, by_row=True),
+    DRIFT: Judge("paired", _drift, "textures moved alike in all pictures, to the exact run of the same intent"),
     FIDELITY: Judge("paired", None, "image features, to the full run"),
     CROPS: Judge(
         "distribution",
@@ -117,10 +140,13 @@ JUDGES: dict[str, Judge] = {
         above_side=True,
         by_row=True,
     ),
+    **{name: _of_hub(name) for name in HUB},
 }
-"""All judges by name."""
+"""All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
-DEFAULT_PANEL: Mapping[str, float] = MappingProxyType({DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 2.0, CROPS: 1.0})
+DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
+    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0}
+)
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 
 # The terms that releases before panels knew, in the order in which their studies keep the weights.

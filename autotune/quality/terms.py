@@ -94,7 +94,8 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
     for name in panel.further:
         kind = JUDGES[name].kind
         if kind == "paired":
-            units[name] = float(_numbers(baseline.coarse_errors[name]).mean())
+            coarse_errors = _numbers(baseline.coarse_errors[name])
+            units[name] = float(paired_mean(coarse_errors, torch.arange(len(coarse_errors))[None]))
         elif kind == "distribution":
             units[name] = measures[name](flat(baseline.coarse_further[name])) - measures[name](flat(full.further[name]))
         else:
@@ -110,12 +111,15 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
 def paired_mean(values: Tensor, rows: Tensor) -> Tensor:
     """Mean (B,) of the values (n,) of the first n pictures over selections ``rows`` (B, N) of all N.
 
-    A selection that has none of the first n, which is rare, counts as their mean.
+    Of signed values (n, D) it is the mean over the D of the absolute means. A selection that has none of the first n,
+    which is rare, counts as all of them.
     """
-    paired = rows < len(values)
+    columns = values if values.ndim == 2 else values[:, None]
+    paired = (rows < len(values))[..., None]
     counts = paired.sum(1)
-    sums = torch.where(paired, values[rows.clamp(max=len(values) - 1)], 0.0).sum(1)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), values.mean())
+    sums = torch.where(paired, columns[rows.clamp(max=len(values) - 1)], 0.0).sum(1)
+    means = torch.where(counts > 0, sums / counts.clamp(min=1), columns.mean(0))
+    return means.abs().mean(1) if values.ndim == 2 else means[:, 0]
 
 
 def flat(features: Tensor) -> Tensor:

@@ -116,4 +116,5 @@ def _judges(document: Mapping[str, Any]) -> str:
     """The panel as options name it."""
     classic = zip(("distance", "alignment", "fidelity"), document.get("objective") or (), strict=False)
     judges = document.get("judges") or [f"{name}:{weight:g}" for name, weight in classic if weight]
-    return " ".join(judge if judge.startswith("--") else f"--judge {judge}" for judge in judges)
+    texts = [judge.partition("@")[0] for judge in judges]
+    return " ".join(text if text.startswith("--") else f"--judge {text}" for text in texts)

@@ -40,6 +40,8 @@ from autotune.options.searching import Ranges
 from autotune.pipelines.families import GenericFamily, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
+from autotune.quality.judges import JUDGES as HUB
+from autotune.quality.judges import fingerprint
 from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, Panel
 from autotune.runtime import full_policy
 from autotune.runtime.models import recommended
@@ -243,7 +245,7 @@ def prepare(
             options.sampler in LEARN_FROM_PRUNED if options.early_stopping is None else options.early_stopping
         ),
         call=plain(maker.call),
-        judges=() if chosen.panel.classic is not None else panel_texts(chosen.panel),
+        judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
         exact=f"{chosen.error_pictures} pictures, guidance in {PLACES} parts" if chosen.panel.errors else None,
     )
     full_price = price(full)
@@ -289,6 +291,12 @@ def prepare(
 def panel_texts(panel: Panel) -> tuple[str, ...]:
     """A panel as options name it."""
     return panel.texts if panel.ceiling is None else (*panel.texts, f"--error-ceiling {panel.ceiling:g}")
+
+
+def _with_content(text: str) -> str:
+    """A judge of a panel as a study notes it: with what is in its files, where the Hub has them."""
+    name = text.partition(":")[0]
+    return f"{text}@{fingerprint(name).partition('@')[2]}" if name in HUB else text
 
 
 def model_name_of(pipe: Any) -> str:

@@ -1,18 +1,15 @@
-"""Pictures of many policies of the shipped models, for estimators to be compared on.
+"""Pictures of many policies of the shipped models and of their exact runs, for judges to be compared on.
 
-``python -m studies.proxy.pictures emoji-unet`` makes 1,024 pictures of each of 40 policies: plain steps at six
-costs, and random policies of every lever and combination, most of them between 20 % and 60 % of the full run's
-FLOPs, where searches look, some up to 100 %. Row i of every file is the same prompt and seed. Interrupted, it goes
-on with the next policy.
+``python -m studies.proxy.pictures emoji-unet`` makes 512 pictures of each of the 40 policies of
+:mod:`studies.proxy.chosen` and of the exact run of each one's intent (:mod:`studies.proxy.exact`), with guidance as it
+is and snapped to few intervals. Row i of every file is the same prompt and seed. All policies get 64 pictures, then 64
+more, and so on; interrupted, it goes on with the next file. Calls share beginnings, which changes no bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -20,52 +17,35 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.cost import Pricer
 from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from autotune.quality.tensors import write_tensors
-from autotune.runtime import applied, denoiser_of
-from studies.sampling import random_policies
+from autotune.runtime.apply import applied_sharing
+from autotune.runtime.prefix.checkpoints import PrefixCache
+from studies.proxy.chosen import Entry, policies
+from studies.proxy.exact import exact_run
+from studies.shipped import BATCH
 
 FOLDER = Path("runs/proxy")
-POLICIES = 40
-PICTURES = 1024
+PICTURES = 512
 """Of every policy, each of another prompt with another seed."""
 
-_STEPS_ONLY = (4, 5, 6, 8, 10)
-# Costs; every other round of policies leaves the last one out.
-_BINS = ((0.2, 0.24), (0.24, 0.29), (0.29, 0.35), (0.35, 0.42), (0.42, 0.5), (0.5, 0.6), (0.6, 1.0))
+SNAPS = (4, 5)
+"""Steps of the full run to multiples of which guidance is snapped, besides none."""
+
+PART = 64
+"""Rows of a file."""
+
+_SHARED = 2**30
 _SEED = 10**6
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A policy and its share of the full run's FLOPs."""
-
-    policy: Policy
-    share: float
-
-
-def policies(name: str, wanted: int = POLICIES) -> list[Entry]:
-    """The full run, fewer steps, then random policies from each bin of costs in turn; always the same ones."""
-    pipe, assets = demo_pipeline(name), demo_assets(name)
-    pricer = Pricer(pipe, full_steps=assets.full_steps)
-    plain = [Policy(steps=steps) for steps in (assets.full_steps, *_STEPS_ONLY)]
-    choices = range(assets.full_steps // 4, assets.full_steps + 1)
-    bins = [random_policies(pricer, choices, low=low, high=high) for low, high in _BINS]
-
-    def rounds() -> Iterator[Policy]:
-        for number in count(1):
-            for each in bins if number % 2 == 0 else bins[:-1]:
-                yield next(each)
-
-    seen = {policy.key: policy for policy in plain}
-    for policy in islice(rounds(), 2 * wanted):
-        if len(seen) == wanted:
-            break
-        seen.setdefault(policy.key, policy)
-    return [Entry(policy, pricer.price(policy).relative) for policy in seen.values()]
+def exact_runs(name: str, entries: list[Entry]) -> list[Policy]:
+    """All exact runs that the policies need, unsnapped ones first."""
+    full = demo_assets(name).full_steps
+    runs = [exact_run(entry.policy, full, every) for every in (1, *SNAPS) for entry in entries]
+    return list({run.key: run for run in runs}.values())
 
 
 def examples(name: str) -> tuple[list[str], list[int]]:
@@ -74,44 +54,51 @@ def examples(name: str) -> tuple[list[str], list[int]]:
     return prompts, [_SEED + row for row in range(len(prompts))]
 
 
-def file_of(name: str, policy: Policy, folder: Path = FOLDER) -> Path:
-    return folder / name / f"{policy.key}.safetensors"
+def file_of(name: str, policy: Policy, part: int, folder: Path = FOLDER) -> Path:
+    return folder / name / f"{policy.key}-{part}.safetensors"
 
 
-def pictures_of(name: str, policy: Policy, folder: Path = FOLDER) -> Tensor:
-    """Pictures (N, 3, 64, 64) uint8 that :func:`main` made."""
-    path = file_of(name, policy, folder)
-    if not path.is_file():
-        raise SystemExit(f"No pictures in {path}: run python -m studies.proxy.pictures {name} first.")
-    return load_file(path)["pictures"]
+def pictures_of(name: str, policy: Policy, folder: Path = FOLDER, count: int = PICTURES) -> Tensor:
+    """Pictures (count, 3, 64, 64) uint8 that :func:`main` made, of the first rows."""
+    paths = [file_of(name, policy, part, folder) for part in range(count // PART)]
+    for path in paths:
+        if not path.is_file():
+            raise SystemExit(f"No pictures in {path}: run python -m studies.proxy.pictures {name} first.")
+    return torch.cat([load_file(path)["pictures"] for path in paths])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--policies", type=int, default=POLICIES)
     parser.add_argument("--threads", type=int, help="of the processor")
-    parser.add_argument("--backwards", action="store_true", help="last policy first, to meet another process")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipe, assets = demo_pipeline(args.model), demo_assets(args.model)
+    for part in range(PICTURES // PART):
+        for model in args.models:
+            make(model, part, args.folder)
+
+
+def make(model: str, part: int, folder: Path) -> None:
+    """The part's rows of all policies and exact runs, those of them that are not made yet."""
+    pipe, assets = demo_pipeline(model), demo_assets(model)
     pipe.set_progress_bar_config(disable=True)
-    # A quarter faster on a CPU; the last bits may differ.
-    for part in (denoiser_of(pipe), pipe.vae):
-        part.to(memory_format=torch.channels_last)
-    prompts, seeds = examples(args.model)
-    entries = policies(args.model, args.policies)
-    (args.folder / args.model).mkdir(parents=True, exist_ok=True)
+    prompts, seeds = (each[part * PART : (part + 1) * PART] for each in examples(model))
+    shared = PrefixCache(_SHARED)
+    entries = policies(model)
+    wanted = {p.key: p for p in (*(entry.policy for entry in entries), *exact_runs(model, entries))}
+    (folder / model).mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
-        task = progress.add_task(args.model, total=len(entries))
-        for entry in reversed(entries) if args.backwards else entries:
-            path = file_of(args.model, entry.policy, args.folder)
+        task = progress.add_task(f"{model}, part {part + 1}", total=len(wanted))
+        for policy in wanted.values():
+            path = file_of(model, policy, part, folder)
             if not path.is_file():
-                with applied(pipe, entry.policy):
-                    made = generate(pipe, prompts, seeds, guidance_scale=assets.guidance_scale, batch_size=32)
-                write_tensors(path, {"pictures": made}, {"policy": entry.policy.id})
+                with applied_sharing(pipe, policy, shared) as call:
+                    made = generate(
+                        pipe, prompts, seeds, guidance_scale=assets.guidance_scale, batch_size=BATCH, call=call
+                    )
+                write_tensors(path, {"pictures": made}, {"policy": policy.id})
             progress.advance(task)
 
 

@@ -11,7 +11,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["LADDERS", "blurred", "compressed", "faded", "modes_dropped", "noisy", "shuffled"]
+__all__ = [
+    "FINE_LADDERS",
+    "LADDERS",
+    "blocky",
+    "blurred",
+    "compressed",
+    "faded",
+    "grainy",
+    "modes_dropped",
+    "noisy",
+    "parts_lost",
+    "shuffled",
+]
+
+_BLOCK = 8
+_PART = 6
 
 
 def noisy(pictures: Tensor, strength: float) -> Tensor:
@@ -64,6 +79,41 @@ def faded(pictures: Tensor, strength: float) -> Tensor:
     return _bytes(values.lerp(values.mean((1, 2, 3), keepdim=True), strength))
 
 
+def grainy(pictures: Tensor, strength: float) -> Tensor:
+    """White noise with a standard deviation of that many grey levels."""
+    return noisy(pictures, strength / 255)
+
+
+def blocky(pictures: Tensor, strength: float) -> Tensor:
+    """Blocks of 8x8 pixels, each that much nearer to its mean colour."""
+    means = F.avg_pool2d(pictures.float(), _BLOCK)
+    flat = F.interpolate(means, scale_factor=_BLOCK, mode="nearest")
+    return _bytes(pictures.float().lerp(flat, strength))
+
+
+def parts_lost(pictures: Tensor, strength: float) -> Tensor:
+    """So many parts of 6x6 pixels with the most detail are filled from what surrounds them: eyes, buttons, letters."""
+    values = pictures.float()
+    spread = F.avg_pool2d(values.mean(1, keepdim=True).square(), _PART, 1)
+    spread = (spread - F.avg_pool2d(values.mean(1, keepdim=True), _PART, 1).square())[:, 0, 1:-1, 1:-1]
+    for picture, detail in zip(values, spread, strict=True):
+        for _ in range(int(strength)):
+            top, left = divmod(int(detail.argmax()), detail.shape[1])
+            # No part twice: what overlaps this one is out.
+            detail[max(0, top - _PART + 1) : top + _PART, max(0, left - _PART + 1) : left + _PART] = -1
+            _fill(picture, top + 1, left + 1)
+    return _bytes(values)
+
+
+def _fill(picture: Tensor, top: int, left: int) -> None:
+    """Halfway between the edges above and below and those left and right of the part, in place."""
+    bottom, right = top + _PART, left + _PART
+    share = torch.arange(1, _PART + 1) / (_PART + 1)
+    down = torch.lerp(picture[:, top - 1, None, left:right], picture[:, bottom, None, left:right], share[:, None])
+    across = torch.lerp(picture[:, top:bottom, left - 1, None], picture[:, top:bottom, right, None], share)
+    picture[:, top:bottom, left:right] = (down + across) / 2
+
+
 LADDERS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]] = {
     "noise": (noisy, (0.05, 0.1, 0.2, 0.35, 0.6)),
     "blur": (blurred, (1, 1.5, 2.2, 3.2, 5)),
@@ -73,6 +123,14 @@ LADDERS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]]
     "contrast loss": (faded, (0.3, 0.5, 0.7, 0.85, 0.95)),
 }
 """Name, way and five strengths, from slight to ruinous."""
+
+FINE_LADDERS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]] = {
+    "grain": (grainy, (1, 2, 4, 6, 8)),
+    "slight blur": (blurred, (0.3, 0.4, 0.5, 0.7, 0.9)),
+    "blocks": (blocky, (0.05, 0.1, 0.2, 0.3, 0.5)),
+    "lost parts": (parts_lost, (1, 2, 3, 4, 6)),
+}
+"""What people see and a network that sees pictures reduced, or as a whole, hardly does."""
 
 
 def _bytes(values: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Would the objective rank better if its distance saw texture?
 
 ``python -m studies.proxy.texture`` takes other features than ``emoji-clip``'s for the distance, in place of them or
-beside them, and prints Spearman's correlation with the truth of :mod:`studies.proxy.validity` at n = 128, and what that
-has over the default objective with its 95 % interval. No feature is of EfficientNet's family, which judges. The judges
-themselves are asked too: their own ranking on 128 pictures is what any other can be hoped to reach.
+beside them, and prints Spearman's correlation with the truth of :mod:`studies.proxy.estimators` at n = 128, and what
+that has over the default objective with its 95 % interval. No feature is of EfficientNet's family, which judges. The
+judges themselves are asked too: their own ranking on 128 pictures is what any other can be hoped to reach.
 
 Choices (which statistics, standardised or not) were made on ``emoji-unet``; ``emoji-dit`` confirms or refutes them.
 """
@@ -29,10 +29,8 @@ from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Weights, coarse
 from autotune.quality.objective import DISTANCE
-from studies.proxy.features import Views, real_pictures, views
-from studies.proxy.pictures import FOLDER, PICTURES, Entry, pictures_of, policies
-from studies.proxy.spoiling_network import load_network
-from studies.proxy.validity import (
+from studies.proxy.chosen import Entry, policies
+from studies.proxy.estimators import (
     RESULTS,
     Losses,
     Result,
@@ -42,6 +40,9 @@ from studies.proxy.validity import (
     sets_of,
     true_losses,
 )
+from studies.proxy.features import Views, real_pictures, views
+from studies.proxy.pictures import FOLDER, PICTURES, pictures_of
+from studies.proxy.spoiling_network import load_network
 
 COUNT = 128
 DEFAULT = Scoring("default", DISTANCE, Weights())

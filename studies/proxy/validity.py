@@ -1,32 +1,37 @@
-"""Which estimator, on how few pictures, ranks policies as the truth does?
+"""Which judge ranks policies as people's deputies do, and what does its favourite cost?
 
-``python -m studies.proxy.validity`` reads the pictures of 40 policies of each shipped model
-(:mod:`studies.proxy.pictures`) and prints, for every estimator and n = 32, 64, 128 and 256 pictures:
+``python -m studies.proxy.validity`` reads the pictures of :mod:`studies.proxy.pictures` (40 policies a model, what
+searches liked and what is written by hand among them, and the exact run of each one's intent) and prints for every
+judge on 64 and on 128 pictures:
 
-- Spearman's rank correlation with the truth, averaged over disjoint sets of n pictures, with a 95 % bootstrap interval
+- Spearman's rank correlation with the truth, averaged over disjoint sets of pictures, with a 95 % bootstrap interval
   over policies and sets;
-- top-5 regret: the true loss of the best of the estimator's five favourites minus that of the best of all policies.
+- regret: the true loss of the judge's favourite, minus that of the best policy; once among all policies and once among
+  those of at most 30 % of the FLOPs, for a search takes the first and nothing else;
+- inversions: policies that EfficientNet rejects (a distance above 0.4) ranked before ones that it accepts (below 0.2).
 
-Truth is the objective's formula with equal weights as judges see it whom it never asks (:mod:`studies.proxy.features`):
-Frechet distance of EfficientNet-Lite0's features to the real pictures, and alignment by a second CLIP, on all 1,024
-pictures of a policy. At n = 128 ``apart`` is the correlation with the truth of the other 896 pictures, of which the
-estimator has seen none. How well any ranking can do is bounded by the truth's own noise: the correlation of two
-halves of it is printed too. Results go to the folder ``results`` beside this file.
+The truth is the mean of three losses, by networks that no search asks (:mod:`studies.proxy.features`), weights fixed
+before any result: EfficientNet-Lite0's Frechet distance to the real pictures, a second CLIP's alignment, and the mean
+distance, in EfficientNet's features, to the pictures of the exact run. Each is 0 for the full run and 1 for pictures of
+16 pixels a side, or for alignment by chance.
+
+Two more tables say how many pictures of exact runs the new default needs, and what it costs to snap guidance to few
+intervals. Results go to ``results/judges-MODEL.json`` beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -35,148 +40,208 @@ from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
 from autotune.quality.objective import DISTANCE
+from autotune.quality.wavelets import by_band, drift
+from studies.proxy.chosen import Entry, policies
 from studies.proxy.features import Views, views
-from studies.proxy.pictures import FOLDER, PICTURES, policies
+from studies.proxy.pictures import FOLDER, PICTURES, SNAPS
 
 RESULTS = Path(__file__).with_name("results")
-COUNTS = (32, 64, 128, 256)
-APART = 128
-MOST_SETS = 8
-TOP = 5
-PLAIN = "plain FD alone"
-TRUTH_DISTANCE = "frechet"
-# Both sides alike, whatever weights the objective takes: a truth that moved with them would flatter them.
-TRUTH_WEIGHTS = Weights(1, 1)
+COUNTS = (64, 128)
+PAIRED = (8, 16, 32, 64)
+CHEAP = 0.305
+REJECTED, ACCEPTED = 0.4, 0.2
+DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
+OLD_DEFAULT = "distance + 4 alignment (the default so far)"
+_RESAMPLES = 1000
+# Beyond it, pictures are other ones, which says nothing of how good they are.
+_CEILING = 0.5
 
 Losses = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """A way to score policies on few pictures; ``own`` takes the full run's other pictures as the reference."""
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What a judge may combine, (P,) each: 0 for the full run, 1 for coarse pictures or alignment by chance.
 
-    name: str
-    distance: str
-    weights: Weights
-    own: bool = False
+    Attributes:
+        distance: Of ``emoji-clip``'s features to those of the real pictures.
+        alignment: By ``emoji-clip``.
+        change: ``emoji-clip``'s mean distance to the full run's pictures.
+        error: The same to the exact run's.
+        drift: Of textures from the exact run's.
+        structure: Mean Haar error to the exact run's pictures.
+        wavelets: Frechet distance by band to the real pictures.
+    """
+
+    distance: Losses
+    alignment: Losses
+    change: Losses
+    error: Losses
+    drift: Losses
+    structure: Losses
+    wavelets: Losses
 
 
-SCORINGS = (
-    Scoring(PLAIN, "frechet", Weights(1, 0)),
-    Scoring("alignment alone", "frechet-subspace-32", Weights(0, 1)),
-    *(
-        Scoring(f"{name} + alignment", name, Weights(1, 1))
-        for name in (
-            "frechet",
-            "frechet-shrunk",
-            "frechet-subspace-16",
-            "frechet-subspace-32",
-            "frechet-subspace-64",
-            "frechet-shrunk-subspace-16",
-            "frechet-shrunk-subspace-32",
-            "frechet-shrunk-subspace-64",
-            "frechet-subspace-16-infinity",
-            "frechet-subspace-32-infinity",
-            "kid",
-            "cmmd",
-            "cmmd-unbiased",
-        )
+Judge = Callable[[Terms], Losses]
+
+
+def _capped(error: Losses) -> Losses:
+    return np.minimum(error, _CEILING)
+
+
+def panel(terms: Terms) -> Losses:
+    """The new default."""
+    return terms.distance + 4 * terms.alignment + 2 * terms.drift + _capped(terms.error)
+
+
+JUDGES: Mapping[str, Judge] = {
+    OLD_DEFAULT: lambda t: t.distance + 4 * t.alignment,
+    "distance": lambda t: t.distance,
+    "alignment": lambda t: t.alignment,
+    "change to the full run": lambda t: t.change,
+    "error": lambda t: t.error,
+    "drift": lambda t: t.drift,
+    "structure": lambda t: t.structure,
+    "Frechet wavelet distance by band": lambda t: t.wavelets,
+    "distance + 2 error": lambda t: t.distance + 2 * t.error,
+    "distance + 4 alignment + 2 drift": lambda t: t.distance + 4 * t.alignment + 2 * t.drift,
+    "distance + 4 alignment + error, at most 0.5": lambda t: t.distance + 4 * t.alignment + _capped(t.error),
+    "distance + 4 alignment + 2 drift + error": lambda t: t.distance + 4 * t.alignment + 2 * t.drift + t.error,
+    "worst of distance, 4 alignment, 2 drift and error, at most 0.5": lambda t: np.maximum.reduce(
+        [t.distance, 4 * t.alignment, 2 * t.drift, _capped(t.error)]
     ),
-    *(
-        Scoring(f"frechet-subspace-32 + {weight:g} x alignment", "frechet-subspace-32", Weights(1, weight))
-        for weight in (2, 4, 8)
+    "distance + alignment + 2 drift + error, at most 0.5": lambda t: (
+        t.distance + t.alignment + 2 * t.drift + _capped(t.error)
     ),
-    Scoring("change alone", "frechet-subspace-32", Weights(0, 0, 1)),
-    Scoring("default, own reference", DISTANCE, Weights(), own=True),
-)
+    "distance + 4 alignment + drift + error, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + t.drift + _capped(t.error)
+    ),
+    "distance + 4 alignment + 4 drift + error, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + 4 * t.drift + _capped(t.error)
+    ),
+    "distance + 4 alignment + 2 drift + structure, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + 2 * t.drift + _capped(t.structure)
+    ),
+    "the new default + wavelets": lambda t: panel(t) + t.wavelets,
+    DEFAULT: panel,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Of all policies (P,): the three losses."""
+
+    distance: Losses
+    alignment: Losses
+    error: Losses
+
+    @property
+    def loss(self) -> Losses:
+        return (self.distance + self.alignment + self.error) / 3
 
 
 @dataclass(frozen=True)
 class Result:
-    """One estimator on n pictures. ``low`` and ``high`` bound the 95 % interval of ``spearman``.
+    """One judge on n pictures, means over sets. ``low`` and ``high`` bound the 95 % interval of ``spearman``.
 
-    ``gain`` is what ``spearman`` has over the plain Frechet distance on the same pictures, with its interval.
+    ``halves`` is the lowest correlation in 20 random halves of the policies.
     """
 
-    model: str
-    estimator: str
+    judge: str
     n: int
+    paired: int
+    snapped: int
     sets: int
     spearman: float
     low: float
     high: float
-    apart: float | None
+    halves: float
     regret: float
-    gain: tuple[float, float, float]
+    cheap_regret: float
+    inversions: float
 
 
-def true_losses(seen: Views, rows: Tensor) -> Losses:
-    objective = Objective(
-        Reference.of(seen.real.network), seen.truth_baseline(rows), distance=TRUTH_DISTANCE, weights=TRUTH_WEIGHTS
+def truth_of(seen: Views, count: int) -> Truth:
+    rows = torch.arange(count)
+    objective = partial(
+        Objective, Reference.of(seen.real.network), seen.truth_baseline(rows), distance="frechet-subspace-64"
     )
-    return np.array([objective.score(seen.truth(index, rows)).loss for index in range(len(seen.policies))])
+    evaluations = [seen.truth(index, rows) for index in range(len(seen.policies))]
+
+    def losses(weights: Weights) -> Losses:
+        each = objective(weights=weights)
+        return np.array([each.score(evaluation).loss for evaluation in evaluations])
+
+    errors = [seen.error("network", index, rows) for index in range(len(evaluations))]
+    return Truth(losses(Weights(1, 0)), losses(Weights(0, 1)), np.array(errors))
 
 
-def losses(seen: Views, scoring: Scoring, rows: Tensor, others: Tensor) -> Losses:
-    pictures = seen.policies[0].clip[others] if scoring.own else seen.real.clip
-    objective = Objective(
-        Reference.of(pictures, shrink=True),
-        seen.proxy_baseline(rows),
-        distance=scoring.distance,
-        weights=scoring.weights,
+def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
+    """All terms on the pictures ``rows``, errors on the first ``paired`` of them, guidance snapped to ``every``."""
+    few, all_of = rows[:paired], rows[None]
+    count = len(seen.policies)
+    reference = Reference.of(seen.real.clip, shrink=True)
+    evaluations = [seen.proxy(index, rows) for index in range(count)]
+
+    def losses(weights: Weights) -> Losses:
+        objective = Objective(reference, seen.proxy_baseline(rows), distance=DISTANCE, weights=weights)
+        return np.array([objective.score(each).loss for each in evaluations])
+
+    def errors(kind: str, snapped: int) -> Losses:
+        return np.array([seen.error(kind, index, few, snapped) for index in range(count)])
+
+    bands = by_band(Reference.of(seen.real.textures).gaussian)
+    wavelets = [bands(each.textures[rows]) for each in (*seen.policies, seen.coarse)]
+    whole = float(drift(seen.unit.change, all_of))
+    drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
+    return Terms(
+        distance=losses(Weights(1, 0)),
+        alignment=losses(Weights(0, 1)),
+        change=errors("clip", 0),
+        error=errors("clip", every),
+        drift=np.array(drifts),
+        structure=errors("haar", every),
+        wavelets=(np.array(wavelets[:-1]) - wavelets[0]) / (wavelets[-1] - wavelets[0]),
     )
-    return np.array([objective.score(seen.proxy(index, rows)).loss for index in range(len(seen.policies))])
-
-
-def sets_of(n: int) -> list[tuple[Tensor, Tensor]]:
-    """Disjoint sets of ``n`` rows, each with all other rows."""
-    order = torch.randperm(PICTURES, generator=torch.Generator().manual_seed(0))
-    parts = [order[start : start + n] for start in range(0, PICTURES - n + 1, n)][:MOST_SETS]
-    return [(part, order[~torch.isin(order, part)]) for part in parts]
 
 
 def judged(
-    model: str,
-    scoring: Scoring,
-    n: int,
-    scores: Sequence[Losses],
-    plain: Sequence[Losses],
-    truth: Losses,
-    apart: Sequence[Losses] | None,
+    name: str, n: int, paired: int, snapped: int, scores: Sequence[Losses], truth: Truth, shares: Losses
 ) -> Result:
     """Compare the losses on each set with the truth."""
-    resampled = _bootstrap(scores, truth)
-    gains = resampled - _bootstrap(plain, truth)
-    gain = float(np.mean([_spearman(a, truth) - _spearman(b, truth) for a, b in zip(scores, plain, strict=True)]))
-    best = float(truth.min())
+    loss, cheap = truth.loss, shares <= CHEAP
+    resampled = _bootstrap(scores, loss)
+    rejected, accepted = truth.distance > REJECTED, truth.distance < ACCEPTED
+    draw = np.random.default_rng(0)
+    halves = [draw.permutation(len(loss))[: len(loss) // 2] for _ in range(20)]
+    mean = np.mean(scores, 0)
     return Result(
-        model=model,
-        estimator=scoring.name,
+        judge=name,
         n=n,
+        paired=paired,
+        snapped=snapped,
         sets=len(scores),
-        spearman=float(np.mean([_spearman(each, truth) for each in scores])),
+        spearman=float(np.mean([_spearman(each, loss) for each in scores])),
         low=float(np.quantile(resampled, 0.025)),
         high=float(np.quantile(resampled, 0.975)),
-        apart=None
-        if apart is None
-        else float(np.mean([_spearman(each, other) for each, other in zip(scores, apart, strict=True)])),
-        gain=(gain, float(np.quantile(gains, 0.025)), float(np.quantile(gains, 0.975))),
-        regret=float(np.mean([truth[np.argsort(each)[:TOP]].min() - best for each in scores])),
+        halves=min(_spearman(mean[half], loss[half]) for half in halves),
+        regret=float(np.mean([loss[each.argmin()] - loss.min() for each in scores])),
+        cheap_regret=float(np.mean([loss[cheap][each[cheap].argmin()] - loss[cheap].min() for each in scores])),
+        inversions=float(np.mean([(each[rejected][:, None] < each[accepted]).sum() for each in scores])),
     )
 
 
-def _bootstrap(scores: Sequence[Losses], truth: Losses, resamples: int = 1000) -> Losses:
-    """Mean correlation over sets, with policies and sets drawn again."""
+def _bootstrap(scores: Sequence[Losses], truth: Losses) -> Losses:
+    """Mean correlation over sets, with policies and sets drawn anew."""
     draw = np.random.default_rng(0)
-    policies = draw.integers(len(truth), size=(resamples, len(truth)))
-    sets = draw.integers(len(scores), size=(resamples, len(scores)))
-    ranks = _standardised_ranks(truth[policies])
-    correlations = np.stack([(_standardised_ranks(each[policies]) * ranks).mean(1) for each in scores])
+    drawn = draw.integers(len(truth), size=(_RESAMPLES, len(truth)))
+    sets = draw.integers(len(scores), size=(_RESAMPLES, len(scores)))
+    ranks = _standardised_ranks(truth[drawn])
+    correlations = np.stack([(_standardised_ranks(each[drawn]) * ranks).mean(1) for each in scores])
     return np.take_along_axis(correlations, sets.T, axis=0).mean(0)
 
 
 def _standardised_ranks(values: Losses) -> Losses:
-    """Of each row, with mean zero and variance one: the mean product of two rows is Spearman's correlation."""
     ranks = rankdata(values, axis=1)
     return (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
 
@@ -185,38 +250,46 @@ def _spearman(a: Losses, b: Losses) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def study(model: str, seen: Views) -> tuple[list[Result], float]:
-    """All results for a model, and how well its truth agrees with itself."""
-    everything = torch.arange(PICTURES)
-    truth = true_losses(seen, everything)
-    halves = [_spearman(*(true_losses(seen, half) for half in everything.split(PICTURES // 2)))]
-    # Spearman and Brown: what two truths of full length would correlate with.
-    agreement = 2 * halves[0] / (1 + halves[0])
+def sets_of(count: int, n: int) -> list[Tensor]:
+    """Disjoint sets of ``n`` of the rows, in an order drawn once."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return [order[start : start + n] for start in range(0, count - n + 1, n)]
+
+
+def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> list[Result]:
+    shares = np.array([entry.share for entry in entries])
     results = []
-    for n in COUNTS:
-        sets = sets_of(n)
-        apart = [true_losses(seen, others) for _, others in sets] if n == APART else None
-        plain: list[Losses] = []
-        for scoring in track(SCORINGS, description=f"{model}, {n} pictures"):
-            scores = [losses(seen, scoring, rows, others) for rows, others in sets]
-            plain = plain or scores
-            results.append(judged(model, scoring, n, scores, plain, truth, apart))
-    return results, agreement
+    for n in (n for n in COUNTS if n <= count):
+        sets = sets_of(count, n)
+        terms = [terms_of(seen, rows, n) for rows in sets]
+        for name, judge in JUDGES.items():
+            results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, shares))
+        for paired, every in [(k, 1) for k in PAIRED if k < n] + [(32, every) for every in SNAPS]:
+            few = [panel(terms_of(seen, rows, paired, every)) for rows in sets]
+            results.append(judged(DEFAULT, n, paired, every, few, truth, shares))
+    return results
 
 
-def table(model: str, results: Sequence[Result], agreement: float, count: int) -> Table:
-    shown = Table(
-        title=f"{model}: Spearman with the truth (regret), {count} policies; truth with itself {agreement:.3f}"
-    )
-    shown.add_column("estimator")
-    for n in COUNTS:
-        shown.add_column(f"n = {n}", justify="right")
-    for scoring in SCORINGS:
-        row = [each for each in results if each.estimator == scoring.name]
-        shown.add_row(
-            scoring.name,
-            *(f"{each.spearman:.3f} ({each.low:.2f}..{each.high:.2f}) {each.regret:.3f}" for each in row),
-        )
+def table(model: str, results: Sequence[Result], count: int) -> Table:
+    columns = ("judge", "n", "in pairs", "guidance to", "Spearman", "worst half", "regret", "at 30 %", "inversions")
+    shown = Table(*columns, title=f"{model}, {count} pictures a policy")
+    for each in results:
+        spearman = f"{each.spearman:.3f} ({each.low:.2f}..{each.high:.2f})"
+        numbers = (each.halves, each.regret, each.cheap_regret)
+        rest = (*(f"{number:.3f}" for number in numbers), f"{each.inversions:.1f}")
+        shown.add_row(each.judge, str(each.n), str(each.paired), str(each.snapped), spearman, *rest)
+    return shown
+
+
+def losses_table(model: str, entries: Sequence[Entry], truth: Truth, terms: Terms) -> Table:
+    columns = ("policy", "from", "FLOPs", "truth", "lite0", "error", "new default", "old default", "drift")
+    shown = Table(*columns, title=f"{model}: losses, best of the new default first")
+    new, old = panel(terms), JUDGES[OLD_DEFAULT](terms)
+    for index in np.argsort(new):
+        entry = entries[index]
+        numbers = (truth.loss, truth.distance, terms.error, new, old, terms.drift)
+        cells = (f"{column[index]:.3f}" for column in numbers)
+        shown.add_row(entry.policy.id[:60], entry.kind, f"{entry.share:.1%}", *cells)
     return shown
 
 
@@ -224,25 +297,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of every policy, as far as they are made")
     args = parser.parse_args()
     console = Console(highlight=False, width=180)
     for model in args.models:
         entries = policies(model)
-        seen = views(model, entries, args.folder)
-        results, agreement = study(model, seen)
-        console.print(table(model, results, agreement, len(entries)))
-        truth = true_losses(seen, torch.arange(PICTURES))
+        seen = views(model, entries, args.folder, args.pictures)
+        truth = truth_of(seen, args.pictures)
+        results = study(seen, truth, entries, args.pictures)
+        terms = terms_of(seen, torch.arange(args.pictures), args.pictures)
+        console.print(losses_table(model, entries, truth, terms), table(model, results, args.pictures))
+        columns = {"truth": truth.loss, **vars(truth), "loss": panel(terms), "before": JUDGES[OLD_DEFAULT](terms)}
         document = {
             "model": model,
-            "pictures": PICTURES,
-            "agreement": agreement,
+            "pictures": args.pictures,
             "policies": [
-                {"id": entry.policy.id, "share": entry.share, "truth": float(loss)}
-                for entry, loss in zip(entries, truth, strict=True)
+                {"id": entry.policy.id, "kind": entry.kind, "share": entry.share}
+                | {name: round(float(column[index]), 4) for name, column in columns.items()}
+                for index, entry in enumerate(entries)
             ],
             "results": [asdict(result) for result in results],
         }
-        write_atomically(RESULTS / f"{model}.json", json.dumps(document, indent=1) + "\n")
+        write_atomically(RESULTS / f"judges-{model}.json", json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

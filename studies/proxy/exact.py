@@ -1,0 +1,42 @@
+"""The exact run of a policy's intent: all steps, own solver, full size, nothing reused, the policy's own guidance.
+
+What a policy means to do to pictures is its guidance interval; everything else it does is an approximation. Against the
+pictures of its exact run, from the same noise, only the approximation shows.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autotune.policy import Guidance, Policy
+
+_TRAINING_STEPS = 1000
+
+
+def exact_run(policy: Policy, full_steps: int, every: int = 1) -> Policy:
+    """The exact run of ``policy``, its guidance at the same noise levels.
+
+    Args:
+        policy: With timesteps spaced evenly, or listed for a model of 1,000 training steps.
+        full_steps: Of the full run, whose timesteps are spaced evenly.
+        every: The interval begins and ends at multiples of so many steps of the full run.
+    """
+    if policy.guidance is None:
+        return Policy(steps=full_steps)
+    start, stop = (
+        every * math.floor(_share(policy, step) * full_steps / every + 0.5)
+        for step in (policy.guidance.start_step, policy.guidance.stop_step)
+    )
+    start = min(start, full_steps - every)
+    stop = min(max(stop, start + every), full_steps)
+    whole = start == 0 and stop == full_steps
+    return Policy(steps=full_steps, guidance=None if whole else Guidance(start_step=start, stop_step=stop))
+
+
+def _share(policy: Policy, step: int) -> float:
+    """How much of the way from noise to picture lies before ``step``."""
+    if step >= policy.steps:
+        return 1.0
+    if isinstance(policy.timesteps, str):
+        return step / policy.steps
+    return (_TRAINING_STEPS - 1 - policy.timesteps[step]) / _TRAINING_STEPS
