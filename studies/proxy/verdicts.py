@@ -13,7 +13,7 @@ alone, and 8 steps from the noise of the first. Then it repeats three experiment
   all pictures are from seeds of their own, or that finalist is the full run and fewer steps its 8 steps, from the same
   noise, as in a search. The difference is set by moving alignments by a constant, which leaves everything else alone.
 
-A last experiment has no pictures behind it: finalists that lose every tenth caption's picture, at a loss of 1.5, and are
+At last, with no pictures behind them: finalists that lose every tenth caption's picture, at a loss of 1.5, and are
 better in all others by as much in the mean. While few of these captions are seen, they look better to any method.
 
 Methods: the bootstrap interval of the best finalist, as if it had not been chosen; the bootstrap of the largest of all
