@@ -25,7 +25,10 @@ from autotune.core.interval import Interval
 __all__ = ["LEAST_PROMPTS", "Verdict", "leave_one_out", "pseudo_values", "simultaneous", "verdict"]
 
 LEAST_PROMPTS = 8
-"""Different prompts, or other inputs, without which nothing is said to be beyond doubt."""
+"""Different prompts, or other inputs, without which nothing is said to be beyond doubt.
+
+From six on the study's equals are called better in less than 2.5 % of repeats; two more leave room for doubt.
+"""
 
 # Of the t statistics; their quantile is right to half a percent.
 _DRAWS = 100_000
