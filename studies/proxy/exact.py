@@ -18,8 +18,9 @@ def exact_run(policy: Policy, full_steps: int, every: int = 1) -> Policy:
 
     Args:
         policy: With timesteps spaced evenly, or listed for a model of 1,000 training steps.
-        full_steps: Of the full run, whose timesteps are spaced evenly.
-        every: The interval begins and ends at multiples of so many steps of the full run.
+        full_steps: Of the full run, whose timesteps are spaced evenly; a multiple of ``every``.
+        every: The interval is snapped to multiples of so many steps of the full run, the nearest ones; but guidance
+            that stops before the last step still does, for guidance in the last steps changes pictures most.
     """
     if policy.guidance is None:
         return Policy(steps=full_steps)
@@ -28,6 +29,8 @@ def exact_run(policy: Policy, full_steps: int, every: int = 1) -> Policy:
         for step in (policy.guidance.start_step, policy.guidance.stop_step)
     )
     start = min(start, full_steps - every)
+    if every > 1 and policy.guidance.stop_step < policy.steps:
+        stop = min(stop, full_steps - every)
     stop = min(max(stop, start + every), full_steps)
     whole = start == 0 and stop == full_steps
     return Policy(steps=full_steps, guidance=None if whole else Guidance(start_step=start, stop_step=stop))

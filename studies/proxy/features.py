@@ -9,7 +9,7 @@ run, and a second CLIP of another width and seed for the alignment
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -130,8 +130,13 @@ class Views:
         return tuple(self.prompts[row] for row in rows.tolist())
 
 
-def views(name: str, entries: list[Entry], folder: Path = FOLDER, count: int = PICTURES) -> Views:
-    """Look at the first ``count`` pictures of all policies, each once: what was seen is kept beside them."""
+def views(
+    name: str, entries: list[Entry], folder: Path = FOLDER, count: int = PICTURES, snaps: Sequence[int] = SNAPS
+) -> Views:
+    """Look at the first ``count`` pictures of all policies, each once: what was seen is kept beside them.
+
+    ``snaps`` are those of :data:`SNAPS` whose exact runs are looked at too.
+    """
     prompts = examples(name)[0][:count]
     eyes = Eyes(name)
     kept = folder / name / "features"
@@ -146,8 +151,11 @@ def views(name: str, entries: list[Entry], folder: Path = FOLDER, count: int = P
 
     def all_seen(key: str, pictures: Callable[[], Tensor]) -> Seen:
         made = functools.cache(pictures)
-        parts = range(count // PART)
-        return _joined(seen(f"{key}-{n}", lambda n=n: made()[n * PART : (n + 1) * PART]) for n in parts)
+
+        def part(number: int) -> Seen:
+            return seen(f"{key}-{number}", lambda: made()[number * PART : (number + 1) * PART])
+
+        return _joined(part(number) for number in range(count // PART))
 
     def of(policy: Policy) -> Seen:
         return all_seen(policy.key, lambda: pictures_of(name, policy, folder, count))
@@ -165,7 +173,7 @@ def views(name: str, entries: list[Entry], folder: Path = FOLDER, count: int = P
             pair(entry.policy, exact_run(entry.policy, full.steps, every) if every else full)
             for entry in track(entries, description=f"looking at {name}'s pictures, guidance to {every}")
         ]
-        for every in (1, 0, *SNAPS)
+        for every in (1, 0, *snaps)
     }
     return Views(
         prompts=tuple(prompts),

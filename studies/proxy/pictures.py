@@ -31,7 +31,7 @@ FOLDER = Path("runs/proxy")
 PICTURES = 512
 """Of every policy, each of another prompt with another seed."""
 
-SNAPS = (4, 5)
+SNAPS = (2, 4, 5)
 """Steps of the full run to multiples of which guidance is snapped, besides none."""
 
 PART = 64
@@ -84,7 +84,8 @@ def make(model: str, part: int, folder: Path) -> None:
     """The part's rows of all policies and exact runs, those of them that are not made yet."""
     pipe, assets = demo_pipeline(model), demo_assets(model)
     pipe.set_progress_bar_config(disable=True)
-    prompts, seeds = (each[part * PART : (part + 1) * PART] for each in examples(model))
+    rows = slice(part * PART, (part + 1) * PART)
+    prompts, seeds = examples(model)
     shared = PrefixCache(_SHARED)
     entries = policies(model)
     wanted = {p.key: p for p in (*(entry.policy for entry in entries), *exact_runs(model, entries))}
@@ -96,7 +97,12 @@ def make(model: str, part: int, folder: Path) -> None:
             if not path.is_file():
                 with applied_sharing(pipe, policy, shared) as call:
                     made = generate(
-                        pipe, prompts, seeds, guidance_scale=assets.guidance_scale, batch_size=BATCH, call=call
+                        pipe,
+                        prompts[rows],
+                        seeds[rows],
+                        guidance_scale=assets.guidance_scale,
+                        batch_size=BATCH,
+                        call=call,
                     )
                 write_tensors(path, {"pictures": made}, {"policy": policy.id})
             progress.advance(task)

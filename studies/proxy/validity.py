@@ -39,6 +39,7 @@ from torch import Tensor
 from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
+from autotune.quality.frechet import fit
 from autotune.quality.objective import DISTANCE
 from autotune.quality.wavelets import by_band, drift
 from studies.proxy.chosen import Entry, policies
@@ -53,8 +54,8 @@ REJECTED, ACCEPTED = 0.4, 0.2
 DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 _RESAMPLES = 1000
-# Beyond it, pictures are other ones, which says nothing of how good they are.
-_CEILING = 0.5
+CEILING = 0.5
+"""Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
 
 Losses = NDArray[np.float64]
 
@@ -71,6 +72,7 @@ class Terms:
         drift: Of textures from the exact run's.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
+        exact_wavelets: The same to the exact run's pictures.
     """
 
     distance: Losses
@@ -80,13 +82,14 @@ class Terms:
     drift: Losses
     structure: Losses
     wavelets: Losses
+    exact_wavelets: Losses
 
 
 Judge = Callable[[Terms], Losses]
 
 
 def _capped(error: Losses) -> Losses:
-    return np.minimum(error, _CEILING)
+    return np.minimum(error, CEILING)
 
 
 def panel(terms: Terms) -> Losses:
@@ -102,7 +105,8 @@ JUDGES: Mapping[str, Judge] = {
     "error": lambda t: t.error,
     "drift": lambda t: t.drift,
     "structure": lambda t: t.structure,
-    "Frechet wavelet distance by band": lambda t: t.wavelets,
+    "Frechet wavelet distance by band to real pictures": lambda t: t.wavelets,
+    "Frechet wavelet distance by band to the exact run's": lambda t: t.exact_wavelets,
     "distance + 2 error": lambda t: t.distance + 2 * t.error,
     "distance + 4 alignment + 2 drift": lambda t: t.distance + 4 * t.alignment + 2 * t.drift,
     "distance + 4 alignment + error, at most 0.5": lambda t: t.distance + 4 * t.alignment + _capped(t.error),
@@ -192,6 +196,10 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
 
     bands = by_band(Reference.of(seen.real.textures).gaussian)
     wavelets = [bands(each.textures[rows]) for each in (*seen.policies, seen.coarse)]
+    exact_wavelets = [
+        _by_band(each.textures[few], (each.textures - pair.change)[few])
+        for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
+    ]
     whole = float(drift(seen.unit.change, all_of))
     drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
     return Terms(
@@ -202,7 +210,12 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         drift=np.array(drifts),
         structure=errors("haar", every),
         wavelets=(np.array(wavelets[:-1]) - wavelets[0]) / (wavelets[-1] - wavelets[0]),
+        exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
     )
+
+
+def _by_band(textures: Tensor, others: Tensor) -> float:
+    return by_band(fit(others, shrink=False))(textures)
 
 
 def judged(
@@ -257,6 +270,7 @@ def sets_of(count: int, n: int) -> list[Tensor]:
 
 
 def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> list[Result]:
+    snaps = [every for every in seen.pairs if every > 1]
     shares = np.array([entry.share for entry in entries])
     results = []
     for n in (n for n in COUNTS if n <= count):
@@ -264,7 +278,7 @@ def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> li
         terms = [terms_of(seen, rows, n) for rows in sets]
         for name, judge in JUDGES.items():
             results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, shares))
-        for paired, every in [(k, 1) for k in PAIRED if k < n] + [(32, every) for every in SNAPS]:
+        for paired, every in [(k, 1) for k in PAIRED if k < n] + [(n, every) for every in snaps]:
             few = [panel(terms_of(seen, rows, paired, every)) for rows in sets]
             results.append(judged(DEFAULT, n, paired, every, few, truth, shares))
     return results
@@ -297,12 +311,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
+    parser.add_argument("--snaps", type=int, nargs="*", default=list(SNAPS), help="of guidance, as far as made")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of every policy, as far as they are made")
     args = parser.parse_args()
     console = Console(highlight=False, width=180)
     for model in args.models:
         entries = policies(model)
-        seen = views(model, entries, args.folder, args.pictures)
+        seen = views(model, entries, args.folder, args.pictures, args.snaps)
         truth = truth_of(seen, args.pictures)
         results = study(seen, truth, entries, args.pictures)
         terms = terms_of(seen, torch.arange(args.pictures), args.pictures)
