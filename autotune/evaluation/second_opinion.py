@@ -9,10 +9,14 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.judges import Judges
 from autotune.quality import Objective
 from autotune.quality.jury import load_judges, suited
-from autotune.quality.panel import JUDGES, Panel, Sources
+from autotune.quality.panel import JUDGES, TEXTURES, Panel, Sources
 
-SECOND_OPINION: str | None = None
-"""Who is asked where nobody says who; None asks nobody."""
+SECOND_OPINION: str | None = TEXTURES
+"""Who is asked where nobody says who; None asks nobody.
+
+Of the judges that need no download it agrees best on its own with judges that no search asks
+(``studies.proxy.validity``).
+"""
 
 NOBODY = "none"
 """What options name to ask nobody."""

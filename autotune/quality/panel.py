@@ -8,7 +8,8 @@ A judge is one entry of :data:`JUDGES`. To add one, write a function that loads 
 - ``paired``: gives numbers of pairs, two tensors (n, 3, H, W) uint8 -> (n,), zero for identical pictures and larger for
   more different ones. Its term is the mean over the first pictures, each paired with that of the exact run of the same
   intent (:mod:`autotune.evaluation.intent`). Where it gives signed changes (n, D) instead, the term is the mean over
-  the D of the absolute mean over pictures: what changes in all pictures alike.
+  the D of the absolute mean over pictures: what changes in all pictures alike. ``of_rows`` makes any other number of
+  what it gives.
 - ``alignment``: gives numbers of pictures with their prompts, (n, 3, H, W) uint8 and n texts -> (n,), higher is better.
 
 Every term is 0 for the full run and 1 for its coarse pictures (for ``alignment`` itself: for the wrong prompts).
@@ -51,12 +52,13 @@ __all__ = [
     "JUDGES",
     "Judge",
     "Panel",
+    "TEXTURES",
     "Sources",
     "parse_judges",
 ]
 
 DISTANCE, ALIGNMENT, ERROR, FIDELITY, CROPS = "distance", "alignment", "error", "fidelity", "distance-crops"
-DRIFT = "drift"
+DRIFT, TEXTURES = "drift", "textures"
 
 Kind = Literal["distribution", "paired", "alignment"]
 
@@ -86,6 +88,8 @@ class Judge:
         about: What it measures, for people.
         estimator: Of its distance, where the objective's does not suit its features.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
+        of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
+            pictures, returns (B,).
         most: Above which its term says no more: a picture that is another one altogether may be as good.
         by_row: Whether its function takes the number of the first picture's row as its last argument, for it looks at
             other places in every row.
@@ -96,6 +100,7 @@ class Judge:
     about: str
     estimator: str | None = None
     above_side: bool = False
+    of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
     most: float | None = None
     by_row: bool = False
 
@@ -118,6 +123,20 @@ def _drift(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda pictures, exact: textures(pictures) - textures(exact)
 
 
+def _both_textures(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
+    import torch
+
+    from autotune.quality.wavelets import textures
+
+    return lambda pictures, exact: torch.cat([textures(pictures), textures(exact)], 1)
+
+
+def _band_distances(values: Tensor, rows: Tensor) -> Tensor:
+    from autotune.quality.wavelets import band_distances
+
+    return band_distances(values, rows)
+
+
 def _of_hub(name: str) -> Judge:
     kind = HUB[name].kind
 
@@ -132,6 +151,12 @@ JUDGES: dict[str, Judge] = {
     ALIGNMENT: Judge("alignment", None, "pictures and prompts, by the scorer"),
     ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", most=0.5, by_row=True),
     DRIFT: Judge("paired", _drift, "textures moved alike in all pictures, to the exact run of the same intent"),
+    TEXTURES: Judge(
+        "paired",
+        _both_textures,
+        "Frechet distance of textures by wavelet band, to the exact run of the same intent",
+        of_rows=_band_distances,
+    ),
     FIDELITY: Judge("paired", None, "image features, to the full run"),
     CROPS: Judge(
         "distribution",

@@ -58,7 +58,7 @@ def terms_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
     for name in panel.further:
         kind = JUDGES[name].kind
         if kind == "paired":
-            terms[name] = Term(_errors_by(name), paired_mean)
+            terms[name] = Term(_errors_by(name), JUDGES[name].of_rows or paired_mean)
         elif kind == "distribution":
             terms[name] = _of_features(measures[name], _further_by(name), full)
         else:
@@ -95,7 +95,8 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
         kind = JUDGES[name].kind
         if kind == "paired":
             coarse_errors = _numbers(baseline.coarse_errors[name])
-            units[name] = float(paired_mean(coarse_errors, torch.arange(len(coarse_errors))[None]))
+            number = JUDGES[name].of_rows or paired_mean
+            units[name] = float(number(coarse_errors, torch.arange(len(coarse_errors))[None]))
         elif kind == "distribution":
             units[name] = measures[name](flat(baseline.coarse_further[name])) - measures[name](flat(full.further[name]))
         else:

@@ -19,7 +19,7 @@ from autotune.quality.fidelity import check_pairs
 from autotune.quality.frechet import Gaussian, distances, moments
 from autotune.quality.tensors import double_rows
 
-__all__ = ["LEVELS", "by_band", "detail_bands", "drift", "haar_errors", "textures"]
+__all__ = ["LEVELS", "by_band", "band_distances", "detail_bands", "drift", "haar_errors", "textures"]
 
 LEVELS = 3
 """Of the transform: bands of 1, 2 and 4 pixels. What is coarser than that, CLIP sees."""
@@ -116,6 +116,36 @@ def by_band(reference: Gaussian) -> Measure:
         return torch.stack(found).mean(0)
 
     return Measure(prepare, of_rows)
+
+
+def band_distances(textures: Tensor, rows: Tensor) -> Tensor:
+    """Mean Frechet distance over bands (B,) between pictures and others, each selected with its partner.
+
+    Args:
+        textures: (n, 2 D) float64, :func:`textures` of n pictures beside those of n others; (n,) zeros, of pictures
+            that are the others, have no distance.
+        rows: (B, N) selections; only rows below n have a partner, and a selection without at least two of them counts
+            as all of them.
+    """
+    if textures.ndim == 1:
+        return torch.zeros(len(rows), dtype=torch.float64)
+    n, both = len(textures), textures.shape[1] // 2
+    counts = torch.stack([torch.bincount(each[each < n], minlength=n) for each in rows]).double()
+    counts = torch.where(counts.sum(1, keepdim=True) > 1, counts, torch.ones_like(counts))
+    # (B, 2, bands): of pictures and others, the three channels of every band.
+    bands = textures.double().view(n, 2, both // _CHANNELS, _CHANNELS)
+    total = counts.sum(1)
+    mean = torch.einsum("bn,nsdk->bsdk", counts, bands) / total[:, None, None, None]
+    second = torch.einsum("bn,nsdk,nsdl->bsdkl", counts, bands, bands) / total[:, None, None, None, None]
+    outer = mean[..., :, None] * mean[..., None, :]
+    covariance = (second - outer) * (total / (total - 1))[:, None, None, None, None]
+    ours, theirs = covariance[:, 0], covariance[:, 1]
+    # The product of two positive matrices has real eigenvalues of at least zero, but for rounding.
+    shared = torch.linalg.eigvals(ours @ theirs).real.clamp(min=0).sqrt().sum(-1)
+    traces = (ours + theirs).diagonal(dim1=-2, dim2=-1).sum(-1)
+    apart = (mean[:, 0] - mean[:, 1]).square().sum(-1) + traces - 2 * shared
+    result: Tensor = apart.clamp(min=0).mean(1)
+    return result
 
 
 def haar_errors(pictures: Tensor, others: Tensor, levels: int = LEVELS) -> Tensor:

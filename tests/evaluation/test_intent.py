@@ -60,15 +60,15 @@ def test_what_saves_leaves_no_trace() -> None:
     )
     assert exact_policy(policy, FULL) is FULL
     held = policy.model_copy(update={"guidance": Guidance(stop_step=4, after="cross_attention")})
-    assert exact_policy(held, FULL).guidance == Guidance(stop_step=8)
+    assert exact_policy(held, FULL).guidance == Guidance(stop_step=10)
     assert not is_exact(policy, FULL) and not is_exact(held, FULL)
 
 
 def test_guidance_that_no_border_is_near_gets_the_part_around_it() -> None:
     short = Policy(steps=20, guidance=Guidance(start_step=9, stop_step=10))
-    assert exact_policy(short, FULL, places=PLACES).guidance == Guidance(start_step=8, stop_step=12)
+    assert exact_policy(short, FULL, places=PLACES).guidance == Guidance(start_step=5, stop_step=10)
     last = Policy(steps=20, guidance=Guidance(start_step=19, stop_step=20))
-    assert exact_policy(last, FULL, places=PLACES).guidance == Guidance(start_step=16, stop_step=20)
+    assert exact_policy(last, FULL, places=PLACES).guidance == Guidance(start_step=15, stop_step=20)
 
 
 def test_other_timesteps_are_guided_at_the_same_noise() -> None:

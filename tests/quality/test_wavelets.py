@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autotune.quality.frechet import fit
-from autotune.quality.wavelets import by_band, detail_bands, drift, haar_errors, textures
+from autotune.quality.wavelets import band_distances, by_band, detail_bands, drift, haar_errors, textures
 from studies.proxy.spoiling import FINE_LADDERS, grainy
 
 
@@ -25,6 +25,13 @@ def scenes(count: int = 6, side: int = 64) -> Tensor:
             colour = torch.rand(3, generator=draw) * 255
             picture[:, top : top + size, left : left + size] = colour[:, None, None]
     return pictures.round().to(torch.uint8)
+
+
+def spread(count: int, seed: int) -> Tensor:
+    """Pictures (count, 3, 16, 16) uint8 of noise, each of another strength."""
+    draw = torch.Generator().manual_seed(seed)
+    strength = torch.linspace(2, 100, count)[:, None, None, None]
+    return (128 + strength * (torch.rand(count, 3, 16, 16, generator=draw) - 0.5)).to(torch.uint8)
 
 
 def moved(pictures: Tensor, others: Tensor) -> float:
@@ -129,3 +136,24 @@ def test_textures_of_other_levels_are_refused() -> None:
     measure = by_band(fit(textures(scenes(16))))
     with pytest.raises(ValueError, match="18 numbers cannot be compared with a reference's 27"):
         measure(textures(scenes(16), levels=2))
+
+
+def test_distances_of_pairs_are_those_of_their_gaussians() -> None:
+    ours, theirs = textures(spread(40, 0)), textures(spread(40, 1) // 2)
+    pairs = torch.cat([ours, theirs], 1)
+    rows = torch.arange(40)[None]
+    expected = by_band(fit(theirs, shrink=False))(ours)
+    assert float(band_distances(pairs, rows)) == pytest.approx(expected, rel=1e-6)
+    # What has no partner plays no part, and a selection without any counts as all.
+    more = torch.cat([rows, torch.arange(40, 50)[None]], 1)
+    assert torch.allclose(band_distances(pairs, more), band_distances(pairs, rows))
+    assert torch.allclose(band_distances(pairs, torch.full((1, 5), 60)), band_distances(pairs, rows))
+
+
+def test_distances_of_selected_pairs() -> None:
+    pairs = torch.cat([textures(spread(12, 0)), textures(spread(12, 1) // 2)], 1)
+    selected = torch.tensor([[0, 0, 3, 5, 7, 11, 2, 2]])
+    alone = band_distances(pairs[selected[0]], torch.arange(8)[None])
+    assert torch.allclose(band_distances(pairs, selected), alone)
+    assert float(band_distances(torch.cat([pairs[:, :27], pairs[:, :27]], 1), selected)) == pytest.approx(0, abs=1e-9)
+    assert band_distances(torch.zeros(12), selected).tolist() == [0]
