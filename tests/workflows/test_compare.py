@@ -151,7 +151,7 @@ def test_scores_are_those_of_all_pictures_at_once(
         # The same resamples as every other score's.
         alignment = seen[run.name].alignment
         assert alignment is not None and objective.mean(alignment) == expected.alignment
-    difference = objective.compare(seen["near"], seen["far"])
+    difference = objective.verdict([seen["near"]], seen["far"]).difference
     (pair,) = comparison.pairs
     assert pair.difference.value == pytest.approx(difference.value, abs=1e-6)
     assert pair.difference.high == pytest.approx(difference.high, abs=1e-6)
