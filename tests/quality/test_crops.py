@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autotune.quality.crops import Crops
-from autotune.quality.wavelets import haar_errors
+from autotune.quality.wavelets import drift, haar_errors, textures
 from studies.proxy.spoiling import blurred, grainy
 
 SIDE = 224
@@ -81,3 +81,7 @@ def test_what_vanishes_in_a_reduced_picture_shows_in_crops(spoil: Callable[[Tens
     whole = float(haar_errors(reduced(pictures), reduced(spoiled)).mean())
     parts = float(haar_errors(crops.of(pictures), crops.of(spoiled)).mean())
     assert parts > 3 * whole
+    # Textures need no crops: they are those of the whole picture at its own size.
+    rows = torch.arange(2)[None]
+    seen = float(drift(textures(spoiled) - textures(pictures), rows))
+    assert seen > 2 * float(drift(textures(reduced(spoiled)) - textures(reduced(pictures)), rows))
