@@ -277,7 +277,7 @@ def test_pictures_that_score_nan_fail_their_trial(
     class Blind(ReadingScorer):
         def image_features(self, images: torch.Tensor) -> torch.Tensor:
             features = super().image_features(images)
-            return features * float("nan") if pictures.made[-1] == doomed else features
+            return features * float("nan") if doomed in pictures.made[-1:] else features
 
     result = tune(pipe, "40%", **arguments | {"scorer": Blind(), "timeout": 0.0})
     (failed,) = (trial for trial in result.study.trials if trial.state is TrialState.FAIL)
