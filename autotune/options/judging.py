@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from autotune.core.errors import InputError, did_you_mean
 from autotune.options.declare import OptionError, option
 from autotune.options.given import AnyNetwork, AnyScorer
-from autotune.quality.panel import DEFAULT_PANEL, Panel, parse_judges
+from autotune.quality.panel import DEFAULT_PANEL, TEXTURES, Panel, parse_judges
 
 Objective = Literal["quality", "fidelity"]
 
@@ -22,7 +22,7 @@ class LastRoundOptions:
         None,
         "Judge that the search does not ask: in the last round it must find a policy better, too. See"
         " autotune.quality.panel for the names; 'none' asks nobody.",
-        shown="none",
+        shown=TEXTURES,
     )
 
 
