@@ -16,7 +16,7 @@ see what alignment is blind to, above all pictures that grow alike; the error se
 ``QUALITY`` is what releases before panels judged by (weights 1, 4, 0), ``FIDELITY`` asks for the pictures one had
 (0, 0, 1).
 
-The module is longer than most, for all that is asked of an objective (scores, intervals, comparisons, verdicts) is of the
+The module is longer than most: all that is asked of an objective (scores, intervals, comparisons, verdicts) is of the
 same terms on selections of the same prompts.
 """
 
