@@ -49,7 +49,7 @@ _SELECTIONS = 100
 __all__ = ["DISTANCE", "FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"]
 
 DISTANCE = "frechet-subspace-32"
-"""The estimator of the distance that, with ``QUALITY``'s weights, ranks best in ``studies.proxy.validity``."""
+"""The estimator of the distance that, with ``QUALITY``'s weights, ranks best in ``studies.proxy.estimators``."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from autotune.quality.fidelity import feature_distances
 from autotune.quality.wavelets import drift, textures
 from autotune.runtime import applied
 from studies.proxy.exact import exact_run
+from studies.proxy.judges import CEILING
 from studies.proxy.spoiling import FINE_LADDERS, LADDERS, faded
-from studies.proxy.validity import CEILING
 
 PICTURES = 128
 REPEATS = 100
@@ -91,7 +91,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """The new default's terms of pictures, (N, ...) for N of them; see :mod:`studies.proxy.validity`.
+    """The new default's terms of pictures, (N, ...) for N of them; see :mod:`studies.proxy.judges`.
 
     Attributes:
         evaluation: Of distance and alignment.

@@ -23,14 +23,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata, spearmanr
@@ -39,11 +38,9 @@ from torch import Tensor
 from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
-from autotune.quality.frechet import fit
-from autotune.quality.objective import DISTANCE
-from autotune.quality.wavelets import by_band, drift
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.features import Views, views
+from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, Losses, Terms, panel, terms_of
 from studies.proxy.pictures import FOLDER, PICTURES, SNAPS
 
 RESULTS = Path(__file__).with_name("results")
@@ -51,84 +48,7 @@ COUNTS = (64, 128)
 PAIRED = (8, 16, 32, 64)
 CHEAP = 0.305
 REJECTED, ACCEPTED = 0.4, 0.2
-DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
-OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 _RESAMPLES = 1000
-CEILING = 0.5
-"""Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
-
-Losses = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What a judge may combine, (P,) each: 0 for the full run, 1 for coarse pictures or alignment by chance.
-
-    Attributes:
-        distance: Of ``emoji-clip``'s features to those of the real pictures.
-        alignment: By ``emoji-clip``.
-        change: ``emoji-clip``'s mean distance to the full run's pictures.
-        error: The same to the exact run's.
-        drift: Of textures from the exact run's.
-        structure: Mean Haar error to the exact run's pictures.
-        wavelets: Frechet distance by band to the real pictures.
-        exact_wavelets: The same to the exact run's pictures.
-    """
-
-    distance: Losses
-    alignment: Losses
-    change: Losses
-    error: Losses
-    drift: Losses
-    structure: Losses
-    wavelets: Losses
-    exact_wavelets: Losses
-
-
-Judge = Callable[[Terms], Losses]
-
-
-def _capped(error: Losses) -> Losses:
-    return np.minimum(error, CEILING)
-
-
-def panel(terms: Terms) -> Losses:
-    """The new default."""
-    return terms.distance + 4 * terms.alignment + 2 * terms.drift + _capped(terms.error)
-
-
-JUDGES: Mapping[str, Judge] = {
-    OLD_DEFAULT: lambda t: t.distance + 4 * t.alignment,
-    "distance": lambda t: t.distance,
-    "alignment": lambda t: t.alignment,
-    "change to the full run": lambda t: t.change,
-    "error": lambda t: t.error,
-    "drift": lambda t: t.drift,
-    "structure": lambda t: t.structure,
-    "Frechet wavelet distance by band to real pictures": lambda t: t.wavelets,
-    "Frechet wavelet distance by band to the exact run's": lambda t: t.exact_wavelets,
-    "distance + 2 error": lambda t: t.distance + 2 * t.error,
-    "distance + 4 alignment + 2 drift": lambda t: t.distance + 4 * t.alignment + 2 * t.drift,
-    "distance + 4 alignment + error, at most 0.5": lambda t: t.distance + 4 * t.alignment + _capped(t.error),
-    "distance + 4 alignment + 2 drift + error": lambda t: t.distance + 4 * t.alignment + 2 * t.drift + t.error,
-    "worst of distance, 4 alignment, 2 drift and error, at most 0.5": lambda t: np.maximum.reduce(
-        [t.distance, 4 * t.alignment, 2 * t.drift, _capped(t.error)]
-    ),
-    "distance + alignment + 2 drift + error, at most 0.5": lambda t: (
-        t.distance + t.alignment + 2 * t.drift + _capped(t.error)
-    ),
-    "distance + 4 alignment + drift + error, at most 0.5": lambda t: (
-        t.distance + 4 * t.alignment + t.drift + _capped(t.error)
-    ),
-    "distance + 4 alignment + 4 drift + error, at most 0.5": lambda t: (
-        t.distance + 4 * t.alignment + 4 * t.drift + _capped(t.error)
-    ),
-    "distance + 4 alignment + 2 drift + structure, at most 0.5": lambda t: (
-        t.distance + 4 * t.alignment + 2 * t.drift + _capped(t.structure)
-    ),
-    "the new default + wavelets": lambda t: panel(t) + t.wavelets,
-    DEFAULT: panel,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +68,9 @@ class Truth:
 class Result:
     """One judge on n pictures, means over sets. ``low`` and ``high`` bound the 95 % interval of ``spearman``.
 
-    ``halves`` is the lowest correlation in 20 random halves of the policies.
+    Attributes:
+        halves: The lowest correlation in 20 random halves of the policies.
+        apart: The correlation with the truth of the other pictures, where half of them or more are others.
     """
 
     judge: str
@@ -160,13 +82,13 @@ class Result:
     low: float
     high: float
     halves: float
+    apart: float | None
     regret: float
     cheap_regret: float
     inversions: float
 
 
-def truth_of(seen: Views, count: int) -> Truth:
-    rows = torch.arange(count)
+def truth_of(seen: Views, rows: Tensor) -> Truth:
     objective = partial(
         Objective, Reference.of(seen.real.network), seen.truth_baseline(rows), distance="frechet-subspace-64"
     )
@@ -180,48 +102,17 @@ def truth_of(seen: Views, count: int) -> Truth:
     return Truth(losses(Weights(1, 0)), losses(Weights(0, 1)), np.array(errors))
 
 
-def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
-    """All terms on the pictures ``rows``, errors on the first ``paired`` of them, guidance snapped to ``every``."""
-    few, all_of = rows[:paired], rows[None]
-    count = len(seen.policies)
-    reference = Reference.of(seen.real.clip, shrink=True)
-    evaluations = [seen.proxy(index, rows) for index in range(count)]
-
-    def losses(weights: Weights) -> Losses:
-        objective = Objective(reference, seen.proxy_baseline(rows), distance=DISTANCE, weights=weights)
-        return np.array([objective.score(each).loss for each in evaluations])
-
-    def errors(kind: str, snapped: int) -> Losses:
-        return np.array([seen.error(kind, index, few, snapped) for index in range(count)])
-
-    bands = by_band(Reference.of(seen.real.textures).gaussian)
-    wavelets = [bands(each.textures[rows]) for each in (*seen.policies, seen.coarse)]
-    exact_wavelets = [
-        _by_band(each.textures[few], (each.textures - pair.change)[few])
-        for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
-    ]
-    whole = float(drift(seen.unit.change, all_of))
-    drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
-    return Terms(
-        distance=losses(Weights(1, 0)),
-        alignment=losses(Weights(0, 1)),
-        change=errors("clip", 0),
-        error=errors("clip", every),
-        drift=np.array(drifts),
-        structure=errors("haar", every),
-        wavelets=(np.array(wavelets[:-1]) - wavelets[0]) / (wavelets[-1] - wavelets[0]),
-        exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
-    )
-
-
-def _by_band(textures: Tensor, others: Tensor) -> float:
-    return by_band(fit(others, shrink=False))(textures)
-
-
 def judged(
-    name: str, n: int, paired: int, snapped: int, scores: Sequence[Losses], truth: Truth, shares: Losses
+    name: str,
+    n: int,
+    paired: int,
+    snapped: int,
+    scores: Sequence[Losses],
+    truth: Truth,
+    others: Sequence[Losses],
+    shares: Losses,
 ) -> Result:
-    """Compare the losses on each set with the truth."""
+    """Compare the losses on each set with the truth, and with that of the ``others`` pictures where there are any."""
     loss, cheap = truth.loss, shares <= CHEAP
     resampled = _bootstrap(scores, loss)
     rejected, accepted = truth.distance > REJECTED, truth.distance < ACCEPTED
@@ -238,6 +129,7 @@ def judged(
         low=float(np.quantile(resampled, 0.025)),
         high=float(np.quantile(resampled, 0.975)),
         halves=min(_spearman(mean[half], loss[half]) for half in halves),
+        apart=float(np.mean([_spearman(a, b) for a, b in zip(scores, others, strict=True)])) if others else None,
         regret=float(np.mean([loss[each.argmin()] - loss.min() for each in scores])),
         cheap_regret=float(np.mean([loss[cheap][each[cheap].argmin()] - loss[cheap].min() for each in scores])),
         inversions=float(np.mean([(each[rejected][:, None] < each[accepted]).sum() for each in scores])),
@@ -274,24 +166,37 @@ def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> li
     shares = np.array([entry.share for entry in entries])
     results = []
     for n in (n for n in COUNTS if n <= count):
-        sets = sets_of(count, n)
+        sets, everything = sets_of(count, n), torch.arange(count)
+        others = [truth_of(seen, everything[~torch.isin(everything, rows)]).loss for rows in sets if 2 * n <= count]
         terms = [terms_of(seen, rows, n) for rows in sets]
         for name, judge in JUDGES.items():
-            results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, shares))
+            results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, others, shares))
         for paired, every in [(k, 1) for k in PAIRED if k < n] + [(n, every) for every in snaps]:
             few = [panel(terms_of(seen, rows, paired, every)) for rows in sets]
-            results.append(judged(DEFAULT, n, paired, every, few, truth, shares))
+            results.append(judged(DEFAULT, n, paired, every, few, truth, others, shares))
     return results
 
 
 def table(model: str, results: Sequence[Result], count: int) -> Table:
-    columns = ("judge", "n", "in pairs", "guidance to", "Spearman", "worst half", "regret", "at 30 %", "inversions")
+    columns = (
+        "judge",
+        "n",
+        "in pairs",
+        "guidance to",
+        "Spearman",
+        "apart",
+        "worst half",
+        "regret",
+        "at 30 %",
+        "inversions",
+    )
     shown = Table(*columns, title=f"{model}, {count} pictures a policy")
     for each in results:
         spearman = f"{each.spearman:.3f} ({each.low:.2f}..{each.high:.2f})"
         numbers = (each.halves, each.regret, each.cheap_regret)
         rest = (*(f"{number:.3f}" for number in numbers), f"{each.inversions:.1f}")
-        shown.add_row(each.judge, str(each.n), str(each.paired), str(each.snapped), spearman, *rest)
+        apart = "" if each.apart is None else f"{each.apart:.3f}"
+        shown.add_row(each.judge, str(each.n), str(each.paired), str(each.snapped), spearman, apart, *rest)
     return shown
 
 
@@ -318,7 +223,7 @@ def main() -> None:
     for model in args.models:
         entries = policies(model)
         seen = views(model, entries, args.folder, args.pictures, args.snaps)
-        truth = truth_of(seen, args.pictures)
+        truth = truth_of(seen, torch.arange(args.pictures))
         results = study(seen, truth, entries, args.pictures)
         terms = terms_of(seen, torch.arange(args.pictures), args.pictures)
         console.print(losses_table(model, entries, truth, terms), table(model, results, args.pictures))

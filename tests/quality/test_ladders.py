@@ -11,7 +11,10 @@ from torch import Tensor
 from autotune.evaluation.pictures import generate
 from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
-from studies.proxy.spoiling import LADDERS
+from autotune.quality.fidelity import feature_distances
+from autotune.quality.wavelets import drift, textures
+from studies.proxy.judges import CEILING
+from studies.proxy.spoiling import FINE_LADDERS, LADDERS
 
 N = 96
 
@@ -27,7 +30,8 @@ class Bench:
         self.scorer = Scorer(assets.scorer_dir)
         self.text = self.scorer.text_features(prompts)
         full = self.evaluation(self.pictures)
-        spoiled = self.scorer.image_features(coarse(self.pictures))
+        self.coarse = coarse(self.pictures)
+        spoiled = self.scorer.image_features(self.coarse)
         chance = shuffled_alignment(full.features, self.text)
         self.objective = Objective(Reference.load(assets.reference), Baseline(full, spoiled, chance, tuple(prompts)))
 
@@ -36,6 +40,19 @@ class Bench:
 
     def loss(self, pictures: Tensor) -> float:
         return self.objective.score(self.evaluation(pictures)).loss
+
+    def loss_with_errors(self, pictures: Tensor) -> float:
+        """Drift and error against the pictures as they were, each in the unit of coarse ones."""
+        drifted, error = (of(pictures) / of(self.coarse) for of in (self._drift, self._error))
+        return self.loss(pictures) + 2 * drifted + min(error, CEILING)
+
+    def _drift(self, pictures: Tensor) -> float:
+        return float(drift(textures(pictures) - textures(self.pictures), torch.arange(N)[None]))
+
+    def _error(self, pictures: Tensor) -> float:
+        return float(
+            feature_distances(*(self.scorer.image_features(each) for each in (pictures, self.pictures))).mean()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +66,13 @@ def test_the_objective_rises_strictly_along_the_ladder(bench: Bench, ladder: str
     losses = [bench.loss(bench.pictures), *(bench.loss(spoil(bench.pictures, strength)) for strength in strengths)]
     assert losses[0] == 0
     assert all(better < worse for better, worse in itertools.pairwise(losses)), losses
+
+
+@pytest.mark.parametrize("ladder", {**LADDERS, **FINE_LADDERS})
+def test_with_errors_the_loss_rises_strictly_along_fine_ladders_too(bench: Bench, ladder: str) -> None:
+    spoil, strengths = {**LADDERS, **FINE_LADDERS}[ladder]
+    losses = [bench.loss_with_errors(spoil(bench.pictures, strength)) for strength in strengths]
+    assert all(better < worse for better, worse in itertools.pairwise((0.0, *losses))), losses
 
 
 def test_one_good_picture_for_every_prompt_is_no_good(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
+from studies.proxy.chosen import favourites
 from studies.proxy.exact import exact_run
 
 
@@ -57,3 +58,19 @@ def test_an_interval_is_never_empty_and_lies_on_the_grid(steps: int, data: st.Da
     low, high = interval(guided(steps, start, stop), every)
     assert 0 <= low < high <= 20
     assert low % every == 0 and high % every == 0
+
+
+@pytest.mark.parametrize("model", ["emoji-unet", "emoji-dit"])
+def test_favourites_of_a_search_differ_in_their_levers(model: str) -> None:
+    found = favourites(model)
+    levers = {
+        (
+            each.scheduler and each.scheduler.name,
+            each.timesteps if isinstance(each.timesteps, str) else "listed",
+            bool(each.resolution),
+            frozenset(rule.mode for rule in each.cache),
+            each.guidance and each.guidance.after,
+        )
+        for each in found
+    }
+    assert len(levers) == len(found) == 8

@@ -123,3 +123,36 @@ def test_estimators_of_quality() -> None:
     }
     for name, cells in printed.items():
         assert cells == [found[model, ESTIMATORS[name], n] for model in MODELS for n in (32, 64, 128, 256)], name
+
+
+def judged() -> dict[tuple[str, int, str, int, int], Mapping[str, Any]]:
+    """Results of the judges' study by model's letter, pictures, judge, pictures in pairs and steps of snapping."""
+    return {
+        (letter, each["n"], each["judge"], each["paired"], each["snapped"]): each
+        for letter, model in zip("UT", MODELS, strict=True)
+        for each in document(f"proxy/results/judges-{model}.json")["results"]
+    }
+
+
+def columns(corner: str) -> list[tuple[str, int]]:
+    """Letters and pictures at the head of a table of the judges' study."""
+    (head,) = re.findall(rf"^\| {re.escape(corner)} \|(.*)\|$", TEXT, re.MULTILINE)
+    return [(letter, int(n)) for letter, n in (cell.split() for cell in head.split("|"))]
+
+
+def test_judges() -> None:
+    corner, found = "Spearman, regret, at 30 %", judged()
+    for name, cells in table("Which judge", corner).items():
+        for (letter, n), cell in zip(columns(corner), cells, strict=True):
+            each = found[letter, n, name, n, 1]
+            assert cell == f"{each['spearman']:.2f}, {each['regret']:.3f}, {each['cheap_regret']:.3f}", name
+
+
+def test_pictures_in_pairs_and_snapped_guidance() -> None:
+    corner, found = "in pairs, snapped to", judged()
+    *_, (default, _) = table("Which judge", "Spearman, regret, at 30 %").items()
+    for name, cells in table("Which judge", corner).items():
+        paired, steps = re.match(r"(\d+)? ?\w+ ?\w*,? ?(?:to (\d+) steps)?", name).groups()  # type: ignore[union-attr]
+        for (letter, n), cell in zip(columns(corner), cells, strict=True):
+            each = found.get((letter, n, default, int(paired or n), int(steps or 1)))
+            assert cell == ("" if each is None else f"{each['spearman']:.2f}"), name

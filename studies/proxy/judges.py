@@ -1,0 +1,132 @@
+"""The judges that :mod:`studies.proxy.validity` compares: terms of policies' pictures, and ways to join them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autotune.quality import Objective, Reference, Weights
+from autotune.quality.frechet import fit
+from autotune.quality.objective import DISTANCE
+from autotune.quality.wavelets import by_band, drift
+from studies.proxy.features import Views
+
+DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
+OLD_DEFAULT = "distance + 4 alignment (the default so far)"
+CEILING = 0.5
+"""Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
+
+Losses = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What a judge may combine, (P,) each: 0 for the full run, 1 for coarse pictures or alignment by chance.
+
+    Attributes:
+        distance: Of ``emoji-clip``'s features to those of the real pictures.
+        alignment: By ``emoji-clip``.
+        change: ``emoji-clip``'s mean distance to the full run's pictures.
+        error: The same to the exact run's.
+        drift: Of textures from the exact run's.
+        structure: Mean Haar error to the exact run's pictures.
+        wavelets: Frechet distance by band to the real pictures.
+        exact_wavelets: The same to the exact run's pictures.
+    """
+
+    distance: Losses
+    alignment: Losses
+    change: Losses
+    error: Losses
+    drift: Losses
+    structure: Losses
+    wavelets: Losses
+    exact_wavelets: Losses
+
+
+Judge = Callable[[Terms], Losses]
+
+
+def _capped(error: Losses) -> Losses:
+    return np.minimum(error, CEILING)
+
+
+def panel(terms: Terms) -> Losses:
+    """The new default."""
+    return terms.distance + 4 * terms.alignment + 2 * terms.drift + _capped(terms.error)
+
+
+JUDGES: Mapping[str, Judge] = {
+    OLD_DEFAULT: lambda t: t.distance + 4 * t.alignment,
+    "distance": lambda t: t.distance,
+    "alignment": lambda t: t.alignment,
+    "change to the full run": lambda t: t.change,
+    "error": lambda t: t.error,
+    "drift": lambda t: t.drift,
+    "structure": lambda t: t.structure,
+    "Frechet wavelet distance by band to real pictures": lambda t: t.wavelets,
+    "Frechet wavelet distance by band to the exact run's": lambda t: t.exact_wavelets,
+    "distance + 2 error": lambda t: t.distance + 2 * t.error,
+    "distance + 4 alignment + 2 drift": lambda t: t.distance + 4 * t.alignment + 2 * t.drift,
+    "distance + 4 alignment + error, at most 0.5": lambda t: t.distance + 4 * t.alignment + _capped(t.error),
+    "distance + 4 alignment + 2 drift + error": lambda t: t.distance + 4 * t.alignment + 2 * t.drift + t.error,
+    "worst of distance, 4 alignment, 2 drift and error, at most 0.5": lambda t: np.maximum.reduce(
+        [t.distance, 4 * t.alignment, 2 * t.drift, _capped(t.error)]
+    ),
+    "distance + alignment + 2 drift + error, at most 0.5": lambda t: (
+        t.distance + t.alignment + 2 * t.drift + _capped(t.error)
+    ),
+    "distance + 4 alignment + drift + error, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + t.drift + _capped(t.error)
+    ),
+    "distance + 4 alignment + 4 drift + error, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + 4 * t.drift + _capped(t.error)
+    ),
+    "distance + 4 alignment + 2 drift + structure, at most 0.5": lambda t: (
+        t.distance + 4 * t.alignment + 2 * t.drift + _capped(t.structure)
+    ),
+    "the new default + wavelets": lambda t: panel(t) + t.wavelets,
+    DEFAULT: panel,
+}
+
+
+def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
+    """All terms on the pictures ``rows``, errors on the first ``paired`` of them, guidance snapped to ``every``."""
+    few, all_of = rows[:paired], rows[None]
+    count = len(seen.policies)
+    reference = Reference.of(seen.real.clip, shrink=True)
+    evaluations = [seen.proxy(index, rows) for index in range(count)]
+
+    def losses(weights: Weights) -> Losses:
+        objective = Objective(reference, seen.proxy_baseline(rows), distance=DISTANCE, weights=weights)
+        return np.array([objective.score(each).loss for each in evaluations])
+
+    def errors(kind: str, snapped: int) -> Losses:
+        return np.array([seen.error(kind, index, few, snapped) for index in range(count)])
+
+    bands = by_band(Reference.of(seen.real.textures).gaussian)
+    wavelets = [bands(each.textures[rows]) for each in (*seen.policies, seen.coarse)]
+    exact_wavelets = [
+        _by_band(each.textures[few], (each.textures - pair.change)[few])
+        for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
+    ]
+    whole = float(drift(seen.unit.change, all_of))
+    drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
+    return Terms(
+        distance=losses(Weights(1, 0)),
+        alignment=losses(Weights(0, 1)),
+        change=errors("clip", 0),
+        error=errors("clip", every),
+        drift=np.array(drifts),
+        structure=errors("haar", every),
+        wavelets=(np.array(wavelets[:-1]) - wavelets[0]) / (wavelets[-1] - wavelets[0]),
+        exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
+    )
+
+
+def _by_band(textures: Tensor, others: Tensor) -> float:
+    return by_band(fit(others, shrink=False))(textures)
