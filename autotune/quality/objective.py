@@ -39,9 +39,10 @@ from autotune.quality.panel import ALIGNMENT, JUDGES, Panel
 from autotune.quality.panel import DISTANCE as DISTANCE_JUDGE
 from autotune.quality.panel import FIDELITY as FIDELITY_JUDGE
 from autotune.quality.reference import Reference
+from autotune.quality.simultaneous import leave_one_out, pseudo_values, verdict
 from autotune.quality.tensors import check_finite
 from autotune.quality.terms import Term, terms_of, units_of
-from autotune.quality.verdict import Verdict, leave_one_out, pseudo_values, verdict
+from autotune.quality.verdict import Verdict
 
 # Selections of pictures measured at once.
 _SELECTIONS = 100

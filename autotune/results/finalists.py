@@ -1,7 +1,8 @@
 """The last round: the best candidates, fewer steps and the full run on prompts and seeds never tuned on.
 
-A candidate is *better* where its loss is lower than that of fewer steps beyond doubt (:mod:`autotune.quality.verdict`),
-before the judges of the search and before a second opinion, if there is one, which the search did not ask.
+A candidate is *better* where its loss is lower than that of fewer steps beyond doubt, as
+:mod:`autotune.quality.simultaneous` has it, before the judges of the search and before a second opinion, if there is
+one, which the search did not ask.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ better in all others by as much in the mean. While few of these captions are see
 
 Methods: the bootstrap interval of the best finalist, as if it had not been chosen; the bootstrap of the largest of all
 finalists' distances in standard errors; the jackknife with a multivariate t distribution, which is
-:mod:`autotune.quality.verdict`; its variant that resamples pseudo-values and studentises each resample; and choosing
-on one half of the captions and confirming on the other.
+:mod:`autotune.quality.simultaneous`; its variant that resamples pseudo-values and studentises each resample; and
+choosing on one half of the captions and confirming on the other.
 
 Pictures, features and results are kept in ``--folder``: interrupted, the same command goes on.
 """
@@ -45,8 +45,8 @@ from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
+from autotune.quality.simultaneous import leave_one_out, pseudo_values, simultaneous
 from autotune.quality.tensors import write_tensors
-from autotune.quality.verdict import leave_one_out, pseudo_values, simultaneous
 from autotune.runtime import applied
 from studies.shipped import BATCH, fast_pipeline, search_prompts
 

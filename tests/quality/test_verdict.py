@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import t
 from torch import Tensor
 
-from autotune.quality.verdict import LEAST_PROMPTS, leave_one_out, pseudo_values, simultaneous, verdict
+from autotune.quality.simultaneous import leave_one_out, pseudo_values, simultaneous, verdict
+from autotune.quality.verdict import LEAST_PROMPTS
 from tests.quality.samples import SEEDS, normal
 
 
