@@ -30,6 +30,9 @@ from autotune.quality.lpips import Lpips
 from autotune.quality.panel import DISTANCE
 from autotune.quality.tensors import write_tensors
 
+# Kept errors are of exact runs whose guidance switches where it does now.
+_KEPT_AS = {what: f"errors-{PLACES}" if what == "errors" else what for what in BY_JUDGE}
+
 PREVIEW = 8
 """Pictures kept of every run, for people to look at."""
 
@@ -121,8 +124,7 @@ class Batches:
         runs = {FULL_RUN: self._full, **policies}
         batches = list(_batches(examples.rows, examples.seeds, self._maker.batch_size))
         waiting = {
-            batch: [name for name, policy in runs.items() if not self._path(policy, batch).is_file()]
-            for batch in batches
+            batch: [name for name, policy in runs.items() if not self._is_kept(policy, batch)] for batch in batches
         }
         done = sum(not names for names in waiting.values())
         if done:
@@ -204,7 +206,23 @@ class Batches:
             by_scorer=None if judged.by_scorer is None else judged.by_scorer.clone(),
             coarse=judged.coarse,
             lpips=None if self._lpips is None else self._lpips(pictures, full),
-        ) | packed(**{what: getattr(judged, what) for what in BY_JUDGE})
+        ) | packed(**{_KEPT_AS[what]: getattr(judged, what) for what in BY_JUDGE})
+
+    def _is_kept(self, policy: Policy, batch: Batch) -> bool:
+        """Whether a batch of a run is kept with what all judges of the panel say of it."""
+        path = self._path(policy, batch)
+        if not path.is_file():
+            return False
+        kept, panel, paired = read_tensors(path), self._judges.panel, self._paired(batch)
+        errors, further = unpacked(kept, _KEPT_AS["errors"]), unpacked(kept, _KEPT_AS["further"])
+        return all(len(errors.get(name, ())) >= paired for name in panel.errors) and all(
+            name in further or name in panel.errors for name in panel.further
+        )
+
+    def _of_panel(self, judged: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+        """What the panel's judges say; an earlier comparison may have asked others, or for more errors."""
+        count = self._judges.error_pictures if what.endswith("errors") else None
+        return {name: values[:count] for name, values in judged.items() if name in self._judges.panel.further}
 
     def _paired(self, batch: Batch) -> int:
         """How many of a batch's first pictures are compared with the exact run's."""
@@ -249,7 +267,7 @@ class Batches:
             joined.get("alignment"),
             joined.get("by_scorer"),
             joined.get("coarse"),
-            *(unpacked(joined, what) for what in BY_JUDGE),
+            *(self._of_panel(unpacked(joined, _KEPT_AS[what]), what) for what in BY_JUDGE),
         )
         numbers = {name: joined[name] for name in ("psnr", "ssim", "identical", "preview")}
         return Noted(judged, **numbers, lpips=joined.get("lpips"))
@@ -257,9 +275,6 @@ class Batches:
     def _path(self, policy: Policy, batch: Batch, purpose: str | None = None) -> Path:
         if purpose is None:
             purpose = "run" if self._lpips is None else f"run with LPIPS {self._lpips.backbone}"
-            if self._judges.panel.further:
-                compared = f" and {self._paired(batch)} exact in {PLACES} parts" if self._judges.panel.errors else ""
-                purpose += f", judged by {', '.join(self._judges.panel.further)}{compared}"
         fingerprint = digest([self._settings, purpose, policy.key, batch.start, batch.keys, batch.seeds])
         return self._folder / f"{fingerprint}.safetensors"
 
