@@ -30,8 +30,8 @@ __all__ = ["PREVIEW", "Evaluator", "Judged", "Outcome", "Pictures", "known"]
 PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
 
-ERROR_PICTURES = 16
-"""Pictures that are compared with the exact run's: eight tell more than 256 do of a distance."""
+ERROR_PICTURES = 32
+"""Pictures that are compared with the exact run's: as many as every candidate makes."""
 
 # Kept errors are of exact runs whose guidance switches where it does now.
 _ERRORS = f"errors-{PLACES}"

@@ -47,7 +47,7 @@ class JudgeOptions:
         shown="none",
         least=0,
     )
-    error_pictures: int = option(16, "First pictures whose error is measured, in pairs with the exact run's.", least=1)
+    error_pictures: int = option(32, "First pictures whose error is measured, in pairs with the exact run's.", least=1)
     distance: str | None = option(
         None, "Estimator of the distance to the reference, see autotune.quality.estimators.", shell=None
     )

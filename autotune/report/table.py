@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.core.naming import FULL_RUN
 from autotune.policy import ContenderQuality, Interval
 
 
@@ -50,7 +51,7 @@ def results_table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("run", overflow="fold")
+    table.add_column("run", min_width=len(FULL_RUN), overflow="fold")
     scores = ("distance", *(("alignment",) if aligned else ()), *(("error",) if erring else ()), "loss")
     for heading in ("steps", "FLOPs", "time", *scores):
         table.add_column(heading, justify="right", no_wrap=True)

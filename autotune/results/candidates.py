@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from autotune.policy import Policy
 from autotune.policy.words import computes_everything
+from autotune.results.finalists import EvaluatedPolicy
 from autotune.study.trials import REFINES, policy_of, ranked
-
-
-@dataclass(frozen=True)
-class EvaluatedPolicy:
-    """A policy and the trial that evaluated it; None where none did, as of the full run."""
-
-    study: str | None
-    trial: int | None
-    policy: Policy
 
 
 def best_trials(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
@@ -21,7 +22,6 @@ from autotune.cost import Cost
 from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
 from autotune.policy.words import is_plain
 from autotune.quality.verdict import LEAST_PROMPTS, Verdict
-from autotune.results.candidates import EvaluatedPolicy
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 FILE = "finalists.json"
 
 BETTER, NO_BETTER = "better", "no better"
+
+
+@dataclass(frozen=True)
+class EvaluatedPolicy:
+    """A policy and the trial that evaluated it; None where none did, as of the full run."""
+
+    study: str | None
+    trial: int | None
+    policy: Policy
 
 
 class Contender(GrownRecord):

@@ -14,8 +14,8 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.timing import time_policies
 from autotune.policy import MeasuredTime, Policy
 from autotune.policy.words import computes_everything
-from autotune.results.candidates import EvaluatedPolicy, best_fewer_steps, best_trials
-from autotune.results.finalists import Finalists, Opinion, judge
+from autotune.results.candidates import best_fewer_steps, best_trials
+from autotune.results.finalists import EvaluatedPolicy, Finalists, Opinion, judge
 from autotune.study.trials import POLICY_KEY, attributes, evaluated
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup

@@ -17,8 +17,8 @@ from autotune.core.interval import NOTHING
 from autotune.core.naming import default_study_name
 from autotune.cost import Budget, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.results.candidates import EvaluatedPolicy, best_trials
-from autotune.results.finalists import quality_record
+from autotune.results.candidates import best_trials
+from autotune.results.finalists import EvaluatedPolicy, quality_record
 from autotune.results.tradeoff import ARMS, BOTH, PAIRS, BudgetLevel, Difference, Tradeoff, Winner, verdict_of
 from autotune.search.arms import known_recipes, proposer_for
 from autotune.search.proposer import Proposer

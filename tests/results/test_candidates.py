@@ -5,7 +5,8 @@ import pytest
 from optuna.trial import create_trial
 
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
-from autotune.results.candidates import EvaluatedPolicy, best_fewer_steps, best_trials
+from autotune.results.candidates import best_fewer_steps, best_trials
+from autotune.results.finalists import EvaluatedPolicy
 from autotune.study.trials import DESCRIPTION, POLICY, REFINES
 
 

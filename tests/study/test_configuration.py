@@ -51,7 +51,7 @@ def test_what_pictures_or_judges_depend_on_changes_their_digest(changed: dict[st
 
 def test_the_first_difference_is_said_in_words() -> None:
     other = replace(ONE, full_steps=25, call={"strength": 0.5})
-    assert difference(ONE.document(), other.document()) == "its full steps was 20, now it is 25"
+    assert difference(ONE.document(), other.document()) == "its full steps were 20, now they are 25"
     only = replace(ONE, call={"strength": 0.5})
     assert difference(ONE.document(), only.document()) == "its strength was None, now it is 0.5"
 
