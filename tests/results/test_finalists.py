@@ -17,8 +17,7 @@ from autotune.policy import Guidance, Interval, MeasuredTime, Policy
 from autotune.quality import Evaluation, Intervals
 from autotune.quality.panel import Panel
 from autotune.quality.verdict import LEAST_PROMPTS, Verdict
-from autotune.results.candidates import EvaluatedPolicy
-from autotune.results.finalists import Finalists, judge, read_finalists
+from autotune.results.finalists import EvaluatedPolicy, Finalists, judge, read_finalists
 
 FULL, FEWER = Policy(steps=20), Policy(steps=8)
 FIRST, SECOND = Policy(steps=9, guidance=Guidance(stop_step=7)), Policy(steps=10, guidance=Guidance(stop_step=5))
