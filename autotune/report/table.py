@@ -42,21 +42,25 @@ def results_table(
     """
     aligned = all(row.quality.alignment is not None for row in rows)
     erring = all(row.quality.error is not None for row in rows)
+    found = ("distance", *(("alignment",) if aligned else ()), *(("error",) if erring else ()), "loss")
+    # Three scores with their intervals are what 80 columns hold; the report shows all.
+    scores = found[-(3 if second_opinion is None else 2) :]
+    said = {"distance": "distance (to the reference)", "error": "error (0: approximates nothing, 1: coarse pictures)"}
+    lower = [said.get(score, score) for score in scores if score != "alignment"]
+    words = " and ".join(filter(None, (", ".join(lower[:-1]), lower[-1])))
     table = Table(
         title=f"{images} pictures of {prompts} {noun} that the search never saw",
-        caption="Below each score its 95 % interval. Distance (to the reference)"
-        + (", error (0: the exact run with the same guidance, 1: coarse pictures)" if erring else "")
-        + " and loss: lower is better."
-        + (" Alignment: higher is better." if aligned else f" No alignment: the {noun} have no prompts that differ."),
+        caption=f"Below each score its 95 % interval. {words[0].upper()}{words[1:]}: lower is better."
+        + (" Alignment: higher is better." if "alignment" in scores else "")
+        + ("" if aligned else f" No alignment: the {noun} have no prompts that differ."),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("run", min_width=len(FULL_RUN), overflow="fold")
-    scores = ("distance", *(("alignment",) if aligned else ()), *(("error",) if erring else ()), "loss")
+    table.add_column("run", min_width=len(FULL_RUN) if erring else None, overflow="fold")
     for heading in ("steps", "FLOPs", "time", *scores):
         table.add_column(heading, justify="right", no_wrap=True)
     if second_opinion is not None:
-        table.add_column(f"loss by {second_opinion}", justify="right")
+        table.add_column(f"loss by\n{second_opinion}", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             escape(row.name),
