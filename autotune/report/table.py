@@ -55,6 +55,7 @@ def results_table(
         + ("" if aligned else f" No alignment: the {noun} have no prompts that differ."),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("run", min_width=len(FULL_RUN) if erring else None, overflow="fold")
     for heading in ("steps", "FLOPs", "time", *scores):
