@@ -43,8 +43,8 @@ def results_table(
     aligned = all(row.quality.alignment is not None for row in rows)
     erring = all(row.quality.error is not None for row in rows)
     found = ("distance", *(("alignment",) if aligned else ()), *(("error",) if erring else ()), "loss")
-    # Three scores with their intervals are what 80 columns hold; the report shows all.
-    scores = found[-(3 if second_opinion is None else 2) :]
+    # What decides, of more than 80 columns hold; the report shows all.
+    scores = found[-2:] if erring or second_opinion is not None else found
     said = {"distance": "distance (to the reference)", "error": "error (0: approximates nothing, 1: coarse pictures)"}
     lower = [said.get(score, score) for score in scores if score != "alignment"]
     words = " and ".join(filter(None, (", ".join(lower[:-1]), lower[-1])))

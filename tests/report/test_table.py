@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from autotune.policy import ContenderQuality, Interval
@@ -34,12 +35,15 @@ def test_what_the_second_opinion_says_has_a_column_of_its_own() -> None:
     assert all(words in shown.getvalue() for words in ("wavelets", "0.321", "0.300..0.350"))
 
 
-def test_errors_and_a_second_opinion_leave_what_decides_in_eighty_columns() -> None:
+@pytest.mark.parametrize("second", ["textures", None])
+def test_errors_and_a_second_opinion_leave_what_decides_in_eighty_columns(second: str | None) -> None:
     erring = QUALITY.model_copy(update={"error": Interval(value=0.234, low=0.2, high=0.27)})
-    row = Row("fewer steps", 20, 1.0, 1.0, erring, second_opinion=Interval(value=-0.321, low=-0.35, high=-0.3))
+    opinion = None if second is None else Interval(value=-0.321, low=-0.35, high=-0.3)
+    row = Row("fewer steps", 20, 1.0, 1.0, erring, second_opinion=opinion)
     shown = io.StringIO()
-    Console(file=shown, width=80).print(results_table([row], prompts=64, images=128, second_opinion="textures"))
+    Console(file=shown, width=80).print(results_table([row], prompts=64, images=128, second_opinion=second))
     text = shown.getvalue()
     assert max(map(len, text.splitlines())) <= 80
-    for expected in ("fewer", "0.234", "0.200..0.270", "0.051", "-0.321", "-0.350..-0.300", "textures"):
+    seconds = () if second is None else ("-0.321", "-0.350..-0.300", second)
+    for expected in ("fewer", "0.234", "0.200..0.270", "0.051", "-0.012..0.113", *seconds):
         assert expected in text
