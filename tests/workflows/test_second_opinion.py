@@ -43,7 +43,7 @@ def test_better_is_what_both_find_better(
     pipe: Any, pictures: FakePictures, arguments: dict[str, Any], judge: Callable[[Pairs], None]
 ) -> None:
     judge(change)
-    result = tune(pipe, "40%", **arguments, second_opinion="another")
+    result = tune(pipe, "40%", **arguments | {"second_opinion": "another"})
     finalists = result.finalists
     assert finalists.second_opinion is not None and finalists.second_opinion.judge == "another"
     assert finalists.second_opinion.difference.high < 0 and finalists.better
@@ -61,7 +61,7 @@ def test_where_it_disagrees_fewer_steps_are_exported(
     pipe: Any, pictures: FakePictures, arguments: dict[str, Any], judge: Callable[[Pairs], None]
 ) -> None:
     judge(lambda pictures, exact: (change(pictures, exact) > 0).double() / (1 + change(pictures, exact)))
-    result = tune(pipe, "40%", **arguments, second_opinion="another")
+    result = tune(pipe, "40%", **arguments | {"second_opinion": "another"})
     assert result.finalists.difference.high < 0 and not result.finalists.better
     assert result.policy.key == result.baseline.key
     assert "is worse before another, which the search did not ask" in verdict(result.finalists)
@@ -71,8 +71,8 @@ def test_asked_again_with_nobody_the_search_is_the_same(
     pipe: Any, pictures: FakePictures, arguments: dict[str, Any], judge: Callable[[Pairs], None]
 ) -> None:
     judge(change)
-    asked = tune(pipe, "40%", **arguments, second_opinion="another")
-    again = tune(pipe, "40%", **arguments, second_opinion="none")
+    asked = tune(pipe, "40%", **arguments | {"second_opinion": "another"})
+    again = tune(pipe, "40%", **arguments | {"second_opinion": "none"})
     assert again.finalists.second_opinion is None and again.finalists.difference == asked.finalists.difference
 
 
@@ -97,7 +97,7 @@ def test_one_that_gives_no_numbers_is_refused_before_anything_is_written(
 ) -> None:
     judge(lambda pictures, exact: torch.full((len(pictures),), torch.nan))
     with pytest.raises(InputError, match="another"):
-        tune(pipe, "40%", **arguments, second_opinion="another")
+        tune(pipe, "40%", **arguments | {"second_opinion": "another"})
     assert not arguments["run_dir"].exists()
 
 
