@@ -54,7 +54,7 @@ class World:
             weights=panel,
             further=judges,
             make_first=self.first,  # type: ignore[arg-type]
-            **more,
+            **{"error_pictures": 16, **more},
         )
 
     def whole(self, policy: Policy) -> Tensor:

@@ -221,7 +221,7 @@ def command(search: Search) -> Any:
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 3 MiB free.")
 
 PLACES = {
-    "network": Place(always(scorer, "image_features"), KeyError("head"), "KeyError in the reference: 'head'; "),
+    "network": Place(always(scorer, "image_features"), KeyError("head"), "KeyError while loading the scorer: 'head'; "),
     "text encoder": Place(
         always(text_encoder, "forward"),
         ValueError("  bad \t shape\nof a tensor"),

@@ -57,7 +57,7 @@ def test_a_folder_with_a_card_is_tuned_without_options(
     assert setup.model_name == "mine" and setup.full.steps == 6
     assert setup.configuration.guidance_scale == 2.0
     assert {row.prompt for row in setup.tuning.rows} <= set(PROMPTS)
-    assert setup.reference is not None and setup.judges.scorer_name == "judge"
+    assert "distance" in setup.references and setup.judges.scorer_name == "judge"
 
 
 def test_a_folder_with_a_card_is_compared_on_its_prompts(folder: Path) -> None:
