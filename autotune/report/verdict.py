@@ -24,13 +24,13 @@ def verdict(found: Finalists, noun: str = "prompts") -> str:
             f" held-out loss differs by {seen}."
         )
     if found.better:
-        agrees = "" if second is None else f", and by {_seen(second.difference)} before {_second(second.judge)}"
+        agrees = "" if second is None else f", before {_second(second.judge)}, by {_seen(second.difference)}"
         return f"The policy beats {rival}: its held-out loss differs by {seen}{agrees}."
     if found.difference.high < 0 and second is not None:
         finds = "is worse" if second.difference.low > 0 else "cannot be told apart"
         return (
-            f"The best policy found beats {rival} before the judges of the search, by {seen}, but {finds} before"
-            f" {_second(second.judge)}: {_seen(second.difference)}."
+            f"The best policy found beats {rival} before the judges of the search: its loss differs by {seen}. It {finds}"
+            f" before {_second(second.judge)}: {_seen(second.difference)}."
         )
     if found.difference.value < 0:
         return f"The best policy found looks better than {rival}, but not beyond doubt: its loss differs by {seen}."

@@ -63,7 +63,9 @@ def test_of_too_few_prompts_it_says_how_many_would_be_needed() -> None:
     assert "beats 8 plain steps" in sentence and "beyond doubt" not in sentence
 
 
-@pytest.mark.parametrize(("high", "words"), [(-0.1, "and by -0.200"), (0.1, "cannot be told apart before wavelets")])
+@pytest.mark.parametrize(
+    ("high", "words"), [(-0.1, "did not ask, by -0.200"), (0.1, "It cannot be told apart before wavelets")]
+)
 def test_what_the_second_opinion_finds_is_said(high: float, words: str) -> None:
     second = between(-0.4, -0.2, high)
     sentence = verdict(found(between(-0.3, -0.2, -0.1), second=second, better=high < 0))
