@@ -69,7 +69,7 @@ def results_table(
             f"{row.flops_share:.1%}",
             "-" if row.time_share is None else f"{row.time_share:.1%}",
             *(_estimate(getattr(row.quality, score)) for score in scores),
-            *([_estimate(row.second_opinion)] if row.second_opinion is not None else []),
+            *([_estimate(row.second_opinion)] if second_opinion is not None and row.second_opinion is not None else []),
         )
     return table
 

@@ -17,6 +17,8 @@ def verdict(found: Finalists, noun: str = "prompts") -> str:
     """
     rival = f"{steps_in_words(found.fewer_steps.policy)} at the same cost"
     seen, second = _seen(found.difference), found.second_opinion
+    if not found.candidates:
+        return f"Nothing found within the budget comes near {rival}: no candidate was worth all of its pictures."
     if found.prompts_needed is not None:
         few = f"{found.prompts} held-out {noun} are" if found.prompts != 1 else f"One held-out {singular(noun)} is"
         return (
@@ -27,10 +29,10 @@ def verdict(found: Finalists, noun: str = "prompts") -> str:
         agrees = "" if second is None else f", before {_second(second.judge)}, by {_seen(second.difference)}"
         return f"The policy beats {rival}: its held-out loss differs by {seen}{agrees}."
     if found.difference.high < 0 and second is not None:
-        finds = "is worse" if second.difference.low > 0 else "cannot be told apart"
+        finds = "It is worse" if second.difference.low > 0 else "It cannot be told apart"
         return (
-            f"The best policy found beats {rival} before the judges of the search: its loss differs by {seen}. It {finds}"
-            f" before {_second(second.judge)}: {_seen(second.difference)}."
+            f"The best policy found beats {rival} before the judges of the search: its loss differs by {seen}."
+            f" {finds} before {_second(second.judge)}: {_seen(second.difference)}."
         )
     if found.difference.value < 0:
         return f"The best policy found looks better than {rival}, but not beyond doubt: its loss differs by {seen}."

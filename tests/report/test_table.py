@@ -47,3 +47,8 @@ def test_errors_and_a_second_opinion_leave_what_decides_in_eighty_columns(second
     seconds = () if second is None else ("-0.321", "-0.350..-0.300", second)
     for expected in ("fewer", "0.234", "0.200..0.270", "0.051", "-0.012..0.113", *seconds):
         assert expected in text
+
+
+def test_a_second_opinion_that_was_not_asked_has_no_column() -> None:
+    row = Row("full run", 20, 1.0, 1.0, QUALITY, second_opinion=Interval(value=0.321, low=0.3, high=0.35))
+    assert len(results_table([row], prompts=64, images=128).columns) == 7

@@ -81,3 +81,12 @@ def test_a_second_opinion_that_finds_it_worse_says_so() -> None:
 def test_other_fewer_steps_than_the_pipelines_own_are_named() -> None:
     sentence = verdict(found(between(-0.3, -0.2, -0.1), steps=Policy(steps=9, timesteps="trailing")))
     assert "beats 9 steps with other noise levels (s9-ts-trailing) at the same cost" in sentence
+
+
+def test_where_no_candidate_came_as_far_it_says_so() -> None:
+    whole = found(between(0.0, 0.0, 0.0), better=False)
+    alone = whole.model_copy(update={"contenders": whole.contenders[:2]})
+    assert verdict(alone) == (
+        "Nothing found within the budget comes near 8 plain steps at the same cost: no candidate was worth all of its"
+        " pictures."
+    )
