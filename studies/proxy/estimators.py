@@ -24,11 +24,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from autotune.core.records import write_atomically
@@ -38,6 +36,7 @@ from autotune.quality.objective import DISTANCE
 from studies.proxy.chosen import policies
 from studies.proxy.features import Views, views
 from studies.proxy.pictures import FOLDER, PICTURES
+from studies.proxy.ranking import Losses, resampled_correlations, spearman
 
 RESULTS = Path(__file__).with_name("results")
 COUNTS = (32, 64, 128, 256)
@@ -48,8 +47,6 @@ PLAIN = "plain FD alone"
 TRUTH_DISTANCE = "frechet"
 # Both sides alike, whatever weights the objective takes: a truth that moved with them would flatter them.
 TRUTH_WEIGHTS = Weights(1, 1)
-
-Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -146,51 +143,31 @@ def judged(
     apart: Sequence[Losses] | None,
 ) -> Result:
     """Compare the losses on each set with the truth."""
-    resampled = _bootstrap(scores, truth)
-    gains = resampled - _bootstrap(plain, truth)
-    gain = float(np.mean([_spearman(a, truth) - _spearman(b, truth) for a, b in zip(scores, plain, strict=True)]))
+    resampled = resampled_correlations(scores, truth)
+    gains = resampled - resampled_correlations(plain, truth)
+    gain = float(np.mean([spearman(a, truth) - spearman(b, truth) for a, b in zip(scores, plain, strict=True)]))
     best = float(truth.min())
     return Result(
         model=model,
         estimator=candidate.name,
         n=n,
         sets=len(scores),
-        spearman=float(np.mean([_spearman(each, truth) for each in scores])),
+        spearman=float(np.mean([spearman(each, truth) for each in scores])),
         low=float(np.quantile(resampled, 0.025)),
         high=float(np.quantile(resampled, 0.975)),
         apart=None
         if apart is None
-        else float(np.mean([_spearman(each, other) for each, other in zip(scores, apart, strict=True)])),
+        else float(np.mean([spearman(each, other) for each, other in zip(scores, apart, strict=True)])),
         gain=(gain, float(np.quantile(gains, 0.025)), float(np.quantile(gains, 0.975))),
         regret=float(np.mean([truth[np.argsort(each)[:TOP]].min() - best for each in scores])),
     )
-
-
-def _bootstrap(scores: Sequence[Losses], truth: Losses, resamples: int = 1000) -> Losses:
-    """Mean correlation over sets, with policies and sets drawn anew."""
-    draw = np.random.default_rng(0)
-    policies = draw.integers(len(truth), size=(resamples, len(truth)))
-    sets = draw.integers(len(scores), size=(resamples, len(scores)))
-    ranks = _standardised_ranks(truth[policies])
-    correlations = np.stack([(_standardised_ranks(each[policies]) * ranks).mean(1) for each in scores])
-    return np.take_along_axis(correlations, sets.T, axis=0).mean(0)
-
-
-def _standardised_ranks(values: Losses) -> Losses:
-    """Of each row, with mean zero and variance one: the mean product of two rows is Spearman's correlation."""
-    ranks = rankdata(values, axis=1)
-    return (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
-
-
-def _spearman(a: Losses, b: Losses) -> float:
-    return float(spearmanr(a, b).statistic)
 
 
 def study(model: str, seen: Views) -> tuple[list[Result], float]:
     """All results for a model, and how well its truth agrees with itself."""
     everything = torch.arange(PICTURES)
     truth = true_losses(seen, everything)
-    halves = [_spearman(*(true_losses(seen, half) for half in everything.split(PICTURES // 2)))]
+    halves = [spearman(*(true_losses(seen, half) for half in everything.split(PICTURES // 2)))]
     # Spearman and Brown: what two truths of full length would correlate with.
     agreement = 2 * halves[0] / (1 + halves[0])
     results = []

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autotune.quality import Objective, Reference, Weights
@@ -14,13 +13,12 @@ from autotune.quality.frechet import fit
 from autotune.quality.objective import DISTANCE
 from autotune.quality.wavelets import by_band, drift
 from studies.proxy.features import Views
+from studies.proxy.ranking import Losses
 
 DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 CEILING = 0.5
 """Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
-
-Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,6 @@ from autotune.quality.objective import DISTANCE
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.estimators import (
     RESULTS,
-    Losses,
     Result,
     Scoring,
     judged,
@@ -42,6 +41,7 @@ from studies.proxy.estimators import (
 )
 from studies.proxy.features import Views, real_pictures, views
 from studies.proxy.pictures import FOLDER, PICTURES, pictures_of
+from studies.proxy.ranking import Losses
 from studies.proxy.spoiling_network import load_network
 
 COUNT = 128

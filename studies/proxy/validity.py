@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from autotune.core.records import write_atomically
@@ -40,15 +39,15 @@ from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.features import Views, views
-from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, Losses, Terms, panel, terms_of
+from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, Terms, panel, terms_of
 from studies.proxy.pictures import FOLDER, PICTURES, SNAPS
+from studies.proxy.ranking import Losses, resampled_correlations, spearman
 
 RESULTS = Path(__file__).with_name("results")
 COUNTS = (64, 128)
 PAIRED = (8, 16, 32, 64)
 CHEAP = 0.305
 REJECTED, ACCEPTED = 0.4, 0.2
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ def judged(
 ) -> Result:
     """Compare the losses on each set with the truth, and with that of the ``others`` pictures where there are any."""
     loss, cheap = truth.loss, shares <= CHEAP
-    resampled = _bootstrap(scores, loss)
+    resampled = resampled_correlations(scores, loss)
     rejected, accepted = truth.distance > REJECTED, truth.distance < ACCEPTED
     draw = np.random.default_rng(0)
     halves = [draw.permutation(len(loss))[: len(loss) // 2] for _ in range(20)]
@@ -125,34 +124,15 @@ def judged(
         paired=paired,
         snapped=snapped,
         sets=len(scores),
-        spearman=float(np.mean([_spearman(each, loss) for each in scores])),
+        spearman=float(np.mean([spearman(each, loss) for each in scores])),
         low=float(np.quantile(resampled, 0.025)),
         high=float(np.quantile(resampled, 0.975)),
-        halves=min(_spearman(mean[half], loss[half]) for half in halves),
-        apart=float(np.mean([_spearman(a, b) for a, b in zip(scores, others, strict=True)])) if others else None,
+        halves=min(spearman(mean[half], loss[half]) for half in halves),
+        apart=float(np.mean([spearman(a, b) for a, b in zip(scores, others, strict=True)])) if others else None,
         regret=float(np.mean([loss[each.argmin()] - loss.min() for each in scores])),
         cheap_regret=float(np.mean([loss[cheap][each[cheap].argmin()] - loss[cheap].min() for each in scores])),
         inversions=float(np.mean([(each[rejected][:, None] < each[accepted]).sum() for each in scores])),
     )
-
-
-def _bootstrap(scores: Sequence[Losses], truth: Losses) -> Losses:
-    """Mean correlation over sets, with policies and sets drawn anew."""
-    draw = np.random.default_rng(0)
-    drawn = draw.integers(len(truth), size=(_RESAMPLES, len(truth)))
-    sets = draw.integers(len(scores), size=(_RESAMPLES, len(scores)))
-    ranks = _standardised_ranks(truth[drawn])
-    correlations = np.stack([(_standardised_ranks(each[drawn]) * ranks).mean(1) for each in scores])
-    return np.take_along_axis(correlations, sets.T, axis=0).mean(0)
-
-
-def _standardised_ranks(values: Losses) -> Losses:
-    ranks = rankdata(values, axis=1)
-    return (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
-
-
-def _spearman(a: Losses, b: Losses) -> float:
-    return float(spearmanr(a, b).statistic)
 
 
 def sets_of(count: int, n: int) -> list[Tensor]:
