@@ -8,15 +8,19 @@ knobs, in which a lever that is off has the values that do nothing.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces.knobs import Knob
 
-__all__ = ["Ask", "Lever", "asked", "drawn", "is_on"]
+__all__ = ["Ask", "Lever", "asked", "drawn", "is_on", "nearby"]
 
 Ask = Callable[[str, int, int], int]
 """A whole number between two others, both included, for a name: ``trial.suggest_int`` or a random number."""
+
+_NEAR = 0.75
+"""Share of a knob's moves that go no further than two values."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,40 @@ def asked(
 
     drawn(levers, knobs, plain, answer, conditional=conditional)
     return found
+
+
+def nearby(
+    levers: Sequence[Lever],
+    knobs: Sequence[Knob],
+    plain: Mapping[str, int],
+    values: Mapping[str, int],
+    draw: random.Random,
+) -> dict[str, int]:
+    """Knob values after one small change: a lever turned on or off, or one of its knobs moved.
+
+    Args:
+        levers: As for :func:`drawn`.
+        knobs: All knobs of a space.
+        plain: The values at which knobs do nothing.
+        values: Of all knobs.
+        draw: Decides the change; knobs of a lever that is turned on are drawn from their ranges.
+    """
+    answers = asked(levers, knobs, plain, values)
+    movable = [name for name, (_, low, high) in answers.items() if low < high]
+    if not movable:
+        return dict(values)
+    name = draw.choice(movable)
+    value, low, high = answers[name]
+    moves = [step for step in (-2, -1, 1, 2) if low <= value + step <= high]
+    # Knobs that count nothing, such as the solver's, have no neighbours: any other value may be the better one.
+    anywhere = [other - value for other in range(low, high + 1) if other != value]
+    kept = {each: answer for each, (answer, _, _) in answers.items()}
+    kept[name] = value + draw.choice(moves if draw.random() < _NEAR else anywhere)
+
+    def answer(name: str, low: int, high: int) -> int:
+        return min(max(kept[name], low), high) if name in kept else draw.randint(low, high)
+
+    return drawn(levers, knobs, plain, answer)
 
 
 def _parts(lever: Lever, levers: Sequence[Lever]) -> list[Lever]:

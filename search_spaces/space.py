@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from autotune.core.errors import InputError, did_you_mean
 from autotune.policy import Policy
 from search_spaces.knobs import Knob
-from search_spaces.levers import Ask, Lever, asked, drawn
+from search_spaces.levers import Ask, Lever, asked, drawn, nearby
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -117,6 +117,10 @@ class SearchSpace(ABC):
     def asked(self, values: Mapping[str, int], *, conditional: bool = True) -> dict[str, tuple[int, int, int]]:
         """What :meth:`drawn` would have asked for to arrive at ``values``: answers and their bounds by name."""
         return asked(self.levers, self.knobs, self.recipes[0].values, values, conditional=conditional)
+
+    def nearby(self, values: Mapping[str, int], draw: random.Random) -> dict[str, int]:
+        """Knob values after one small change: a lever turned on or off, or one of its knobs moved."""
+        return nearby(self.levers, self.knobs, self.recipes[0].values, values, draw)
 
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:
         """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``).

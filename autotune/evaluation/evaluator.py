@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autotune.evaluation.exact_runs import ExactRuns, Make
+from autotune.evaluation.exact_runs import ExactRuns, Make, Pictures, parts
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.intent import PLACES, exact_policy
 from autotune.evaluation.judged import Judged, Jury, packed, unpacked
@@ -31,14 +31,10 @@ PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
 
 ERROR_PICTURES = 32
-"""Pictures that are compared with the exact run's: as many as every candidate makes."""
+"""Pictures that are compared with the exact run's: beyond them an exact run costs more than it tells."""
 
 # Kept errors are of exact runs whose guidance switches where it does now.
 _ERRORS = f"errors-{PLACES}"
-
-Pictures = Generator[Tensor, None, None]
-"""Pictures (n, 3, H, W) uint8 in batches. Closing it early takes the policy off the pipeline."""
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -52,8 +48,8 @@ class Evaluator:
     """Evaluates policies on the same inputs and seeds, each policy once.
 
     Args:
-        pictures: Makes the pictures of a policy, one per row and in their order, in batches (n, 3, H, W) uint8
-            of which one is held at a time.
+        pictures: Makes a policy's pictures of the rows from one to another, in their order, in batches
+            (n, 3, H, W) uint8 of which one is held at a time.
         scorer: Image and text features; None where prompts play no part and a network sees the pictures.
         rows: The N inputs. Their prompts are scored where all have one.
         reference: Features that good pictures have; None takes the full run's own on these very inputs, which
@@ -70,7 +66,7 @@ class Evaluator:
             these very inputs where one is missing.
         error_pictures: How many of the first pictures are compared with the exact run's, where judges do so.
         intent: The exact run's policy of a policy; by default :func:`autotune.evaluation.intent.exact_policy`.
-        make_first: Makes pictures of the first inputs alone, for exact runs; by default ``pictures``, cut short.
+        make_exact: Makes the pictures of exact runs; by default ``pictures``.
 
     Raises:
         InputError: The full run's pictures cannot be told from bad ones: reference or scorer do not suit them.
@@ -78,7 +74,7 @@ class Evaluator:
 
     def __init__(
         self,
-        pictures: Callable[[Policy], Pictures],
+        pictures: Make,
         scorer: Features | None,
         rows: Sequence[Row],
         reference: Reference | None,
@@ -93,7 +89,7 @@ class Evaluator:
         references: Mapping[str, Reference] | None = None,
         error_pictures: int = ERROR_PICTURES,
         intent: Callable[[Policy], Policy] | None = None,
-        make_first: Make | None = None,
+        make_exact: Make | None = None,
     ) -> None:
         self.rows = tuple(rows)
         self.keys = tuple(row.key for row in rows)
@@ -107,8 +103,9 @@ class Evaluator:
         self.full_policy = full
         self.exact_runs = ExactRuns(
             cache / "exact",
-            make_first or (lambda policy, count: pictures(policy)),
+            make_exact or pictures,
             min(error_pictures, len(self.rows)) if self._jury.of_kind("paired") else 0,
+            len(self.rows),
             full,
             intent or partial(exact_policy, full=full),
         )
@@ -155,7 +152,7 @@ class Evaluator:
             return replace(outcome, evaluation=replace(evaluation, errors=_cut(evaluation.errors, count)))
         if len(outcome.preview) < count:
             return None
-        exact, first = self.exact_runs.of(policy), outcome.preview[:count]
+        exact, first = self.exact_runs.of(policy, count), outcome.preview[:count]
         errors = self._jury.no_errors(count) if exact is None else self._jury.errors(first, exact)
         outcome = replace(outcome, evaluation=replace(evaluation, errors=errors))
         _save(outcome, path)
@@ -213,36 +210,48 @@ class Evaluator:
     def _judged(
         self, policy: Policy, *, anchors: bool = False, should_prune: Callable[[Evaluation], bool] | None = None
     ) -> tuple[Outcome, Judged]:
-        """Pictures made and judged batch by batch, until ``should_prune`` says so."""
-        exact, paired = self.exact_runs.of(policy), self.exact_runs.count
-        judged, firsts = [], []
-        made, shown = 0, max(PREVIEW, paired)
-        with closing(self._pictures(policy)) as batches:
-            for batch in batches:
-                end = made + len(batch)
-                judged.append(
-                    Judged.of(
-                        batch,
-                        None if self._text is None else self._text[made:end],
-                        self._scorer,
-                        self._network,
-                        anchors=anchors,
-                        further=self._jury.further,
-                        prompts=self._prompts[made:end],
-                        exact=None if exact is None else exact[made:end],
-                        paired=max(0, min(end, paired) - made),
-                        first_row=made,
+        """Pictures made and judged batch by batch, until ``should_prune`` says so.
+
+        They are made part by part, because a pipeline runs under one policy at a time: before each part the exact run
+        gets as far as this one is about to.
+        """
+        count, paired = len(self.rows), self.exact_runs.count
+        judged: list[Judged] = []
+        firsts: list[Tensor] = []
+        shown = max(PREVIEW, paired)
+
+        def is_pruned(made: int) -> bool:
+            if should_prune is None or made == count:
+                return False
+            return should_prune(Judged.joined(judged).evaluation)
+
+        for made, last in parts(count):
+            exact = self.exact_runs.of(policy, min(last, paired)) if made < paired else None
+            with closing(self._pictures(policy, made, last)) as batches:
+                for batch in batches:
+                    end = made + len(batch)
+                    judged.append(
+                        Judged.of(
+                            batch,
+                            None if self._text is None else self._text[made:end],
+                            self._scorer,
+                            self._network,
+                            anchors=anchors,
+                            further=self._jury.further,
+                            prompts=self._prompts[made:end],
+                            exact=None if exact is None else exact[made:end],
+                            paired=max(0, min(end, paired) - made),
+                            first_row=made,
+                        )
                     )
-                )
-                if made < shown:
-                    firsts.append(batch[: shown - made].clone())
-                made = end
-                if (
-                    should_prune is not None
-                    and made < len(self.rows)
-                    and should_prune(Judged.joined(judged).evaluation)
-                ):
-                    break
+                    if made < shown:
+                        firsts.append(batch[: shown - made].clone())
+                    made = end
+                    if is_pruned(made):
+                        break
+                else:
+                    continue
+                break
         run, first = Judged.joined(judged), torch.cat(firsts)
         self.exact_runs.keep(policy, first)
         return Outcome(run.evaluation, first[:PREVIEW].clone()), run

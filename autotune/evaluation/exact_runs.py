@@ -1,9 +1,10 @@
-"""Exact runs: the pictures that a policy's are compared with in pairs, made when they are needed and kept."""
+"""Exact runs: the pictures that a policy's are compared with in pairs, made as far as they are needed, and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,8 +15,34 @@ from autotune.evaluation.tensor_files import read_tensors
 from autotune.policy import Policy
 from autotune.quality.tensors import write_tensors
 
-Make = Callable[[Policy, int], Generator[Tensor, None, None]]
-"""Makes a policy's pictures of the first so many inputs, in batches (n, 3, H, W) uint8."""
+Pictures = Generator[Tensor, None, None]
+"""Pictures (n, 3, H, W) uint8 in batches. Closing it early takes the policy off the pipeline."""
+
+Make = Callable[[Policy, int, int], Pictures]
+"""Makes a policy's pictures of the inputs from one to another, the latter not included."""
+
+LOOKS = (8, 16, 32)
+"""How many pictures a candidate has made when it is first asked whether more are worth it."""
+
+
+def parts(count: int, made: int = 0) -> list[tuple[int, int]]:
+    """The parts in which ``count`` pictures are made, first and last of each: up to every look, then the rest.
+
+    As pictures depend in the last bits on what is made at the same time, all that are compared are made alike.
+
+    Args:
+        count: Pictures in all.
+        made: How many of them there are already.
+
+    Example:
+        >>> parts(256)
+        [(0, 8), (8, 16), (16, 32), (32, 256)]
+        >>> parts(12)  # Too few for looks to tell anything.
+        [(0, 12)]
+    """
+    looks = LOOKS if count >= LOOKS[-1] else ()
+    ends = [0, *(look for look in looks if look < count), count]
+    return [(max(first, made), last) for first, last in pairwise(ends) if last > made]
 
 
 class ExactRuns:
@@ -27,62 +54,72 @@ class ExactRuns:
     Args:
         folder: Keeps a file for every run. It must belong to these inputs and seeds alone.
         make: Makes the pictures.
-        count: How many of the first inputs are compared in pairs; 0 compares none.
+        count: How many of the first inputs are compared in pairs at most; 0 compares none.
+        inputs: How many there are, which says in what parts pictures are made.
         full: The full run's policy.
         intent: The exact run's policy of a policy, see :func:`autotune.evaluation.intent.exact_policy`.
     """
 
-    def __init__(self, folder: Path, make: Make, count: int, full: Policy, intent: Callable[[Policy], Policy]) -> None:
+    def __init__(
+        self, folder: Path, make: Make, count: int, inputs: int, full: Policy, intent: Callable[[Policy], Policy]
+    ) -> None:
         self.count = count
+        self._inputs = inputs
         self._folder = folder
         self._make = make
         self._full = full
         self._intent = intent
-        self._made: list[tuple[Policy, int]] = []
+        self._made: dict[str, tuple[Policy, int]] = {}
         # Candidates come in any order, but neighbours mostly share an intent.
         self._last: tuple[str, Tensor] | None = None
 
-    def of(self, policy: Policy) -> Tensor | None:
-        """Pictures (count, 3, H, W) uint8 of the exact run of a policy's intent; None where it is exact itself."""
+    def of(self, policy: Policy, count: int) -> Tensor | None:
+        """Pictures (count, 3, H, W) uint8 of the exact run of a policy's intent; None where it is exact itself.
+
+        Those of them that are not there yet are made.
+        """
         if not self.count or is_exact(policy, self._full):
             return None
         exact = self._intent(policy)
-        if self._last is None or self._last[0] != exact.key:
+        if self._last is None or self._last[0] != exact.key or len(self._last[1]) < count:
             pictures = self._kept(exact)
-            self._last = exact.key, self._new(exact) if pictures is None else pictures
-        return self._last[1]
+            if len(pictures) < count:
+                pictures = self._more(exact, pictures, count)
+            self._last = exact.key, pictures
+        return self._last[1][:count]
 
     def keep(self, policy: Policy, pictures: Tensor) -> None:
         """Spare an exact run that a policy's own first pictures (n, 3, H, W) are."""
-        if self.count and len(pictures) >= self.count and self._intent(policy).key == policy.key:
-            path = self._path(policy)
-            if not path.is_file():
-                self._write(path, pictures[: self.count])
+        pictures = pictures[: self.count]
+        if len(pictures) and self._intent(policy).key == policy.key and len(self._kept(policy)) < len(pictures):
+            self._write(self._path(policy), pictures)
 
     def take_made(self) -> list[tuple[Policy, int]]:
         """Runs made since this was last asked, and how many pictures of each."""
-        made, self._made = self._made, []
-        return made
+        made, self._made = self._made, {}
+        return list(made.values())
 
-    def _new(self, exact: Policy) -> Tensor:
-        with closing(self._make(exact, self.count)) as batches:
-            parts: list[Tensor] = []
-            for batch in batches:
-                parts.append(batch)
-                if sum(map(len, parts)) >= self.count:
-                    break
-        self._made.append((exact, sum(map(len, parts))))
-        pictures = torch.cat(parts)[: self.count]
+    def _more(self, exact: Policy, made: Tensor, count: int) -> Tensor:
+        found = [made] if len(made) else []
+        for first, last in parts(self._inputs, len(made)):
+            if first < count:
+                with closing(self._make(exact, first, min(last, self.count))) as batches:
+                    found.extend(batches)
+        pictures = torch.cat(found)
+        before = self._made.get(exact.key, (exact, 0))[1]
+        self._made[exact.key] = exact, before + len(pictures) - len(made)
+        meanwhile = self._kept(exact)
+        if len(meanwhile) > len(pictures):
+            return meanwhile
         self._write(self._path(exact), pictures)
         return pictures
 
-    def _kept(self, exact: Policy) -> Tensor | None:
+    def _kept(self, exact: Policy) -> Tensor:
+        """As many pictures as are there, ``count`` of them at most."""
         path = self._path(exact)
         if not path.is_file():
-            return None
-        pictures = read_tensors(path)["pictures"]
-        # An earlier run may have compared fewer.
-        return pictures[: self.count] if len(pictures) >= self.count else None
+            return torch.empty(0, dtype=torch.uint8)
+        return read_tensors(path)["pictures"][: self.count]
 
     def _write(self, path: Path, pictures: Tensor) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.evaluation.content_fingerprint import content_fingerprint
-from autotune.evaluation.evaluator import ERROR_PICTURES, Evaluator, Pictures
+from autotune.evaluation.evaluator import ERROR_PICTURES, Evaluator
 from autotune.evaluation.exact_runs import Make
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.references import Size, kept_reference
@@ -144,14 +144,14 @@ class Judges:
 
     def evaluator(
         self,
-        pictures: Callable[[Policy], Pictures],
+        pictures: Make,
         rows: Sequence[Row],
         references: Mapping[str, Reference],
         full: Policy,
         cache: Path,
         *,
         intent: Callable[[Policy], Policy] | None = None,
-        make_first: Make | None = None,
+        make_exact: Make | None = None,
     ) -> Evaluator:
         """An evaluator with these judges; see :class:`autotune.evaluation.evaluator.Evaluator`."""
         return Evaluator(
@@ -169,7 +169,7 @@ class Judges:
             references=references,
             error_pictures=self.error_pictures,
             intent=intent,
-            make_first=make_first,
+            make_exact=make_exact,
         )
 
 

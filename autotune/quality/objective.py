@@ -171,6 +171,11 @@ class Objective:
         self._take(baseline)
 
     @property
+    def count(self) -> int:
+        """How many pictures evaluations are of."""
+        return len(self._baseline.prompts)
+
+    @property
     def chance(self) -> float:
         """Alignment of the full run's pictures with the wrong prompts; 0 where there are no prompts."""
         chance = self._baseline.chance

@@ -1,79 +1,107 @@
-"""Known recipes together.
+"""Known recipes together: the screening that follows the recipes.
 
 Most recipes change one thing: the solver, the guidance, what is reused, the size of the first steps. What each gains
-on its own, at equal compute, says which of them are worth trying together.
+on its own, at equal compute, says which pairs are worth trying, and these say what follows
+(:mod:`autotune.search.effects`). Simple policies thus come before policies that do many things at once.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import combinations
 
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.search.effects import Effects, Observation
 from autotune.search.proposer import Proposer
 from autotune.search.repetitions import PLAN
+from autotune.search.trial_runner import PICTURES
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluated
 
-COMBINED = 2
-"""Combinations that a search tries. In replays a third cost more than it brought (``studies/search_efficiency.py``)."""
+COMBINED = 1 / 4
+"""Share of a search's candidates that are combinations at most."""
 
 _MOST_RECIPES = 3
+# Of a difference from fewer steps on so many pictures of the same prompts, as shipped models have it.
+_NOISE, _NOISE_PICTURES = 0.1, 32
+# Combinations that promise less, in the loss's unit, are left to the sampler.
+_LEAST_IMPROVEMENT = 0.002
 
 
-@dataclass(frozen=True)
-class _Effect:
-    """What a recipe changes, and by how much its loss exceeds fewer steps'."""
-
-    recipe: str
-    changes: Mapping[str, int]
-    excess: float
-
-
-def combination(study: Trials, proposer: Proposer) -> Candidate | None:
+def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | None:
     """The two or three recipes that promise most together, as a trial to be; None once enough were tried.
 
-    Recipes go together where they change different knobs. What they promise is the sum of what each of them changed
-    in the loss.
+    Recipes go together where they change different knobs.
 
     Args:
         study: Has the trials of the recipes.
         proposer: Brings combinations to the budget.
+        trials: Candidates of the whole search.
     """
-    if sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False)) >= COMBINED:
+    if sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False)) >= COMBINED * trials:
         return None
-    known = {attributes(trial).get(PLAN) for trial in evaluated(study)}
+    tried = evaluated(study)
     plain = proposer.space.recipes[0].values
+    changes = {
+        trial.user_attrs[RECIPE]: {name: value for name, value in trial.params.items() if value != plain[name]}
+        for trial in tried
+        # Failed ones have no values.
+        if RECIPE in trial.user_attrs and trial.values
+    }
+    observed = _observed(tried, changes)
+    if not observed:
+        return None
+    effects = Effects(observed)
+    known = {attributes(trial).get(PLAN) for trial in tried}
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
-    for recipes in sorted(_compatible(_effects(study, plain)), key=lambda each: sum(one.excess for one in each)):
-        values = {**plain, **{name: value for one in recipes for name, value in one.changes.items()}}
+    promising = [(effects.improvement(recipes), recipes) for recipes in _compatible(changes)]
+    # The names decide between equals, so that every worker does alike.
+    for improvement, recipes in sorted(promising, key=lambda each: (-each[0], each[1])):
+        if improvement < _LEAST_IMPROVEMENT:
+            return None
+        values = {**plain, **{name: value for recipe in recipes for name, value in changes[recipe].items()}}
         # The ranges may have been narrowed so far that not even fewer steps are within.
         proposal = proposer.propose(values) if all(values[name] in bounds[name] for name in bounds) else None
         if proposal is not None and proposer.plan(proposal.policy) not in known:
-            return Candidate(proposal.values, user_attrs={COMBINES: [one.recipe for one in recipes]})
+            return Candidate(proposal.values, user_attrs={COMBINES: list(recipes)})
     return None
 
 
-def _effects(study: Trials, plain: Mapping[str, int]) -> list[_Effect]:
-    """Of all recipes that were evaluated; pruned ones count with the pictures they made.
+def _observed(tried: list[FrozenTrial], changes: Mapping[str, Mapping[str, int]]) -> list[Observation]:
+    """Recipes and combinations of them, each compared with fewer steps on as many pictures as both have.
 
-    Where fewer steps were not, as many as the full run's being over the budget, the usual recipe stands for them.
+    Where fewer steps were not evaluated, as many as the full run's being over the budget, the best recipe stands for
+    them.
     """
+    own = [trial for trial in tried if trial.values and trial.user_attrs.get(RECIPE) in changes]
+    if not own:
+        return []
+    usual = min(own, key=lambda trial: (bool(changes[trial.user_attrs[RECIPE]]), trial.values[0]))
     found = []
-    for trial in evaluated(study):
-        # Failed ones have no values.
-        if RECIPE in trial.user_attrs and trial.values:
-            changes = {name: value for name, value in trial.params.items() if value != plain[name]}
-            found.append(_Effect(trial.user_attrs[RECIPE], changes, trial.values[0]))
-    losses = [effect.excess for effect in found]
-    usual = next((effect.excess for effect in found if not effect.changes), statistics.median(losses) if losses else 0)
-    return [replace(effect, excess=effect.excess - usual) for effect in found if effect.changes]
+    for trial in tried:
+        names = trial.user_attrs.get(COMBINES) or [trial.user_attrs.get(RECIPE)]
+        settings = frozenset(name for name in names if changes.get(name))
+        if trial.values and settings:
+            excess, pictures = _excess(trial, usual)
+            found.append(Observation(settings, excess, _NOISE * math.sqrt(_NOISE_PICTURES / pictures)))
+    return found
 
 
-def _compatible(effects: list[_Effect]) -> Iterator[tuple[_Effect, ...]]:
+def _excess(trial: FrozenTrial, usual: FrozenTrial) -> tuple[float, int]:
+    """How much more a candidate lost than another on the same pictures, and how many these were."""
+    common = trial.intermediate_values.keys() & usual.intermediate_values.keys()
+    if not common or trial.state == usual.state == TrialState.COMPLETE:
+        return trial.values[0] - usual.values[0], attributes(trial).get(PICTURES) or _NOISE_PICTURES
+    most = max(common)
+    return trial.intermediate_values[most] - usual.intermediate_values[most], most
+
+
+def _compatible(changes: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, ...]]:
+    recipes = sorted(name for name, changed in changes.items() if changed)
     for count in range(2, _MOST_RECIPES + 1):
-        for some in combinations(effects, count):
-            names = [name for one in some for name in one.changes]
+        for some in combinations(recipes, count):
+            names = [name for recipe in some for name in changes[recipe]]
             if len(names) == len(set(names)):
                 yield some

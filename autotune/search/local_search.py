@@ -1,4 +1,4 @@
-"""Local search on the explicit schedule of the best candidate, once knobs have led near it."""
+"""Local search around the best candidates: levers on and off, knobs, and single decisions of their schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from autotune.core.fingerprint import digest
 from autotune.policy import CacheRule, Policy
-from autotune.search.proposer import Proposer
+from autotune.search.proposer import Proposal, Proposer
 from autotune.search.repetitions import PLAN
 from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_progress, progress_of
 from autotune.study.candidate import Candidate
@@ -17,21 +17,28 @@ from autotune.study.trials import Trials, attributes, evaluated, policy_of, rank
 from search_spaces import moved
 
 Units = tuple[tuple[str, ...], ...]
+Neighbour = tuple[Candidate, Proposal]
 
 # Most draws are over the budget, or were tried before.
 _DRAWS = 200
 # One move finds the next better schedule, two find what one has to get worse for.
 _MOST_MOVES = 2
 
+ORIGINS = 3
+"""Candidates whose neighbours are tried, the better the more often: chance decides which of the first few is best."""
+
+_KNOBS = 0.5
+"""Share of the neighbours that differ in their knobs, with as many steps as the budget then pays for."""
+
 
 class Refiner:
-    """Proposes neighbours of the best candidate so far.
+    """Proposes neighbours of the best candidates so far.
 
     Args:
         proposer: Prices them; none is over the budget.
         seed: Decides the moves, together with the number of trials there are.
         measure: How outputs of units, one row for each cache rule's, change along the full run. Where it is given,
-            the schedule that reuses them where they change least is the first neighbour.
+            the schedule that reuses them where they change least is the first neighbour of a candidate.
     """
 
     def __init__(self, proposer: Proposer, seed: int, measure: Callable[[Units], Sensitivity] | None = None) -> None:
@@ -41,36 +48,48 @@ class Refiner:
         self._measured: dict[Units, Sensitivity] = {}
 
     def candidate(self, study: Trials) -> Candidate | None:
-        """A neighbour of the best candidate that the study does not have, as a trial to be; None where none was found.
+        """A neighbour of one of the best candidates that the study does not have; None where none was found.
 
-        The knobs that it came from stand for it where samplers learn.
+        Where its schedule was changed, the knobs that it came from stand for it where samplers learn.
         """
-        best = next(iter(ranked(study)), None)
-        policy = None if best is None else next(self._new(study, best), None)
-        if best is None or policy is None:
+        origins = ranked(study)[:ORIGINS]
+        if not origins:
             return None
-        return Candidate(best.params, user_attrs=refining(best.number, policy.to_dict()))
-
-    def _new(self, study: Trials, best: FrozenTrial) -> Iterator[Policy]:
-        """Neighbours within the budget that no trial has computed."""
         tried = evaluated(study)
         known = {attributes(trial).get(PLAN) for trial in tried}
         draw = random.Random(digest([self._seed, len(tried)]))
-        for policy in self._neighbours(policy_of(best), draw):
-            proposal = self._proposer.explicit(policy, best.params)
-            if proposal and self._proposer.plan(proposal.policy) not in known:
-                yield proposal.policy
+        for _ in range(_DRAWS):
+            # Half as often each as the one before it.
+            (origin,) = draw.choices(origins, [2.0**-place for place in range(len(origins))])
+            neighbour = self._of_knobs if draw.random() < _KNOBS else self._of_schedule
+            for candidate, proposal in neighbour(origin, draw):
+                if self._proposer.plan(proposal.policy) not in known:
+                    return candidate
+        return None
 
-    def _neighbours(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
+    def _of_knobs(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
+        """One change of its knobs, at the budget."""
+        proposal = self._proposer.propose(self._proposer.space.nearby(origin.params, draw))
+        if proposal is not None:
+            yield Candidate(proposal.values), proposal
+
+    def _of_schedule(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
+        """One or two changes of its schedule, which no knobs stand for."""
+        policy = policy_of(origin)
+        for changed in self._schedules(policy, draw):
+            proposal = self._proposer.explicit(changed, origin.params)
+            if proposal is not None:
+                # As it will be evaluated.
+                yield Candidate(origin.params, user_attrs=refining(origin.number, proposal.policy.to_dict())), proposal
+
+    def _schedules(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
         if policy.cache and self._measure is not None:
             yield rescheduled(policy, self._changes(tuple(rule.units for rule in policy.cache)))
-        start = self._proposer.space.explicit_noise_levels(policy)
-        for _ in range(_DRAWS):
-            neighbour: Policy | None = start
-            for _ in range(draw.randint(1, _MOST_MOVES)):
-                neighbour = neighbour and moved(neighbour, draw)
-            if neighbour is not None:
-                yield neighbour
+        neighbour: Policy | None = self._proposer.space.explicit_noise_levels(policy)
+        for _ in range(draw.randint(1, _MOST_MOVES)):
+            neighbour = neighbour and moved(neighbour, draw)
+        if neighbour is not None:
+            yield neighbour
 
     def _changes(self, units: Units) -> Sensitivity:
         assert self._measure is not None

@@ -1,4 +1,4 @@
-"""The search itself: known recipes and the best two together, then the sampler's candidates, at last neighbours."""
+"""The search itself: known recipes, the most promising of them together, the sampler's candidates, neighbours."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def search(
             trial, values = claimed
         else:
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            candidate = combination(now, runner.proposer)
+            candidate = combination(now, runner.proposer, trials)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
             candidate = candidate or draw(
                 study.sampler, runner.proposer.space, now.get_trials(), conditional=sampler in CONDITIONAL

@@ -1,10 +1,10 @@
 """Pruning: a candidate is stopped before all of its pictures are made.
 
 Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
-is judged on its first pictures, then on twice as many and so on, and goes on where it is among the better half of those
-judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make the
+is judged on its first eight pictures, then on twice as many and so on, and goes on where it is among the better half of
+those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make the
 same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
-doubt, which a paired comparison tells, is pruned whatever its rank.
+doubt, which a paired comparison tells, is pruned whatever its rank. What is among the best at 64 pictures makes all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,20 @@ import optuna
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
+from autotune.evaluation.exact_runs import LOOKS
 from autotune.quality import Evaluation, Objective
 
-LEAST = 32
-"""Pictures before which nothing is pruned: fewer say too little of a distance."""
+LEAST = LOOKS[0]
+"""Pictures before which nothing is pruned. The error to the exact run, and little else, is known of so few.
+
+Of searches with fewer pictures than the last look nothing is pruned at all.
+"""
+
+COMPARED = 32
+"""Pictures from which on candidates are compared with the best one; of fewer, intervals are too narrow."""
+
+MOST = 64
+"""Pictures after which rank alone prunes nothing any more."""
 
 LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
@@ -26,14 +36,14 @@ _RESAMPLES = 400
 
 
 def usual_share(pictures: int) -> float:
-    """Share of its pictures that a candidate makes on average where half of those left end at every comparison.
+    """Share of its pictures that a candidate makes on average where half of those left end at every look.
 
     Example:
-        >>> usual_share(256)  # (32 / 2 + 64 / 4 + 128 / 8 + 256 / 8) / 256
-        0.3125
+        >>> usual_share(256)  # (8 / 2 + 16 / 4 + 32 / 8 + 64 / 16 + 256 / 16) / 256
+        0.125
     """
     made, left, spent = LEAST, 1.0, 0.0
-    while made < pictures:
+    while made < pictures and made <= MOST and pictures >= LOOKS[-1]:
         spent, left, made = spent + made * left / _HALVES, left / _HALVES, made * _HALVES
     return (spent + pictures * left) / pictures
 
@@ -63,17 +73,18 @@ class PairedPruner(BasePruner):
             best: The best candidate's, of all pictures, if there is one.
         """
         made = len(partial)
-        if made < LEAST:
+        if made < LEAST or self._objective.count < LOOKS[-1]:
             return False
         trial.report(self._objective.head(made).score(partial).loss, step=made)
-        self._compared = None if best is None else (partial, best)
+        self._compared = None if best is None or made < COMPARED else (partial, best)
         return trial.should_prune()
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial that :meth:`should_prune` speaks of is in the worse half, or behind the best one."""
-        return self._halving.prune(study, trial) or (
-            self._compared is not None and is_behind(self._objective, *self._compared)
-        )
+        ranked = trial.last_step is not None and trial.last_step <= MOST
+        if ranked and self._halving.prune(study, trial):
+            return True
+        return self._compared is not None and is_behind(self._objective, *self._compared)
 
 
 def is_behind(objective: Objective, partial: Evaluation, best: Evaluation) -> bool:

@@ -59,12 +59,15 @@ def evaluator_for(
             )
     progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
-    def pictures(policy: Policy) -> Pictures:
-        return setup.pictures(policy, examples.rows, examples.seeds, progress.pictures)
+    def pictures(policy: Policy, first: int, last: int) -> Pictures:
+        def told(made: int) -> None:
+            progress.pictures(first + made)
 
-    def make_first(policy: Policy, first: int) -> Pictures:
+        return setup.pictures(policy, examples.rows[first:last], examples.seeds[first:last], told)
+
+    def make_exact(policy: Policy, first: int, last: int) -> Pictures:
         # Untold: progress counts a candidate's pictures.
-        return setup.pictures(policy, examples.rows[:first], examples.seeds[:first])
+        return setup.pictures(policy, examples.rows[first:last], examples.seeds[first:last])
 
     with during(f"in the full run on {name} {setup.noun}"):
         return judges.evaluator(
@@ -74,5 +77,5 @@ def evaluator_for(
             setup.full,
             cache / name,
             intent=setup.intent,
-            make_first=make_first,
+            make_exact=make_exact,
         )

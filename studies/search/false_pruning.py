@@ -20,7 +20,7 @@ from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer
 from autotune.runtime import applied, full_policy
-from autotune.search.pruning import LEAST, is_behind
+from autotune.search.pruning import COMPARED, is_behind
 from studies.shipped import search_prompts
 
 PICTURES = 256
@@ -46,7 +46,7 @@ def judged_runs(name: str, pictures: int) -> tuple[list[Judged], Tensor, tuple[s
 
 def looks(objective: Objective, candidate: Evaluation, best: Evaluation) -> list[bool]:
     """What the comparison says at every look, from the first pictures on."""
-    return [is_behind(objective, candidate.head(made), best) for made in range(LEAST, len(candidate), BATCH)]
+    return [is_behind(objective, candidate.head(made), best) for made in range(COMPARED, len(candidate), BATCH)]
 
 
 def measure(name: str, repeats: int, pictures: int) -> tuple[Tensor, list[int]]:
@@ -64,7 +64,7 @@ def measure(name: str, repeats: int, pictures: int) -> tuple[Tensor, list[int]]:
         found.append(looks(Objective(reference, _ordered(whole, order)), candidate, best))
         if (repeat + 1) % 20 == 0:
             print(f"{repeat + 1} of {repeats} candidates", flush=True)
-    return torch.tensor(found), list(range(LEAST, pictures, BATCH))
+    return torch.tensor(found), list(range(COMPARED, pictures, BATCH))
 
 
 def _mixed(one: Evaluation, other: Evaluation, which: Tensor) -> Evaluation:

@@ -1,7 +1,8 @@
 """Many evaluated policies of a shipped model at one budget: the table that searches are replayed on.
 
-``python -m studies.search.table MODEL`` evaluates the recipes, then policies drawn at random from the search space,
-then what the default sampler proposes from all of these, then neighbours of the best ones, each on the same pictures.
+``python -m studies.search.table MODEL`` evaluates the recipes and what a person would write in one line
+(:mod:`studies.search.grid`), then policies drawn at random from the search space, then what the default sampler
+proposes from all of these, then neighbours of the best ones, each on the same pictures.
 A table of random policies alone would say nothing of where searches end. Results are appended to
 ``studies/results/policies-MODEL.jsonl`` as they come; the same command goes on where it stopped.
 """
@@ -12,7 +13,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.options import SetupOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy, policy_from_dict
+from autotune.quality import Evaluation, Objective
 from autotune.search.proposer import Proposal, Proposer
 from autotune.search.samplers import sampler_for
 from autotune.study.candidate import draw
@@ -34,6 +36,7 @@ from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.setup import Setup, prepare
 from search_spaces import moved
 from search_spaces.levers import Ask
+from studies.search.grid import settings, within
 from studies.shipped import BATCH, search_prompts
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -41,12 +44,15 @@ BUDGET = "25%"
 """Where policies differ: at larger budgets most of them are as good as the full run."""
 
 PICTURES = 32
-POLICIES = 512
+POLICIES = 320
 RANDOM, SAMPLED = 0.5, 0.75
 """Shares of the table after which the sampler, and then local search, takes over."""
 
 BEST = 10
 """Whose neighbours are tried."""
+
+FIRST = (8, 16)
+"""Pictures whose losses are noted besides."""
 
 _FOLDER = Path("runs") / "table"
 
@@ -56,11 +62,12 @@ class Entry:
     """A policy and what its pictures scored.
 
     Attributes:
-        source: ``recipe``, ``random``, ``sampler`` or ``neighbour``.
+        source: ``recipe``, ``grid``, ``random``, ``sampler`` or ``neighbour``.
         values: Knobs that it stands for, or those of the policy that it is a neighbour of.
         plan: Digest of what it computes.
         relative: Share of the full run's FLOPs.
         loss: Of the objective, 0 for the full run.
+        first: Loss and terms of the first 8 and 16 pictures alone, and of all.
     """
 
     source: str
@@ -69,6 +76,7 @@ class Entry:
     plan: str
     relative: float
     loss: float
+    first: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         document = {**vars(self), "policy": self.policy.to_dict(), "loss": round(self.loss, 6)}
@@ -107,8 +115,11 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
     for plan, recipe in recipes.items():
         if plan not in known:
             yield "recipe", recipe
+    for proposal in of_grid(setup):
+        if setup.proposer.plan(proposal.policy) not in {entry.plan for entry in entries}:
+            yield "grid", proposal
     tries = 0
-    proposal: Proposal | None
+    found: Proposal | None
     while len(entries) < wanted:
         tries += 1
         share = len(entries) / wanted
@@ -116,15 +127,24 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
         chance = random.Random(f"{len(entries)} {tries}")
         if source == "random":
             values = setup.proposer.space.drawn(chance_of(chance))
-            proposal = setup.proposer.propose(values)
+            found = setup.proposer.propose(values)
         elif source == "sampler":
-            proposal = setup.proposer.propose(asked(setup.proposer, entries, len(entries) * 1000 + tries))
+            found = setup.proposer.propose(asked(setup.proposer, entries, len(entries) * 1000 + tries))
         else:
-            proposal = neighbour(setup.proposer, entries, chance)
-        if proposal is None or setup.proposer.plan(proposal.policy) in {entry.plan for entry in entries}:
+            found = neighbour(setup.proposer, entries, chance)
+        if found is None or setup.proposer.plan(found.policy) in {entry.plan for entry in entries}:
             continue
         tries = 0
-        yield source, proposal
+        yield source, found
+
+
+def of_grid(setup: Setup) -> Iterator[Proposal]:
+    """What a person would write, at the budget."""
+    proposer, share = setup.proposer, float(BUDGET.rstrip("%")) / 100
+    for values in settings(proposer.space):
+        policy = within(proposer.space, setup.pricer, values, share, proposer.max_steps)
+        if policy is not None:
+            yield Proposal(values, policy, proposer.price(policy))
 
 
 def asked(proposer: Proposer, entries: Sequence[Entry], seed: int) -> Mapping[str, int]:
@@ -152,6 +172,15 @@ def neighbour(proposer: Proposer, entries: Sequence[Entry], draw: random.Random)
     return None if policy is None else proposer.explicit(policy, best.values)
 
 
+def first_scores(objective: Objective, evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Loss and terms by how many of the first pictures they are of."""
+    found = {}
+    for count in (*FIRST, len(evaluation)):
+        score = objective.head(count).score(evaluation.head(count))
+        found[str(count)] = {"loss": round(score.loss, 6)} | {n: round(v, 6) for n, v in score.terms.items()}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
@@ -166,10 +195,12 @@ def main() -> None:
         task = bar.add_task(args.model, total=args.policies, completed=len(entries))
         with without_bars(setup.pipe), path_of(args.model).open("a") as file:
             for source, proposal in islice(candidates(setup, entries, args.policies), args.policies):
-                score = evaluator.objective.score(evaluator.outcome(proposal.policy).evaluation)
+                evaluation = evaluator.outcome(proposal.policy).evaluation
+                score = evaluator.objective.score(evaluation)
+                first = first_scores(evaluator.objective, evaluation)
                 policy, cost = proposal.policy.model_copy(update={"model": None}), proposal.cost.relative
                 plan = setup.proposer.plan(proposal.policy)
-                entry = Entry(source, policy, dict(proposal.values), plan, cost, float(score.loss))
+                entry = Entry(source, policy, dict(proposal.values), plan, cost, float(score.loss), first)
                 entries.append(entry)
                 print(entry.to_json(), file=file, flush=True)
                 bar.update(task, completed=len(entries), description=f"{args.model} {source} {score.loss:.3f}")

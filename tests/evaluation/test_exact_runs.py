@@ -38,14 +38,17 @@ class World:
         self.pictures = FakePictures(batch=8)
         self.asked: list[tuple[str, int]] = []
 
-    def first(self, policy: Policy, count: int) -> Iterator[Tensor]:
-        self.asked.append((policy.key, count))
-        return self.pictures(policy, ALL[:count], range(count))
+    def make(self, policy: Policy, first: int, last: int) -> Iterator[Tensor]:
+        return self.pictures(policy, ALL[first:last], range(first, last))
+
+    def exact(self, policy: Policy, first: int, last: int) -> Iterator[Tensor]:
+        self.asked.append((policy.key, last - first))
+        return self.make(policy, first, last)
 
     def evaluator(self, panel: Panel = PANEL, **more: Any) -> Evaluator:
         judges = [LoadedJudge(name, differences) for name in panel.errors]
         return Evaluator(
-            lambda policy: self.pictures(policy, ALL, range(len(ALL))),  # type: ignore[arg-type,return-value]
+            self.make,  # type: ignore[arg-type]
             ReadingScorer(),
             rows_of_prompts(ALL),
             None,
@@ -53,7 +56,7 @@ class World:
             self.folder,
             weights=panel,
             further=judges,
-            make_first=self.first,  # type: ignore[arg-type]
+            make_exact=self.exact,  # type: ignore[arg-type]
             **{"error_pictures": 16, **more},
         )
 
@@ -93,12 +96,13 @@ def test_an_exact_run_is_made_once_for_all_of_its_intent_and_counted(world: Worl
     evaluator.outcome(GUIDED)
     evaluator.outcome(ALSO_GUIDED)
     ((policy, count),) = evaluator.exact_runs.take_made()
-    assert (policy.id, count) == ("s10-g2_8", 16) and world.asked == [(policy.key, 16)]
+    # As far as the candidates got, part by part.
+    assert (policy.id, count) == ("s10-g2_8", 16) and world.asked == [(policy.key, 8), (policy.key, 8)]
     assert evaluator.exact_runs.take_made() == []
     # Another worker on the folder, or the same command again.
     again = world.evaluator()
     again.outcome(Policy(steps=6, guidance=Guidance(start_step=1, stop_step=5)))
-    assert len(world.asked) == 1
+    assert len(world.asked) == 2
 
 
 def test_a_candidate_that_is_an_exact_run_serves_as_one(world: World) -> None:
@@ -124,7 +128,7 @@ def test_what_an_earlier_release_kept_is_read(world: World, count: int) -> None:
     found = evaluator.outcome(GUIDED).evaluation
     assert found.errors["error"].shape == (count,)
     # The exact run; with more pictures than were kept also the full run and the candidate.
-    assert len(world.pictures.made) - made == (1 if count <= PREVIEW else 3)
+    assert len({*world.pictures.made[made:]}) == (1 if count <= PREVIEW else 3)
     fresh = World(world.folder / "fresh").evaluator(error_pictures=count).outcome(GUIDED).evaluation
     torch.testing.assert_close(found.errors["error"], fresh.errors["error"])
     assert evaluator.objective.score(found).loss == pytest.approx(
@@ -135,9 +139,9 @@ def test_what_an_earlier_release_kept_is_read(world: World, count: int) -> None:
 def test_fewer_or_more_pairs_than_before(world: World) -> None:
     world.evaluator(error_pictures=12).outcome(GUIDED)
     assert len(world.evaluator(error_pictures=8).outcome(GUIDED).evaluation.errors["error"]) == 8
-    assert [count for _, count in world.asked] == [12]
+    assert [count for _, count in world.asked] == [8, 4]
     assert len(world.evaluator(error_pictures=16).outcome(GUIDED).evaluation.errors["error"]) == 16
-    assert [count for _, count in world.asked] == [12, 16]
+    assert [count for _, count in world.asked] == [8, 4, 4]
 
 
 def test_two_workers_that_need_the_same_run_at_once_find_the_same(world: World) -> None:
@@ -214,7 +218,7 @@ def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
 
     def evaluator() -> Evaluator:
         return Evaluator(
-            lambda policy: world.pictures(policy, ALL, range(len(ALL))),  # type: ignore[arg-type,return-value]
+            world.make,  # type: ignore[arg-type]
             ReadingScorer(), rows_of_prompts(ALL), None, FULL, world.folder, weights=panel,
             further=[LoadedJudge(name, look) for name, look in looks.items()],
         )  # fmt: skip

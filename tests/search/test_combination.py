@@ -22,6 +22,8 @@ from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE
 from search_spaces import space_for
 
 STEPS, MOST_STEPS = 20, 60
+TRIALS = 8
+"""A quarter of which are combinations."""
 GOOD = {"DeepCache, interval 2": 0.1, "guidance in the middle": 0.2, "half the steps at half size": 0.4}
 
 
@@ -61,7 +63,7 @@ def study_of(proposer: Proposer, losses: Mapping[str, float], *, pruned: bool = 
 
 
 def test_the_best_recipes_that_change_different_things_go_together(proposer: Proposer) -> None:
-    candidate = combination(study_of(proposer, GOOD), proposer)
+    candidate = combination(study_of(proposer, GOOD), proposer, TRIALS)
     assert candidate is not None
     assert set(candidate.user_attrs[COMBINES]) == set(GOOD)
     proposal = proposer.propose(candidate.values)
@@ -72,41 +74,41 @@ def test_the_best_recipes_that_change_different_things_go_together(proposer: Pro
 
 
 def test_a_third_recipe_that_is_worse_than_fewer_steps_is_left_out(proposer: Proposer) -> None:
-    candidate = combination(study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), proposer)
+    candidate = combination(study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), proposer, TRIALS)
     assert candidate is not None
     assert set(candidate.user_attrs[COMBINES]) == {"DeepCache, interval 2", "guidance in the middle"}
 
 
 def test_recipes_that_change_the_same_thing_do_not_go_together(proposer: Proposer) -> None:
-    candidate = combination(study_of(proposer, {"DeepCache, interval 2": 0.1, "DeepCache, interval 3": 0.0}), proposer)
+    candidate = combination(study_of(proposer, {"DeepCache, interval 2": 0.1, "DeepCache, interval 3": 0.0}), proposer, TRIALS)
     assert candidate is not None
     assert sum(name.startswith("DeepCache") for name in candidate.user_attrs[COMBINES]) == 1
 
 
 def test_pruned_recipes_count_with_the_pictures_they_made(proposer: Proposer) -> None:
-    whole = combination(study_of(proposer, GOOD), proposer)
-    assert whole is not None and combination(study_of(proposer, GOOD, pruned=True), proposer) == whole
+    whole = combination(study_of(proposer, GOOD), proposer, TRIALS)
+    assert whole is not None and combination(study_of(proposer, GOOD, pruned=True), proposer, TRIALS) == whole
 
 
 def test_the_next_one_is_another_plan_and_then_there_are_no_more(proposer: Proposer) -> None:
     study = study_of(proposer, GOOD)
     plans = set()
     for loss in (0.3, 0.1):
-        candidate = combination(study, proposer)
+        candidate = combination(study, proposer, TRIALS)
         assert candidate is not None
         proposal = proposer.propose(candidate.values)
         assert proposal is not None
         plans.add(proposer.plan(proposal.policy))
         add(study, proposer, candidate, loss)
     assert len(plans) == 2
-    assert combination(study, proposer) is None
+    assert combination(study, proposer, TRIALS) is None
 
 
 def test_nothing_goes_together_before_recipes_were_evaluated(proposer: Proposer) -> None:
     study = optuna.create_study()
-    assert combination(study, proposer) is None
+    assert combination(study, proposer, TRIALS) is None
     study.enqueue_trial(dict(proposer.space.recipes[0].values), user_attrs={RECIPE: "fewer steps"})
-    assert combination(study, proposer) is None
+    assert combination(study, proposer, TRIALS) is None
 
 
 def test_combinations_stay_within_narrowed_ranges(proposer: Proposer) -> None:
@@ -114,15 +116,15 @@ def test_combinations_stay_within_narrowed_ranges(proposer: Proposer) -> None:
     narrow = proposer.restricted(proposer.limits, space=space)
     # Fewer steps, which all others are built upon, have guidance to the end.
     study, wide = study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), {"DeepCache, interval 2"}
-    candidate = combination(study, narrow)
+    candidate = combination(study, narrow, TRIALS)
     assert candidate is not None and 4 <= candidate.values["guidance_stop"] <= 9
-    candidate = combination(study, proposer)
+    candidate = combination(study, proposer, TRIALS)
     assert candidate is not None and wide < set(candidate.user_attrs[COMBINES])
 
 
 def test_a_combination_that_was_cut_off_is_still_one_when_it_is_tried_again(proposer: Proposer) -> None:
     study = study_of(proposer, GOOD)
-    candidate = combination(study, proposer)
+    candidate = combination(study, proposer, TRIALS)
     assert candidate is not None
     trial = begin(study, candidate)
     put_back(study, trial.number)

@@ -22,8 +22,8 @@ BATCH = 4
 
 
 def diagnosis(tmp_path: Path, pictures: FakePictures) -> Diagnosis:
-    def make(policy: Policy) -> object:
-        return pictures(policy, ALL, range(len(ALL)))
+    def make(policy: Policy, first: int, last: int) -> object:
+        return pictures(policy, ALL[first:last], range(first, last))
 
     pictures.batch = BATCH
     return Diagnosis(Evaluator(make, ReadingScorer(), rows_of_prompts(ALL), None, FULL, tmp_path), None)  # type: ignore[arg-type]

@@ -1,10 +1,22 @@
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
-from autotune.search.local_search import rescheduled
+import numpy as np
+import optuna
+import pytest
+
+from autotune.cost import Pricer, parse_budget
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, policy_from_dict
+from autotune.search.local_search import Refiner, rescheduled
+from autotune.search.proposer import Proposer
+from autotune.search.recipes import recipes_at_budget
+from autotune.search.repetitions import PLAN
 from autotune.search.sensitivity import Sensitivity, even_progress
+from autotune.study.candidate import Candidate
+from autotune.study.trials import DESCRIPTION, POLICY, REFINES, attributes, begin
+from search_spaces import space_for
+from search_spaces.levers import is_on
 
 
 def sensitivity(*changes: float) -> Sensitivity:
@@ -39,3 +51,72 @@ def test_the_way_counts_and_not_the_number_of_steps() -> None:
     policy = Policy(steps=16, cache=(rule(0, 8),))
     (found,) = rescheduled(policy, sensitivity(0, 0, 0, 0, 0, 0, 1, 0)).cache
     assert found.compute_steps[1] in (11, 12)
+
+
+@pytest.fixture(scope="module")
+def proposer(pipe: Any) -> Proposer:
+    pricer = Pricer(pipe, full_steps=20)
+    limits = parse_budget("40%").limits(pricer.full_cost())
+    return Proposer(space_for(pipe, steps=20), pricer.price, limits, 60)
+
+
+def study_of(proposer: Proposer, count: int, *, scheduled: bool = False) -> optuna.Study:
+    """Of recipes, the first of which is best; on request only of those whose schedules can be changed."""
+    study = optuna.create_study()
+    recipes = [each for each in recipes_at_budget(proposer) if each.proposal.policy.cache or not scheduled]
+    for number, recipe in enumerate(recipes[:count]):
+        begun = begin(study, Candidate(recipe.proposal.values))
+        policy = recipe.proposal.policy
+        begun.set_user_attr(DESCRIPTION, {PLAN: proposer.plan(policy), POLICY: policy.to_dict()})
+        for knob in proposer.space.knobs:
+            begun.suggest_int(knob.name, knob.low, knob.high)
+        study.tell(begun, float(number))
+    return study
+
+
+def neighbours(proposer: Proposer, study: optuna.Study, count: int) -> list[Candidate]:
+    found = [Refiner(proposer, seed).candidate(study) for seed in range(count)]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def test_neighbours_are_new_within_the_budget_and_of_both_kinds(proposer: Proposer) -> None:
+    study = study_of(proposer, 8)
+    known = {attributes(trial)[PLAN] for trial in study.get_trials()}
+    found = neighbours(proposer, study, 60)
+    assert len(found) == 60
+    schedules = [each for each in found if REFINES in each.user_attrs]
+    assert 15 < len(schedules) < 45
+    for candidate in found:
+        if candidate in schedules:
+            policy = policy_from_dict(candidate.user_attrs[DESCRIPTION][POLICY])
+        else:
+            proposal = proposer.propose(candidate.values)
+            assert proposal is not None and proposal.values == candidate.values
+            policy = proposal.policy
+        assert proposer.allows(policy) and proposer.plan(policy) not in known
+
+
+def test_several_candidates_have_neighbours_the_best_one_most(proposer: Proposer) -> None:
+    found = neighbours(proposer, study_of(proposer, 4, scheduled=True), 120)
+    origins = [each.user_attrs[REFINES] for each in found if REFINES in each.user_attrs]
+    counts = [origins.count(number) for number in range(4)]
+    assert counts[0] > counts[1] > counts[2] > 0 == counts[3]
+
+
+def test_levers_are_turned_on_and_off(proposer: Proposer) -> None:
+    """From few levers to one more, and from one to none."""
+    found = neighbours(proposer, study_of(proposer, 2), 120)
+    levers = proposer.space.levers
+    plain = proposer.space.recipes[0].values
+    pulled = [sum(is_on(lever, levers, each.values, plain) for lever in levers) for each in found]
+    assert 0 in pulled or 1 in pulled
+    assert max(pulled) >= 2
+
+
+def test_the_same_seed_and_study_give_the_same_neighbour(proposer: Proposer) -> None:
+    study = study_of(proposer, 5)
+    assert neighbours(proposer, study, 10) == neighbours(proposer, study, 10)
+
+
+def test_without_a_candidate_of_all_pictures_there_is_no_neighbour(proposer: Proposer) -> None:
+    assert Refiner(proposer, 0).candidate(optuna.create_study()) is None

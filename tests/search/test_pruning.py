@@ -6,7 +6,7 @@ import torch
 from optuna.trial import TrialState
 
 from autotune.quality import Baseline, Evaluation, Objective, Reference
-from autotune.search.pruning import LEAST, PairedPruner, is_behind
+from autotune.search.pruning import COMPARED, LEAST, MOST, PairedPruner, is_behind
 
 PICTURES, DIMENSIONS = 128, 4
 
@@ -40,20 +40,34 @@ def test_nobody_gives_up_on_few_pictures(study: optuna.Study, paired: PairedPrun
 
 
 def test_what_is_behind_the_best_beyond_doubt_is_pruned(study: optuna.Study, paired: PairedPruner) -> None:
-    assert paired.should_prune(study.ask(), evaluation(1, LEAST), evaluation(0))
+    assert paired.should_prune(study.ask(), evaluation(1, COMPARED), evaluation(0))
+
+
+def test_few_pictures_are_not_compared_with_the_best(study: optuna.Study, paired: PairedPruner) -> None:
+    assert not paired.should_prune(study.ask(), evaluation(1, LEAST), evaluation(0))
+
+
+def test_rank_prunes_nothing_that_has_come_far(study: optuna.Study, paired: PairedPruner) -> None:
+    for degradation in (0.1, 0.2):
+        trial = study.ask()
+        for made in range(LEAST, MOST + 1, LEAST):
+            # Reported as they come, asked about beyond the last look.
+            trial.report(degradation, made)
+        assert not paired.should_prune(trial, evaluation(degradation, 2 * MOST - LEAST), None)
+        study.tell(trial, degradation)
 
 
 def test_the_first_of_its_rung_that_is_no_worse_than_the_best_goes_on(
     study: optuna.Study, paired: PairedPruner
 ) -> None:
-    assert not paired.should_prune(study.ask(), evaluation(0, LEAST), evaluation(0.3))
+    assert not paired.should_prune(study.ask(), evaluation(0, COMPARED), evaluation(0.3))
 
 
 def test_the_comparison_is_with_the_best_of_this_candidate_and_not_of_an_earlier_one(
     study: optuna.Study, paired: PairedPruner
 ) -> None:
-    assert paired.should_prune(study.ask(), evaluation(0.5, LEAST), evaluation(0))
-    assert not paired.should_prune(study.ask(), evaluation(0.4, LEAST), None)
+    assert paired.should_prune(study.ask(), evaluation(0.5, COMPARED), evaluation(0))
+    assert not paired.should_prune(study.ask(), evaluation(0.4, COMPARED), None)
 
 
 def test_the_paired_comparison_alone() -> None:

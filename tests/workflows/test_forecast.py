@@ -47,9 +47,9 @@ def test_what_is_dear_is_extrapolated_from_little(step: float) -> None:
 
 
 def test_half_of_those_left_end_at_every_comparison() -> None:
-    assert usual_share(16) == usual_share(32) == 1
-    assert usual_share(64) == (32 / 2 + 64 / 2) / 64
-    assert usual_share(256) == (32 / 2 + 64 / 4 + 128 / 8 + 256 / 8) / 256
+    assert usual_share(16) == 1
+    assert usual_share(32) == (8 / 2 + 16 / 4 + 32 / 4) / 32
+    assert usual_share(256) == (8 / 2 + 16 / 4 + 32 / 8 + 64 / 16 + 256 / 16) / 256
 
 
 def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path) -> None:
