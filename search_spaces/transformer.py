@@ -156,6 +156,9 @@ class TransformerSpace(DenoiserSpace):
         if guided:
             settings["guidance cut"] = {"guidance_stop": PARTS // 2}
             settings["guidance in the middle"] = {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4}
+            settings["guidance in the later half"] = {
+                "guidance_start": 3 * PARTS // 10, "guidance_stop": 4 * PARTS // 5,
+            }  # fmt: skip
         if guided and cross:
             settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
             settings["PostDiff for PixArt"] = {

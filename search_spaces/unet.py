@@ -110,6 +110,7 @@ class UNetSpace(DenoiserSpace):
                 "guidance cut": {"guidance_stop": PARTS // 2},
                 # Kynkaanniemi et al. 2024: guidance hurts at high noise and does nothing at low noise.
                 "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
+                "guidance in the later half": {"guidance_start": 3 * PARTS // 10, "guidance_stop": 4 * PARTS // 5},
             }
         if gate:
             settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}

@@ -36,6 +36,7 @@ ERROR_PICTURES = 32
 # Kept errors are of exact runs whose guidance switches where it does now.
 _ERRORS = f"errors-{PLACES}"
 
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What a policy's pictures scored, and the first :data:`PREVIEW` of them (uint8, (n, 3, H, W))."""

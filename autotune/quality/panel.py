@@ -220,6 +220,11 @@ class Panel:
         return tuple(name for name in self.further if JUDGES[name].kind == kind)
 
     @property
+    def compares(self) -> bool:
+        """Whether a judge of pairs with the exact run has a part in the loss."""
+        return any(self.weight(name) for name in self.errors)
+
+    @property
     def errors(self) -> tuple[str, ...]:
         """Judges of pairs with the exact run."""
         return self.of_kind("paired")

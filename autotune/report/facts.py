@@ -10,7 +10,7 @@ from autotune.core.naming import FEWER_STEPS
 from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words, steps_in_words
 from autotune.report.run import Run, TrialSummary
-from autotune.report.verdict import verdict
+from autotune.report.verdict import less_is_enough, verdict
 from autotune.results.finalists import Contender, Finalists
 
 NOT_APART = "not told apart from the full run’s"
@@ -104,6 +104,7 @@ def _finished(run: Run) -> Facts:
         f" {_beyond_doubt(exported.quality.loss, sure)}.",
         verdict(found, run.noun)
         + ("" if better else " So fewer steps were exported: they are the simpler way to spend the same."),
+        *filter(None, [None if run.policy is None else less_is_enough(run.policy)]),
     )
     difference = found.difference
     return Facts(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from autotune.core.interval import Interval
 from autotune.core.naming import singular
+from autotune.cost import parse_budget
+from autotune.policy import Policy
 from autotune.policy.words import steps_in_words
 from autotune.results.finalists import Finalists
+from autotune.search.proposer import LEAST_USED
 
 
 def verdict(found: Finalists, noun: str = "prompts") -> str:
@@ -45,3 +48,16 @@ def _second(judge: str) -> str:
 
 def _seen(difference: Interval) -> str:
     return f"{difference.value:+.3f} (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def less_is_enough(policy: Policy) -> str | None:
+    """That an exported policy leaves much of its budget in FLOPs, where it does: a budget is no target."""
+    if policy.cost is None or policy.budget is None:
+        return None
+    full, bounds = policy.cost.flops / policy.cost.relative, parse_budget(policy.budget).bounds
+    shares = [float(bound.flops_share) for bound in bounds if bound.flops_share is not None]
+    shares += [bound.flops / full for bound in bounds if bound.flops is not None]
+    if not shares or policy.cost.relative >= LEAST_USED * min(shares):
+        return None
+    taken = f"{policy.cost.relative:.1%} of the full run's FLOPs"
+    return f"Less is enough: the best policy within {policy.budget} takes {taken}."

@@ -72,4 +72,5 @@ class Effects:
     def _shared(self, some: Sequence[frozenset[str]], others: Sequence[frozenset[str]]) -> NDArray[np.float64]:
         """Covariance of losses: candidates share the effects of settings, and pairs of these, that both have."""
         common = np.array([[len(one & other) for other in others] for one in some], dtype=float)
-        return self._scale**2 * (common + _PAIRS**2 * common * (common - 1) / 2)
+        covariance: NDArray[np.float64] = self._scale**2 * (common + _PAIRS**2 * common * (common - 1) / 2)
+        return covariance

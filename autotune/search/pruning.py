@@ -1,10 +1,10 @@
 """Pruning: a candidate is stopped before all of its pictures are made.
 
 Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
-is judged on its first eight pictures, then on twice as many and so on, and goes on where it is among the better half of
-those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make the
-same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
-doubt, which a paired comparison tells, is pruned whatever its rank. What is among the best at 64 pictures makes all.
+is judged on its first eight pictures, then on twice as many and so on, and goes on where it is among the better half
+of those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make
+the same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
+doubt, which a paired comparison tells, is pruned whatever its rank. What is among the better half at 64 makes all.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from optuna.trial import FrozenTrial
 
 from autotune.evaluation.exact_runs import LOOKS
 from autotune.quality import Evaluation, Objective
+from autotune.quality.objective import LEAST_OF_DISTANCE
+from autotune.quality.panel import Panel
 
 LEAST = LOOKS[0]
-"""Pictures before which nothing is pruned. The error to the exact run, and little else, is known of so few.
+"""Pictures before which nothing is pruned. The error to the exact run, and little else, is known of so few."""
 
-Of searches with fewer pictures than the last look nothing is pruned at all.
-"""
+LEAST_UNPAIRED = LOOKS[-1]
+"""The same where nobody compares pictures with the exact run's; of searches with fewer nothing is pruned at all."""
 
-COMPARED = 32
+COMPARED = LEAST_OF_DISTANCE
 """Pictures from which on candidates are compared with the best one; of fewer, intervals are too narrow."""
 
 MOST = 64
@@ -35,15 +37,20 @@ _HALVES = 2
 _RESAMPLES = 400
 
 
-def usual_share(pictures: int) -> float:
+def first_look(panel: Panel) -> int:
+    """Pictures before which no candidate is pruned."""
+    return LEAST if panel.compares else LEAST_UNPAIRED
+
+
+def usual_share(pictures: int, least: int = LEAST) -> float:
     """Share of its pictures that a candidate makes on average where half of those left end at every look.
 
     Example:
         >>> usual_share(256)  # (8 / 2 + 16 / 4 + 32 / 8 + 64 / 16 + 256 / 16) / 256
         0.125
     """
-    made, left, spent = LEAST, 1.0, 0.0
-    while made < pictures and made <= MOST and pictures >= LOOKS[-1]:
+    made, left, spent = least, 1.0, 0.0
+    while made < pictures and made <= MOST and pictures >= LEAST_UNPAIRED:
         spent, left, made = spent + made * left / _HALVES, left / _HALVES, made * _HALVES
     return (spent + pictures * left) / pictures
 
@@ -61,21 +68,22 @@ class PairedPruner(BasePruner):
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self._halving = SuccessiveHalvingPruner(min_resource=LEAST, reduction_factor=_HALVES)
+        self._least = first_look(objective.panel)
+        self._halving = SuccessiveHalvingPruner(min_resource=self._least, reduction_factor=_HALVES)
         self._compared: tuple[Evaluation, Evaluation] | None = None
 
     def should_prune(self, trial: optuna.Trial, partial: Evaluation, best: Evaluation | None) -> bool:
         """Whether to prune a candidate that has made some of its pictures.
 
         Args:
-            trial: Of a study whose pruner this is; gets the loss of these pictures.
+            trial: Of a study whose pruner this is; gets the loss of these pictures, of few without distances.
             partial: Their evaluation.
             best: The best candidate's, of all pictures, if there is one.
         """
         made = len(partial)
-        if made < LEAST or self._objective.count < LOOKS[-1]:
+        if made < self._least or self._objective.count < LEAST_UNPAIRED:
             return False
-        trial.report(self._objective.head(made).score(partial).loss, step=made)
+        trial.report(self._objective.early(made).score(partial).loss, step=made)
         self._compared = None if best is None or made < COMPARED else (partial, best)
         return trial.should_prune()
 

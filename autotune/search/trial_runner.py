@@ -290,7 +290,7 @@ class TrialRunner:
         skipped, exact = self._costs.take(proposal.policy)
         save_grid(square(outcome.preview), None, self._grid(proposal.policy))
         made = len(outcome.evaluation)
-        objective = self._evaluator.objective.head(made)
+        objective = self._evaluator.objective.early(made)
         loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
         score = objective.score(outcome.evaluation)
         scores = asdict(score) | {"loss_low": loss.low, "loss_high": loss.high}

@@ -1,16 +1,24 @@
-"""One budget's search, as every worker runs it."""
+"""One budget's search, as every worker runs it, and those of several budgets, which learn from one another."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 
 from autotune.evaluation.evaluator import Evaluator
+from autotune.options import TuneOptions
 from autotune.search.local_search import Refiner
 from autotune.search.loop import SearchProgress, search
 from autotune.search.trial_runner import TrialRunner
+from autotune.study.heartbeat import close
+from autotune.study.trials import enqueue_recipes, ranked
+from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
+
+# Of every budget, so many of the best are tried at the others.
+_LEARNED = 2
 
 
 def explore(
@@ -43,3 +51,45 @@ def explore(
         progress=progress,
         pictures=len(setup.tuning.rows),
     )
+
+
+def explore_budgets(
+    setups: Sequence[Setup],
+    studies: Sequence[optuna.Study],
+    evaluator: Evaluator,
+    folder: Path,
+    options: TuneOptions,
+    progress: Progress,
+) -> None:
+    """The searches of all budgets, the cheapest first; the best knobs of each are tried at all others.
+
+    The number of steps is solved anew for each. A cheaper budget's policies as they are need no trial of their own: the
+    last round takes what all studies found and its budget pays for.
+
+    Args:
+        setups: One for each budget.
+        studies: As many.
+        evaluator: Of the tuning inputs, for all of them.
+        folder: The run's.
+        options: Trials, timeout and seed are each budget's.
+        progress: Is told of what is done.
+    """
+    growing = sorted(range(len(setups)), key=lambda number: setups[number].recipes[0].proposal.cost.flops)
+
+    def run(number: int, others: Sequence[int], timeout: float) -> None:
+        setup, study = setups[number], studies[number]
+        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+        for other in others:
+            best = [dict(trial.params) for trial in ranked(studies[other])[:_LEARNED]]
+            enqueue_recipes(study, [(f"best of {setups[other].budget}", values) for values in best])
+        close(study, False)
+        explore(setup, study, evaluator, folder, options.trials, timeout, options.seed, progress)
+
+    for place, number in enumerate(growing):
+        if len(setups) > 1:
+            progress.stage(f"budget {setups[number].budget}")
+        run(number, growing[:place], options.timeout)
+    for place, number in enumerate(growing[:-1]):
+        progress.stage(f"what larger budgets found, at {setups[number].budget}")
+        # No time for anything but that.
+        run(number, growing[place + 1 :], 0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from autotune.cost import Cost
 from autotune.evaluation.intent import PLACES
 from autotune.policy import Policy
-from autotune.search.pruning import usual_share
+from autotune.search.pruning import first_look, usual_share
 from autotune.workflows.last_round import FINALISTS, TIMED_IMAGES
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
@@ -97,7 +97,8 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
     fewer_steps = setup.recipes[0].proposal.cost
     share = _time_share(fewer_steps, full)
     candidate = share * pace.seconds * len(setup.tuning.rows)
-    usual = candidate * (usual_share(len(setup.tuning.rows)) if setup.configuration.early_stopping else 1)
+    looks = first_look(setup.judges.panel)
+    usual = candidate * (usual_share(len(setup.tuning.rows), looks) if setup.configuration.early_stopping else 1)
     fitting = min(trials, math.ceil(timeout / usual))
     held_out = len(setup.held_out.rows)
     # In pictures of the full run, which itself is made once for all budgets.

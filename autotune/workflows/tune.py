@@ -33,11 +33,10 @@ from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff
 from autotune.search.trial_runner import artifact_store
-from autotune.study.heartbeat import close
 from autotune.study.manifest import Manifest, publish
-from autotune.study.trials import check_studies, enqueue_recipes, evaluated, open_study, ranked, sqlite_url
+from autotune.study.trials import check_studies, evaluated, open_study, sqlite_url
 from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
-from autotune.workflows.explore import explore
+from autotune.workflows.explore import explore_budgets
 from autotune.workflows.export import exported, notes
 from autotune.workflows.last_round import last_round
 from autotune.workflows.log import logged
@@ -52,9 +51,6 @@ from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_r
 P = ParamSpec("P")
 
 _LOG = logging.getLogger(__name__)
-
-# Candidates of each other budget that a search begins with.
-_LEARNED = 2
 
 _FULL_RUN_GRID = "full_run_grid"
 
@@ -232,14 +228,9 @@ def _run(
         _LOG.info("study %s in %s: %s", study.study_name, place, json.dumps(setup.configuration.document()))
         place.mkdir(exist_ok=True)
         keep_search_record(setup, place, study=study.study_name, storage=options.storage)
-    for number, (setup, study) in enumerate(zip(setups, studies, strict=True)):
-        if len(setups) > 1:
-            progress.stage(f"budget {setup.budget}")
+    for study in studies:
         _keep_full_run(study, evaluator, folder)
-        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
-        enqueue_recipes(study, _learned(setups[:number], studies[:number]))
-        close(study, False)
-        explore(setup, study, evaluator, folder, options.trials, options.timeout, options.seed, progress)
+    explore_budgets(setups, studies, evaluator, folder, options, progress)
     with during("in the last round"):
         held_out = evaluator_for(first, first.held_out, "held-out", folder, progress, first.last_judges)
         second = SecondOpinion.of(first.second_opinion, held_out)
@@ -309,15 +300,6 @@ def _explained(
     for result in results:
         found.save(result.policy_folder / TRADEOFF)
     return tuple(replace(result, tradeoff=found) for result in results)
-
-
-def _learned(setups: Sequence[Setup], studies: Sequence[optuna.Study]) -> list[tuple[str, dict[str, int]]]:
-    """The best knob values of other budgets' searches, which are a good start for this one."""
-    return [
-        (f"best of {setup.budget}", dict(trial.params))
-        for setup, study in zip(setups, studies, strict=True)
-        for trial in ranked(study)[:_LEARNED]
-    ]
 
 
 def _keep_full_run(study: optuna.Study, evaluator: Evaluator, folder: Path) -> None:

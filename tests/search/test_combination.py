@@ -80,7 +80,9 @@ def test_a_third_recipe_that_is_worse_than_fewer_steps_is_left_out(proposer: Pro
 
 
 def test_recipes_that_change_the_same_thing_do_not_go_together(proposer: Proposer) -> None:
-    candidate = combination(study_of(proposer, {"DeepCache, interval 2": 0.1, "DeepCache, interval 3": 0.0}), proposer, TRIALS)
+    candidate = combination(
+        study_of(proposer, {"DeepCache, interval 2": 0.1, "DeepCache, interval 3": 0.0}), proposer, TRIALS
+    )
     assert candidate is not None
     assert sum(name.startswith("DeepCache") for name in candidate.user_attrs[COMBINES]) == 1
 

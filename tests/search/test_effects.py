@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,8 @@ from autotune.search.effects import Effects, Observation
 SETTINGS = ("cache", "guidance", "small", "solver")
 
 
-def observe(excess: dict[tuple[str, ...], float], noise: float = 0.01) -> Effects:
+def observe(excess: Mapping[Any, float], noise: float = 0.01) -> Effects:
+    """Of tuples of settings."""
     return Effects([Observation(frozenset(settings), value, noise) for settings, value in excess.items()])
 
 
