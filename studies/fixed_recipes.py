@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,8 +91,17 @@ class Standing:
 class Judges:
     """The full run, real pictures and the networks that compare others with them, on captions nobody tuned on."""
 
-    def __init__(self, setup: Setup, examples: Examples, model: str, folder: Path) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        examples: Examples,
+        model: str,
+        folder: Path,
+        *,
+        pictures: Callable[[Policy], Iterable[Tensor]] | None = None,
+    ) -> None:
         self._setup, self._examples, self._folder = setup, examples, folder
+        self._pictures = pictures or (lambda policy: setup.pictures(policy, examples.rows, examples.seeds))
         self._clip, self._network = Scorer(JUDGE_CLIP), feature_network(JUDGE_NETWORK)
         self._text = self._clip.text_features(examples.prompts)
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,10 +123,9 @@ class Judges:
         """``coarse`` is only ever needed of the full run."""
         path, anchors = self._folder / f"{policy.key}.safetensors", policy == self._setup.full
         if not path.is_file():
-            made = self._setup.pictures(policy, self._examples.rows, self._examples.seeds)
-            batches = [
-                self._look(batch, anchors) for batch in track(made, policy.id, total=PICTURES // BATCH, transient=True)
-            ]
+            made = self._pictures(policy)
+            total = len(self._examples.rows) // BATCH
+            batches = [self._look(batch, anchors) for batch in track(made, policy.id, total=total, transient=True)]
             write_tensors(path, {name: torch.cat([each[name] for each in batches]) for name in batches[0]}, {})
         return load_file(path)
 
