@@ -29,10 +29,14 @@ def verdict(found: Finalists, noun: str = "prompts") -> str:
             f" held-out loss differs by {seen}."
         )
     if found.better:
-        agrees = "" if second is None else f", before {_second(second.judge)}, by {_seen(second.difference)}"
-        return f"The policy beats {rival}: its held-out loss differs by {seen}{agrees}."
+        said = f"The policy beats {rival}: its held-out loss differs by {seen}"
+        if second is None:
+            return f"{said}."
+        if second.difference.high < 0:
+            return f"{said}, before {_second(second.judge)}, by {_seen(second.difference)}."
+        return f"{said}. It is no worse before {_second(second.judge)}: {_seen(second.difference)}."
     if found.difference.high < 0 and second is not None:
-        finds = "It is worse" if second.difference.low > 0 else "It cannot be told apart"
+        finds = "It is worse" if second.difference.low > 0 else "It may be worse"
         return (
             f"The best policy found beats {rival} before the judges of the search: its loss differs by {seen}."
             f" {finds} before {_second(second.judge)}: {_seen(second.difference)}."

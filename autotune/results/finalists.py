@@ -229,6 +229,15 @@ def read_finalists(path: Path) -> Finalists | None:
     return read_record(Finalists, path, "repeat the search, which writes it again")
 
 
+NO_WORSE = 0.02
+"""The second opinion agrees where the 95 % interval of its difference lies below this: it finds a candidate better, or
+sees no loss above a fiftieth of what coarse pictures lose.
+
+It guards against judges that are fooled. A judge before whom both policies are nearly exact cannot find either better,
+and has no reason to object.
+"""
+
+
 class Opinion(Protocol):
     """A judge of the same held-out pictures that the search did not ask."""
 
@@ -258,7 +267,7 @@ def judge(
         candidates: The other runs.
         price: The exact price of a policy.
         plain: The pipeline's own fewer steps, where ``fewer_steps`` are others.
-        second: Must find a candidate better, too; its judge is one that the evaluator measures.
+        second: Must find a candidate better, too, or no worse; its judge is one that the evaluator measures.
     """
 
     def feasible(run: EvaluatedPolicy) -> bool:
@@ -283,7 +292,7 @@ def judge(
     confirmed = None
     if best is not None and second is not None:
         confirmed = _verdict(evaluator, allowed, fewer_steps, second.objective, best.best)
-    better = best is not None and best.better and (confirmed is None or confirmed.better)
+    better = best is not None and best.better and (confirmed is None or confirmed.difference.high < NO_WORSE)
     prompts = len(set(evaluator.keys))
     runs = [(not feasible(each), contender(f"trial {each.trial}", each)) for each in candidates]
     return Finalists.of(

@@ -6,7 +6,7 @@ from autotune.core.interval import Interval
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, Policy
 from autotune.report import verdict
-from autotune.results.finalists import BETTER, NO_BETTER, Contender, Finalists, SecondOpinion
+from autotune.results.finalists import BETTER, NO_BETTER, NO_WORSE, Contender, Finalists, SecondOpinion
 
 SCORE = Interval(value=0.3, low=0.2, high=0.4)
 EIGHT = Policy(steps=8)
@@ -64,13 +64,18 @@ def test_of_too_few_prompts_it_says_how_many_would_be_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("high", "words"), [(-0.1, "did not ask, by -0.200"), (0.1, "It cannot be told apart before wavelets")]
+    ("high", "words"),
+    [
+        (-0.1, "did not ask, by -0.200"),
+        (0.01, "It is no worse before wavelets"),
+        (0.1, "It may be worse before wavelets"),
+    ],
 )
 def test_what_the_second_opinion_finds_is_said(high: float, words: str) -> None:
     second = between(-0.4, -0.2, high)
-    sentence = verdict(found(between(-0.3, -0.2, -0.1), second=second, better=high < 0))
+    sentence = verdict(found(between(-0.3, -0.2, -0.1), second=second, better=high < NO_WORSE))
     assert words in sentence and "which the search did not ask" in sentence
-    assert sentence.startswith("The policy beats") == (high < 0)
+    assert sentence.startswith("The policy beats") == (high < NO_WORSE)
 
 
 def test_a_second_opinion_that_finds_it_worse_says_so() -> None:

@@ -21,6 +21,9 @@ from tests.support.fake_search import FakePictures, degradation_of_saving
 
 Pairs = Callable[[Tensor, Tensor], Tensor]
 
+# More than candidates differ from the exact run, and less than its coarse pictures do.
+_MUCH = 300.0
+
 
 def change(pictures: Tensor, exact: Tensor) -> Tensor:
     return (pictures.float() - exact.float()).flatten(1).square().mean(1).double()
@@ -65,6 +68,22 @@ def test_where_it_disagrees_fewer_steps_are_exported(
     assert result.finalists.difference.high < 0 and not result.finalists.better
     assert result.policy.key == result.baseline.key
     assert "is worse before another, which the search did not ask" in verdict(result.finalists)
+
+
+def test_one_that_sees_no_difference_does_not_object(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], judge: Callable[[Pairs], None]
+) -> None:
+    """Before it both are all but exact: 0.001 of what coarse pictures lose."""
+
+    def blind(pictures: Tensor, exact: Tensor) -> Tensor:
+        found = change(pictures, exact)
+        return torch.where(found > _MUCH, found, found.sign() * _MUCH / 1000)
+
+    judge(blind)
+    result = tune(pipe, "40%", **arguments | {"second_opinion": "another"})
+    second = result.finalists.second_opinion
+    assert second is not None and 0 <= second.difference.high < 0.02
+    assert result.finalists.better and "It is no worse before another" in verdict(result.finalists)
 
 
 def test_asked_again_with_nobody_the_search_is_the_same(
