@@ -9,7 +9,8 @@ from autotune.cost.budget import Budget, Limits, parse_budget, parse_bytes
 
 if TYPE_CHECKING:
     from autotune.cost.hardware_profile import Profile, load_profile
-    from autotune.cost.pricing import Pricer, price
+    from autotune.cost.kept_pricers import price
+    from autotune.cost.pricing import Pricer
     from autotune.cost.profile.measure import measure_profile
     from autotune.cost.weightless import pipeline_from_configs
     from autotune.cost.work import Cost
@@ -33,7 +34,7 @@ __getattr__ = attributes(
     {
         "Cost": "work",
         "Pricer": "pricing",
-        "price": "pricing",
+        "price": "kept_pricers",
         "Profile": "hardware_profile",
         "load_profile": "hardware_profile",
         "measure_profile": "profile.measure",

@@ -257,30 +257,3 @@ def _rows(plan: Plan) -> Counter[tuple[Pattern, int, int]]:
     for step in plan.steps:
         rows[step.pattern, step.height, step.width] += step.branches
     return rows
-
-
-def price(
-    pipe: Any,
-    policy: Policy,
-    *,
-    height: int | None = None,
-    width: int | None = None,
-    batch_size: int = 1,
-    target: Profile | str | os.PathLike[str] | None = None,
-) -> Cost:
-    """Price one policy; see :class:`Pricer` for pricing many.
-
-    Args:
-        batch_size: pictures in one call of the pipeline.
-        target: a hardware profile (:func:`autotune.cost.measure_profile`), or its file, to predict milliseconds with.
-
-    Raises:
-        PolicyError: the policy does not fit the pipeline.
-        ProfileError: the profile cannot be read, is of something else, or has no times for this batch size.
-
-    Example:
-        >>> cost = autotune.price(autotune.demo_pipeline(), autotune.Policy(steps=8))
-        >>> cost.relative, cost.flops, cost.macs_conv_linear, cost.cache_bytes, cost.latency_ms
-        (0.4, 6183419904, 3049766912, 0, None)
-    """
-    return Pricer(pipe, height, width, target=target).price(policy, batch_size)
