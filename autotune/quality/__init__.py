@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from autotune.quality.fidelity import Fidelity, measure_fidelity
     from autotune.quality.frechet import Gaussian, fit, frechet_distance
     from autotune.quality.networks import feature_network
-    from autotune.quality.objective import FIDELITY, QUALITY, Intervals, Objective, Score, Weights
+    from autotune.quality.objective import Objective
     from autotune.quality.panel import Panel
     from autotune.quality.prompts import general_categories, general_prompts, load_prompts, split
     from autotune.quality.reference import Reference
+    from autotune.quality.scores import FIDELITY, QUALITY, Intervals, Score, Weights
 
 __all__ = [
     "FIDELITY",
@@ -78,10 +79,11 @@ _HOMES = {
     "fidelity": ("Fidelity", "measure_fidelity"),
     "frechet": ("Gaussian", "fit", "frechet_distance"),
     "networks": ("feature_network",),
-    "objective": ("FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"),
+    "objective": ("Objective",),
     "panel": ("Panel",),
     "prompts": ("general_categories", "general_prompts", "load_prompts", "split"),
     "reference": ("Reference",),
+    "scores": ("FIDELITY", "QUALITY", "Intervals", "Score", "Weights"),
 }
 
 

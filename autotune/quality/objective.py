@@ -13,8 +13,6 @@ from the reference (or from the exact run's pictures) as mere 16-pixel impressio
 than chance. That makes losses of different models, scorers and distances comparable. Lower is better; distances and
 alignments may fall below zero. Of few pictures the alignment is known far better than the distance, which is there to
 see what alignment is blind to, above all pictures that grow alike; the error sees what reuse does to small parts.
-``QUALITY`` is what releases before panels judged by (weights 1, 4, 0), ``FIDELITY`` asks for the pictures one had
-(0, 0, 1).
 
 The module is longer than most: all that is asked of an objective (scores, intervals, comparisons, verdicts) is of the
 same terms on selections of the same prompts.
@@ -25,7 +23,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,6 +37,7 @@ from autotune.quality.panel import ALIGNMENT, JUDGES, Panel
 from autotune.quality.panel import DISTANCE as DISTANCE_JUDGE
 from autotune.quality.panel import FIDELITY as FIDELITY_JUDGE
 from autotune.quality.reference import Reference
+from autotune.quality.scores import QUALITY, Intervals, Score, Weights
 from autotune.quality.simultaneous import leave_one_out, pseudo_values, verdict
 from autotune.quality.tensors import check_finite
 from autotune.quality.terms import Term, terms_of, units_of
@@ -50,60 +49,10 @@ LEAST_OF_DISTANCE = 64
 # Selections of pictures measured at once.
 _SELECTIONS = 100
 
-__all__ = ["DISTANCE", "FIDELITY", "QUALITY", "Intervals", "Objective", "Score", "Weights"]
+__all__ = ["DISTANCE", "Objective"]
 
 DISTANCE = "frechet-subspace-32"
 """The estimator of the distance that, with ``QUALITY``'s weights, ranks best in ``studies.proxy.estimators``."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the three terms that need no exact runs; see the head of this module. A short way to a panel."""
-
-    fd: float = 1.0
-    clip: float = 4.0
-    fidelity: float = 0.0
-
-    @property
-    def panel(self) -> Panel:
-        return Panel({DISTANCE_JUDGE: self.fd, ALIGNMENT: self.clip, FIDELITY_JUDGE: self.fidelity})
-
-
-QUALITY = Weights()
-FIDELITY = Weights(0.0, 0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Score:
-    """One policy's result. ``alignment``: higher is better; all others: lower is better.
-
-    Attributes:
-        loss: The objective.
-        distance: To the reference, in the estimator's unit.
-        alignment: Mean cosine with the prompts; None where there are none.
-        fidelity: Mean feature distance to the full run's pictures, 0 to 2.
-        error: Difference from the exact run of the same intent, 0, to its coarse pictures, 1; the mean over the judges
-            of pairs, None where there are none.
-        terms: Of the loss, by judge: 0 is the full run, 1 is lost.
-    """
-
-    loss: float
-    distance: float
-    alignment: float | None
-    fidelity: float
-    error: float | None = None
-    terms: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """The intervals that belong to a ``Score``."""
-
-    loss: Interval
-    distance: Interval
-    alignment: Interval | None
-    fidelity: Interval
-    error: Interval | None = None
 
 
 @dataclass(frozen=True)
