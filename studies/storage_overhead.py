@@ -27,15 +27,17 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage
 from PIL import Image
 
 from autotune.cost import parse_budget
 from autotune.options import SetupOptions
+from autotune.policy import Policy
+from autotune.search.candidate_scores import CandidateResult, CandidateScorer
 from autotune.search.local_search import Refiner
 from autotune.search.loop import search
-from autotune.search.proposer import Proposal
-from autotune.search.trial_runner import TrialRunner, _Result
+from autotune.search.trial_runner import TrialRunner
 from autotune.study.heartbeat import close
 from autotune.study.storage import PatientStorage
 from autotune.study.trials import Trials, enqueue_recipes, evaluated, is_repetition, open_study
@@ -48,19 +50,22 @@ from studies.postgres import Server
 NAME = "storage-overhead"
 
 
-class SleepingRunner(TrialRunner):
-    """Tells what a trial is told, after a while; its pictures and scores are made up."""
+class SleepingScorer(CandidateScorer):
+    """Tells what a candidate is told, after a while; its pictures and scores are made up."""
 
-    seconds: float
+    ceiling = None
+    pruner = NopPruner()
 
-    def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def result(self, trial: optuna.Trial, policy: Policy, known: Trials, grid: Path) -> CandidateResult:
         time.sleep(self.seconds)
-        grid = self._grid(proposal.policy)
         grid.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64)).save(grid)
-        loss = 1 / proposal.policy.steps + random.Random(proposal.policy.key).random()
+        loss = 1 / policy.steps + random.Random(policy.key).random()
         names = ("distance", "alignment", "fidelity", "loss", "loss_low", "loss_high")
-        return _Result(dict.fromkeys(names, loss), 64, pruned=False)
+        return CandidateResult(dict.fromkeys(names, loss), 64, pruned=False)
 
 
 @dataclass
@@ -111,22 +116,11 @@ class Clock:
         return call
 
 
-class _Bench:
-    """The runner asks it for no more."""
-
-    objective = None
-    prompts = range(64)
-
-    def kept(self, policy: object) -> None:
-        return None
-
-
 def work(setup: Setup, url: str, folder: Path, number: int, trials: int, seconds: float, results: Any) -> None:
     clock = Clock()
     with quiet_optuna(), Progress(quiet=True) as progress:
         study = open_study(NAME, url, setup.configuration)
-        runner = SleepingRunner(study, setup.proposer, _Bench(), folder, early_stopping=False)  # type: ignore[arg-type]
-        runner.seconds = seconds
+        runner = TrialRunner(study, setup.proposer, SleepingScorer(seconds), folder)
         clock.watch()
         clock.count(study._storage._backend.engine)  # type: ignore[attr-defined]
         started, cpu = time.perf_counter(), time.process_time()

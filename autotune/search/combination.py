@@ -13,10 +13,10 @@ from itertools import combinations
 
 from optuna.trial import FrozenTrial, TrialState
 
+from autotune.search.candidate_scores import PICTURES
 from autotune.search.effects import Effects, Observation
 from autotune.search.proposer import Proposer
 from autotune.search.repetitions import PLAN
-from autotune.search.trial_runner import PICTURES
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluated
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import IntDistribution
-from optuna.pruners import BasePruner, NopPruner
+from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
-from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.grid import save_grid, square
 from autotune.policy import Policy, policy_from_dict
-from autotune.quality import Evaluation
-from autotune.runtime.prefix.checkpoints import PrefixCache
-from autotune.search.diagnosis import CandidateError, Diagnosis
-from autotune.search.picture_costs import PictureCosts
+from autotune.search.candidate_scores import PICTURES, CandidateResult, CandidateScorer, earlier_result
+from autotune.search.diagnosis import CandidateError
 from autotune.search.proposer import Proposal, Proposer
-from autotune.search.pruning import PairedPruner
-from autotune.search.repetitions import PLAN, first_of, twin_of
+from autotune.search.repetitions import PLAN, twin_of
 from autotune.study.candidate import Candidate
 from autotune.study.heartbeat import WORKER, this_worker
 from autotune.study.notes import OVER_BUDGET, note_attributes, trial_note
@@ -42,26 +36,19 @@ from autotune.study.trials import (
     RESULTS,
     Snapshot,
     Trials,
-    attributes,
     begin,
     end,
-    is_feasible,
-    policy_of,
-    ranked,
     recipe_of,
 )
 from autotune.study.write_queue import WriteQueue
 
 _LOG = logging.getLogger(__name__)
 
-RELATIVE_COST, PICTURES, SKIPPED = "relative_cost", "pictures", "skipped_flops"
+RELATIVE_COST, SKIPPED = "relative_cost", "skipped_flops"
 EXACT = "exact_flops"
 """Of the exact runs that were made for a candidate, for all of their pictures; others of its intent share them."""
 
-_SHARED = ("distance", "alignment", "fidelity", "error", "terms", "loss", "loss_low", "loss_high")
 _CONSTRAINT = "error above the ceiling"
-# Enough for two digits of an interval that people look at and nothing is decided by.
-_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -84,64 +71,28 @@ class Report:
     known: Snapshot | None = None
 
 
-@dataclass(frozen=True)
-class _Result:
-    """Scores of a candidate by name, and of how many pictures they are; alignment is None without prompts."""
-
-    scores: Mapping[str, Any]
-    pictures: int
-    pruned: bool
-    duplicate_of: int | None = None
-    skipped_flops: int = 0
-    exact_flops: int = 0
-    feasible: bool = True
-
-    @property
-    def loss(self) -> float:
-        return float(self.scores["loss"])
-
-
 class TrialRunner:
     """Runs trials of a study and tells it the results.
 
     Args:
         study: Receives values, attributes, notes and pictures.
         proposer: Turns a trial's knobs into a policy within the budget.
-        evaluator: Makes and scores pictures of policies.
+        scorer: Makes and judges pictures of candidates. The study needs its :attr:`CandidateScorer.pruner`.
         run_dir: Gets ``artifacts/`` (Optuna's artifact store) and ``grids/`` (a PNG per policy).
-        prefixes: Lets the pictures' calls go on from where others that began alike stood.
-        flops: Of the first so many denoiser calls of a policy, for one picture.
-        early_stopping: Whether candidates that are not among the better ones are pruned, see
-            :mod:`autotune.search.pruning`. The study then needs :attr:`pruner`.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        proposer: Proposer,
-        evaluator: Evaluator,
-        run_dir: Path,
-        *,
-        prefixes: PrefixCache | None = None,
-        flops: Callable[[Policy, int], int] = lambda policy, calls: 0,
-        early_stopping: bool = True,
-    ) -> None:
+    def __init__(self, study: optuna.Study, proposer: Proposer, scorer: CandidateScorer, run_dir: Path) -> None:
         self._study = study
         self.proposer = proposer
-        self._evaluator = evaluator
-        self._costs = PictureCosts(prefixes, evaluator.exact_runs, proposer.price, flops)
-        self._paired = PairedPruner(evaluator.objective) if early_stopping else None
+        self._scorer = scorer
         self._writes = WriteQueue()
         self._grids = run_dir / "grids"
         self._artifacts = artifact_store(run_dir)
-        self._diagnosis = Diagnosis(evaluator, prefixes)
-        # Pictures of the candidate in hand that have been judged.
-        self._made = 0
 
     @property
     def pruner(self) -> BasePruner:
         """What the study needs for trials to be pruned."""
-        return NopPruner() if self._paired is None else self._paired
+        return self._scorer.pruner
 
     def knobs(self, trial: optuna.Trial) -> Mapping[str, int]:
         """Ask a trial for the value of every knob."""
@@ -191,7 +142,8 @@ class TrialRunner:
             # Again, as columns that people look at.
             for name, value in ((POLICY_ID, proposal.policy.id), (RELATIVE_COST, proposal.cost.relative)):
                 self._writes.call(set_user_attr, trial, name, value)
-            result = self._earlier(proposal, known) or self._evaluated(trial, proposal, known)
+            result = earlier_result(self.proposer.plan(proposal.policy), known)
+            result = result or self._scorer.result(trial, proposal.policy, known, self._grid(proposal.policy))
             self._writes.settle()
             # Of this trial all but what follows is written, so that what is read now is what others will see.
             if result.pruned and result.duplicate_of is not None:
@@ -258,82 +210,17 @@ class TrialRunner:
         try:
             proposal = self._proposal(values, origin)
         except Exception as error:
-            self._diagnosis.check(error, lambda: self._proposal(values, origin))
+            self._scorer.check(error, lambda: self._proposal(values, origin))
             raise
         if proposal is None:
             raise CandidateError(OVER_BUDGET)
         return proposal
 
-    def _evaluated(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
-        """What a candidate scores; CandidateError where it cannot be evaluated, and it alone."""
-        self._made = 0
-        try:
-            result = self._evaluate(trial, proposal, known)
-        except Exception as error:
-            self._diagnosis.check(error, lambda: self._diagnosis.evaluate(proposal.policy, self._made))
-            raise
-        if not math.isfinite(result.loss):
-            raise CandidateError(f"its loss is {result.loss}")
-        return result
-
-    def _evaluate(self, trial: optuna.Trial, proposal: Proposal, known: Trials) -> _Result:
-        best = self._best(known)
-
-        def should_prune(partial: Evaluation) -> bool:
-            self._made = len(partial.features)
-            if self._paired is not None and self._is_too_far(partial):
-                # Its loss is not told to the pruner: it takes no feasible one's place.
-                return True
-            return self._paired is not None and self._paired.should_prune(trial, partial, best)
-
-        outcome = self._evaluator.outcome(proposal.policy, should_prune)
-        skipped, exact = self._costs.take(proposal.policy)
-        save_grid(square(outcome.preview), None, self._grid(proposal.policy))
-        made = len(outcome.evaluation)
-        objective = self._evaluator.objective.early(made)
-        loss = objective.interval(outcome.evaluation, resamples=_RESAMPLES).loss
-        score = objective.score(outcome.evaluation)
-        scores = asdict(score) | {"loss_low": loss.low, "loss_high": loss.high}
-        return _Result(
-            scores,
-            made,
-            pruned=made < len(self._evaluator.rows),
-            skipped_flops=skipped,
-            exact_flops=exact,
-            feasible=objective.feasible(score.error),
-        )
-
-    def _is_too_far(self, partial: Evaluation) -> bool:
-        """Whether all pictures that are compared with the exact run's are made, and differ more than is allowed."""
-        if len(partial) < self._evaluator.exact_runs.count:
-            return False
-        objective = self._evaluator.objective
-        return objective.panel.ceiling is not None and not objective.feasible(
-            objective.head(len(partial)).score(partial).error
-        )
-
-    def _constrain(self, trial: optuna.Trial, result: _Result) -> None:
+    def _constrain(self, trial: optuna.Trial, result: CandidateResult) -> None:
         """Say in Optuna's terms whether the trial is feasible, where there is a ceiling."""
-        ceiling, error = self._evaluator.objective.panel.ceiling, result.scores.get("error")
+        ceiling, error = self._scorer.ceiling, result.scores.get("error")
         if ceiling is not None and error is not None:
             trial.set_constraint(_CONSTRAINT, error - ceiling)
-
-    def _earlier(self, proposal: Proposal, known: Trials) -> _Result | None:
-        """What the first trial that computed the same scored."""
-        trial = first_of(self.proposer.plan(proposal.policy), known)
-        if trial is None:
-            return None
-        given = attributes(trial)
-        # Releases before panels kept fewer.
-        scores = {name: given.get(name) for name in _SHARED}
-        pruned = trial.state is TrialState.PRUNED
-        return _Result(scores, given[PICTURES], pruned, trial.number, feasible=is_feasible(trial))
-
-    def _best(self, known: Trials) -> Evaluation | None:
-        """All pictures of the best candidate so far, unless another machine holds them."""
-        best = next(iter(ranked(known)), None)
-        kept = None if best is None else self._evaluator.kept(policy_of(best))
-        return None if kept is None else kept.evaluation
 
     def _fail(self, trial: optuna.Trial, proposal: Proposal | None, reason: str) -> Report:
         _LOG.warning("trial %d failed: %s", trial.number, reason)
@@ -363,7 +250,7 @@ class TrialRunner:
             upload = functools.partial(upload_artifact, artifact_store=self._artifacts, mimetype="image/png")
             self._writes.call(functools.partial(upload, file_path=str(grid), study_or_trial=trial))
 
-    def _note(self, trial: optuna.Trial, proposal: Proposal, result: _Result) -> None:
+    def _note(self, trial: optuna.Trial, proposal: Proposal, result: CandidateResult) -> None:
         recipe = recipe_of(trial.user_attrs)
         note = trial_note(
             proposal.policy,

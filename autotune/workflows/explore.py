@@ -9,6 +9,7 @@ import optuna
 
 from autotune.evaluation.evaluator import Evaluator
 from autotune.options import TuneOptions
+from autotune.search.candidate_scores import CandidateScorer
 from autotune.search.local_search import Refiner
 from autotune.search.loop import SearchProgress, search
 from autotune.search.trial_runner import TrialRunner
@@ -32,17 +33,16 @@ def explore(
     progress: SearchProgress,
 ) -> None:
     """One budget's search, by the tuner or by any other worker; their seeds differ, so that their candidates do."""
+    scorer = CandidateScorer(
+        evaluator,
+        setup.proposer.price,
+        prefixes=setup.maker.prefixes,
+        flops=setup.pricer.first_calls_flops,
+        early_stopping=setup.configuration.early_stopping,
+    )
     search(
         study,
-        TrialRunner(
-            study,
-            setup.proposer,
-            evaluator,
-            folder,
-            prefixes=setup.maker.prefixes,
-            flops=setup.pricer.first_calls_flops,
-            early_stopping=setup.configuration.early_stopping,
-        ),
+        TrialRunner(study, setup.proposer, scorer, folder),
         Refiner(setup.proposer, seed, setup.sensitivity),
         sampler=setup.configuration.sampler,
         trials=trials,

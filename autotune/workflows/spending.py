@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
-from autotune.search.trial_runner import EXACT, PICTURES, SKIPPED
+from autotune.search.candidate_scores import PICTURES
+from autotune.search.trial_runner import EXACT, SKIPPED
 from autotune.study.trials import attributes
 
 
