@@ -26,7 +26,7 @@ def test_the_page_is_written_and_named(finished: Path, capsys: pytest.CaptureFix
     assert run(["report", str(finished)]) == 0
     page = finished / "report.html"
     assert page.read_text().startswith("<!doctype html>")
-    assert capsys.readouterr().out == f"{page}: 12 candidates, finished\n"
+    assert capsys.readouterr().out == f"{page}: 13 candidates, finished\n"
 
 
 def test_json_says_what_the_page_says(whole: TuneResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

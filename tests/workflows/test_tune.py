@@ -47,7 +47,7 @@ def keys(study: optuna.Study) -> list[str]:
 
 def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: TuneResult) -> None:
     result = whole
-    assert len(evaluated(result.study)) == 12
+    assert len(evaluated(result.study)) == 13
     assert states(result.study) == {TrialState.COMPLETE}
     assert all(trial.user_attrs["relative_cost"] <= LIMIT for trial in result.study.trials)
 
