@@ -13,6 +13,7 @@ from autotune.policy import Policy
 from search_spaces import SearchSpace, space_for
 from search_spaces.denoiser import DenoiserSpace
 from studies.fixed_recipes import TUNED, Standing, verdict
+from studies.search.grid import grid, on_top
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
 from studies.search.table import Entry
 
@@ -93,3 +94,26 @@ def test_a_plan_is_numbers_of_one_length(model: tuple[SearchSpace, Pricer]) -> N
     assert len({len(row) for row in rows}) == 1
     assert np.isfinite(rows).all()
     assert len({tuple(row) for row in rows}) == len(policies) > 10
+
+
+@pytest.mark.parametrize("budget", [0.25, 0.4, 0.6])
+def test_the_grid_is_what_a_person_would_write(model: tuple[SearchSpace, Pricer], budget: float) -> None:
+    space, pricer = model
+    found = grid(space, pricer, budget, 40)
+    assert len(found) == len({policy.key for policy in found}) > 40
+    for policy in found:
+        assert pricer.price(policy).relative <= budget
+        assert not policy.cache and not policy.resolution and policy.timesteps == "default"
+    if budget == 0.25:
+        # As good a line as any, which searches once found by luck alone.
+        assert "s6@DPMSolverMultistep-g2_5" in {policy.id for policy in found}
+
+
+def test_recipes_go_on_top_of_a_line_and_leave_it_as_it_is(model: tuple[SearchSpace, Pricer]) -> None:
+    space, _ = model
+    line = {**space.recipes[0].values, "solver": 1, "guidance_start": 6, "guidance_stop": 16}
+    found = dict(on_top(space, line))
+    assert len(found) >= 4 and not any("guidance" in name for name in found)
+    for values in found.values():
+        assert [values[name] for name in ("solver", "guidance_start", "guidance_stop")] == [1, 6, 16]
+        assert values != line
