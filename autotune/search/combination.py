@@ -23,7 +23,7 @@ from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluate
 COMBINED = 1 / 4
 """Share of a search's candidates that are combinations at most."""
 
-_MOST_RECIPES = 3
+_FIRST, _MOST_RECIPES = 2, 3
 # Of a difference from fewer steps on so many pictures of the same prompts, as shipped models have it.
 _NOISE, _NOISE_PICTURES = 0.1, 32
 # Combinations that promise less, in the loss's unit, are left to the sampler.
@@ -33,7 +33,7 @@ _LEAST_IMPROVEMENT = 0.002
 def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | None:
     """The two or three recipes that promise most together, as a trial to be; None once enough were tried.
 
-    Recipes go together where they change different knobs.
+    Recipes go together where they change different knobs; three only where two of them were tried together.
 
     Args:
         study: Has the trials of the recipes.
@@ -56,7 +56,13 @@ def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | N
     effects = Effects(observed)
     known = {attributes(trial).get(PLAN) for trial in tried}
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
-    promising = [(effects.improvement(recipes), recipes) for recipes in _compatible(changes)]
+    pairs = {each.settings for each in observed if len(each.settings) == _FIRST}
+    promising = [
+        (effects.improvement(recipes), recipes)
+        for recipes in _compatible(changes)
+        # Where nothing is known of pairs, three promise most for being unknown.
+        if len(recipes) == _FIRST or any(pair < set(recipes) for pair in pairs)
+    ]
     # The names decide between equals, so that every worker does alike.
     for improvement, recipes in sorted(promising, key=lambda each: (-each[0], each[1])):
         if improvement < _LEAST_IMPROVEMENT:
@@ -100,7 +106,7 @@ def _excess(trial: FrozenTrial, usual: FrozenTrial) -> tuple[float, int]:
 
 def _compatible(changes: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, ...]]:
     recipes = sorted(name for name, changed in changes.items() if changed)
-    for count in range(2, _MOST_RECIPES + 1):
+    for count in range(_FIRST, _MOST_RECIPES + 1):
         for some in combinations(recipes, count):
             names = [name for recipe in some for name in changes[recipe]]
             if len(names) == len(set(names)):

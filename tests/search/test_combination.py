@@ -62,21 +62,34 @@ def study_of(proposer: Proposer, losses: Mapping[str, float], *, pruned: bool = 
     return study
 
 
-def test_the_best_recipes_that_change_different_things_go_together(proposer: Proposer) -> None:
+def test_the_best_two_recipes_that_change_different_things_go_together(proposer: Proposer) -> None:
     candidate = combination(study_of(proposer, GOOD), proposer, TRIALS)
     assert candidate is not None
-    assert set(candidate.user_attrs[COMBINES]) == set(GOOD)
+    assert set(candidate.user_attrs[COMBINES]) == {"DeepCache, interval 2", "guidance in the middle"}
     proposal = proposer.propose(candidate.values)
     assert proposal is not None
     policy = proposal.policy
-    assert policy.cache and policy.resolution and policy.guidance is not None and policy.guidance.start_step
+    assert policy.cache and policy.guidance is not None and policy.guidance.start_step
     assert proposer.allows(policy)
 
 
-def test_a_third_recipe_that_is_worse_than_fewer_steps_is_left_out(proposer: Proposer) -> None:
-    candidate = combination(study_of(proposer, {**GOOD, "half the steps at half size": 0.6}), proposer, TRIALS)
+def test_a_third_joins_two_that_paid(proposer: Proposer) -> None:
+    study = study_of(proposer, GOOD)
+    candidate = combination(study, proposer, TRIALS)
     assert candidate is not None
-    assert set(candidate.user_attrs[COMBINES]) == {"DeepCache, interval 2", "guidance in the middle"}
+    add(study, proposer, candidate, -0.2)
+    further = combination(study, proposer, TRIALS)
+    assert further is not None and set(further.user_attrs[COMBINES]) == set(GOOD)
+
+
+def test_where_two_did_not_pay_other_two_are_next(proposer: Proposer) -> None:
+    study = study_of(proposer, GOOD)
+    candidate = combination(study, proposer, TRIALS)
+    assert candidate is not None
+    add(study, proposer, candidate, 0.8)
+    other = combination(study, proposer, TRIALS)
+    assert other is not None and len(other.user_attrs[COMBINES]) == 2
+    assert set(other.user_attrs[COMBINES]) != set(candidate.user_attrs[COMBINES])
 
 
 def test_recipes_that_change_the_same_thing_do_not_go_together(proposer: Proposer) -> None:
