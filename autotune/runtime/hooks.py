@@ -34,9 +34,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         keep: whether the session wants this call's result, left in ``computed``.
         given, weights: earlier results and their weights; their sum is the output.
         first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
+        notes_entry: whether it is read in this call.
         shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
-        copies: whether what is kept must be a copy: compiled code with CUDA graphs (``mode="reduce-overhead"``) writes
-            over its results in its next run.
+
+    What is kept, noted or put out in a unit's place is a copy that nobody else holds: the denoiser may write into what
+    its units put out (FreeU does), and compiled code with CUDA graphs writes over its results in its next run.
     """
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
@@ -48,9 +50,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.streams = tuple((name, names.index(name)) for name in unit.streams)
         self.first = self
         self.residual = False
-        self.notes_entry = False
         self.shape: Any = None
-        self.copies = False
         self.rest()
 
     def rest(self) -> None:
@@ -60,6 +60,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.given: tuple[Any, ...] = ()
         self.weights: tuple[Tensor, ...] = ()
         self.computed: Any = None
+        self.notes_entry = False
         self.entry: tuple[Any, ...] = ()
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -67,13 +68,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
 
     def act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.notes_entry:
-            self.entry = self._streams(args, kwargs)
+            self.entry = cloned(self._streams(args, kwargs))
         if self.action == COMPUTE:
             output = compute(*args, **kwargs)
             if self.keep:
-                self.computed = _minus(output, self.first.entry) if self.residual else output
-                if self.copies:
-                    self.computed = cloned(self.computed)
+                self.computed = _minus(output, self.first.entry) if self.residual else cloned(output)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
@@ -83,7 +82,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
             # Residual streams go by; nobody reads what this block would have added.
             streams = self._streams(args, kwargs)
             return streams[0] if len(streams) == 1 else streams
-        return self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+        return self.put_out()
+
+    def put_out(self) -> Any:
+        """What is given in the unit's place."""
+        return cloned(self.given[0]) if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
 
     def _streams(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(kwargs[name] if name in kwargs else args[position] for name, position in self.streams)
@@ -228,7 +231,7 @@ class Place:
 
 def _tensor_given(hook: UnitHook) -> Tensor:
     """What a hook is given to put out; attention layers return a tuple, of which blocks pass on the first entry."""
-    output = hook.given[0] if len(hook.given) == 1 else _weighted_sum(hook.given, hook.weights)
+    output = hook.put_out()
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
 
