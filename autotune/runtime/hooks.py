@@ -16,6 +16,7 @@ from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
+from autotune.core.errors import InputError
 from autotune.plan import Action
 from autotune.plan.structure import Unit
 from autotune.runtime.snapshot import cloned
@@ -46,12 +47,27 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.place = Place(self)
         self.name = unit.name
         self.passes = unit.kind == "block" and bool(unit.streams)
-        names = list(inspect.signature(module.forward).parameters)
-        self.streams = tuple((name, names.index(name)) for name in unit.streams)
+        self._unit = unit
+        self.read_signature(module)
         self.first = self
         self.residual = False
         self.shape: Any = None
         self.rest()
+
+    def read_signature(self, module: nn.Module) -> None:
+        """Find the residual streams among the arguments of the module's forward.
+
+        Raises:
+            InputError: it takes none by that name.
+        """
+        names = list(inspect.signature(module.forward).parameters)
+        lost = next((name for name in self._unit.streams if name not in names), None)
+        if lost is not None:
+            raise InputError(
+                f"{self.name} is a {type(module).__name__} now, whose forward takes no {lost!r}: call"
+                " remove_policy(pipe), then apply the policy to what the pipeline has become"
+            )
+        self.streams = tuple((name, names.index(name)) for name in self._unit.streams)
 
     def rest(self) -> None:
         """Compute as if there were no hook, and hold nothing."""
@@ -169,6 +185,8 @@ class Place:
         self._on_call = CallHook(hook.act)
         self._module: Any = None
         self._wrapper: Any = None
+        # Of the module when the hook was put on it: patches give modules other classes (ToMe).
+        self._class: Any = None
 
     def move(self, module: nn.Module, *, outside: bool) -> None:
         """Put the hook on ``module``; again, if another library has taken it off with a hook of its own.
@@ -184,6 +202,9 @@ class Place:
         if self._module is module and self._holds():
             return
         self._leave_forward()
+        if isinstance(self._hook, UnitHook):
+            self._hook.read_signature(module)
+        self._class = type(module)
         HookRegistry.check_if_exists_or_initialize(module).register_hook(self._hook, _NAME)
         self._module, self._wrapper = module, module.forward
 
@@ -214,7 +235,7 @@ class Place:
                 own["_old_forward"] = inner
         if not registry.hooks:
             del module._diffusers_hook
-        if getattr(own.get("forward"), "__func__", None) is type(module).forward:
+        if getattr(own.get("forward"), "__func__", None) is self._class.forward:
             del own["forward"]
         self._module = self._wrapper = None
 
@@ -222,7 +243,8 @@ class Place:
         """Whether the module's forward still passes through the hook, with or without other hooks around it."""
         own = vars(self._module)
         around = own["_diffusers_hook"]._hook_order[-1] != _NAME
-        return self._acts() and (around or self._wrapper in (own.get("forward"), own.get("_old_forward")))
+        current = type(self._module).forward is self._class.forward
+        return current and self._acts() and (around or self._wrapper in (own.get("forward"), own.get("_old_forward")))
 
     def _acts(self) -> bool:
         """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""

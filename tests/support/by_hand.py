@@ -53,7 +53,7 @@ class _Hand:
         self.fresh, self.single, self.guided, self.stacked = True, False, False, 1
         self.first_output: Any = None
         self.memory: dict[tuple[str, int], tuple[int, Any]] = {}
-        self._replaced: list[tuple[Any, str]] = []
+        self._replaced: list[tuple[Any, str, Any]] = []
 
     def begin(self) -> None:
         modules = dict(self.denoiser.named_modules())
@@ -65,8 +65,11 @@ class _Hand:
         self._replace(self.scheduler, "step", self._advance)
 
     def end(self) -> None:
-        for owner, name in self._replaced:
-            delattr(owner, name)
+        for owner, name, own in reversed(self._replaced):
+            if own is None:
+                del vars(owner)[name]
+            else:
+                vars(owner)[name] = own
 
     def _replace(self, owner: Any, name: str, act: Callable[..., Any]) -> None:
         original = getattr(owner, name)
@@ -75,9 +78,9 @@ class _Hand:
             return act(original, *args, **kwargs)
 
         replacement.__wrapped__ = original  # type: ignore[attr-defined]
-        # Past nn.Module.__setattr__; each of these had its class's own.
+        # Past nn.Module.__setattr__; most of these had their class's own.
+        self._replaced.append((owner, name, vars(owner).get(name)))
         vars(owner)[name] = replacement
-        self._replaced.append((owner, name))
 
     def _single(self, step: int) -> bool:
         guidance = self.policy.guidance
