@@ -25,6 +25,16 @@ from autotune.runtime.prefix.checkpoints import Checkpoint
 from autotune.runtime.session import Session
 from autotune.runtime.snapshot import cloned, filled
 
+# Features of ControlNets and T2I-Adapters, of the latents that the pipeline believes in.
+_FULL_SIZE = (
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+    "down_intrablock_additional_residuals",
+    "block_controlnet_hidden_states",
+    "controlnet_block_samples",
+    "controlnet_single_block_samples",
+)
+
 
 class Denoising:
     """Executes the plan of the call in progress. Its own attributes are the same in every call.
@@ -209,7 +219,7 @@ class Denoising:
         if self._separate:
             # Whether there is a second call of the denoiser shows after the first.
             call.unguided = compile_for(guided=False)
-        self._check_part(call, plan)
+        self._check_lower(call, plan, kwargs)
         first = plan.steps[0]
         if (first.height, first.width) != (full.height, full.width):
             latents = _stack(raw)[:batch] if call.stacked > 1 else _stack(raw)
@@ -221,16 +231,23 @@ class Denoising:
             if call.sharing:
                 _find_checkpoint(call)
 
-    def _check_part(self, call: CallState, plan: Plan) -> None:
-        """Refuse what cannot be made at a lower resolution: its first and its last latents are the caller's.
+    def _check_lower(self, call: CallState, plan: Plan, kwargs: dict[str, Any]) -> None:
+        """Refuse what cannot be done at a lower resolution.
 
         Raises:
-            InputError: the call begins with latents whose noise nobody knows, or ends, below full size.
+            InputError: below full size the call begins with latents whose noise nobody knows, or ends, or the denoiser
+                is given what ControlNets and adapters have computed at full size.
         """
         assert call.full is not None
-        part, full = call.prepared.part, (call.full.height, call.full.width)
+        part, full, first = call.prepared.part, (call.full.height, call.full.width), plan.steps[0]
+        if (first.height, first.width) != full:
+            fixed = next((name for name in _FULL_SIZE if kwargs.get(name) is not None), None)
+            if fixed is not None:
+                raise InputError(
+                    f"the denoiser is given {fixed}, which others compute from latents of full size, and the policy"
+                    " begins at a lower resolution: leave resolution out of the policy, or call remove_policy(pipe)"
+                )
         begun = call.prepared.noised is None and (call.start > 0 or part.start is not None)
-        first = plan.steps[0]
         if begun and (first.height, first.width) != full:
             raise InputError(
                 "the call goes on from latents that are denoised in part, and the policy has a lower resolution there,"

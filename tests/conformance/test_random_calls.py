@@ -163,9 +163,10 @@ class Setup:
         module.to(torch.float64).requires_grad_(False)
 
     def _offload(self) -> None:
-        self.denoiser.enable_group_offload(  # type: ignore[operator]
-            onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level"
-        )
+        denoiser: Any = self.denoiser
+        if denoiser._supports_group_offloading:
+            cpu = torch.device("cpu")
+            denoiser.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
 
 
 def _twin(pipe: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline
+from diffusers import StableDiffusionControlNetPipeline, StableDiffusionXLImg2ImgPipeline
 from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
+from tests.support.adapters import controlnet
 from tests.support.builders import FAMILIES
 from tests.support.by_hand import by_hand, precise
 from tests.support.ecosystem import make
@@ -177,3 +178,23 @@ def test_a_strength_that_leaves_no_step_is_refused(name: str) -> None:
             call(name, pipe, strength=0.1)
         assert not calls
         assert call(name, pipe, strength=0.2).isfinite().all() and len(calls) == 1
+
+
+def test_a_controlnet_at_a_lower_resolution_is_refused() -> None:
+    """It would see the stand-in of full size in place of the latents."""
+    plain = make("sd")
+    pipe = StableDiffusionControlNetPipeline(
+        **plain.components, controlnet=controlnet(plain), requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    calls = denoiser_calls(pipe)
+    height, width = FAMILIES["sd"].size
+    arguments = FAMILIES["sd"].arguments(steps=STEPS, image=torch.zeros(1, 3, height, width))
+    with (
+        applied(pipe, low(4)),
+        pytest.raises(
+            InputError, match="given down_block_additional_residuals, .* policy begins at a lower resolution"
+        ),
+    ):
+        pipe(**arguments)
+    assert not calls
