@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
@@ -43,6 +44,7 @@ class UnitCost:
         name: its path in the denoiser.
         kind: its role.
         part_of: the innermost unit it is inside of.
+        opaque: the class of a module that is not known here and is one unit as a whole; empty for all others.
         flops: with the units inside it.
         own_flops: without them.
         macs_conv_linear: multiply-adds of convolutions and linear layers, with the units inside it.
@@ -53,6 +55,7 @@ class UnitCost:
     name: str
     kind: str
     part_of: str | None
+    opaque: str
     flops: int
     own_flops: int
     macs_conv_linear: int
@@ -146,6 +149,7 @@ def describe(pipe: Any, height: int | None = None, width: int | None = None) -> 
         UnitCost(
             name=unit.name,
             kind=unit.kind,
+            opaque=unit.opaque,
             part_of=None if parent is None else structure.units[parent].name,
             flops=work.flops,
             own_flops=own.flops,
@@ -238,7 +242,19 @@ def _summary(name: str, found: Description) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(name), grid]
     if not found.known:
         lines += [Text(), Text(_guess(found))]
+    opaque = [unit for unit in found.units if unit.opaque]
+    if opaque:
+        lines += [Text(), Text(_unknown(opaque))]
     return [*lines, Text(), Text(_LEGEND)]
+
+
+def _unknown(units: Sequence[UnitCost]) -> str:
+    """What is said of modules that took the place of known ones."""
+    named = [f"{unit.name} ({unit.opaque})" for unit in units]
+    return (
+        f"Not known here: {', '.join(named)}. Each is one unit, computed or reused as a whole, and priced as what has"
+        " its place in a model made of the config."
+    )
 
 
 def _guess(found: Description) -> str:

@@ -38,7 +38,7 @@ def compile_plan(
     """
     steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
     sizes = sizes_of(policy, structure, height, width)
-    branches = [_branches(policy, step) if guided else 1 for step in range(policy.steps)]
+    branches = [branches_at(policy, step) if guided else 1 for step in range(policy.steps)]
     rules = resolve_rules(policy, structure)
 
     fresh: list[bool] = []
@@ -91,6 +91,7 @@ def _pattern(structure: Structure, reading: tuple[tuple[tuple[str, ...], str], .
     return Pattern(tuple(action(unit) for unit in range(len(structure.units))))
 
 
-def _branches(policy: Policy, step: int) -> int:
+def branches_at(policy: Policy, step: int) -> int:
+    """How many branches of guidance a policy has computed in a step of a call that is guided."""
     guidance = policy.guidance
     return 2 if guidance is None or guidance.start_step <= step < guidance.stop_step else 1

@@ -23,6 +23,7 @@ class Unit:
         inputs: of ``reads``, the units its residual streams come from; empty where they come from none.
         streams: names of the forward arguments that its outputs replace one by one, in the order of
             the outputs; empty where output minus input has no meaning.
+        opaque: the class of a module that is not known, and is computed or reused as a whole; empty for all others.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Unit:
     reads: tuple[int, ...]
     inputs: tuple[int, ...] = ()
     streams: tuple[str, ...] = ()
+    opaque: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,17 @@ class StructureBuilder:
         self._blocks: list[Block] = []
 
     def unit(
-        self, name: str, kind: str, reads: Sequence[int], *, inputs: Sequence[int] = (), streams: Sequence[str] = ()
+        self,
+        name: str,
+        kind: str,
+        reads: Sequence[int],
+        *,
+        inputs: Sequence[int] = (),
+        streams: Sequence[str] = (),
+        opaque: str = "",
     ) -> int:
         """Add a unit and return its index."""
-        self._units.append(Unit(name, kind, tuple(reads), tuple(inputs), tuple(streams)))
+        self._units.append(Unit(name, kind, tuple(reads), tuple(inputs), tuple(streams), opaque))
         return len(self._units) - 1
 
     def block(self, name: str, units: Sequence[int], outputs: Sequence[int] | None = None) -> None:

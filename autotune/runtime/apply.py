@@ -111,8 +111,14 @@ def session_of(pipe: Any) -> Session | None:
     return None if runtime is None else runtime.session
 
 
+def scheduler_under(pipe: Any) -> Any:
+    """The scheduler that calls of the pipeline run under: the policy's, or else the pipeline's own."""
+    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    return pipe.scheduler if runtime is None else runtime.scheduler
+
+
 def plain_scheduler(pipe: Any) -> Any:
-    """The pipeline's own scheduler, whether or not a policy has put another in its place."""
+    """The pipeline's own scheduler, also from inside of a call under a policy that puts another in its place."""
     runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
     return pipe.scheduler if runtime is None else runtime.plain_scheduler
 

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from autotune.core.errors import InputError
 
 
-def half(value: Any, rows: int, *, first: bool) -> Any:
-    """Of ``rows`` stacked rows the first or the last half, in tensors and lists at any depth; the rest as it is."""
+def half(name: str, value: Any, rows: int, *, first: bool, listed: bool) -> Any:
+    """Of an argument's ``rows`` stacked rows the first or the last half.
+
+    Tensors at any depth have their rows along the first dimension; one of another length there has none. A list as
+    long as there are rows is no list of rows for that: two IP-Adapters have one entry each, with all rows in each.
+
+    Args:
+        name: the argument's.
+        value: the argument.
+        rows: how many there are.
+        first: which half.
+        listed: whether the denoiser takes its rows as entries of lists.
+
+    Raises:
+        InputError: a list may be one of rows, of a denoiser that is not known to take such, or a tensor has several
+            entries for each row.
+    """
     part = slice(0, rows // 2) if first else slice(rows // 2, rows)
-    if isinstance(value, Tensor):
-        return value[part] if value.ndim and value.shape[0] == rows else value
-    if isinstance(value, list) and len(value) == rows:
+    if listed and isinstance(value, list) and len(value) == rows:
         return value[part]
-    if isinstance(value, (list, tuple)):
-        return type(value)(half(item, rows, first=first) for item in value)
-    if isinstance(value, dict):
-        return {key: half(item, rows, first=first) for key, item in value.items()}
-    return value
+    if isinstance(value, list) and len(value) == rows and not all(_holds_rows(leaf, rows) for leaf in _leaves(value)):
+        raise InputError(
+            f"the denoiser's argument {name!r} is a list of {rows} entries, which may be its rows or not, so guidance"
+            " cannot stop under this policy: leave guidance out of the policy, or the argument out of the call"
+        )
+
+    def within(inner: Any, key: str = "") -> Any:
+        if isinstance(inner, Tensor):
+            count = inner.shape[0] if inner.ndim else 0
+            if key and count > rows and count % rows == 0:
+                raise InputError(
+                    f"{key!r} in the denoiser's argument {name!r} has {count} rows for a batch of {rows}, so guidance"
+                    " cannot stop under this policy: give one row for each picture and branch, or leave guidance out of"
+                    " the policy"
+                )
+            return inner[part] if count == rows else inner
+        if isinstance(inner, (list, tuple)):
+            return type(inner)(within(item, key) for item in inner)
+        if isinstance(inner, Mapping):
+            return {key: within(item, str(key)) for key, item in inner.items()}
+        return inner
+
+    return within(value)
 
 
-def twice(output: Any) -> Any:
+def twice(output: Any, *, listed: bool) -> Any:
     """The denoiser's output for one branch, in place of both.
 
     Unconditional + scale * (conditional - unconditional) is then exactly the conditional one.
@@ -31,14 +66,24 @@ def twice(output: Any) -> Any:
     if isinstance(output, Tensor):
         return torch.cat([output, output])
     if isinstance(output, list):
-        return output + output
+        return output + output if listed else [twice(item, listed=False) for item in output]
     if isinstance(output, tuple):
-        return tuple(twice(item) for item in output)
+        return tuple(twice(item, listed=listed) for item in output)
     if isinstance(output, BaseOutput):
-        return type(output)(**{key: twice(item) for key, item in output.items()})
+        return type(output)(**{key: twice(item, listed=listed) for key, item in output.items()})
     return output
 
 
 def row_count(sample: Any) -> int:
     """Rows of a denoiser's sample: a tensor, or a list with one tensor a row."""
     return len(sample) if isinstance(sample, list) else int(sample.shape[0])
+
+
+def _leaves(value: Any) -> list[Any]:
+    leaves: list[Any] = tree_leaves(value)
+    return leaves
+
+
+def _holds_rows(leaf: Any, rows: int) -> bool:
+    """Whether it has all rows, or one that is the same for all."""
+    return leaf is None or (isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] in (1, rows))

@@ -17,6 +17,32 @@ Kept = dict[tuple[int, int, int], tuple[int, Any]]
 """Results by (branch, unit, call), with the rows they were computed for."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the trajectory, in shares of it: SDXL's base model ends where its refiner starts.
+
+    Attributes:
+        start: ``denoising_start``; then latents that others have begun to denoise are given.
+        end: ``denoising_end``.
+    """
+
+    start: Any = None
+    end: Any = None
+
+    def calls(self, scheduler: Any, start: int) -> int:
+        """How many of the scheduler's timesteps from ``start`` on the pipeline takes."""
+        timesteps = scheduler.timesteps[start:]
+        if not self.ends:
+            return len(timesteps)
+        trained = scheduler.config.num_train_timesteps
+        return int((timesteps >= round(trained - self.end * trained)).sum())
+
+    @property
+    def ends(self) -> bool:
+        """Whether the pipeline heeds ``end``."""
+        return isinstance(self.end, float) and 0 < self.end < 1
+
+
 @dataclass(eq=False)
 class Prepared:
     """What pipelines prepare before they denoise, some of them before they set timesteps and some after.
@@ -26,12 +52,14 @@ class Prepared:
         generator: what the pipeline draws from, where it says so.
         noised: what noise was added to, of image-to-image.
         mask: where inpainting paints.
+        part: which part of the trajectory the caller asks for.
     """
 
     batch: int | None = None
     generator: Any = None
     noised: Noised | None = None
     mask: Tensor | None = None
+    part: Part = field(default_factory=Part)
 
 
 @dataclass(eq=False)
@@ -65,7 +93,8 @@ class CallState:
         unguided: the plan without guidance, while it is not known whether the denoiser is called once a step or twice.
         full: the size that the pipeline works at.
         low: the latents while they are smaller than that.
-        stacked: guidance branches in one batch.
+        pictures: how many are made.
+        stacked: guidance branches in one batch, in the first call of the denoiser; callbacks may change that.
         twice: whether the denoiser is called for both branches.
         position: calls of the denoiser that are done.
         kept: results for later calls.
@@ -84,6 +113,7 @@ class CallState:
     unguided: Plan | None = None
     full: LatentSize | None = None
     low: LowResolution | None = None
+    pictures: int = 1
     stacked: int = 1
     twice: bool = False
     position: int = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.pipelines.families import Family, LatentSize
-from autotune.plan import DenoiserCall, compile_plan
+from autotune.plan import DenoiserCall, Plan, branches_at, compile_plan
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
@@ -24,6 +24,16 @@ from autotune.runtime.models import check_no_other_cache, root_of
 from autotune.runtime.prefix.checkpoints import Checkpoint
 from autotune.runtime.session import Session
 from autotune.runtime.snapshot import cloned, filled
+
+# Features of ControlNets and T2I-Adapters, of the latents that the pipeline believes in.
+_FULL_SIZE = (
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+    "down_intrablock_additional_residuals",
+    "block_controlnet_hidden_states",
+    "controlnet_block_samples",
+    "controlnet_single_block_samples",
+)
 
 
 class Denoising:
@@ -39,6 +49,9 @@ class Denoising:
         hooks: on the denoiser.
         attach: puts them back where they belong.
         session: the call in progress.
+
+    Attributes:
+        aside: whether the denoiser is called by others than the pipeline, from inside of its call.
     """
 
     def __init__(
@@ -63,6 +76,7 @@ class Denoising:
         self._hooks = hooks
         self._attach = attach
         self._session = session
+        self.aside = False
         self._separate = family.branches == "separate"
 
     def evaluate(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -72,14 +86,8 @@ class Denoising:
             InputError: the pipeline does in this call what no policy plans.
         """
         session = self._session
-        if self._pipe.scheduler is not self._scheduler:
-            session.end()
-            raise InputError(
-                f"the scheduler was replaced by a {type(self._pipe.scheduler).__name__} after apply_policy: call"
-                " remove_policy(pipe), then apply a policy made for it"
-            )
         call = session.call
-        if call.plan is None and call.calls is None:
+        if self.aside or (call.plan is None and call.calls is None):
             return forward(*args, **kwargs)
         try:
             return self._evaluate(call, forward, args, kwargs)
@@ -140,10 +148,10 @@ class Denoising:
     def _evaluate(
         self, call: CallState, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        name = self._sample_name
+        name = self._names[0]
         sample = args[0] if args else kwargs[name]
         if call.plan is None:
-            self._begin(call, sample, kwargs)
+            self._begin(call, sample, args, kwargs)
         session, since_step = self._session, call.since_step
         step = session.step
         assert step is not None
@@ -156,23 +164,24 @@ class Denoising:
             )
         if call.resuming is not None:
             return filled(call.resuming.output)
-        if branch == 1 and step.branches == 1:
+        rows = row_count(sample)
+        stacked = self._stacked(call, rows)
+        # By the policy and not by the plan: guidance that a call begins without may be turned on in the middle of it.
+        single = branches_at(self._policy, step.step) == 1
+        if branch == 1 and single:
             return since_step.first_output
         if call.low is not None:
             assert call.full is not None
             sample = call.low.sample_for(sample, since_step.timestep, scaled=since_step.raw is not None)
             kwargs = self._family.resized_arguments(self._hooks.denoiser, kwargs, call.low.size, call.full)
-        rows = row_count(sample)
         if args:
             args = (sample, *args[1:])
         else:
             kwargs = kwargs | {name: sample}
-        halved = call.stacked == 2 and step.branches == 1
+        listed = isinstance(sample, list)
+        halved = stacked == 2 and single
         if halved:
-            first = self._family.conditional_first
-            args = half(args, rows, first=first)
-            shared = {key: value for key, value in kwargs.items() if key in self._family.shared_arguments}
-            kwargs = half(kwargs, rows, first=first) | shared
+            args, kwargs = self._halved(args, kwargs, rows, listed=listed)
             rows //= 2
         if not self._hooks.kept():
             # Offloading that prefetches takes hooks off after the denoiser's first call, and others with them.
@@ -182,23 +191,26 @@ class Denoising:
         session.leave(branch, rows)
         if self._hooks.copies:
             output = cloned(output)
-        if step.branches == 1 and self._separate:
-            since_step.first_output = output
+        if single and self._separate:
+            since_step.first_output = cloned(output)
         if halved:
-            output = twice(output)
+            output = twice(output, listed=listed)
         if call.sharing and call.shared is not None:
             call.shared.output = output
         return output
 
-    def _begin(self, call: CallState, sample: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(self, call: CallState, sample: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """At the first denoiser call everything about the pipeline call is known: compile its plan."""
         assert call.calls is not None
         family, denoiser = self._family, self._hooks.denoiser
         check_no_other_cache(denoiser)
         raw = sample if call.since_step.raw is None else call.since_step.raw
         rows = row_count(raw)
-        batch = call.prepared.batch or family.pictures(denoiser, rows, kwargs)
-        call.stacked = 1 if self._separate else rows // batch
+        batch = call.pictures = call.prepared.batch or family.pictures(denoiser, rows, kwargs)
+        call.stacked = self._stacked(call, rows)
+        if call.stacked == 2 and any(branches_at(self._policy, step) == 1 for step in range(self._policy.steps)):
+            # What cannot be halved is refused before anything is computed.
+            self._halved(args, kwargs, rows, listed=isinstance(sample, list))
         full = call.full = family.size_of(sample, kwargs)
         compile_for = functools.partial(
             compile_plan, self._policy, self._structure, full.height, full.width, calls=call.calls, start=call.start
@@ -207,6 +219,7 @@ class Denoising:
         if self._separate:
             # Whether there is a second call of the denoiser shows after the first.
             call.unguided = compile_for(guided=False)
+        self._check_lower(call, plan, kwargs)
         first = plan.steps[0]
         if (first.height, first.width) != (full.height, full.width):
             latents = _stack(raw)[:batch] if call.stacked > 1 else _stack(raw)
@@ -217,6 +230,71 @@ class Denoising:
             call.sharing = call.shared.begin(call.setting, batch, self._policy.key, _stack(raw).device)
             if call.sharing:
                 _find_checkpoint(call)
+
+    def _check_lower(self, call: CallState, plan: Plan, kwargs: dict[str, Any]) -> None:
+        """Refuse what cannot be done at a lower resolution.
+
+        Raises:
+            InputError: below full size the call begins with latents whose noise nobody knows, or ends, or the denoiser
+                is given what ControlNets and adapters have computed at full size.
+        """
+        assert call.full is not None
+        part, full, first = call.prepared.part, (call.full.height, call.full.width), plan.steps[0]
+        if (first.height, first.width) != full:
+            fixed = next((name for name in _FULL_SIZE if kwargs.get(name) is not None), None)
+            if fixed is not None:
+                raise InputError(
+                    f"the denoiser is given {fixed}, which others compute from latents of full size, and the policy"
+                    " begins at a lower resolution: leave resolution out of the policy, or call remove_policy(pipe)"
+                )
+        begun = call.prepared.noised is None and (call.start > 0 or part.start is not None)
+        if begun and (first.height, first.width) != full:
+            raise InputError(
+                "the call goes on from latents that are denoised in part, and the policy has a lower resolution there,"
+                " to which only a picture or noise can be taken: leave denoising_start and latents out, or begin after"
+                " the policy's lower resolutions"
+            )
+        calls = part.calls(self._scheduler, call.start)
+        if calls < len(plan.steps) and (plan.steps[calls].height, plan.steps[calls].width) != full:
+            raise InputError(
+                f"denoising_end={part.end} ends the call where the policy has a lower resolution: end it after step"
+                f" {self._policy.resolution[-1].until_step} of {self._policy.steps}"
+            )
+
+    def _stacked(self, call: CallState, rows: int) -> int:
+        """Guidance branches in one batch of the denoiser.
+
+        Raises:
+            InputError: there are more than two, or pictures without a row, and guidance stops under the policy.
+        """
+        if self._separate:
+            return 1
+        stacked, rest = divmod(rows, call.pictures)
+        if self._policy.guidance is not None and (rest or stacked not in (1, 2)):
+            raise InputError(
+                f"{type(self._pipe).__name__} gives its denoiser {rows} rows for {call.pictures} pictures, of which no"
+                " policy knows the conditional ones: leave guidance out of the policy, or call remove_policy(pipe)"
+            )
+        if call.plan is not None and stacked != call.stacked:
+            # What stands in for the outputs of calls that are not made would have other rows.
+            call.sharing = False
+        return stacked
+
+    def _halved(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int, *, listed: bool
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments for the conditional branch, given those for both."""
+        family = self._family
+
+        def conditional(name: str, value: Any) -> Any:
+            if name in family.shared_arguments:
+                return value
+            return half(name, value, rows, first=family.conditional_first, listed=listed)
+
+        return (
+            tuple(conditional(name, value) for name, value in zip(self._names, args, strict=False)),
+            {name: conditional(name, value) for name, value in kwargs.items()},
+        )
 
     def _skip(self, call: CallState, checkpoint: Checkpoint) -> Any:
         """A scheduler step that an earlier call has made; with the last of them take on the state it had then."""
@@ -239,8 +317,9 @@ class Denoising:
             raise
 
     @functools.cached_property
-    def _sample_name(self) -> str:
-        return next(iter(inspect.signature(root_of(self._hooks.denoiser).forward).parameters))
+    def _names(self) -> tuple[str, ...]:
+        """The denoiser's arguments, the sample first."""
+        return tuple(inspect.signature(root_of(self._hooks.denoiser).forward).parameters)
 
 
 def _keep(call: CallState, step: DenoiserCall) -> frozenset[int] | None:

@@ -18,7 +18,7 @@ class HookSet:
         denoiser: that they are on.
         units: the hooks of units, by the unit's number.
         blocks: the hooks of blocks.
-        copies: whether features come out of compiled code and must be copied to be kept.
+        copies: whether features come out of compiled code, which may write over them, and must be copied once more.
     """
 
     def __init__(self, denoiser: nn.Module, structure: Structure, policy: Policy) -> None:
@@ -34,7 +34,6 @@ class HookSet:
         for unit, first in residuals.items():
             self.units[unit].residual = True
             self.units[unit].first = self.units[first]
-            self.units[first].notes_entry = True
         blocks = {
             block.name: BlockHook(
                 block.units,
@@ -62,8 +61,6 @@ class HookSet:
             enclosed = whole or any(".".join(parts[:count]) in compiled for count in range(1, len(parts)))
             outside = name in compiled and not enclosed
             hook.place.move(modules[name], outside=outside)
-            if isinstance(hook, UnitHook):
-                hook.copies = outside
 
     def kept(self) -> bool:
         """Whether every hook is still where :meth:`attach` put it."""

@@ -16,6 +16,7 @@ from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
+from autotune.core.errors import InputError
 from autotune.plan import Action
 from autotune.plan.structure import Unit
 from autotune.runtime.snapshot import cloned
@@ -34,9 +35,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         keep: whether the session wants this call's result, left in ``computed``.
         given, weights: earlier results and their weights; their sum is the output.
         first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
+        notes_entry: whether it is read in this call.
         shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
-        copies: whether what is kept must be a copy: compiled code with CUDA graphs (``mode="reduce-overhead"``) writes
-            over its results in its next run.
+
+    What is kept, noted or put out in a unit's place is a copy that nobody else holds: the denoiser may write into what
+    its units put out (FreeU does), and compiled code with CUDA graphs writes over its results in its next run.
     """
 
     def __init__(self, unit: Unit, module: nn.Module) -> None:
@@ -44,14 +47,27 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.place = Place(self)
         self.name = unit.name
         self.passes = unit.kind == "block" and bool(unit.streams)
-        names = list(inspect.signature(module.forward).parameters)
-        self.streams = tuple((name, names.index(name)) for name in unit.streams)
+        self._unit = unit
+        self.read_signature(module)
         self.first = self
         self.residual = False
-        self.notes_entry = False
         self.shape: Any = None
-        self.copies = False
         self.rest()
+
+    def read_signature(self, module: nn.Module) -> None:
+        """Find the residual streams among the arguments of the module's forward.
+
+        Raises:
+            InputError: it takes none by that name.
+        """
+        names = list(inspect.signature(module.forward).parameters)
+        lost = next((name for name in self._unit.streams if name not in names), None)
+        if lost is not None:
+            raise InputError(
+                f"{self.name} is a {type(module).__name__} now, whose forward takes no {lost!r}: call"
+                " remove_policy(pipe), then apply the policy to what the pipeline has become"
+            )
+        self.streams = tuple((name, names.index(name)) for name in self._unit.streams)
 
     def rest(self) -> None:
         """Compute as if there were no hook, and hold nothing."""
@@ -60,6 +76,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.given: tuple[Any, ...] = ()
         self.weights: tuple[Tensor, ...] = ()
         self.computed: Any = None
+        self.notes_entry = False
         self.entry: tuple[Any, ...] = ()
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -67,13 +84,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
 
     def act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.notes_entry:
-            self.entry = self._streams(args, kwargs)
+            self.entry = cloned(self._streams(args, kwargs))
         if self.action == COMPUTE:
             output = compute(*args, **kwargs)
             if self.keep:
-                self.computed = _minus(output, self.first.entry) if self.residual else output
-                if self.copies:
-                    self.computed = cloned(self.computed)
+                self.computed = _minus(output, self.first.entry) if self.residual else cloned(output)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
@@ -83,7 +98,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
             # Residual streams go by; nobody reads what this block would have added.
             streams = self._streams(args, kwargs)
             return streams[0] if len(streams) == 1 else streams
-        return self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+        return self.put_out()
+
+    def put_out(self) -> Any:
+        """What is given in the unit's place."""
+        return cloned(self.given[0]) if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
 
     def _streams(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(kwargs[name] if name in kwargs else args[position] for name, position in self.streams)
@@ -166,6 +185,8 @@ class Place:
         self._on_call = CallHook(hook.act)
         self._module: Any = None
         self._wrapper: Any = None
+        # Of the module when the hook was put on it: patches give modules other classes (ToMe).
+        self._class: Any = None
 
     def move(self, module: nn.Module, *, outside: bool) -> None:
         """Put the hook on ``module``; again, if another library has taken it off with a hook of its own.
@@ -181,6 +202,9 @@ class Place:
         if self._module is module and self._holds():
             return
         self._leave_forward()
+        if isinstance(self._hook, UnitHook):
+            self._hook.read_signature(module)
+        self._class = type(module)
         HookRegistry.check_if_exists_or_initialize(module).register_hook(self._hook, _NAME)
         self._module, self._wrapper = module, module.forward
 
@@ -211,7 +235,7 @@ class Place:
                 own["_old_forward"] = inner
         if not registry.hooks:
             del module._diffusers_hook
-        if getattr(own.get("forward"), "__func__", None) is type(module).forward:
+        if getattr(own.get("forward"), "__func__", None) is self._class.forward:
             del own["forward"]
         self._module = self._wrapper = None
 
@@ -219,7 +243,8 @@ class Place:
         """Whether the module's forward still passes through the hook, with or without other hooks around it."""
         own = vars(self._module)
         around = own["_diffusers_hook"]._hook_order[-1] != _NAME
-        return self._acts() and (around or self._wrapper in (own.get("forward"), own.get("_old_forward")))
+        current = type(self._module).forward is self._class.forward
+        return current and self._acts() and (around or self._wrapper in (own.get("forward"), own.get("_old_forward")))
 
     def _acts(self) -> bool:
         """Whether diffusers still calls the hook: removing one that was there before it, it passes this one over."""
@@ -228,7 +253,7 @@ class Place:
 
 def _tensor_given(hook: UnitHook) -> Tensor:
     """What a hook is given to put out; attention layers return a tuple, of which blocks pass on the first entry."""
-    output = hook.given[0] if len(hook.given) == 1 else _weighted_sum(hook.given, hook.weights)
+    output = hook.put_out()
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
 

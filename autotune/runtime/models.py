@@ -18,9 +18,10 @@ from autotune.runtime.schedulers import check_scheduler
 
 
 def fingerprint_of(part: Any) -> str:
-    """The fingerprint of a denoiser's or a scheduler's config."""
+    """The fingerprint of a denoiser's or a scheduler's config, which quantisation leaves as it is."""
     parameters = inspect.signature(type(part).__init__).parameters.values()
-    return fingerprint(part.config, {p.name: p.default for p in parameters if p.default is not p.empty})
+    config = {key: value for key, value in part.config.items() if key != "quantization_config"}
+    return fingerprint(config, {p.name: p.default for p in parameters if p.default is not p.empty})
 
 
 def denoiser_of(pipe: Any) -> nn.Module:

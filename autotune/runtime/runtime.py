@@ -4,15 +4,19 @@ Four choke points exist in every pipeline and suffice: the scheduler's ``set_tim
 steps), its ``step`` (clock, hand-off between resolutions), the denoiser's forward (units, guidance,
 sample) and ``prepare_latents`` (how many pictures). All changes are made to instances, never to
 classes, and can be taken back. What belongs to one call of the pipeline is in ``session.call``.
+
+Other pipelines may share denoiser and scheduler. So methods are replaced while a call of this very
+pipeline lasts; hooks stay on the denoiser, for compiled code must not change, and rest in between.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
@@ -22,7 +26,9 @@ from autotune.pipelines.units import find_units
 from autotune.plan import compile_plan
 from autotune.policy import Policy
 from autotune.runtime.branches import row_count
+from autotune.runtime.call import Part, Prepared
 from autotune.runtime.denoising import Denoising
+from autotune.runtime.entry import Entry
 from autotune.runtime.hook_set import HookSet
 from autotune.runtime.hooks import CallHook
 from autotune.runtime.lowres import Noised
@@ -35,6 +41,9 @@ from autotune.runtime.session import Session
 from autotune.runtime.timesteps import arguments_for, solver_under
 
 ATTRIBUTE = "_postdiff_runtime"
+_CALLBACKS = ("callback_on_step_end", "callback")
+# Whose hooks are on a denoiser. Both are held by their pipelines, and here by nobody.
+_HOLDERS: WeakKeyDictionary[nn.Module, ReferenceType[Runtime]] = WeakKeyDictionary()
 
 
 class Runtime:
@@ -76,16 +85,80 @@ class Runtime:
             self.session,
         )
         self._denoiser_hook = CallHook(denoising.evaluate)
+        self._entry = Entry(pipe, self._call, self._deepcopy)
+        self._running = False
+        # Whose hooks were on the denoiser before these.
+        self._displaced: Runtime | None = None
 
     def install(self) -> None:
-        if self.scheduler is not self.plain_scheduler:
-            self.pipe.scheduler = self.scheduler
+        self._attach_hooks()
+        self._entry.install()
+
+    def uninstall(self) -> None:
+        self._end()
+        self._detach_hooks()
+        self._entry.uninstall()
+
+    def _call(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """One call of this very pipeline: what is replaced for the policy's sake is replaced while it lasts."""
+        if self._running:
+            return original(*args, **kwargs)
+        self._begin(_bind(original, args, kwargs)[0])
+        try:
+            return original(*args, **self._with_callbacks(kwargs))
+        finally:
+            self._end()
+
+    def _with_callbacks(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a call whose callbacks may do with the denoiser what they like: preview, say, by a sibling."""
+
+        def aside(callback: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(callback)
+            def called(*args: Any, **kwargs: Any) -> Any:
+                self._denoising.aside = True
+                try:
+                    return callback(*args, **kwargs)
+                finally:
+                    self._denoising.aside = False
+
+            return called
+
+        # Of diffusers' own callbacks, which are no functions, pipelines ask more than to be called.
+        return {
+            name: aside(value) if name in _CALLBACKS and inspect.isroutine(value) else value
+            for name, value in kwargs.items()
+        }
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        """Take hold of the scheduler and of the pipeline's own methods.
+
+        Args:
+            arguments: of the call.
+
+        Raises:
+            InputError: the scheduler was replaced after ``apply_policy``.
+        """
+        if self.pipe.scheduler is not self.plain_scheduler:
+            raise InputError(
+                f"the scheduler was replaced by a {type(self.pipe.scheduler).__name__} after apply_policy: call"
+                " remove_policy(pipe), then apply a policy made for it"
+            )
+        latents = arguments.get("latents")
+        prepared = Prepared(
+            # Some image-to-image pipelines prepare none where they are given.
+            batch=len(latents) // self.family.latent_rows if isinstance(latents, Tensor) else None,
+            part=Part(arguments.get("denoising_start"), arguments.get("denoising_end")),
+        )
+        self.session.renew(prepared=prepared, shared=self.session.call.shared)
+        self._running = True
+        # Past __setattr__, which records components in the config.
+        vars(self.pipe)["scheduler"] = self.scheduler
         replace = self._replaced.add
-        replace(self.scheduler, "set_timesteps", self._set_timesteps, accepts=("timesteps", "sigmas", "mu"))
-        replace(self.scheduler, "step", self._denoising.step)
         for name in ("scale_model_input", "add_noise", "scale_noise"):
             if hasattr(self.scheduler, name):
                 self._unhooked[name] = getattr(self.scheduler, name)
+        replace(self.scheduler, "set_timesteps", self._set_timesteps, accepts=("timesteps", "sigmas", "mu"))
+        replace(self.scheduler, "step", self._denoising.step)
         if self.policy.resolution:
             methods: dict[str, Callable[..., Any]] = {
                 "scale_model_input": self._scale,
@@ -100,24 +173,22 @@ class Runtime:
             "prepare_latents": self._prepare_latents,
             "get_timesteps": self._get_timesteps,
             "progress_bar": self._progress_bar,
-            "maybe_free_model_hooks": self._end_call,
-            "save_pretrained": self._save_pretrained,
         }
         for name, method in methods.items():
             if hasattr(self.pipe, name):
                 replace(self.pipe, name, method)
-        self._attach_hooks()
-        self.pipe.__deepcopy__ = self._deepcopy
 
-    def uninstall(self) -> None:
+    def _end(self) -> None:
+        """Leave everything but the denoiser's hooks, which rest, as it was before the call."""
         self.session.end()
         self._replaced.undo()
-        self._denoiser_hook.detach()
-        self._hooks.leave()
-        if "__deepcopy__" in vars(self.pipe):
-            del self.pipe.__deepcopy__
-        if self.pipe.scheduler is self.scheduler and self.scheduler is not self.plain_scheduler:
-            self.pipe.scheduler = self.plain_scheduler
+        self._unhooked.clear()
+        if self._running and self.pipe.scheduler is self.scheduler:
+            vars(self.pipe)["scheduler"] = self.plain_scheduler
+        self._running = False
+        displaced, self._displaced = self._displaced, None
+        if displaced is not None and displaced._running:
+            displaced._attach_hooks()
 
     def call_sharing(self, *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline; see :func:`autotune.runtime.apply.applied_sharing`."""
@@ -132,25 +203,32 @@ class Runtime:
             shared.end()
         return output
 
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """The plain pipeline inside a ``with`` block."""
-        self.uninstall()
-        try:
-            yield
-        finally:
-            self.install()
-
     def _attach_hooks(self) -> None:
-        """Put every hook where it belongs, also after the denoiser was compiled, offloaded or given LoRA layers."""
+        """Put every hook where it belongs, also after the denoiser was compiled, offloaded or given LoRA layers.
+
+        A denoiser has the hooks of one policy at a time, that of the pipeline whose call was the last to begin.
+        """
         denoiser = self.family.denoiser(self.pipe)
-        if root_of(denoiser) is not root_of(self._hooks.denoiser):
+        root = root_of(denoiser)
+        if root is not root_of(self._hooks.denoiser):
             raise InputError(
-                f"the pipeline's {type(root_of(denoiser)).__name__} was replaced after apply_policy: call"
+                f"the pipeline's {type(root).__name__} was replaced after apply_policy: call"
                 " remove_policy(pipe), then apply a policy made for it"
             )
+        holder = _holder_of(root)
+        if holder is not None and holder is not self:
+            holder._detach_hooks()
+            self._displaced = holder
+        _HOLDERS[root] = ref(self)
         self._denoiser_hook.attach(denoiser)
         self._hooks.attach(denoiser)
+
+    def _detach_hooks(self) -> None:
+        root = root_of(self._hooks.denoiser)
+        if _holder_of(root) is self:
+            del _HOLDERS[root]
+            self._denoiser_hook.detach()
+            self._hooks.leave()
 
     # Replaced methods
 
@@ -171,6 +249,11 @@ class Runtime:
         bound = inspect.signature(original).bind(*args, **kwargs)
         bound.arguments["num_inference_steps"] = self.policy.steps
         result = original(*bound.args, **bound.kwargs)
+        if len(result[0]) == 0:
+            raise InputError(
+                f"the call leaves out all of the policy's {self.policy.steps} steps: raise strength, or lower"
+                " denoising_start"
+            )
         self.session.call.start = len(self.scheduler.timesteps) - len(result[0])
         return result
 
@@ -190,29 +273,24 @@ class Runtime:
 
     def _progress_bar(self, original: Callable[..., Any], iterable: Any = None, total: int | None = None) -> Any:
         """Pipelines announce the steps their caller named; the bar should show the policy's."""
-        if total is not None:
+        if total is not None and not self.session.call.prepared.part.ends:
             total = self.policy.steps if self.session.call.start == 0 else min(total, self.policy.steps)
         return original(iterable=iterable, total=total)
 
-    def _end_call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """What pipelines do last: a call that was interrupted leaves nothing behind either."""
-        self.session.end()
-        original(*args, **kwargs)
-
-    def _save_pretrained(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The plain pipeline is saved: its own scheduler, no trace of the policy."""
-        with self.suspended():
-            # Uninstalling took the replacement away; this is the pipeline's own method again.
-            return self.pipe.save_pretrained(*args, **kwargs)
-
     def _deepcopy(self, memo: dict[int, Any]) -> Any:
         """A copy runs under the same policy, with hooks of its own."""
-        with self.suspended():
-            delattr(self.pipe, ATTRIBUTE)
-            try:
-                clone = copy.deepcopy(self.pipe, memo)
-            finally:
-                setattr(self.pipe, ATTRIBUTE, self)
+        holder = _holder_of(root_of(self._hooks.denoiser))
+        self.uninstall()
+        if holder is not None:
+            holder._detach_hooks()
+        delattr(self.pipe, ATTRIBUTE)
+        try:
+            clone = copy.deepcopy(self.pipe, memo)
+        finally:
+            setattr(self.pipe, ATTRIBUTE, self)
+            self.install()
+            if holder is not None:
+                holder._attach_hooks()
         runtime = Runtime(clone, self.policy, strict=False)
         runtime.install()
         setattr(clone, ATTRIBUTE, runtime)
@@ -237,8 +315,13 @@ class Runtime:
         return result
 
 
+def _holder_of(root: nn.Module) -> Runtime | None:
+    holder = _HOLDERS.get(root)
+    return None if holder is None else holder()
+
+
 def _bind(
-    method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments by name: those ``method`` takes, and those it does not."""
     parameters = inspect.signature(method).parameters

@@ -105,15 +105,21 @@ class Session:
     def enter(self, branch: int, rows: int, keep: frozenset[int] | None = None) -> None:
         """Tell every hook what to do in the denoiser call that is about to compute ``rows`` rows.
 
-        ``branch`` is 1 in a second call of the same step; ``keep`` overrides the plan's.
+        ``branch`` is 1 in a second call of the same step; ``keep`` overrides the plan's. Where guidance has come back
+        since something was kept, nobody has the other branch's part of it, and everything computes.
         """
         step = self.step
         assert step is not None
         kept = step.keep if keep is None else keep
+        serves = all(
+            self._kept_rows((branch, unit, call)) >= rows for unit, terms in step.sources.items() for call, _ in terms
+        )
         for unit, hook in self.hooks.units.items():
-            action = step.actions[unit]
+            action = step.actions[unit] if serves else Action.COMPUTE
             hook.action = int(action)
             hook.keep = unit in kept
+            if hook.residual and (hook.keep or action is Action.RESIDUAL):
+                hook.first.notes_entry = True
             if action in _FROM_MEMORY:
                 terms = step.sources[unit]
                 hook.given = tuple(self._recall((branch, unit, call), rows) for call, _ in terms)
@@ -122,7 +128,7 @@ class Session:
             elif action is Action.NOT_NEEDED and hook.shape is not None:
                 hook.given = (self._stand_in(hook.shape, rows),)
         for block in self.hooks.blocks:
-            block.skip = all(
+            block.skip = serves and all(
                 step.actions[unit] is not Action.COMPUTE and step.actions[unit] is not Action.RESIDUAL
                 for unit in block.units
             )
@@ -153,6 +159,10 @@ class Session:
         leaves = tree_leaves([output for _, output in self.call.kept.values()])
         return sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
 
+    def _kept_rows(self, key: tuple[int, int, int]) -> int:
+        """With how many rows a result was kept; 0 where it was not."""
+        return self.call.kept[key][0] if key in self.call.kept else 0
+
     def _recall(self, key: tuple[int, int, int], rows: int) -> Any:
         """A kept result; where guidance has stopped since, its conditional half."""
         rows_then, output = self.call.kept[key]
@@ -166,7 +176,7 @@ class Session:
         return tree_map_only(Tensor, conditional, output)
 
     def _stand_in(self, shape: Any, rows: int) -> Any:
-        """Something of the right shape that nobody reads and that takes no memory."""
+        """Something of the right shape that nobody reads, and that takes no memory until it is put out."""
 
         def zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
             return torch.zeros((), dtype=dtype, device=device).expand(rows, *size[1:])

@@ -15,7 +15,7 @@ from autotune.pipelines.families import family_of, scheduler_calls
 from autotune.pipelines.families.scheduling import shift_of
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
-from autotune.runtime.apply import session_of
+from autotune.runtime.apply import scheduler_under, session_of
 from tests.support.builders import FAMILIES
 
 STEPS = 4
@@ -57,7 +57,7 @@ def test_a_flow_is_shifted_for_the_pictures_size_whatever_the_solver(name: str, 
         for choice in (None, solver):
             with applied(pipe, policy(choice)):
                 run(name, pipe, **options)
-                sigmas[choice] = pipe.scheduler.sigmas
+                sigmas[choice] = scheduler_under(pipe).sigmas
     finally:
         pipe.scheduler = own
     family = family_of(pipe)
@@ -77,7 +77,7 @@ def test_a_shift_that_the_own_scheduler_ignores_is_ignored_by_others(name: str, 
     pipe, shift = pipeline(name), pipeline(name).scheduler.config.shift
     with applied(pipe, policy(solver)):
         run(name, pipe)
-        first, second = pipe.scheduler.sigmas[:2].tolist()
+        first, second = scheduler_under(pipe).sigmas[:2].tolist()
     even = 1 - 1 / (STEPS - 1 if "Heun" in solver else STEPS)
     assert first == pytest.approx(1, abs=2e-3)
     assert second == pytest.approx(shift * even / (1 + (shift - 1) * even), abs=5e-3)
@@ -102,7 +102,7 @@ def test_a_linear_shift_is_kept_or_refused() -> None:
         for choice in (None, UNIPC):
             with applied(pipe, policy(choice)):
                 run("flux", pipe)
-                sigmas.append(pipe.scheduler.sigmas)
+                sigmas.append(scheduler_under(pipe).sigmas)
         # The ends of the schedule are rounded by another thousandth.
         torch.testing.assert_close(sigmas[0], sigmas[1], atol=2e-3, rtol=0)
     finally:
@@ -152,7 +152,7 @@ def test_trying_a_shift_leaves_the_pipelines_config_alone() -> None:
     try:
         before = pipe.scheduler.config.flow_shift
         with applied(pipe, policy(None)):
-            assert pipe.scheduler.config.flow_shift == before
+            assert scheduler_under(pipe).config.flow_shift == before
     finally:
         pipe.scheduler = own
 

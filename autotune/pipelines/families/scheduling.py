@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -119,5 +120,8 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
 
 def scheduler_calls(pipe: Any) -> SchedulerCalls | None:
     """How the pipeline calls its scheduler; None where nobody has listed the class whose ``__call__`` it runs."""
-    owner = next(parent for parent in type(pipe).__mro__ if "__call__" in vars(parent))
+    # A pipeline under a policy is of a subclass whose call wraps that of the class.
+    call = inspect.unwrap(type(pipe).__call__)
+    mro = reversed(type(pipe).__mro__)
+    owner = next(parent for parent in mro if "__call__" in vars(parent) and inspect.unwrap(parent.__call__) is call)
     return SCHEDULER_CALLS.get(owner.__name__)

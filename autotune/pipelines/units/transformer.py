@@ -224,14 +224,20 @@ def add_block(
 ) -> int:
     """Add a block's layers and then the block itself; return the block's index.
 
+    A module that takes a block's place and does not take its residual streams by name is one opaque unit.
+
     Args:
         stream: the units whose outputs are the block's residual streams.
         skips: other units whose outputs the block takes.
     """
     taken = (*stream, *skips)
+    if not set(chain.streams) <= inspect.signature(block.forward).parameters.keys():
+        return builder.unit(name, "block", taken, opaque=type(block).__name__)
+    own = {attribute for attribute, _ in block.named_children()}
     inside: dict[str, int] = {}
     for part in chain.parts:
-        if isinstance(getattr(block, part.attribute, None), nn.Module):
+        # Among its own modules: a wrapper may hand attributes on to what it wraps.
+        if part.attribute in own:
             reads = (*taken, *(inside[other] for other in part.reads if other in inside))
             inside[part.attribute] = builder.unit(f"{name}.{part.attribute}", part.kind, reads)
     reads = (*taken, *(inside[other] for other in chain.reads if other in inside))

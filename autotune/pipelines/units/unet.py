@@ -12,11 +12,15 @@ from autotune.plan.structure import Structure, StructureBuilder
 
 _DOWN_BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"}
 _UP_BLOCKS = {"UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D"}
+_RESNETS = {"ResnetBlock2D", "ResnetBlockCondNorm2D"}
+_ATTENTIONS = {"Transformer2DModel", "DualTransformer2DModel", "Attention"}
 _MID_BLOCKS = {"UNetMidBlock2D", "UNetMidBlock2DCrossAttn"}
 
 
 def unet_structure(unet: nn.Module) -> Structure:
     """Read the data flow off the modules, in the order of the forward of ``UNet2DConditionModel`` and ``UNet2DModel``.
+
+    Any module may take the place of a resnet or an attention: of a class that is not known it is one opaque unit.
 
     Raises:
         InputError: a block of a class whose data flow is not known here.
@@ -66,6 +70,8 @@ def unet_structure(unet: nn.Module) -> Structure:
 
 
 def _resnet(builder: StructureBuilder, name: str, resnet: Any, taken: tuple[int, ...]) -> int:
+    if _class_of_forward(resnet) not in _RESNETS:
+        return builder.unit(name, "resnet", taken, opaque=type(resnet).__name__)
     # With a skip concatenated to its input, or another number of channels, a resnet has no stream that goes through.
     if len(taken) > 1 or resnet.in_channels != resnet.out_channels:
         return builder.unit(name, "resnet", taken)
@@ -82,13 +88,21 @@ def _attention(builder: StructureBuilder, name: str, attention: Any, current: in
     if attention is None:
         return current
     taken = (current,)
-    if type(attention).__name__ != "Transformer2DModel":
+    kind = _class_of_forward(attention)
+    if kind not in _ATTENTIONS:
+        return builder.unit(name, "attention", taken, opaque=type(attention).__name__)
+    if kind != "Transformer2DModel":
         return builder.unit(name, "attention", taken, inputs=taken, streams=("hidden_states",))
     inner = taken
     for position, block in enumerate(attention.transformer_blocks):
         inner = (add_block(builder, f"{name}.transformer_blocks.{position}", block, UNET_CHAIN, inner),)
     reads = (*taken, *(unit for unit in inner if unit not in taken))
     return builder.unit(name, "attention", reads, inputs=taken, streams=("hidden_states",))
+
+
+def _class_of_forward(module: nn.Module) -> str:
+    """The class whose forward the module runs: a subclass may keep it."""
+    return next(parent.__name__ for parent in type(module).__mro__ if "forward" in vars(parent))
 
 
 def _check(block: nn.Module, name: str, known: set[str]) -> None:

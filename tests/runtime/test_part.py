@@ -1,0 +1,200 @@
+"""Calls that run a part of the trajectory: where they end, where they begin, and where nothing is left of them.
+
+Of :mod:`autotune.runtime.denoising` and :mod:`autotune.runtime.call`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionControlNetPipeline, StableDiffusionXLImg2ImgPipeline
+from torch import Tensor
+
+from autotune.core.errors import InputError
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.runtime import applied
+from tests.support.adapters import controlnet
+from tests.support.builders import FAMILIES
+from tests.support.by_hand import by_hand, precise
+from tests.support.ecosystem import make
+
+STEPS = 8
+REUSE = CacheRule(units=("up_blocks.1",), compute_steps=(0, 2, 4, 6))
+
+
+def low(until: int) -> Policy:
+    return Policy(steps=STEPS, resolution=(ResolutionStage(scale=0.5, until_step=until),), cache=(REUSE,))
+
+
+FULL = Policy(steps=STEPS, guidance=Guidance(stop_step=3), cache=(REUSE,))
+
+
+def denoiser_calls(pipe: Any) -> list[int]:
+    calls: list[int] = []
+    pipe.unet.conv_in.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def call(name: str, pipe: Any, steps: int | None = None, **options: Any) -> Tensor:
+    arguments = FAMILIES[name].arguments(steps=STEPS, **options)
+    if steps is None:
+        del arguments["num_inference_steps"]
+    return FAMILIES[name].run(pipe, **arguments)
+
+
+@pytest.mark.parametrize("end", [0.3, 0.5, 0.8])
+def test_a_base_model_hands_its_refiner_what_it_would_by_hand(end: float) -> None:
+    pipe = precise(make("sdxl"))
+    with by_hand(pipe, pipe.unet, FULL, conditional_first=False, separate=False):
+        expected = call("sdxl", pipe, STEPS, denoising_end=end)
+    calls = denoiser_calls(pipe)
+    with applied(pipe, FULL):
+        torch.testing.assert_close(call("sdxl", pipe, denoising_end=end), expected, atol=1e-5, rtol=1e-5)
+    assert len(calls) == sum(int(t) >= round(1000 - end * 1000) for t in pipe.scheduler.timesteps)
+
+
+def test_a_lower_resolution_that_ends_before_the_call_does_is_the_same_whatever_comes_later() -> None:
+    """The latents after so many steps, and those a callback sees then in the whole call."""
+    pipe = precise(make("sdxl"))
+    seen: list[Tensor] = []
+
+    def look(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append(tensors["latents"].clone())
+        return {}
+
+    with applied(pipe, low(3)):
+        call("sdxl", pipe, callback_on_step_end=look)
+        ended = call("sdxl", pipe, denoising_end=0.5)
+    steps = sum(int(t) >= 500 for t in pipe.scheduler.timesteps)
+    assert 3 <= steps < STEPS
+    assert torch.equal(ended, seen[steps - 1])
+
+
+@pytest.mark.parametrize("end", [0.2, 0.5])
+def test_a_call_that_would_end_at_a_lower_resolution_is_refused(end: float) -> None:
+    pipe = precise(make("sdxl"))
+    calls = denoiser_calls(pipe)
+    with applied(pipe, low(6)):
+        with pytest.raises(InputError, match=rf"denoising_end={end} ends the call .* end it after step 6 of 8"):
+            call("sdxl", pipe, denoising_end=end)
+        assert not calls
+        assert call("sdxl", pipe, denoising_end=0.9).isfinite().all()
+
+
+def refiner() -> tuple[Any, Tensor]:
+    """The image-to-image pipeline and latents that are denoised in part."""
+    base = precise(make("sdxl"))
+    latents = call("sdxl", base, STEPS, denoising_end=0.4)
+    pipe = StableDiffusionXLImg2ImgPipeline(**base.components, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, latents
+
+
+def refine(pipe: Any, latents: Tensor, steps: int | None = None, start: float = 0.4, **options: Any) -> Tensor:
+    arguments = FAMILIES["sdxl-img2img"].arguments(steps=STEPS) | {"image": latents, "denoising_start": start}
+    if steps is None:
+        del arguments["num_inference_steps"]
+    return FAMILIES["sdxl-img2img"].run(pipe, **arguments | options)
+
+
+@pytest.mark.parametrize("options", [{}, {"denoising_end": 0.8}], ids=str)
+def test_a_refiner_goes_on_from_there_as_by_hand(options: dict[str, Any]) -> None:
+    pipe, latents = refiner()
+    policy = Policy(steps=STEPS, cache=(CacheRule(units=("up_blocks.1",), compute_steps=tuple(range(0, STEPS, 2))),))
+    with by_hand(pipe, pipe.unet, policy, conditional_first=False, separate=False) as hand:
+        hand.first_step = hand.step = sum(int(t) >= 600 for t in _timesteps(pipe))
+        expected = refine(pipe, latents, STEPS, **options)
+    with applied(pipe, policy):
+        torch.testing.assert_close(refine(pipe, latents, **options), expected, atol=1e-5, rtol=1e-5)
+
+
+def _timesteps(pipe: Any) -> list[int]:
+    pipe.scheduler.set_timesteps(STEPS)
+    timesteps: list[int] = pipe.scheduler.timesteps.tolist()
+    return timesteps
+
+
+@pytest.mark.parametrize("start", [0.4, 0])
+def test_latents_denoised_in_part_are_not_taken_to_a_lower_resolution(start: float) -> None:
+    pipe, latents = refiner()
+    calls = denoiser_calls(pipe)
+    with applied(pipe, low(6)):
+        with pytest.raises(
+            InputError, match="goes on from latents that are denoised in part, and the policy has a low"
+        ):
+            refine(pipe, latents, start=start)
+    assert not calls
+    with applied(pipe, low(2)):
+        assert start == 0 or refine(pipe, latents).isfinite().all()
+
+
+def test_given_latents_say_how_many_pictures_there_are() -> None:
+    """SDXL's image-to-image prepares none then; guidance stops all the same."""
+    pipe, latents = refiner()
+    policy = Policy(steps=STEPS, guidance=Guidance(stop_step=5))
+    with by_hand(pipe, pipe.unet, policy, conditional_first=False, separate=False) as hand:
+        hand.first_step = hand.step = STEPS - FAMILIES["sdxl-img2img"].executed_steps(STEPS)
+        expected = call("sdxl-img2img", pipe, STEPS, latents=latents)
+    with applied(pipe, policy):
+        torch.testing.assert_close(call("sdxl-img2img", pipe, latents=latents), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "total"),
+    [
+        ("sdxl", {}, STEPS),
+        ("sdxl", {"denoising_end": 0.5}, 4),
+        ("sd-img2img", {"strength": 0.5}, 4),
+        ("sdxl-img2img", {"strength": 0.5}, 4),
+        ("sdxl-img2img", {"strength": 0.5, "denoising_end": 0.9}, 3),
+    ],
+    ids=str,
+)
+def test_the_bar_shows_the_steps_that_are_made(name: str, options: dict[str, Any], total: int) -> None:
+    pipe = make(name)
+    calls = denoiser_calls(pipe)
+    totals: list[int] = []
+    progress_bar = pipe.progress_bar
+
+    def watched(iterable: Any = None, total: int | None = None) -> Any:
+        assert total is not None
+        totals.append(total)
+        return progress_bar(iterable=iterable, total=total)
+
+    pipe.progress_bar = watched
+    with applied(pipe, FULL):
+        call(name, pipe, **options)
+    assert totals == [len(calls)] == [total]
+
+
+@pytest.mark.parametrize("name", ["sd-img2img", "sdxl-img2img", "sd-inpaint", "sdxl-inpaint"])
+def test_a_strength_that_leaves_no_step_is_refused(name: str) -> None:
+    pipe = make(name)
+    calls = denoiser_calls(pipe)
+    with applied(pipe, FULL):
+        with pytest.raises(InputError, match="leaves out all of the policy's 8 steps: raise strength, or lower"):
+            call(name, pipe, strength=0.1)
+        assert not calls
+        assert call(name, pipe, strength=0.2).isfinite().all() and len(calls) == 1
+
+
+def test_a_controlnet_at_a_lower_resolution_is_refused() -> None:
+    """It would see the stand-in of full size in place of the latents."""
+    plain = make("sd")
+    pipe = StableDiffusionControlNetPipeline(
+        **plain.components, controlnet=controlnet(plain), requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    calls = denoiser_calls(pipe)
+    height, width = FAMILIES["sd"].size
+    arguments = FAMILIES["sd"].arguments(steps=STEPS, image=torch.zeros(1, 3, height, width))
+    with (
+        applied(pipe, low(4)),
+        pytest.raises(
+            InputError, match="given down_block_additional_residuals, .* policy begins at a lower resolution"
+        ),
+    ):
+        pipe(**arguments)
+    assert not calls

@@ -1,0 +1,151 @@
+"""What a policy means, done by hand and slowly: no hooks, nothing spared.
+
+Every unit computes in every call; where the policy takes it from memory, what it computed is thrown away and what it
+put out earlier takes its place. Guidance that has stopped is computed all the same, and its unconditional half
+overwritten. Only reuse and guidance are done here, and calls at one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from autotune.policy import Policy
+
+
+def precise(pipe: Any) -> Any:
+    """The pipeline in double precision, and its U-Net, if it has one, less wild.
+
+    Denoisers of random weights amplify the rounding errors of single precision, which some embeddings and schedulers
+    compute in all the same, many times a step.
+    """
+    if hasattr(pipe, "unet"):
+        with torch.no_grad():
+            pipe.unet.conv_out.weight.mul_(0.1)
+    return pipe.to(torch.float64)
+
+
+@contextmanager
+def by_hand(
+    pipe: Any, denoiser: nn.Module, policy: Policy, *, conditional_first: bool, separate: bool
+) -> Iterator[Any]:
+    """The plain pipeline, to be called once for the policy's steps; how many pictures is set on what is yielded."""
+    hand = _Hand(pipe, denoiser, policy, conditional_first, separate)
+    hand.begin()
+    try:
+        yield hand
+    finally:
+        hand.end()
+
+
+class _Hand:
+    def __init__(self, pipe: Any, denoiser: nn.Module, policy: Policy, conditional_first: bool, separate: bool) -> None:
+        self.pictures = 1
+        self.policy, self.denoiser, self.scheduler = policy, denoiser, pipe.scheduler
+        self.conditional_first, self.separate = conditional_first, separate
+        # Image-to-image leaves out those before its first.
+        self.first_step = self.step = self.branch = 0
+        self.fresh, self.single, self.guided, self.stacked = True, False, False, 1
+        self.first_output: Any = None
+        self.memory: dict[tuple[str, int], tuple[int, Any]] = {}
+        self._replaced: list[tuple[Any, str, Any]] = []
+
+    def begin(self) -> None:
+        modules = dict(self.denoiser.named_modules())
+        for rule in self.policy.cache:
+            assert rule.mode == "reuse"
+            for name in rule.units:
+                self._replace(modules[name], "forward", self._unit(name, frozenset(rule.compute_steps)))
+        self._replace(self.denoiser, "forward", self._call)
+        self._replace(self.scheduler, "step", self._advance)
+
+    def end(self) -> None:
+        for owner, name, own in reversed(self._replaced):
+            if own is None:
+                del vars(owner)[name]
+            else:
+                vars(owner)[name] = own
+
+    def _replace(self, owner: Any, name: str, act: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return act(original, *args, **kwargs)
+
+        replacement.__wrapped__ = original  # type: ignore[attr-defined]
+        # Past nn.Module.__setattr__; most of these had their class's own.
+        self._replaced.append((owner, name, vars(owner).get(name)))
+        vars(owner)[name] = replacement
+
+    def _single(self, step: int) -> bool:
+        guidance = self.policy.guidance
+        return guidance is not None and not guidance.start_step <= step < guidance.stop_step
+
+    def _advance(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.step, self.branch = self.step + 1, 0
+        return original(*args, **kwargs)
+
+    def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        sample = args[0] if args else next(iter(kwargs.values()))
+        self.stacked = len(sample) // self.pictures
+        self.single = self._single(self.step)
+        if self.step == self.first_step:
+            # Of two calls a step the second shows it, before it matters.
+            self.guided = self.stacked == 2 or (self.separate and self.branch == 1)
+        grew = self.guided and self._single(self.step - 1) and not self.single
+        self.fresh = self.step == self.first_step or grew
+        output = original(*args, **kwargs)
+        self.branch += 1
+        if not self.single:
+            return output
+        if self.separate:
+            if self.branch == 1:
+                self.first_output = tree_map_only(Tensor, torch.clone, output)
+                return output
+            return self.first_output
+        return _doubled(output, self.pictures, self.conditional_first)
+
+    def _unit(self, name: str, compute_steps: frozenset[int]) -> Callable[..., Any]:
+        def act(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            output = original(*args, **kwargs)
+            rows = _rows(output)
+            overwritten = self.single and self.stacked == 2
+            wanted = rows // 2 if overwritten else rows
+            key = (name, self.branch)
+            rows_then, kept = self.memory.get(key, (0, None))
+            if self.fresh or self.step in compute_steps:
+                self.memory[key] = (wanted, self._conditional(output, wanted, rows))
+                return output
+            if rows_then < wanted:
+                return output
+            kept = self._conditional(kept, wanted, rows_then)
+            return tree_map_only(Tensor, lambda part: torch.cat([part, part]), kept) if overwritten else kept
+
+        return act
+
+    def _conditional(self, output: Any, wanted: int, rows: int) -> Any:
+        part = slice(0, wanted) if self.conditional_first else slice(rows - wanted, rows)
+        return tree_map_only(Tensor, lambda tensor: tensor[part].clone(), output)
+
+
+def _rows(output: Any) -> int:
+    while not isinstance(output, Tensor):
+        output = next(part for part in output if part is not None)
+    return len(output)
+
+
+def _doubled(output: Any, pictures: int, conditional_first: bool) -> Any:
+    """Both halves are the conditional one, where there are two."""
+    if isinstance(output, tuple):
+        return tuple(_doubled(part, pictures, conditional_first) for part in output)
+    if isinstance(output, dict) and not isinstance(output, Tensor):
+        return type(output)(**{key: _doubled(part, pictures, conditional_first) for key, part in output.items()})
+    if not isinstance(output, Tensor | list) or len(output) != 2 * pictures:
+        return output
+    half = output[:pictures] if conditional_first else output[pictures:]
+    return half + half if isinstance(half, list) else torch.cat([half, half])
