@@ -48,8 +48,8 @@ class Runtime:
         self.policy = policy
         self.family = family_of(pipe)
         denoiser: nn.Module = self.family.denoiser(pipe)
-        structure = find_units(denoiser)
         check_compatible(pipe, policy, strict=strict)
+        structure = find_units(denoiser)
         self.plain_scheduler = pipe.scheduler
         self.scheduler, _ = solver_under(policy, pipe, pipe.scheduler)
         if policy.model is not None:

@@ -41,6 +41,8 @@ _FAMILIES: tuple[type[Family], ...] = (
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
+# Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).
+_OF_OTHERS = ("diffusers", "diffusers_modules")
 
 
 def family_of(pipe: Any) -> Family:
@@ -64,6 +66,24 @@ def family_of(pipe: Any) -> Family:
     return family.of(pipe)
 
 
+def check_tested(pipe: Any) -> None:
+    """Refuse a stock pipeline that is not listed: nobody has tested policies in its calls.
+
+    What counts is the class that defines ``__call__``. A class derived from a listed one runs the listed call, and a
+    call of one's own is its author's to test.
+
+    Raises:
+        InputError: it is diffusers' own, or downloaded by it, and not listed; one sentence says what is not known.
+    """
+    owner = next((parent for parent in type(pipe).__mro__ if "__call__" in vars(parent)), object)
+    if owner.__module__.partition(".")[0] in _OF_OTHERS and owner.__name__ not in _BY_PIPELINE:
+        raise InputError(
+            f"{owner.__name__} is not among the tested pipelines, so it is not known how it batches guidance and what"
+            " it passes to its denoiser and scheduler: use one that `postdiff models` lists, or try a policy of your"
+            " own with apply_policy(..., strict=False) and check its pictures"
+        )
+
+
 def supported() -> list[tuple[str, str, str]]:
     """Every supported pipeline class with its denoiser's class and a few words about it."""
     listed = [(name, " or ".join(f.denoisers), _notes(f)) for f in _FAMILIES for name in f.pipelines]
@@ -80,6 +100,7 @@ __all__ = [
     "GenericFamily",
     "LatentSize",
     "SchedulerCalls",
+    "check_tested",
     "family_of",
     "scheduler_calls",
     "supported",
