@@ -70,11 +70,12 @@ class TransformerSpace(DenoiserSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
         self.solvers = tuple(solvers)
-        self.scales = accepted_scales(height, width, structure.size_multiple)
+        self.scales = accepted_scales(height, width, structure.size_multiple)[0 if resized else -1 :]
         self.blocks = repeated_blocks(structure)
         self.layers = patterns(structure, _LAYERS)
         self.cross_attention = patterns(structure, _CROSS)

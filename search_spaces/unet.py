@@ -52,11 +52,12 @@ class UNetSpace(DenoiserSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
         self.solvers = tuple(solvers)
-        self.scales = accepted_scales(height, width, structure.size_multiple)
+        self.scales = accepted_scales(height, width, structure.size_multiple)[0 if resized else -1 :]
         self.reusable = reusable_outputs(structure)
         full, depth = len(self.scales) - 1, len(self.reusable)
         gate = guided and bool(structure.of_kind("cross-attention"))

@@ -133,7 +133,7 @@ class Denoising:
         session.advance()
         # After the last step there is no plan, and nothing to go on from.
         if session.plan is not None and call.sharing and call.shared is not None:
-            guided = call.stacked == 2 or call.twice
+            guided = call.stacked > 1 or call.twice
             call.shared.leave(session.plan, result, self._scheduler, session, call.low, guided=guided)
         return result
 
@@ -199,11 +199,16 @@ class Denoising:
         rows = row_count(raw)
         batch = call.prepared.batch or family.pictures(denoiser, rows, kwargs)
         call.stacked = 1 if self._separate else rows // batch
+        if call.stacked > 2 and self._policy.guidance is not None:
+            raise InputError(
+                f"{type(self._pipe).__name__} weighs {call.stacked} branches in this call, and a policy can stop"
+                " guidance between two only: turn the extra guidance off or leave guidance out of the policy"
+            )
         full = call.full = family.size_of(sample, kwargs)
         compile_for = functools.partial(
             compile_plan, self._policy, self._structure, full.height, full.width, calls=call.calls, start=call.start
         )
-        plan = compile_for(guided=call.stacked == 2 or self._separate)
+        plan = compile_for(guided=call.stacked > 1 or self._separate, branches=max(call.stacked, 2))
         if self._separate:
             # Whether there is a second call of the denoiser shows after the first.
             call.unguided = compile_for(guided=False)

@@ -141,6 +141,17 @@ def check_no_other_cache(denoiser: nn.Module) -> None:
         )
 
 
+def check_fields(pipe: Any, policy: Policy) -> None:
+    """Refuse what a policy does and this class of pipelines cannot follow.
+
+    Raises:
+        PolicyError: in one sentence that names the field and says why.
+    """
+    for field, reason in family_of(pipe).refuses.items():
+        if getattr(policy, field):
+            raise PolicyError(f"{type(pipe).__name__} runs under no policy with {field}: {reason}; leave {field} out")
+
+
 def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
     """Refuse a pipeline that is not tested, and a policy made for another model or scheduler, naming the difference.
 
@@ -148,12 +159,14 @@ def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
     that are not tested.
 
     Raises:
-        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for.
+        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for, or the pipeline cannot
+            follow the policy.
         InputError: the pipeline is not tested (:func:`autotune.pipelines.families.check_tested`), the scheduler is of
             a class that is not supported, or another cache is enabled.
     """
     if strict:
         check_tested(pipe)
+    check_fields(pipe, policy)
     check_scheduler(pipe.scheduler)
     check_no_other_cache(denoiser_of(pipe))
     if policy.model is None:

@@ -227,7 +227,7 @@ class Runtime:
 
     def _noise(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Note what noise is added to; inpainting does it after every step, to its surroundings."""
-        noised = Noised(*list(inspect.signature(original).bind(*args, **kwargs).arguments.values())[:3])
+        noised = Noised.of(inspect.signature(original).bind(*args, **kwargs).arguments)
         call = self.session.call
         if call.plan is None:
             call.prepared.noised = noised

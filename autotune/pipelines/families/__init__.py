@@ -8,7 +8,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
-from autotune.pipelines.families.packed import Flux, QwenImage
+from autotune.pipelines.families.packed import Flux, FluxControlNet, QwenImage
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
@@ -18,19 +18,23 @@ from autotune.pipelines.families.transformer import (
     PixArt,
     Sana,
     StableDiffusion3,
+    StableDiffusion3ControlNet,
     ZImage,
 )
-from autotune.pipelines.families.unet import LatentConsistency, StableDiffusion, Unconditional
+from autotune.pipelines.families.unet import ControlNet, LatentConsistency, StableDiffusion, Unconditional
 from autotune.pipelines.families.video import Wan
 
 _FAMILIES: tuple[type[Family], ...] = (
     StableDiffusion,
+    ControlNet,
     LatentConsistency,
     Unconditional,
     PixArt,
     DiT,
     StableDiffusion3,
+    StableDiffusion3ControlNet,
     Flux,
+    FluxControlNet,
     Sana,
     Lumina2,
     AuraFlow,

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from autotune.core.errors import InputError
-from autotune.pipelines.families.base import Family, LatentSize, pack, timestep, unpack
+from autotune.pipelines.families.base import (
+    CONTROLNET_NOTES,
+    CONTROLNET_REFUSES,
+    Family,
+    LatentSize,
+    pack,
+    timestep,
+    unpack,
+)
 
 
 class _Packed(Family):
@@ -22,7 +30,10 @@ class _Packed(Family):
     pixel_multiple = 1
 
     def spatial(self, latents: Tensor, size: LatentSize) -> Tensor:
-        return unpack(latents, size)
+        """Some are spatial before they are packed, of Qwen-Image as videos of one frame."""
+        if latents.ndim == 3:
+            return unpack(latents, size)
+        return latents.squeeze(1) if latents.ndim == 5 else latents
 
     def packed(self, latents: Tensor, size: LatentSize) -> Tensor:
         return pack(latents)
@@ -38,9 +49,9 @@ def _checked(size: LatentSize, sample: Tensor) -> LatentSize:
 
 
 class Flux(_Packed):
-    pipelines = ("FluxPipeline",)
+    pipelines: tuple[str, ...] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
     denoisers = ("FluxTransformer2DModel",)
-    notes = "text to image; guided only with true_cfg_scale above 1 and a negative prompt"
+    notes = "guided only with true_cfg_scale above 1 and a negative prompt"
     shared_arguments = frozenset({"img_ids", "txt_ids", "joint_attention_kwargs"})
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
@@ -68,6 +79,12 @@ class Flux(_Packed):
         return given
 
 
+class FluxControlNet(Flux):
+    pipelines = ("FluxControlNetPipeline",)
+    notes = CONTROLNET_NOTES
+    refuses = CONTROLNET_REFUSES
+
+
 def _token_ids(size: LatentSize) -> Tensor:
     """Row and column of every token, behind a zero that stands for the text."""
     ids = torch.zeros(size.height // 2, size.width // 2, 3)
@@ -77,9 +94,9 @@ def _token_ids(size: LatentSize) -> Tensor:
 
 
 class QwenImage(_Packed):
-    pipelines = ("QwenImagePipeline",)
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     denoisers = ("QwenImageTransformer2DModel",)
-    notes = "text to image; prices are of prompts that fill max_sequence_length, shorter ones cost less"
+    notes = "prices are of prompts that fill max_sequence_length, shorter ones cost less"
     shared_arguments = frozenset({"img_shapes", "attention_kwargs"})
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.pipelines.families.base import Family, LatentSize, padded_tokens, timestep
+from autotune.core.errors import InputError
+from autotune.pipelines.families.base import (
+    CONTROLNET_NOTES,
+    CONTROLNET_REFUSES,
+    Family,
+    LatentSize,
+    padded_tokens,
+    timestep,
+)
 
 # CLIP's, where a pipeline is run without its tokenizer.
 _CLIP_TOKENS = 77
@@ -34,6 +42,7 @@ class StableDiffusion(Family):
         config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", None)
         if getattr(config, "time_cond_proj_dim", None) is not None:
             family.guided, family.guidance_argument, family.embedded_guidance = False, None, "guidance_scale"
+        family.adapters = _adapters(denoiser)
         return family
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
@@ -70,7 +79,35 @@ class StableDiffusion(Family):
             ids = 6
             width = config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim
             given["added_cond_kwargs"] = {"text_embeds": torch.empty(1, width), "time_ids": torch.empty(1, ids)}
+        if self.adapters:
+            # One picture each; more cost more.
+            embeds = [torch.empty(1, 1, width) for _, width in self.adapters]
+            given["added_cond_kwargs"] = {**given.get("added_cond_kwargs", {}), "image_embeds": embeds}
         return given
+
+
+def _adapters(denoiser: Any) -> tuple[tuple[int, int], ...]:
+    """See :attr:`Family.adapters`.
+
+    Raises:
+        InputError: an IP-Adapter reads more of a picture than its embedding.
+    """
+    layers = getattr(getattr(denoiser, "encoder_hid_proj", None), "image_projection_layers", ())
+    for layer in layers:
+        if type(layer).__name__ != "ImageProjection":
+            raise InputError(
+                f"the denoiser has an IP-Adapter with a {type(layer).__name__}, which no policy was tested with: load"
+                " one that reads the picture's embedding (ImageProjection), or unload it"
+            )
+    return tuple((layer.num_image_text_embeds, layer.image_embeds.in_features) for layer in layers)
+
+
+class ControlNet(StableDiffusion):
+    """The network beside the U-Net adds its outputs, of full size, to the U-Net's features."""
+
+    pipelines = ("StableDiffusionControlNetPipeline", "StableDiffusionXLControlNetPipeline")
+    notes = CONTROLNET_NOTES
+    refuses = CONTROLNET_REFUSES
 
 
 class LatentConsistency(StableDiffusion):
