@@ -103,8 +103,9 @@ class UNetSpace(DenoiserSpace):
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
             "TaylorSeer, interval 3": branch_0 | {"interval": 3, "forecast": 1},
-            "half the steps at half size": mix,
         }
+        if full:
+            settings["half the steps at half size"] = mix
         if guided:
             settings |= {
                 "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},

@@ -94,11 +94,14 @@ class LowResolution:
                 for row, like in zip(latents, sample, strict=True)
             ]
         latents = latents.to(sample.dtype)
-        extra = sample.shape[1] - latents.shape[1] if sample.ndim == 4 else 0
+        channels = 1 if sample.ndim == 4 else -1
+        extra = sample.shape[channels] - latents.shape[channels] if sample.ndim in (3, 4) else 0
         if extra:
             # Inpainting stacks the mask and the masked picture behind the latents.
-            condition = resolution.resize(sample[:, -extra:], (self.size.height, self.size.width))
-            latents = torch.cat([latents, condition], dim=1)
+            condition = sample.narrow(channels, sample.shape[channels] - extra, extra)
+            condition = self._family.spatial(condition, self._full)
+            condition = resolution.resize(condition, (self.size.height, self.size.width))
+            latents = torch.cat([latents, self._family.packed(condition, self.size)], dim=channels)
         return latents.reshape(*sample.shape[:-2], *latents.shape[-2:]) if sample.ndim > latents.ndim else latents
 
     def sample_in_step(self, sample: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_output_types_return_what_they_say(name: str) -> None:
     assert np.allclose(made["pt"].permute(0, 2, 3, 1).numpy(), made["np"])
     assert ("latent" in made) == (name not in ("ddpm", "ddim", "dit"))
     if "latent" in made:
-        assert made["latent"].shape != made["pt"].shape
+        assert made["latent"].shape != (1, 3, height, width)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -110,7 +110,7 @@ def test_sides_are_multiples_of_what_is_said(name: str) -> None:
     height, width = tiny.size
     assert height % said.size_multiple == width % said.size_multiple == 0
     # Nobody knows the patches of a model that nobody listed.
-    if not said.takes_size or name == "generic":
+    if not said.takes_size or tiny.other_size is None or name == "generic":
         return
     made = tiny.run(pipeline(name), **tiny.arguments(steps=STEPS))
     other = tiny.run(pipeline(name), **tiny.arguments(steps=STEPS, height=height, width=width + said.size_multiple))

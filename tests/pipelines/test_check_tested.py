@@ -73,6 +73,21 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
         check_tested(of_class(DerivedFromUnlisted))
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "reason"),
+    [
+        ("StableDiffusionPAGPipeline", "its perturbed rows compute other attention"),
+        ("StableDiffusionAdapterPipeline", "its U-Net adds what the adapter makes in place"),
+        ("CogView4Pipeline", "it sets timesteps of its own"),
+        ("Flux2KleinPipeline", "it shifts noise levels by the number of steps that the call names"),
+        ("HunyuanImagePipeline", "its guider decides"),
+    ],
+)
+def test_the_reason_is_said_where_it_is_known(pipeline: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"{pipeline} is not among the tested pipelines, for {reason}"):
+        check_tested(of_class(getattr(diffusers, pipeline)))
+
+
 def test_pipelines_that_diffusers_downloads_are_refused() -> None:
     class Community(diffusers.StableDiffusionPipeline):  # type: ignore[misc]
         def __call__(self) -> None: ...

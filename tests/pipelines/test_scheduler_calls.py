@@ -195,7 +195,8 @@ def test_where_a_multistep_solver_begins_is_set_as_described(name: str) -> None:
 @pytest.mark.parametrize("other_size", [False, True])
 def test_a_flow_is_shifted_as_described(name: str, dynamic: bool, other_size: bool) -> None:
     size = FAMILIES[name].other_size if other_size else FAMILIES[name].size
-    assert size is not None
+    if size is None:
+        pytest.skip("one size")
     overrides = {"height": size[0], "width": size[1]}
     own = own_of(name, use_dynamic_shifting=dynamic, **SHIFTS)
     if calls_of(name).mu == "never" and dynamic:

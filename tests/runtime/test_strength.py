@@ -26,7 +26,7 @@ def calls(name: str, policy: Policy, strength: float) -> int:
     """Of the denoiser in a call of the pipeline under a policy."""
     pipe, seen = pipeline(name), []
     handle = getattr(pipe, FAMILIES[name].denoiser).register_forward_hook(lambda *_: seen.append(1))
-    arguments = FAMILIES[name].arguments(steps=policy.steps, strength=strength)
+    arguments = FAMILIES[name].arguments(steps=policy.steps, strength=strength, guidance=False)
     try:
         with applied(pipe, policy):
             pipe(**arguments)

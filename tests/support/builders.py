@@ -21,6 +21,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     ConfigMixin,
     DDIMPipeline,
     DDIMScheduler,
@@ -121,12 +123,14 @@ class TinyFamily:
         guidance: Both branches in one denoiser call, in two, or no guidance at all.
         conditional_first: Which branch comes first among the rows or calls of a guided step.
         text_tokens: How many tokens of text reach the denoiser, 0 where it reads no text.
+        tokens: Number and width of those that a denoiser of packed latents is given: patches of 2 x 2 in a sequence.
         frames: Frames of a video, None for pictures.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
         text: What the call is told to depict by: a prompt, a class, or nothing.
         inpaint: Whether a mask says where to paint.
-        sized: Of image-to-image pipelines: whether the call takes a size; of others the picture sets it.
+        sized: Whether the call takes a size; None where only a picture to begin with, or the config, sets it.
+        branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
         ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
@@ -144,6 +148,7 @@ class TinyFamily:
     guidance: Literal["batched", "separate", "none"] = "batched"
     conditional_first: bool = False
     text_tokens: int = WORD_TOKENS
+    tokens: tuple[int, int] = (64, 16)
     frames: int | None = None
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
@@ -153,13 +158,21 @@ class TinyFamily:
     refuses: frozenset[str] = frozenset()
     pictures: tuple[str, ...] = ()
     inpaint: bool = False
-    sized: bool = False
+    sized: bool | None = None
+    branches: int = 2
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def guided(self) -> bool:
         """Whether the family can run with guidance."""
         return self.guidance != "none"
+
+    @property
+    def takes_size(self) -> bool:
+        """Whether a call is told the size of its pictures."""
+        if self.sized is not None:
+            return self.sized
+        return self.other_size is not None and (self.strength is None or self.inpaint)
 
     def executed_steps(self, steps: int = 4) -> int:
         """How many of ``num_inference_steps`` the pipeline executes."""
@@ -205,11 +218,10 @@ class TinyFamily:
             call["ip_adapter_image"] = list(_picture(self.ip_adapters, 8, 8)[:, None])
         if self.inpaint:
             call["mask_image"] = _mask(batch, *size)
-        # Of image-to-image pipelines the picture sets the size.
-        if self.other_size is not None and (self.strength is None or self.inpaint or self.sized):
-            call["height"], call["width"] = size
-        elif self.other_size is None and size != self.size:
+        if self.other_size is None and size != self.size:
             raise ValueError(f"{self.name} has one size, {self.size}")
+        if self.takes_size:
+            call["height"], call["width"] = size
         if self.frames is not None:
             call["num_frames"] = self.frames
         return call | overrides
@@ -703,9 +715,10 @@ def sd3_inpaint_33() -> StableDiffusion3InpaintPipeline:
     return _sd3(StableDiffusion3InpaintPipeline, _SD3_CHANNELS, conditions=1 + _SD3_CHANNELS)
 
 
-def _flux(pipeline: Any = FluxPipeline, guidance_embeds: bool = False) -> Any:
+def _flux(pipeline: Any = FluxPipeline, guidance_embeds: bool = False, conditions: int = 0) -> Any:
     transformer = FluxTransformer2DModel(
-        in_channels=16,
+        in_channels=16 + conditions,
+        out_channels=16,
         num_layers=4,
         num_single_layers=4,
         attention_head_dim=16,
@@ -748,6 +761,29 @@ def flux_img2img() -> FluxImg2ImgPipeline:
 @_register("flux-inpaint", strength=0.75, inpaint=True, **_FLUX)
 def flux_inpaint() -> FluxInpaintPipeline:
     return _flux(FluxInpaintPipeline)
+
+
+@_register("chroma", **_FLUX | {"scale": ("guidance_scale", 4.0, 1.0)})
+def chroma() -> ChromaPipeline:
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=4,
+        num_single_layers=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=8,
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_kl(shift_factor=0.1),
+        text_encoder=_t5(),
+        tokenizer=_word_tokenizer(end=True),
+        transformer=transformer,
+    )
 
 
 @_register("flux-dev", guidance="none", extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 3.5})

@@ -9,9 +9,12 @@ from diffusers import (
     ControlNetModel,
     FluxControlNetModel,
     FluxControlNetPipeline,
+    FluxFillPipeline,
+    FluxKontextPipeline,
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusionControlNetPipeline,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLPipeline,
@@ -19,7 +22,20 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from tests.support.builders import _FLUX, _SD, _SD3, WIDTH, _register, flux, sd, sd3, sdxl
+from tests.support.builders import (
+    _FLUX,
+    _SD,
+    _SD3,
+    WIDTH,
+    WORD_TOKENS,
+    _flux,
+    _register,
+    _sd,
+    flux,
+    sd,
+    sd3,
+    sdxl,
+)
 
 _UNCHECKED = {"requires_safety_checker": False}
 _FULL_SIZE = frozenset({"resolution"})
@@ -155,3 +171,45 @@ def sd_ip_adapter() -> StableDiffusionPipeline:
 @_register("sdxl-ip-adapter", ip_adapters=3, **_SD)
 def sdxl_ip_adapter() -> StableDiffusionXLPipeline:
     return _with_ip_adapters(sdxl(), 3)
+
+
+# Models that edit a picture
+
+
+@_register(
+    "instruct-pix2pix",
+    pictures=("image",),
+    sized=False,
+    branches=3,
+    conditional_first=True,
+    refuses=frozenset({"guidance"}),
+    **_SD,
+)
+def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
+    return _sd(StableDiffusionInstructPix2PixPipeline, in_channels=8)
+
+
+# Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
+@_register(
+    "flux-fill",
+    guidance="none",
+    strength=0.75,
+    inpaint=True,
+    tokens=(64, 48),
+    extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 30.0},
+)
+def flux_fill() -> FluxFillPipeline:
+    return _flux(FluxFillPipeline, guidance_embeds=True, conditions=16 + 16)
+
+
+@_register(
+    "flux-kontext",
+    pictures=("image",),
+    sized=True,
+    other_size=None,
+    tokens=(128, 16),
+    refuses=_FULL_SIZE,
+    **_FLUX | {"extra": {"max_sequence_length": WORD_TOKENS, "max_area": 32 * 32, "_auto_resize": False}},
+)
+def flux_kontext() -> FluxKontextPipeline:
+    return _flux(FluxKontextPipeline)

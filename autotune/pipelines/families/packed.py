@@ -23,9 +23,9 @@ from autotune.pipelines.families.base import (
 class _Packed(Family):
     branches = "separate"
     guided = False  # there is none without a negative prompt
-    guidance_argument = "true_cfg_scale"
+    guidance_argument: str | None = "true_cfg_scale"
     needs_negative_prompt = True
-    embedded_guidance = "guidance_scale"
+    embedded_guidance: str | None = "guidance_scale"
     rounding = 2
     pixel_multiple = 1
 
@@ -50,7 +50,7 @@ def _checked(size: LatentSize, sample: Tensor) -> LatentSize:
 
 class Flux(_Packed):
     pipelines: tuple[str, ...] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
-    denoisers = ("FluxTransformer2DModel",)
+    denoisers: tuple[str, ...] = ("FluxTransformer2DModel",)
     notes = "guided only with true_cfg_scale above 1 and a negative prompt"
     shared_arguments = frozenset({"img_ids", "txt_ids", "joint_attention_kwargs"})
 
@@ -83,6 +83,77 @@ class FluxControlNet(Flux):
     pipelines = ("FluxControlNetPipeline",)
     notes = CONTROLNET_NOTES
     refuses = CONTROLNET_REFUSES
+
+
+class Chroma(Flux):
+    """FLUX without a pooled text, and with a mask of text and picture."""
+
+    pipelines = ("ChromaPipeline",)
+    denoisers = ("ChromaTransformer2DModel",)
+    notes = "text to image"
+    guided = True
+    guidance_argument = "guidance_scale"
+    needs_negative_prompt = False
+    embedded_guidance = None
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        mask: Tensor = kwargs["attention_mask"]
+        text = mask[:, : mask.shape[1] - full.height // 2 * (full.width // 2)]
+        picture = mask.new_ones(len(mask), size.height // 2 * (size.width // 2))
+        resized = super().resized_arguments(denoiser, kwargs, size, full)
+        return resized | {"attention_mask": torch.cat([text, picture], dim=1)}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        ids = torch.empty(size.height // 2 * (size.width // 2), 3)
+        return {
+            "hidden_states": torch.empty(1, len(ids), config.in_channels),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
+            "timestep": timestep(),
+            "img_ids": ids,
+            "txt_ids": torch.empty(text_tokens, 3),
+            "attention_mask": torch.empty(1, text_tokens + len(ids)),
+        }
+
+
+class FluxFill(Flux):
+    """Masked picture and mask are channels of the tokens behind the latents."""
+
+    pipelines = ("FluxFillPipeline",)
+    notes = "inpainting and outpainting"
+    guidance_argument = None
+
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        return int(config.out_channels) * (size.height // 2) * (size.width // 2)
+
+
+class FluxKontext(Flux):
+    """The tokens of the given picture come behind the latents; they have a 1 where those have a 0."""
+
+    pipelines = ("FluxKontextPipeline",)
+    notes = "prices are of a given picture of the result's size; no low resolution"
+    refuses = {"resolution": "its denoiser reads the given picture besides, at full size"}
+
+    # Of the pictures that it makes, unless a call names another.
+    _area = 1024**2
+
+    def latent_size(
+        self, pipe: Any, height: int, width: int, frames: int | None = None, call: Mapping[str, Any] = {}
+    ) -> LatentSize:
+        """The pipeline keeps the ratio of the sides and moves their product to ``max_area``."""
+        area, ratio = call.get("max_area", self._area), width / height
+        return super().latent_size(pipe, round((area / ratio) ** 0.5), round((area * ratio) ** 0.5), frames, call)
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        ids = kwargs["img_ids"]
+        own = ids[ids[:, 0] == 0]
+        return super().size_of(sample[:, : len(own)], {"img_ids": own})
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        given = super().inputs(config, size, text_tokens)
+        tokens, ids = given["hidden_states"], given["img_ids"]
+        return given | {"hidden_states": torch.cat([tokens] * 2, dim=1), "img_ids": torch.cat([ids] * 2)}
 
 
 def _token_ids(size: LatentSize) -> Tensor:

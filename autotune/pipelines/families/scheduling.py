@@ -104,6 +104,7 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "StableDiffusionXLInpaintPipeline": _BEGINNING,
     "StableDiffusionControlNetPipeline": _ADAPTING,
     "StableDiffusionXLControlNetPipeline": _ADAPTING,
+    "StableDiffusionInstructPix2PixPipeline": _ADAPTING,
     # The picture is the second value that the last step returns.
     "LatentConsistencyModelPipeline": replace(_ADAPTING, original_steps=True, unpacks=2, scales_input=False),
     "DDPMPipeline": replace(_RAW, step=frozenset({"generator"})),
@@ -119,6 +120,9 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "FluxControlNetPipeline": replace(_DYNAMIC, sets_begin=False),
     "FluxImg2ImgPipeline": _FROM_PICTURE,
     "FluxInpaintPipeline": _FROM_PICTURE,
+    "FluxFillPipeline": _FROM_PICTURE,
+    "FluxKontextPipeline": _DYNAMIC,
+    "ChromaPipeline": _DYNAMIC,
     "SanaPipeline": replace(_ADAPTING, scales_noise=False, scales_input=False),
     "Lumina2Pipeline": _DYNAMIC,
     "AuraFlowPipeline": SchedulerCalls(sets_begin=True),

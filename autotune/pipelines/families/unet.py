@@ -18,6 +18,8 @@ from autotune.pipelines.families.base import (
     timestep,
 )
 
+# InstructPix2Pix's default.
+_IMAGE_GUIDANCE = 1.5
 # CLIP's, where a pipeline is run without its tokenizer.
 _CLIP_TOKENS = 77
 
@@ -108,6 +110,18 @@ class ControlNet(StableDiffusion):
     pipelines = ("StableDiffusionControlNetPipeline", "StableDiffusionXLControlNetPipeline")
     notes = CONTROLNET_NOTES
     refuses = CONTROLNET_REFUSES
+
+
+class InstructPix2Pix(StableDiffusion):
+    """Three branches: with text and picture, with the picture, and without either."""
+
+    pipelines = ("StableDiffusionInstructPix2PixPipeline",)
+    notes = "three guidance branches, which no policy stops"
+    conditional_first = True
+    refuses = {"guidance": "it weighs three branches, and a policy can stop one of two only"}
+
+    def branch_count(self, guided: bool, call: Mapping[str, Any] = {}) -> int:
+        return 3 if guided and call.get("image_guidance_scale", _IMAGE_GUIDANCE) >= 1 else 1
 
 
 class LatentConsistency(StableDiffusion):
