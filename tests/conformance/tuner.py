@@ -142,12 +142,12 @@ def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
 def three_candidates(name: str, file: Path) -> tuple[str, ...]:
     """Options for a search of fewer steps, of every lever at once, and of these by another solver.
 
-    Where there is no other solver, another hand-off or another end of guidance makes the third.
+    Where there is no other solver, another hand-off, or reuse of blocks alone, makes the third.
     """
     space = space_of(name)
     ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
     # What is left of the steps of image-to-image may be all at full size.
-    other = {"handoff": (0, 1)} if FAMILIES[name].strength is None else {"guidance_stop": (10, 15)}
+    other = {"handoff": (0, 1)} if FAMILIES[name].strength is None else {"layer_interval": (1, 2)}
     ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else other
     file.write_text("[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in ranges.items()))
     return "--trials", "3", "--space", str(file)

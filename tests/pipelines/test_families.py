@@ -318,3 +318,10 @@ def test_supported_names_every_pipeline_once() -> None:
     assert FluxPipeline.__name__ in names
     made = {type(tiny.make()).__name__ for tiny in FAMILIES.values()}
     assert made - set(names) == {"GenericPipeline"}
+
+
+def test_an_ip_adapter_that_reads_more_than_an_embedding_has_no_price() -> None:
+    pipe = FAMILIES["sd-ip-adapter"].make()
+    pipe.unet.encoder_hid_proj.image_projection_layers[0] = nn.Identity()
+    with pytest.raises(InputError, match="price is not known of IP-Adapters that read more of a picture"):
+        family_of(pipe).inputs(pipe.unet.config, LatentSize(4, 4), 16)

@@ -68,6 +68,7 @@ _UNFIT: Mapping[str, str] = {
     "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
+    "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).

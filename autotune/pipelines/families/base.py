@@ -53,7 +53,8 @@ class Family:
         embedded_guidance: the call's argument of a guidance scale that is a mere input of the denoiser.
         output_types: the values of ``output_type`` that return what they say.
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
-        adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input.
+        adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
+            None of one that reads more than the picture's embedding.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
     """
 
@@ -75,7 +76,7 @@ class Family:
     embedded_guidance: str | None = None
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
-    adapters: tuple[tuple[int, int], ...] = ()
+    adapters: tuple[tuple[int, int] | None, ...] = ()
     refuses: Mapping[str, str] = {}
 
     @classmethod

@@ -83,25 +83,25 @@ class StableDiffusion(Family):
             given["added_cond_kwargs"] = {"text_embeds": torch.empty(1, width), "time_ids": torch.empty(1, ids)}
         if self.adapters:
             # One picture each; more cost more.
-            embeds = [torch.empty(1, 1, width) for _, width in self.adapters]
+            embeds = [torch.empty(1, 1, adapter[1]) for adapter in self.adapters if adapter is not None]
+            if len(embeds) < len(self.adapters):
+                raise InputError(
+                    "the price is not known of IP-Adapters that read more of a picture than its embedding (another"
+                    " layer than ImageProjection): unload the IP-Adapter to count the denoiser without it"
+                )
             given["added_cond_kwargs"] = {**given.get("added_cond_kwargs", {}), "image_embeds": embeds}
         return given
 
 
-def _adapters(denoiser: Any) -> tuple[tuple[int, int], ...]:
-    """See :attr:`Family.adapters`.
-
-    Raises:
-        InputError: an IP-Adapter reads more of a picture than its embedding.
-    """
+def _adapters(denoiser: Any) -> tuple[tuple[int, int] | None, ...]:
+    """See :attr:`Family.adapters`."""
     layers = getattr(getattr(denoiser, "encoder_hid_proj", None), "image_projection_layers", ())
-    for layer in layers:
-        if type(layer).__name__ != "ImageProjection":
-            raise InputError(
-                f"the denoiser has an IP-Adapter with a {type(layer).__name__}, which no policy was tested with: load"
-                " one that reads the picture's embedding (ImageProjection), or unload it"
-            )
-    return tuple((layer.num_image_text_embeds, layer.image_embeds.in_features) for layer in layers)
+    return tuple(
+        (layer.num_image_text_embeds, layer.image_embeds.in_features)
+        if type(layer).__name__ == "ImageProjection"
+        else None
+        for layer in layers
+    )
 
 
 class ControlNet(StableDiffusion):
