@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import pytest
 
@@ -12,7 +14,7 @@ from autotune.runtime import applied, apply_policy
 from autotune.runtime.apply import session_of
 from tests.support.builders import FAMILIES
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "resolution": {"resolution": (ResolutionStage(scale=0.5, until_step=2),)},
     "guidance": {"guidance": Guidance(stop_step=2)},
 }
