@@ -44,6 +44,7 @@ class DenoiserSpace(SearchSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None: ...
 

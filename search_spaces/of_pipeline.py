@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from autotune.core.errors import InputError
+from autotune.pipelines.families import family_of
 from autotune.pipelines.units import find_units
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime.apply import plain_scheduler
@@ -55,13 +56,15 @@ def space_for(
     space: type[UNetSpace] | type[TransformerSpace] = TransformerSpace
     if type(denoiser).__name__ in _UNETS:
         space = UNetSpace
+    refuses = family_of(pipe).refuses
     latents, steps = latents_of(pipe, height, width, call=call), steps or default_steps(pipe)
     return space(
         find_units(denoiser),
         latents.height,
         latents.width,
         steps,
-        guided=guided,
+        guided=guided and "guidance" not in refuses,
+        resized="resolution" not in refuses,
         solvers=solvers_for(pipe, steps),
     )
 

@@ -70,11 +70,12 @@ class TransformerSpace(DenoiserSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
         self.solvers = tuple(solvers)
-        self.scales = accepted_scales(height, width, structure.size_multiple)
+        self.scales = accepted_scales(height, width, structure.size_multiple)[0 if resized else -1 :]
         self.blocks = repeated_blocks(structure)
         self.layers = patterns(structure, _LAYERS)
         self.cross_attention = patterns(structure, _CROSS)
@@ -151,8 +152,9 @@ class TransformerSpace(DenoiserSpace):
             "blocks": count - count // 2,
             "block_interval": 2,
         }
-        settings["half the steps at three quarters of the size"] = {"scale": three_quarters, "switch": PARTS // 2}
-        settings["a fifth of the steps at half size"] = {"scale": half, "switch": PARTS // 5, "handoff": 1}
+        if full:
+            settings["half the steps at three quarters of the size"] = {"scale": three_quarters, "switch": PARTS // 2}
+            settings["a fifth of the steps at half size"] = {"scale": half, "switch": PARTS // 5, "handoff": 1}
         if guided:
             settings["guidance cut"] = {"guidance_stop": PARTS // 2}
             settings["guidance in the middle"] = {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4}

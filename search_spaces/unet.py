@@ -52,11 +52,12 @@ class UNetSpace(DenoiserSpace):
         default_steps: int,
         *,
         guided: bool = True,
+        resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None:
         self.default_steps = default_steps
         self.solvers = tuple(solvers)
-        self.scales = accepted_scales(height, width, structure.size_multiple)
+        self.scales = accepted_scales(height, width, structure.size_multiple)[0 if resized else -1 :]
         self.reusable = reusable_outputs(structure)
         full, depth = len(self.scales) - 1, len(self.reusable)
         gate = guided and bool(structure.of_kind("cross-attention"))
@@ -102,8 +103,9 @@ class UNetSpace(DenoiserSpace):
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
             "TaylorSeer, interval 3": branch_0 | {"interval": 3, "forecast": 1},
-            "half the steps at half size": mix,
         }
+        if full:
+            settings["half the steps at half size"] = mix
         if guided:
             settings |= {
                 "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},

@@ -28,10 +28,12 @@ def random_policies(
         scales: of low resolution, by default all that the denoiser takes.
     """
     scales = scales or accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)
+    scales = () if "resolution" in pricer.refuses else scales
+    guided = pricer.guided and "guidance" not in pricer.refuses
     seen: set[str] = set()
     seed = 0
     while True:
-        policy = random_policy(pricer.structure, scales, steps, pricer.guided, seed)
+        policy = random_policy(pricer.structure, scales, steps, guided, seed)
         seed += 1
         if policy.key not in seen and low <= pricer.price(policy).relative <= high:
             seen.add(policy.key)

@@ -19,7 +19,7 @@ from autotune.runtime.schedulers import SOLVERS
 # Columns where the output is no terminal.
 _WIDTH = 120
 # They take no guidance scale, or embed it in the timestep: there is one branch.
-_UNGUIDED = {"DDPMPipeline", "DDIMPipeline", "LatentConsistencyModelPipeline"}
+_UNGUIDED = {"DDPMPipeline", "DDIMPipeline", "LatentConsistencyModelPipeline", "FluxFillPipeline"}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _ENCODER = "text_encoder"
 # Longer than any pipeline lets a prompt be, one token a word.
 _LONGEST = "a " * 2048
 _GUIDANCE_SCALE = 4.0
+_MASK = "mask_image"
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def _arguments(pipe: Any, height: int, width: int, frames: int | None, guided: b
     takes = inspect.signature(type(pipe).__call__).parameters
     # Where there are two, the other is an input of the denoiser.
     known["true_cfg_scale" if "true_cfg_scale" in takes else "guidance_scale"] = scale
-    if "strength" in takes:
-        known |= {"image": torch.zeros(1, 3, height, width), "mask_image": torch.zeros(1, 1, height, width)}
+    for name in family_of(pipe).call_signature(pipe).pictures:
+        known[name] = torch.zeros(1, 1 if name == _MASK else 3, height, width)
     return {name: value for name, value in known.items() if name in takes}
 
 
@@ -175,8 +176,13 @@ def _probe(pipe: Any, encoders: Mapping[str, nn.Module]) -> Any:
         raise _PromptEncodedError
 
     scheduler.set_timesteps = stop
+    stopping: dict[str, Any] = {"scheduler": scheduler}
+    if getattr(pipe, "vae", None) is not None:
+        # Some encode a picture before they set timesteps, but none before the prompt.
+        stopping["vae"] = copy.copy(pipe.vae)
+        stopping["vae"].encode = stop
     # Past __setattr__, which records components in the config.
-    vars(probe).update(encoders, scheduler=scheduler)
+    vars(probe).update(encoders, **stopping)
     return probe
 
 

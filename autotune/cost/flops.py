@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -26,8 +27,8 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
     sample; it is called with ``meta`` as the default device.
     """
     config: Any = denoiser.config
+    skeleton = weightless(denoiser)
     with torch.device("meta"):
-        skeleton: nn.Module = type(denoiser).from_config(config).eval()  # type: ignore[attr-defined]
         inputs = make_inputs(config)
     modules = dict(skeleton.named_modules())
     elements: dict[str, int] = {}
@@ -53,6 +54,20 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
         else:
             own[parent] = own[parent] - work
     return WorkTable(tuple(own), tuple(elements[unit.name] for unit in structure.units), always)
+
+
+def weightless(denoiser: Any) -> nn.Module:
+    """The denoiser without weights, IP-Adapters included, which are no part of its config."""
+    with torch.device("meta"):
+        skeleton: Any = type(denoiser).from_config(denoiser.config).eval()
+    processors: dict[str, Any] = getattr(denoiser, "attn_processors", {})
+    adapted = {name: processor for name, processor in processors.items() if isinstance(processor, nn.Module)}
+    if adapted:
+        copies = {name: copy.deepcopy(processor).to("meta") for name, processor in adapted.items()}
+        skeleton.set_attn_processor(skeleton.attn_processors | copies)
+        skeleton.encoder_hid_proj = copy.deepcopy(denoiser.encoder_hid_proj).to("meta")
+        skeleton.config.encoder_hid_dim_type = denoiser.config.encoder_hid_dim_type
+    return skeleton  # type: ignore[no-any-return]
 
 
 def count_call(call: Callable[[], T]) -> tuple[T, Work]:

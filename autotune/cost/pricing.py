@@ -20,7 +20,15 @@ from autotune.pipelines.units import find_units
 from autotune.plan import Group, Pattern, Plan, compile_plan
 from autotune.policy import Policy
 from autotune.runtime.apply import plain_scheduler
-from autotune.runtime.models import default_steps, fingerprint_of, latents_of, root_of, text_length
+from autotune.runtime.models import (
+    check_fields,
+    default_steps,
+    fingerprint_of,
+    latents_of,
+    recommended,
+    root_of,
+    text_length,
+)
 from autotune.runtime.strength import STRENGTH, skipped_steps
 from autotune.runtime.timesteps import count_calls
 
@@ -66,8 +74,15 @@ class Pricer:
         self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
         self.full_steps = full_steps or default_steps(pipe)
         self.guided = self._family.guided if guided is None else guided
+        self.branches = self._family.branch_count(self.guided, {**recommended(pipe).call, **call})
+        self.refuses = frozenset(self._family.refuses)
         self._itemsize = next(self._denoiser.parameters()).element_size()
-        self._model = (type(self._family).__name__, type(self._denoiser).__name__, fingerprint_of(self._denoiser))
+        self._model = (
+            type(self._family).__name__,
+            type(self._denoiser).__name__,
+            fingerprint_of(self._denoiser),
+            self._family.adapters,
+        )
         self._tables: dict[tuple[int, int], WorkTable] = {}
         self._counted_calls: dict[Any, tuple[int, ...]] = {}
         native = self._family.native_size(pipe)
@@ -101,19 +116,21 @@ class Pricer:
     def plan(self, policy: Policy, *, skipped_calls: int | None = None) -> Plan:
         """The policy made explicit for this pipeline and size; see :func:`autotune.plan.compile_plan`."""
         skipped = self.skipped_calls(policy) if skipped_calls is None else skipped_calls
-        return self._plan(policy, skipped, guided=self.guided)
+        return self._plan(policy, skipped, self.branches)
 
     def skipped_calls(self, policy: Policy) -> int:
         """Denoiser calls at the beginning that image-to-image leaves out at this strength."""
         return sum(self._calls(policy)[: skipped_steps(self._pipe, policy.steps, self._strength)])
 
-    def _plan(self, policy: Policy, skipped_calls: int, *, guided: bool) -> Plan:
+    def _plan(self, policy: Policy, skipped_calls: int, branches: int) -> Plan:
+        check_fields(self._pipe, policy)
         return compile_plan(
             policy,
             self.structure,
             self.height,
             self.width,
-            guided=guided,
+            guided=branches > 1,
+            branches=max(branches, 2),
             calls=self._calls(policy),
             start=skipped_calls,
         )
@@ -173,7 +190,7 @@ class Pricer:
         """FLOPs of the full run for one picture."""
         full = Policy(steps=steps or self.full_steps)
         calls = sum(self._calls(full)) - self.skipped_calls(full)
-        return calls * self.table(self.height, self.width).total.flops * (2 if self.guided else 1)
+        return calls * self.table(self.height, self.width).total.flops * self.branches
 
     def table(self, height: int, width: int) -> WorkTable:
         """Work of every unit in one denoiser call for one sample with latents of ``height`` x ``width``."""
@@ -229,7 +246,7 @@ class Pricer:
         if self._family.branches != "separate" or policy.guidance is None or policy.guidance.start_step == 0:
             return 0
         first = plan.steps[0]
-        kept = first.keep | self._plan(policy, skipped_calls, guided=False).steps[0].keep
+        kept = first.keep | self._plan(policy, skipped_calls, 1).steps[0].keep
         return self._elements(tuple(kept), first.height, first.width) * first.branches * self._itemsize
 
     def _latent_bytes(self, plan: Plan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.plan.compile import branches_at, compile_plan
+from autotune.plan.compile import compile_plan, is_guided
 from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources
 from autotune.plan.rules import Rule, resolve_rules, taken_at
 from autotune.plan.sizes import MIN_SCALE, accepted_scales, latent_size
@@ -17,7 +17,7 @@ __all__ = [
     "Rule",
     "Sources",
     "accepted_scales",
-    "branches_at",
+    "is_guided",
     "compile_plan",
     "latent_size",
     "resolve_rules",

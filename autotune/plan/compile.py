@@ -20,6 +20,7 @@ def compile_plan(
     width: int,
     *,
     guided: bool = True,
+    branches: int = 2,
     calls: Sequence[int] | None = None,
     start: int = 0,
 ) -> Plan:
@@ -30,6 +31,7 @@ def compile_plan(
 
     Args:
         guided: whether the call uses classifier-free guidance at all; without it every step has one branch.
+        branches: of a step with guidance; some pipelines weigh more than two.
         calls: how often the scheduler has the denoiser called in each step; once by default.
         start: the first call that is made; image-to-image leaves out those before.
 
@@ -38,14 +40,14 @@ def compile_plan(
     """
     steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
     sizes = sizes_of(policy, structure, height, width)
-    branches = [branches_at(policy, step) if guided else 1 for step in range(policy.steps)]
+    counts = [branches if guided and is_guided(policy, step) else 1 for step in range(policy.steps)]
     rules = resolve_rules(policy, structure)
 
     fresh: list[bool] = []
     patterns: list[Pattern] = []
     for call in range(start, len(steps)):
         step, before = steps[call], steps[call - 1]
-        fresh.append(call == start or sizes[step] != sizes[before] or branches[step] > branches[before])
+        fresh.append(call == start or sizes[step] != sizes[before] or counts[step] > counts[before])
         reading = [] if fresh[-1] else [(rule.names, rule.mode) for rule in rules if step not in rule.compute_steps]
         patterns.append(_pattern(structure, tuple(reading)))
     taken = sources_of(rules, patterns, fresh, start)
@@ -59,7 +61,7 @@ def compile_plan(
                 call,
                 step := steps[call],
                 *sizes[step],
-                branches[step],
+                counts[step],
                 patterns[call - start],
                 tuple(taken[call - start].items()),
                 tuple(kept[call - start]),
@@ -91,7 +93,7 @@ def _pattern(structure: Structure, reading: tuple[tuple[tuple[str, ...], str], .
     return Pattern(tuple(action(unit) for unit in range(len(structure.units))))
 
 
-def branches_at(policy: Policy, step: int) -> int:
-    """How many branches of guidance a policy has computed in a step of a call that is guided."""
+def is_guided(policy: Policy, step: int) -> bool:
+    """Whether a policy lets guidance run in a step of a call that is guided."""
     guidance = policy.guidance
-    return 2 if guidance is None or guidance.start_step <= step < guidance.stop_step else 1
+    return guidance is None or guidance.start_step <= step < guidance.stop_step

@@ -23,11 +23,12 @@ def apply_policy(pipe: P, policy: Policy, *, strict: bool = True) -> P:
 
     Args:
         strict: refuse a model or scheduler whose config differs from the one the policy was
-            made for. False accepts other configs of the same classes.
+            made for, and a stock pipeline that is not among the tested ones. False accepts other
+            configs of the same classes, and any pipeline: check its pictures yourself.
 
     Raises:
         PolicyError: the policy does not fit the pipeline.
-        InputError: the pipeline is not supported, or already runs under a policy.
+        InputError: the pipeline is not supported or not tested, or already runs under a policy.
 
     Example:
         >>> pipe = autotune.apply_policy(autotune.demo_pipeline(), autotune.Policy(steps=8))

@@ -70,6 +70,8 @@ def fitted(pipe: Any, solver: Any, arguments: Mapping[str, Any]) -> dict[str, An
 def _listed(calls: SchedulerCalls, solver: Any) -> str | None:
     if scales_noise(solver) and not (calls.scales_noise and calls.scales_input):
         return "it does not scale its noise for this solver"
+    if calls.mixes_noise and not hasattr(solver, "scale_noise"):
+        return "it has noise mixed into a picture by scale_noise, which this solver does not have"
     if calls.unpacks > 1 and not returns_x0(solver):
         return "it shows the clean picture that a step predicts, and this solver returns none"
     lost = calls.step - _taken(solver) - _ASKS_FOR_NOTHING.keys()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.pipelines.families import Family, LatentSize
-from autotune.plan import DenoiserCall, Plan, branches_at, compile_plan
+from autotune.plan import DenoiserCall, Plan, compile_plan, is_guided
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
@@ -141,7 +141,7 @@ class Denoising:
         session.advance()
         # After the last step there is no plan, and nothing to go on from.
         if session.plan is not None and call.sharing and call.shared is not None:
-            guided = call.stacked == 2 or call.twice
+            guided = call.stacked > 1 or call.twice
             call.shared.leave(session.plan, result, self._scheduler, session, call.low, guided=guided)
         return result
 
@@ -167,7 +167,7 @@ class Denoising:
         rows = row_count(sample)
         stacked = self._stacked(call, rows)
         # By the policy and not by the plan: guidance that a call begins without may be turned on in the middle of it.
-        single = branches_at(self._policy, step.step) == 1
+        single = not is_guided(self._policy, step.step)
         if branch == 1 and single:
             return since_step.first_output
         if call.low is not None:
@@ -208,14 +208,14 @@ class Denoising:
         rows = row_count(raw)
         batch = call.pictures = call.prepared.batch or family.pictures(denoiser, rows, kwargs)
         call.stacked = self._stacked(call, rows)
-        if call.stacked == 2 and any(branches_at(self._policy, step) == 1 for step in range(self._policy.steps)):
+        if call.stacked == 2 and not all(is_guided(self._policy, step) for step in range(self._policy.steps)):
             # What cannot be halved is refused before anything is computed.
             self._halved(args, kwargs, rows, listed=isinstance(sample, list))
         full = call.full = family.size_of(sample, kwargs)
         compile_for = functools.partial(
             compile_plan, self._policy, self._structure, full.height, full.width, calls=call.calls, start=call.start
         )
-        plan = compile_for(guided=call.stacked == 2 or self._separate)
+        plan = compile_for(guided=call.stacked > 1 or self._separate, branches=max(call.stacked, 2))
         if self._separate:
             # Whether there is a second call of the denoiser shows after the first.
             call.unguided = compile_for(guided=False)

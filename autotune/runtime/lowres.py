@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,15 @@ class Noised:
     original: Tensor
     noise: Tensor
     timesteps: Any
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Noised:
+        """From the arguments of ``add_noise`` or of ``scale_noise``, which name and order them differently."""
+        original, timesteps = (
+            next(value for name, value in arguments.items() if name in names)
+            for names in (("original_samples", "sample"), ("timesteps", "timestep"))
+        )
+        return cls(original, arguments["noise"], timesteps)
 
 
 class LowResolution:
@@ -68,7 +78,7 @@ class LowResolution:
             self._initial = spatial / scale
             low = resolution.shrink_noise(spatial, (size.height, size.width))
         else:
-            self._initial = noised.noise
+            self._initial = family.spatial(noised.noise, full)
             low = self.add_noise(noised)
         self.latents = family.packed(low, size)
 
@@ -84,11 +94,14 @@ class LowResolution:
                 for row, like in zip(latents, sample, strict=True)
             ]
         latents = latents.to(sample.dtype)
-        extra = sample.shape[1] - latents.shape[1] if sample.ndim == 4 else 0
+        channels = 1 if sample.ndim == 4 else -1
+        extra = sample.shape[channels] - latents.shape[channels] if sample.ndim in (3, 4) else 0
         if extra:
             # Inpainting stacks the mask and the masked picture behind the latents.
-            condition = resolution.resize(sample[:, -extra:], (self.size.height, self.size.width))
-            latents = torch.cat([latents, condition], dim=1)
+            condition = sample.narrow(channels, sample.shape[channels] - extra, extra)
+            condition = self._family.spatial(condition, self._full)
+            condition = resolution.resize(condition, (self.size.height, self.size.width))
+            latents = torch.cat([latents, self._family.packed(condition, self.size)], dim=channels)
         return latents.reshape(*sample.shape[:-2], *latents.shape[-2:]) if sample.ndim > latents.ndim else latents
 
     def sample_in_step(self, sample: Tensor) -> Tensor:
@@ -144,20 +157,24 @@ class LowResolution:
         return self.latents
 
     def add_noise(self, noised: Noised) -> Tensor:
-        """What the pipeline asked the scheduler for, at this size."""
+        """What the pipeline asked the scheduler for, at this size: spatial."""
         size = (self.size.height, self.size.width)
-        noise = resolution.shrink_noise(noised.noise, size)
+        noise = resolution.shrink_noise(self._family.spatial(noised.noise, self._full), size)
+        original = resolution.resize(self._family.spatial(noised.original, self._full), size)
         name = "add_noise" if "add_noise" in self._unhooked else "scale_noise"
-        latents: Tensor = self._unhooked[name](resolution.resize(noised.original, size), noise, noised.timesteps)
+        ordered = (noise, noised.timesteps) if name == "add_noise" else (noised.timesteps, noise)
+        latents: Tensor = self._unhooked[name](original, *ordered)
         return latents
 
     def inpaint(self, noised: Noised, mask: Tensor) -> None:
         """Outside of ``mask`` take the given picture at the present noise level, as the pipeline does at full size."""
         surroundings = self.add_noise(noised)
-        mask = resolution.resize(mask.to(surroundings), (self.size.height, self.size.width))
+        mask = self._family.spatial(mask, self._full).to(surroundings)
+        mask = resolution.resize(mask, (self.size.height, self.size.width))
         rows = self.latents.shape[0]
         mask = mask[:rows] if mask.shape[0] >= rows else mask
-        self.latents = (1 - mask) * surroundings + mask * self.latents
+        painted = self._family.spatial(self.latents, self.size)
+        self.latents = self._family.packed((1 - mask) * surroundings + mask * painted, self.size)
 
     def _stacked(self, rows: int) -> Tensor:
         """One row a picture, repeated as pipelines do for guidance; of latents that hold both branches the first."""

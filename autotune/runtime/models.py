@@ -12,7 +12,7 @@ from torch import nn
 from autotune.core.errors import InputError, PolicyError
 from autotune.core.fingerprint import fingerprint
 from autotune.pipelines.card import ModelCard, read_card
-from autotune.pipelines.families import CallSignature, LatentSize, family_of
+from autotune.pipelines.families import CallSignature, LatentSize, check_tested, family_of
 from autotune.policy import ModelInfo, Policy
 from autotune.runtime.schedulers import check_scheduler
 
@@ -142,15 +142,32 @@ def check_no_other_cache(denoiser: nn.Module) -> None:
         )
 
 
-def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
-    """Refuse a policy made for another model or scheduler, naming the difference.
-
-    ``strict=False`` accepts other fingerprints of the same classes (a fine-tune with an edited config).
+def check_fields(pipe: Any, policy: Policy) -> None:
+    """Refuse what a policy does and this class of pipelines cannot follow.
 
     Raises:
-        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for.
-        InputError: the scheduler is of a class that is not supported, or another cache is enabled.
+        PolicyError: in one sentence that names the field and says why.
     """
+    for field, reason in family_of(pipe).refuses.items():
+        if getattr(policy, field):
+            raise PolicyError(f"{type(pipe).__name__} runs under no policy with {field}: {reason}; leave {field} out")
+
+
+def check_compatible(pipe: Any, policy: Policy, *, strict: bool = True) -> None:
+    """Refuse a pipeline that is not tested, and a policy made for another model or scheduler, naming the difference.
+
+    ``strict=False`` accepts other fingerprints of the same classes (a fine-tune with an edited config), and pipelines
+    that are not tested.
+
+    Raises:
+        PolicyError: pipeline, denoiser or scheduler differ from what the policy was made for, or the pipeline cannot
+            follow the policy.
+        InputError: the pipeline is not tested (:func:`autotune.pipelines.families.check_tested`), the scheduler is of
+            a class that is not supported, or another cache is enabled.
+    """
+    if strict:
+        check_tested(pipe)
+    check_fields(pipe, policy)
     check_scheduler(pipe.scheduler)
     check_no_other_cache(denoiser_of(pipe))
     if policy.model is None:

@@ -55,8 +55,8 @@ def check_runs(
     """
     check_unapplied(pipe)
     family = family_of(pipe)
-    structure = find_units(family.denoiser(pipe))
     check_compatible(pipe, policy, strict=strict)
+    structure = find_units(family.denoiser(pipe))
     _check_bins(pipe, family, {**recommended(pipe).call, **call})
     scheduler, calls = solver_under(policy, pipe, pipe.scheduler)
     size = latents_of(pipe, height, width, call=call)

@@ -57,8 +57,8 @@ class Runtime:
         self.policy = policy
         self.family = family_of(pipe)
         denoiser: nn.Module = self.family.denoiser(pipe)
-        structure = find_units(denoiser)
         check_compatible(pipe, policy, strict=strict)
+        structure = find_units(denoiser)
         self.plain_scheduler = pipe.scheduler
         self.scheduler, _ = solver_under(policy, pipe, pipe.scheduler)
         if policy.model is not None:
@@ -305,7 +305,7 @@ class Runtime:
 
     def _noise(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Note what noise is added to; inpainting does it after every step, to its surroundings."""
-        noised = Noised(*list(inspect.signature(original).bind(*args, **kwargs).arguments.values())[:3])
+        noised = Noised.of(inspect.signature(original).bind(*args, **kwargs).arguments)
         call = self.session.call
         if call.plan is None:
             call.prepared.noised = noised

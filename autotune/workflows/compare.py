@@ -27,7 +27,7 @@ from autotune.models.shipped import demo_pipeline
 from autotune.options import CompareOptions
 from autotune.options.declare import with_keywords
 from autotune.pipelines.bars import without_bars
-from autotune.pipelines.families import family_of
+from autotune.pipelines.families import check_tested, family_of
 from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Reference
 from autotune.quality.lpips import LEAST_SIDE, Lpips
@@ -110,6 +110,7 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
     perceptual = Lpips(options.lpips) if isinstance(options.lpips, str) else options.lpips
     if pipe is None:
         pipe = demo_pipeline()
+    check_tested(pipe)
     card = recommended(pipe)
     if own is None and (declared := prompts_to_compare(card)) is not None:
         own = rows_of_prompts(declared)

@@ -37,7 +37,7 @@ from autotune.models.shipped import demo_pipeline
 from autotune.options import SetupOptions
 from autotune.options.deployment import DeploymentOptions
 from autotune.options.searching import Ranges
-from autotune.pipelines.families import GenericFamily, family_of
+from autotune.pipelines.families import GenericFamily, check_tested, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
 from autotune.quality.judges import JUDGES as HUB
@@ -155,6 +155,7 @@ def prepare(
 
     if pipe is None:
         pipe = demo_pipeline()
+    check_tested(pipe)
     card = recommended(pipe)
     if own is None and (declared := prompts_to_tune(card)) is not None:
         prompts, unseen = declared

@@ -142,13 +142,13 @@ def test_calls_the_denoiser_as_declared(family: TinyFamily) -> None:
     with _recorded(family) as calls:
         _run(family)
     branches = 2 if family.guidance == "separate" else 1
-    rows = 2 if family.guidance == "batched" else 1
+    rows = family.branches if family.guidance == "batched" else 1
     assert len(calls) == branches * family.executed_steps()
-    packed = ("flux", "flux-dev", "qwen-image")
+    packed = family.name.startswith(("flux", "chroma", "qwen-image"))
     for sample, text in calls:
         assert len(sample) == rows
         # Patches of 2 x 2 in a sequence, or 16 x 16 latents.
-        assert sample.shape[1:] == (64, 16) if family.name in packed else sample.shape[-2:] == (16, 16)
+        assert sample.shape[1:] == family.tokens if packed else sample.shape[-2:] == (16, 16)
         if family.text == "prompt":
             assert {len(tokens) for tokens in text} == {family.text_tokens}
     if family.guided:
@@ -170,7 +170,8 @@ def test_the_conditional_branch_is_where_declared(family: TinyFamily) -> None:
     count = 2 if family.guidance == "separate" else 1
     first, second = ([row for _, text in made[:count] for row in text] for made in (calls, others))
     same = [torch.equal(a, b) for a, b in zip(first, second, strict=True)]
-    assert same == ([False, True] if family.conditional_first else [True, False])
+    others_same = [True] * (family.branches - 1)
+    assert same == ([False, *others_same] if family.conditional_first else [*others_same, False])
 
 
 @pytest.mark.exhaustive

@@ -30,7 +30,11 @@ from tests.support.watch import Watch
 FULL = {"sd", "pixart-alpha", "flux"}
 VARIANTS = {
     *("sd-img2img", "sd-inpaint", "sd-inpaint-9", "sdxl-img2img", "sdxl-inpaint", "lcm", "lcm-pipeline", "ddim"),
-    *("pixart-sigma", "pixart-alpha-1024", "flux-dev"),
+    *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33"),
+    *("instruct-pix2pix", "flux-fill", "flux-kontext"),
+    *(f"{name}-ip-adapter" for name in ("sd", "sdxl")),
+    *(f"{name}-controlnet" for name in ("sd", "sdxl", "sd3", "flux")),
+    *(f"{name}-{task}" for name in ("sd3", "flux", "qwen-image", "z-image") for task in ("img2img", "inpaint")),
 }
 TELLING = {"reuse layers", "residual of a range", "half size, renoise", "everything"}
 
@@ -88,6 +92,7 @@ def pricer(name: str, size: tuple[int, int] | None = None, guidance: bool = True
         frames=family.frames,
         guided=family.guided and guidance,
         text_tokens=family.text_tokens,
+        call=family.extra,
     )
 
 

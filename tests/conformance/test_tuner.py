@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 
 from tests.conformance.deployment import deployed
+from tests.conformance.test_contract import VARIANTS
 from tests.conformance.tuner import FROM_FOLDERS, Run, Said, command_line, search, three_candidates, timed_once
+from tests.support.builders import FAMILIES
 from tests.support.folders import Brought, brought
 
 
@@ -28,7 +31,17 @@ def _timed_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=FROM_FOLDERS)
+# Of those that begin with a picture or follow one, and share their denoiser with others, these by default.
+BY_DEFAULT = {"sd-img2img", "sd-inpaint", "sdxl-img2img", "flux-inpaint", "sd-controlnet"}
+
+
+def _case(name: str) -> Any:
+    family = FAMILIES[name]
+    follows = name in VARIANTS and (family.strength is not None or family.pictures)
+    return pytest.param(name, marks=[pytest.mark.exhaustive] if follows and name not in BY_DEFAULT else [])
+
+
+@pytest.fixture(scope="module", params=map(_case, FROM_FOLDERS))
 def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     options = "--budget", "60%", *three_candidates(name, folder / "space.toml")

@@ -28,8 +28,8 @@ from tests.conformance.levers import all_at_once
 from tests.support.builders import FAMILIES
 from tests.support.folders import SCORER, Brought, brought
 
-# Videos are refused, and what is no class of diffusers cannot be loaded from a folder.
-FROM_FOLDERS = [name for name in FAMILIES if name not in ("wan", "generic")]
+# Videos are refused; what is no class of diffusers cannot be loaded from a folder, and IP-Adapters are not saved.
+FROM_FOLDERS = [name for name in FAMILIES if name not in ("wan", "generic") and not FAMILIES[name].ip_adapters]
 
 
 EXAMPLES = 8
@@ -142,10 +142,12 @@ def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
 def three_candidates(name: str, file: Path) -> tuple[str, ...]:
     """Options for a search of fewer steps, of every lever at once, and of these by another solver.
 
-    Where there is no other solver, the other hand-off makes the third.
+    Where there is no other solver, another hand-off, or reuse of blocks alone, makes the third.
     """
     space = space_of(name)
     ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
-    ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else {"handoff": (0, 1)}
+    # What is left of the steps of image-to-image may be all at full size.
+    other = {"handoff": (0, 1)} if FAMILIES[name].strength is None else {"layer_interval": (1, 2)}
+    ranges |= {"solver": (0, 1)} if len(space.solvers) > 1 else other
     file.write_text("[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in ranges.items()))
     return "--trials", "3", "--space", str(file)

@@ -19,5 +19,5 @@ def test_it_takes_what_the_class_takes(name: str) -> None:
         assert {*signature.pictures, signature.rows_argument} <= call.keys()
         if guided is not None and signature.guidance_argument is not None:
             assert signature.guided(call) == guided
-    if signature.pictures:
-        assert call["image"][0].size == (width, height) and call["strength"] == 1
+    assert all(call[name][0].size == (width, height) for name in signature.pictures)
+    assert call.get("strength", 1) == 1

@@ -262,6 +262,6 @@ def test_an_unlisted_pipeline_of_an_lcm_keeps_its_solver() -> None:
     components = dict(pipeline("lcm-pipeline").components)
     pipe = diffusers.LatentConsistencyModelImg2ImgPipeline(**components, requires_safety_checker=False)
     with pytest.raises(PolicyError, match=f"LatentConsistencyModelImg2ImgPipeline cannot run under {DPM}: it may read"):
-        apply_policy(pipe, policy(DPM))
-    with applied(pipe, policy(None)):
+        apply_policy(pipe, policy(DPM), strict=False)
+    with applied(pipe, policy(None), strict=False):
         pass

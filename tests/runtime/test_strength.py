@@ -25,8 +25,8 @@ def pipeline(name: str) -> Any:
 def calls(name: str, policy: Policy, strength: float) -> int:
     """Of the denoiser in a call of the pipeline under a policy."""
     pipe, seen = pipeline(name), []
-    handle = pipe.unet.register_forward_hook(lambda *_: seen.append(1))
-    arguments = FAMILIES[name].arguments(steps=policy.steps, strength=strength)
+    handle = getattr(pipe, FAMILIES[name].denoiser).register_forward_hook(lambda *_: seen.append(1))
+    arguments = FAMILIES[name].arguments(steps=policy.steps, strength=strength, guidance=False)
     try:
         with applied(pipe, policy):
             pipe(**arguments)
@@ -47,7 +47,9 @@ def test_the_price_is_of_what_is_left(name: str) -> None:
     whole = Pricer(pipeline(name), full_steps=8)
     assert pricer.full_flops() * 2 == whole.full_flops()
     assert pricer.price(Policy(steps=4)).relative == 0.5
-    rule = CacheRule(units=("up_blocks.2",), compute_steps=(0, 2, 4, 6))
+    units = pricer.structure.units
+    last = next(unit.name for unit in reversed(units) if unit.kind == "block")
+    rule = CacheRule(units=(last,), compute_steps=(0, 2, 4, 6))
     policy = Policy(steps=8, cache=(rule,))
     assert pricer.price(policy).flops == whole.price(policy, skipped_calls=4).flops < whole.price(policy).flops
 

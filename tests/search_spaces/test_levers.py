@@ -126,7 +126,7 @@ def test_draws_of_all_families_are_simple(name: str) -> None:
     space = space_of(name, 20)
     policies = [space.sample(seed) for seed in range(1000)]
     offered = {knob.name: knob.low < knob.high for knob in space.knobs}
-    possible = {"guidance": offered["guidance_stop"], "solver": offered["solver"]}
+    possible = {"guidance": offered["guidance_stop"], "solver": offered["solver"], "low resolution": offered["scale"]}
     for lever, alone in LEFT_ALONE.items():
         share = sum(map(alone, policies)) / len(policies)
         assert 0.35 <= share <= 0.65 if possible.get(lever, True) else share == 1, lever

@@ -21,6 +21,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     ConfigMixin,
     DDIMPipeline,
     DDIMScheduler,
@@ -32,6 +34,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
@@ -45,11 +49,15 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -62,6 +70,8 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
+    ZImageImg2ImgPipeline,
+    ZImageInpaintPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -113,11 +123,18 @@ class TinyFamily:
         guidance: Both branches in one denoiser call, in two, or no guidance at all.
         conditional_first: Which branch comes first among the rows or calls of a guided step.
         text_tokens: How many tokens of text reach the denoiser, 0 where it reads no text.
+        tokens: Number and width of those that a denoiser of packed latents is given: patches of 2 x 2 in a sequence.
         frames: Frames of a video, None for pictures.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
         text: What the call is told to depict by: a prompt, a class, or nothing.
+        inpaint: Whether a mask says where to paint.
+        sized: Whether the call takes a size; None where only a picture to begin with, or the config, sets it.
+        branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
+        pictures: Arguments that take a picture to follow for each that is made.
+        ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
+        refuses: Fields of a policy that the pipeline cannot follow.
         extra: Further arguments of every call.
     """
 
@@ -131,12 +148,18 @@ class TinyFamily:
     guidance: Literal["batched", "separate", "none"] = "batched"
     conditional_first: bool = False
     text_tokens: int = WORD_TOKENS
+    tokens: tuple[int, int] = (64, 16)
     frames: int | None = None
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
     text: Literal["prompt", "class", "none"] = "prompt"
     negative: str | None = None
+    ip_adapters: int = 0
+    refuses: frozenset[str] = frozenset()
+    pictures: tuple[str, ...] = ()
     inpaint: bool = False
+    sized: bool | None = None
+    branches: int = 2
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -144,9 +167,19 @@ class TinyFamily:
         """Whether the family can run with guidance."""
         return self.guidance != "none"
 
+    @property
+    def takes_size(self) -> bool:
+        """Whether a call is told the size of its pictures."""
+        if self.sized is not None:
+            return self.sized
+        return self.other_size is not None and (self.strength is None or self.inpaint)
+
     def executed_steps(self, steps: int = 4) -> int:
         """How many of ``num_inference_steps`` the pipeline executes."""
-        return steps if self.strength is None else min(int(steps * self.strength), steps)
+        if self.strength is None:
+            return steps
+        # Pipelines of diffusions leave out a step that strength halves, those of flows execute it.
+        return int(steps * self.strength) if self.scheduler == "diffusion" else steps - int(steps * (1 - self.strength))
 
     def arguments(
         self,
@@ -180,13 +213,15 @@ class TinyFamily:
         if self.strength is not None:
             call["strength"] = self.strength
             call["image"] = _picture(batch, *size)
+        call |= {name: _picture(batch, *size) for name in self.pictures}
+        if self.ip_adapters:
+            call["ip_adapter_image"] = list(_picture(self.ip_adapters, 8, 8)[:, None])
         if self.inpaint:
             call["mask_image"] = _mask(batch, *size)
-        # Of image-to-image pipelines the picture sets the size.
-        if self.other_size is not None and (self.strength is None or self.inpaint):
-            call["height"], call["width"] = size
-        elif self.other_size is None and size != self.size:
+        if self.other_size is None and size != self.size:
             raise ValueError(f"{self.name} has one size, {self.size}")
+        if self.takes_size:
+            call["height"], call["width"] = size
         if self.frames is not None:
             call["num_frames"] = self.frames
         return call | overrides
@@ -623,12 +658,18 @@ def hunyuandit() -> HunyuanDiTPipeline:
 # Transformers over flows
 
 
-@_register("sd3", text_tokens=CLIP_TOKENS + WORD_TOKENS, extra={"max_sequence_length": WORD_TOKENS})
-def sd3() -> StableDiffusion3Pipeline:
+_SD3: dict[str, Any] = {"text_tokens": CLIP_TOKENS + WORD_TOKENS, "extra": {"max_sequence_length": WORD_TOKENS}}
+
+# The inpainting pipeline takes no other number.
+_SD3_CHANNELS = 16
+
+
+def _sd3(pipeline: Any, channels: int = 4, conditions: int = 0) -> Any:
+    """``conditions``: channels of the denoiser's input besides the latents."""
     transformer = SD3Transformer2DModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels + conditions,
+        out_channels=channels,
         num_layers=4,
         attention_head_dim=16,
         num_attention_heads=2,
@@ -640,10 +681,10 @@ def sd3() -> StableDiffusion3Pipeline:
         dual_attention_layers=(0, 1),
         qk_norm="rms_norm",
     )
-    return StableDiffusion3Pipeline(
+    return pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_kl(shift_factor=0.1),
+        vae=_kl(channels, shift_factor=0.1),
         text_encoder=_clip(projected=True),
         tokenizer=_clip_tokenizer(),
         text_encoder_2=_clip(projected=True),
@@ -653,9 +694,31 @@ def sd3() -> StableDiffusion3Pipeline:
     )
 
 
-def _flux(guidance_embeds: bool) -> FluxPipeline:
+@_register("sd3", **_SD3)
+def sd3() -> StableDiffusion3Pipeline:
+    return _sd3(StableDiffusion3Pipeline)
+
+
+@_register("sd3-img2img", strength=0.75, sized=True, **_SD3)
+def sd3_img2img() -> StableDiffusion3Img2ImgPipeline:
+    return _sd3(StableDiffusion3Img2ImgPipeline)
+
+
+@_register("sd3-inpaint", strength=0.75, inpaint=True, **_SD3)
+def sd3_inpaint() -> StableDiffusion3InpaintPipeline:
+    return _sd3(StableDiffusion3InpaintPipeline, _SD3_CHANNELS)
+
+
+# With a mask and a masked picture behind the latents.
+@_register("sd3-inpaint-33", strength=0.75, inpaint=True, **_SD3)
+def sd3_inpaint_33() -> StableDiffusion3InpaintPipeline:
+    return _sd3(StableDiffusion3InpaintPipeline, _SD3_CHANNELS, conditions=1 + _SD3_CHANNELS)
+
+
+def _flux(pipeline: Any = FluxPipeline, guidance_embeds: bool = False, conditions: int = 0) -> Any:
     transformer = FluxTransformer2DModel(
-        in_channels=16,
+        in_channels=16 + conditions,
+        out_channels=16,
         num_layers=4,
         num_single_layers=4,
         attention_head_dim=16,
@@ -665,7 +728,7 @@ def _flux(guidance_embeds: bool) -> FluxPipeline:
         guidance_embeds=guidance_embeds,
         axes_dims_rope=(4, 6, 6),
     )
-    return FluxPipeline(
+    return pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=_kl(shift_factor=0.1),
         text_encoder=_clip(),
@@ -676,16 +739,51 @@ def _flux(guidance_embeds: bool) -> FluxPipeline:
     )
 
 
-@_register(
-    "flux",
-    guidance="separate",
-    conditional_first=True,
-    scale=("true_cfg_scale", 4.0, 1.0),
-    negative=NEGATIVE,
-    extra={"max_sequence_length": WORD_TOKENS},
-)
+_FLUX: dict[str, Any] = {
+    "guidance": "separate",
+    "conditional_first": True,
+    "scale": ("true_cfg_scale", 4.0, 1.0),
+    "negative": NEGATIVE,
+    "extra": {"max_sequence_length": WORD_TOKENS},
+}
+
+
+@_register("flux", **_FLUX)
 def flux() -> FluxPipeline:
-    return _flux(guidance_embeds=False)
+    return _flux()
+
+
+@_register("flux-img2img", strength=0.75, sized=True, **_FLUX)
+def flux_img2img() -> FluxImg2ImgPipeline:
+    return _flux(FluxImg2ImgPipeline)
+
+
+@_register("flux-inpaint", strength=0.75, inpaint=True, **_FLUX)
+def flux_inpaint() -> FluxInpaintPipeline:
+    return _flux(FluxInpaintPipeline)
+
+
+@_register("chroma", **_FLUX | {"scale": ("guidance_scale", 4.0, 1.0)})
+def chroma() -> ChromaPipeline:
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=4,
+        num_single_layers=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=8,
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_kl(shift_factor=0.1),
+        text_encoder=_t5(),
+        tokenizer=_word_tokenizer(end=True),
+        transformer=transformer,
+    )
 
 
 @_register("flux-dev", guidance="none", extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 3.5})
@@ -796,17 +894,18 @@ def auraflow() -> AuraFlowPipeline:
 
 
 # The prompt is put into a template of which two tokens before and seven after it reach the denoiser.
-@_register(
-    "qwen-image",
-    size=(128, 128),
-    other_size=(128, 256),
-    guidance="separate",
-    conditional_first=True,
-    text_tokens=2 + 7 + 7,
-    scale=("true_cfg_scale", 4.0, 1.0),
-    negative=NEGATIVE,
-)
-def qwen_image() -> QwenImagePipeline:
+_QWEN: dict[str, Any] = {
+    "size": (128, 128),
+    "other_size": (128, 256),
+    "guidance": "separate",
+    "conditional_first": True,
+    "text_tokens": 2 + 7 + 7,
+    "scale": ("true_cfg_scale", 4.0, 1.0),
+    "negative": NEGATIVE,
+}
+
+
+def _qwen(pipeline: Any) -> Any:
     transformer = QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
@@ -819,7 +918,7 @@ def qwen_image() -> QwenImagePipeline:
     vae = AutoencoderKLQwenImage(
         base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
     )
-    return QwenImagePipeline(
+    return pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
         text_encoder=_decoder(Qwen2Config, Qwen2Model),
@@ -828,16 +927,32 @@ def qwen_image() -> QwenImagePipeline:
     )
 
 
+@_register("qwen-image", **_QWEN)
+def qwen_image() -> QwenImagePipeline:
+    return _qwen(QwenImagePipeline)
+
+
+@_register("qwen-image-img2img", strength=0.75, sized=True, **_QWEN)
+def qwen_image_img2img() -> QwenImageImg2ImgPipeline:
+    return _qwen(QwenImageImg2ImgPipeline)
+
+
+@_register("qwen-image-inpaint", strength=0.75, inpaint=True, **_QWEN)
+def qwen_image_inpaint() -> QwenImageInpaintPipeline:
+    return _qwen(QwenImageInpaintPipeline)
+
+
 # The denoiser gets the tokens unpadded and pads them, and the patches too, to a multiple of 32 itself.
-@_register(
-    "z-image",
-    conditional_first=True,
-    text_tokens=7,
-    scale=("guidance_scale", 4.0, 0.0),
-    negative=NEGATIVE,
-    extra={"max_sequence_length": 16},
-)
-def z_image() -> ZImagePipeline:
+_Z_IMAGE: dict[str, Any] = {
+    "conditional_first": True,
+    "text_tokens": 7,
+    "scale": ("guidance_scale", 4.0, 0.0),
+    "negative": NEGATIVE,
+    "extra": {"max_sequence_length": 16},
+}
+
+
+def _z_image(pipeline: Any) -> Any:
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=48,
@@ -849,13 +964,28 @@ def z_image() -> ZImagePipeline:
         axes_dims=[8, 8, 8],
         axes_lens=[128, 64, 64],
     )
-    return ZImagePipeline(
+    return pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_kl(shift_factor=0.1),
         text_encoder=_decoder(Qwen3Config, Qwen3Model),
         tokenizer=_word_tokenizer(end=False),
         transformer=transformer,
     )
+
+
+@_register("z-image", **_Z_IMAGE)
+def z_image() -> ZImagePipeline:
+    return _z_image(ZImagePipeline)
+
+
+@_register("z-image-img2img", strength=0.75, sized=True, **_Z_IMAGE)
+def z_image_img2img() -> ZImageImg2ImgPipeline:
+    return _z_image(ZImageImg2ImgPipeline)
+
+
+@_register("z-image-inpaint", strength=0.75, inpaint=True, **_Z_IMAGE)
+def z_image_inpaint() -> ZImageInpaintPipeline:
+    return _z_image(ZImageInpaintPipeline)
 
 
 @_register(
@@ -1011,3 +1141,7 @@ def generic() -> GenericPipeline:
     return GenericPipeline(
         tokenizer=tokenizer, text_encoder=_t5(), transformer=GenericTransformer(), vae=_kl(), scheduler=_ddim()
     )
+
+
+# Enters more families.
+from tests.support import builders_conditioned  # noqa: E402, F401

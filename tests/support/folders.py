@@ -79,6 +79,8 @@ def _rows(family: TinyFamily, size: tuple[int, int], folder: Path) -> Iterator[M
         if family.strength is not None:
             row["image"] = _picture(folder, number % _PICTURES, size)
             row["strength"] = family.strength
+        for argument in family.pictures:
+            row[argument] = _picture(folder, number % _PICTURES, size)
         if family.inpaint:
             row["mask_image"] = _mask(folder, size)
         yield row

@@ -40,7 +40,7 @@ def names(family: TinyFamily) -> tuple[str, ...]:
 
 
 def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | None:
-    """The policy of that name for a denoiser, None where it has no such units."""
+    """The policy of that name for a denoiser, None where it has no such units or the pipeline refuses it."""
     last = _reusable(structure)[-1]
     blocks = [unit.name for unit in structure.units if unit.streams]
     middle = blocks[len(blocks) // 2]
@@ -49,9 +49,9 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
     everything: dict = {
         "resolution": [ResolutionStage(scale=0.5, until_step=2, handoff="noise_matched")],
         "cache": [_rule([last], mode="forecast", order=1, compute_steps=(0, 2, 3))],
+        "guidance": Guidance(start_step=1, stop_step=4) if family.guided else None,
     }
-    if family.guided:
-        everything["guidance"] = Guidance(start_step=1, stop_step=4)
+    everything = {field: value for field, value in everything.items() if field not in family.refuses}
     fields: dict[str, dict | None] = {
         "nothing": {},
         "reuse layers": {"cache": [_rule(_layers(structure))]},
@@ -76,7 +76,7 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
         ),
     }
     chosen = fields[name]
-    return None if chosen is None else Policy(steps=STEPS, **chosen)
+    return None if chosen is None or chosen.keys() & family.refuses else Policy(steps=STEPS, **chosen)
 
 
 def every_step(structure: Structure) -> Policy:

@@ -224,7 +224,9 @@ def _check(pipe: Any, batches: Sequence[int], scales: Sequence[float] | None, co
 
 def _scales(pricer: Pricer, wanted: Sequence[float] | None) -> tuple[Fraction, ...]:
     """The scales to profile, growing; full size is always one of them."""
-    accepted = accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)
+    accepted = accepted_scales(pricer.height, pricer.width, pricer.structure.size_multiple)[
+        -1 if "resolution" in pricer.refuses else 0 :
+    ]
     if wanted is None:
         return accepted
     chosen = {Fraction(scale).limit_denominator(1000) for scale in wanted} | {Fraction(1)}

@@ -55,8 +55,10 @@ class Subject:
         self.clock = Clock(self.device)
         self.separate = family.branches == "separate"
         # Guidance branches that one call of the denoiser may compute.
-        self.branch_counts = (2, 1) if pricer.guided and not self.separate else (1,)
-        self.calibrations = calibration_policies(pricer.structure, scales, pricer.guided)
+        stops = pricer.branches > 1 and "guidance" not in pricer.refuses
+        most = 1 if self.separate else pricer.branches
+        self.branch_counts = (most, 1) if stops and not self.separate else (most,)
+        self.calibrations = calibration_policies(pricer.structure, scales, stops)
         self._call = call
         self._frames = frames
         self._unguided = family.guided and not pricer.guided

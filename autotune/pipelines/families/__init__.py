@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
-from autotune.pipelines.families.packed import Flux, QwenImage
+from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, FluxFill, FluxKontext, QwenImage
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
@@ -18,19 +19,33 @@ from autotune.pipelines.families.transformer import (
     PixArt,
     Sana,
     StableDiffusion3,
+    StableDiffusion3ControlNet,
     ZImage,
 )
-from autotune.pipelines.families.unet import LatentConsistency, StableDiffusion, Unconditional
+from autotune.pipelines.families.unet import (
+    ControlNet,
+    InstructPix2Pix,
+    LatentConsistency,
+    StableDiffusion,
+    Unconditional,
+)
 from autotune.pipelines.families.video import Wan
 
 _FAMILIES: tuple[type[Family], ...] = (
     StableDiffusion,
+    ControlNet,
+    InstructPix2Pix,
     LatentConsistency,
     Unconditional,
     PixArt,
     DiT,
     StableDiffusion3,
+    StableDiffusion3ControlNet,
     Flux,
+    FluxControlNet,
+    FluxFill,
+    FluxKontext,
+    Chroma,
     Sana,
     Lumina2,
     AuraFlow,
@@ -41,6 +56,24 @@ _FAMILIES: tuple[type[Family], ...] = (
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
+_PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
+_ADAPTER = "its U-Net adds what the adapter makes in place, to features that a policy keeps"
+_FLUX_2 = "it shifts noise levels by the number of steps that the call names, not by a policy's"
+# Pipelines that were looked into, and why they are not listed.
+_UNFIT: Mapping[str, str] = {
+    "StableDiffusionPAGPipeline": _PAG,
+    "StableDiffusionXLPAGPipeline": _PAG,
+    "StableDiffusionAdapterPipeline": _ADAPTER,
+    "StableDiffusionXLAdapterPipeline": _ADAPTER,
+    "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
+    "Flux2Pipeline": _FLUX_2,
+    "Flux2KleinPipeline": _FLUX_2,
+    "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
+    "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
+}
+# Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).
+_UNKNOWN = "so it is not known how it batches guidance and what it passes to its denoiser and scheduler"
+_OF_OTHERS = ("diffusers", "diffusers_modules")
 
 
 def family_of(pipe: Any) -> Family:
@@ -64,6 +97,26 @@ def family_of(pipe: Any) -> Family:
     return family.of(pipe)
 
 
+def check_tested(pipe: Any) -> None:
+    """Refuse a stock pipeline that is not listed: nobody has tested policies in its calls.
+
+    What counts is the class that defines ``__call__``. A class derived from a listed one runs the listed call, and a
+    call of one's own is its author's to test.
+
+    Raises:
+        InputError: it is diffusers' own, or downloaded by it, and not listed; one sentence says what is not known.
+    """
+    owner = next((parent for parent in type(pipe).__mro__ if "__call__" in vars(parent)), object)
+    if owner.__module__.partition(".")[0] in _OF_OTHERS and owner.__name__ not in _BY_PIPELINE:
+        reason = _UNFIT.get(owner.__name__)
+        raise InputError(
+            f"{owner.__name__} is not among the tested pipelines, "
+            + (f"for {reason}" if reason else _UNKNOWN)
+            + ": use one that `postdiff models` lists, or try a policy of your own with apply_policy(..., strict=False)"
+            " and check its pictures"
+        )
+
+
 def supported() -> list[tuple[str, str, str]]:
     """Every supported pipeline class with its denoiser's class and a few words about it."""
     listed = [(name, " or ".join(f.denoisers), _notes(f)) for f in _FAMILIES for name in f.pipelines]
@@ -80,6 +133,7 @@ __all__ = [
     "GenericFamily",
     "LatentSize",
     "SchedulerCalls",
+    "check_tested",
     "family_of",
     "scheduler_calls",
     "supported",

@@ -15,6 +15,9 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.calls import CallSignature, Conditioning
 
 _MOST_TOKENS = 10**6
+CONTROLNET_NOTES = "no low resolution; the ControlNet runs in full at every step, and its cost is in no price"
+CONTROLNET_REFUSES = {"resolution": "what its ControlNet adds is of full size"}
+
 _PICTURES = ("image", "mask_image", "control_image")
 
 
@@ -50,6 +53,9 @@ class Family:
         embedded_guidance: the call's argument of a guidance scale that is a mere input of the denoiser.
         output_types: the values of ``output_type`` that return what they say.
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
+        adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
+            None of one that reads more than the picture's embedding.
+        refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
     """
 
     pipelines: tuple[str, ...] = ()
@@ -70,6 +76,8 @@ class Family:
     embedded_guidance: str | None = None
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
+    adapters: tuple[tuple[int, int] | None, ...] = ()
+    refuses: Mapping[str, str] = {}
 
     @classmethod
     def of(cls, pipe: Any) -> Family:
@@ -166,6 +174,10 @@ class Family:
         """Whether the sizes that a call may be moved to (:attr:`CallSignature.bins_sizes`) are of this model's kind."""
         bins = self._bins(pipe) or {}
         return list(self.native_size(pipe)) in [[int(side) for side in sides] for sides in bins.values()]
+
+    def branch_count(self, guided: bool, call: Mapping[str, Any] = {}) -> int:
+        """Branches that a step computes for a picture in calls with these arguments, with or without guidance."""
+        return 2 if guided else 1
 
     def image_tokens(self, pipe: Any, size: LatentSize) -> int:
         """Tokens of a picture as the pipeline counts them to shift a flow's noise levels: patches of 2x2 latents."""

@@ -9,20 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from autotune.core.errors import InputError
-from autotune.pipelines.families.base import Family, LatentSize, pack, timestep, unpack
+from autotune.pipelines.families.base import (
+    CONTROLNET_NOTES,
+    CONTROLNET_REFUSES,
+    Family,
+    LatentSize,
+    pack,
+    timestep,
+    unpack,
+)
 
 
 class _Packed(Family):
     branches = "separate"
     guided = False  # there is none without a negative prompt
-    guidance_argument = "true_cfg_scale"
+    guidance_argument: str | None = "true_cfg_scale"
     needs_negative_prompt = True
-    embedded_guidance = "guidance_scale"
+    embedded_guidance: str | None = "guidance_scale"
     rounding = 2
     pixel_multiple = 1
 
     def spatial(self, latents: Tensor, size: LatentSize) -> Tensor:
-        return unpack(latents, size)
+        """Some are spatial before they are packed, of Qwen-Image as videos of one frame."""
+        if latents.ndim == 3:
+            return unpack(latents, size)
+        return latents.squeeze(1) if latents.ndim == 5 else latents
 
     def packed(self, latents: Tensor, size: LatentSize) -> Tensor:
         return pack(latents)
@@ -38,9 +49,9 @@ def _checked(size: LatentSize, sample: Tensor) -> LatentSize:
 
 
 class Flux(_Packed):
-    pipelines = ("FluxPipeline",)
-    denoisers = ("FluxTransformer2DModel",)
-    notes = "text to image; guided only with true_cfg_scale above 1 and a negative prompt"
+    pipelines: tuple[str, ...] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
+    denoisers: tuple[str, ...] = ("FluxTransformer2DModel",)
+    notes = "guided only with true_cfg_scale above 1 and a negative prompt"
     shared_arguments = frozenset({"img_ids", "txt_ids", "joint_attention_kwargs"})
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
@@ -68,6 +79,83 @@ class Flux(_Packed):
         return given
 
 
+class FluxControlNet(Flux):
+    pipelines = ("FluxControlNetPipeline",)
+    notes = CONTROLNET_NOTES
+    refuses = CONTROLNET_REFUSES
+
+
+class Chroma(Flux):
+    """FLUX without a pooled text, and with a mask of text and picture."""
+
+    pipelines = ("ChromaPipeline",)
+    denoisers = ("ChromaTransformer2DModel",)
+    notes = "text to image"
+    guided = True
+    guidance_argument = "guidance_scale"
+    needs_negative_prompt = False
+    embedded_guidance = None
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        mask: Tensor = kwargs["attention_mask"]
+        text = mask[:, : mask.shape[1] - full.height // 2 * (full.width // 2)]
+        picture = mask.new_ones(len(mask), size.height // 2 * (size.width // 2))
+        resized = super().resized_arguments(denoiser, kwargs, size, full)
+        return resized | {"attention_mask": torch.cat([text, picture], dim=1)}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        ids = torch.empty(size.height // 2 * (size.width // 2), 3)
+        return {
+            "hidden_states": torch.empty(1, len(ids), config.in_channels),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
+            "timestep": timestep(),
+            "img_ids": ids,
+            "txt_ids": torch.empty(text_tokens, 3),
+            "attention_mask": torch.empty(1, text_tokens + len(ids)),
+        }
+
+
+class FluxFill(Flux):
+    """Masked picture and mask are channels of the tokens behind the latents."""
+
+    pipelines = ("FluxFillPipeline",)
+    notes = "inpainting and outpainting"
+    guidance_argument = None
+
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        return int(config.out_channels) * (size.height // 2) * (size.width // 2)
+
+
+class FluxKontext(Flux):
+    """The tokens of the given picture come behind the latents; they have a 1 where those have a 0."""
+
+    pipelines = ("FluxKontextPipeline",)
+    notes = "prices are of a given picture of the result's size; no low resolution"
+    refuses = {"resolution": "its denoiser reads the given picture besides, at full size"}
+
+    # Of the pictures that it makes, unless a call names another.
+    _area = 1024**2
+
+    def latent_size(
+        self, pipe: Any, height: int, width: int, frames: int | None = None, call: Mapping[str, Any] = {}
+    ) -> LatentSize:
+        """The pipeline keeps the ratio of the sides and moves their product to ``max_area``."""
+        area, ratio = call.get("max_area", self._area), width / height
+        return super().latent_size(pipe, round((area / ratio) ** 0.5), round((area * ratio) ** 0.5), frames, call)
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        ids = kwargs["img_ids"]
+        own = ids[ids[:, 0] == 0]
+        return super().size_of(sample[:, : len(own)], {"img_ids": own})
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        given = super().inputs(config, size, text_tokens)
+        tokens, ids = given["hidden_states"], given["img_ids"]
+        return given | {"hidden_states": torch.cat([tokens] * 2, dim=1), "img_ids": torch.cat([ids] * 2)}
+
+
 def _token_ids(size: LatentSize) -> Tensor:
     """Row and column of every token, behind a zero that stands for the text."""
     ids = torch.zeros(size.height // 2, size.width // 2, 3)
@@ -77,9 +165,9 @@ def _token_ids(size: LatentSize) -> Tensor:
 
 
 class QwenImage(_Packed):
-    pipelines = ("QwenImagePipeline",)
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     denoisers = ("QwenImageTransformer2DModel",)
-    notes = "text to image; prices are of prompts that fill max_sequence_length, shorter ones cost less"
+    notes = "prices are of prompts that fill max_sequence_length, shorter ones cost less"
     shared_arguments = frozenset({"img_shapes", "attention_kwargs"})
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:

@@ -33,6 +33,7 @@ class SchedulerCalls:
         unpacks: How many of the values that ``step`` returns it reads.
         scales_noise: Whether it multiplies the noise that it begins with by ``init_noise_sigma``, or has the scheduler
             add it to a picture.
+        mixes_noise: Whether it has the scheduler mix noise into a picture as flows do (``scale_noise``).
         scales_input: Whether it has the scheduler scale the denoiser's input (``scale_model_input``).
         sets_begin: Whether it says at which index it begins; others have the scheduler look the first timestep up.
         splits_variance: Whether it takes a learned variance off the denoiser's output.
@@ -46,6 +47,7 @@ class SchedulerCalls:
     step_if_taken: frozenset[str] = frozenset()
     unpacks: int = 1
     scales_noise: bool = False
+    mixes_noise: bool = False
     scales_input: bool = False
     sets_begin: bool = False
     splits_variance: bool = True
@@ -90,6 +92,8 @@ def shift_of(config: Mapping[str, Any], image_tokens: int, max_shift: float = SH
 _ADAPTING = SchedulerCalls(step_if_taken=frozenset({"eta", "generator"}), scales_noise=True, scales_input=True)
 _BEGINNING = replace(_ADAPTING, sets_begin=True)
 _DYNAMIC = SchedulerCalls(sigmas="always", mu="always", sets_begin=True)
+# Of a flow from a picture on, and inpainting.
+_FROM_PICTURE = replace(_DYNAMIC, scales_noise=True, mixes_noise=True)
 _RAW = SchedulerCalls(splits_variance=False)
 
 SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
@@ -99,6 +103,9 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "StableDiffusionXLPipeline": _BEGINNING,
     "StableDiffusionXLImg2ImgPipeline": _BEGINNING,
     "StableDiffusionXLInpaintPipeline": _BEGINNING,
+    "StableDiffusionControlNetPipeline": _ADAPTING,
+    "StableDiffusionXLControlNetPipeline": _ADAPTING,
+    "StableDiffusionInstructPix2PixPipeline": _ADAPTING,
     # The picture is the second value that the last step returns.
     "LatentConsistencyModelPipeline": replace(_ADAPTING, original_steps=True, unpacks=2, scales_input=False),
     "DDPMPipeline": replace(_RAW, step=frozenset({"generator"})),
@@ -107,13 +114,26 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "PixArtSigmaPipeline": _ADAPTING,
     "DiTPipeline": SchedulerCalls(scales_input=True),
     "StableDiffusion3Pipeline": SchedulerCalls(mu="if dynamic", max_shift=1.16),
+    "StableDiffusion3Img2ImgPipeline": replace(_FROM_PICTURE, sigmas="never", mu="if dynamic", max_shift=1.16),
+    "StableDiffusion3InpaintPipeline": replace(_FROM_PICTURE, sigmas="never", mu="if dynamic", max_shift=1.16),
     "FluxPipeline": replace(_DYNAMIC, sigmas="unless flow sigmas"),
+    "StableDiffusion3ControlNetPipeline": SchedulerCalls(),
+    "FluxControlNetPipeline": replace(_DYNAMIC, sets_begin=False),
+    "FluxImg2ImgPipeline": _FROM_PICTURE,
+    "FluxInpaintPipeline": _FROM_PICTURE,
+    "FluxFillPipeline": _FROM_PICTURE,
+    "FluxKontextPipeline": _DYNAMIC,
+    "ChromaPipeline": _DYNAMIC,
     "SanaPipeline": replace(_ADAPTING, scales_noise=False, scales_input=False),
     "Lumina2Pipeline": _DYNAMIC,
     "AuraFlowPipeline": SchedulerCalls(sets_begin=True),
     "HunyuanDiTPipeline": _ADAPTING,
     "QwenImagePipeline": _DYNAMIC,
+    "QwenImageImg2ImgPipeline": _FROM_PICTURE,
+    "QwenImageInpaintPipeline": _FROM_PICTURE,
     "ZImagePipeline": _DYNAMIC,
+    "ZImageImg2ImgPipeline": _FROM_PICTURE,
+    "ZImageInpaintPipeline": _FROM_PICTURE,
     "WanPipeline": SchedulerCalls(sets_begin=True),
 }
 

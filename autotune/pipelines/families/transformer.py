@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.pipelines.families.base import Family, LatentSize, timestep
+from autotune.pipelines.families.base import CONTROLNET_NOTES, CONTROLNET_REFUSES, Family, LatentSize, timestep
 
 _CLIP_TOKENS = 77
 
@@ -96,9 +96,13 @@ class DiT(Family):
 
 
 class StableDiffusion3(Family):
-    pipelines = ("StableDiffusion3Pipeline",)
+    pipelines: tuple[str, ...] = (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+    )
     denoisers = ("SD3Transformer2DModel",)
-    notes = "text to image; skip-layer guidance is refused"
+    notes = "skip-layer guidance is refused"
     pixel_multiple = 1
     shared_arguments = frozenset({"skip_layers"})
 
@@ -110,6 +114,10 @@ class StableDiffusion3(Family):
         patch = int(self._config(pipe).patch_size)
         return size.height // patch * (size.width // patch)
 
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        """Inpainting models read mask and masked picture besides."""
+        return int(config.out_channels) * size.height * size.width
+
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         return {
             "hidden_states": _picture(config, size),
@@ -117,6 +125,13 @@ class StableDiffusion3(Family):
             "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
             "pooled_projections": torch.empty(1, config.pooled_projection_dim),
         }
+
+
+class StableDiffusion3ControlNet(StableDiffusion3):
+    pipelines = ("StableDiffusion3ControlNetPipeline",)
+    notes = f"{CONTROLNET_NOTES}; draws from the global generator when it encodes the picture"
+    refuses = CONTROLNET_REFUSES
+    pixel_multiple = 8
 
 
 class Sana(Family):
@@ -267,9 +282,9 @@ class _FullMask(Tensor):
 
 
 class ZImage(Family):
-    pipelines = ("ZImagePipeline",)
+    pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline")
     denoisers = ("ZImageTransformer2DModel",)
-    notes = "text to image; prices are of prompts that fill max_sequence_length, shorter ones cost less"
+    notes = "prices are of prompts that fill max_sequence_length, shorter ones cost less"
     conditional_first = True
     shared_arguments = frozenset({"joint_attention_kwargs"})
     rounding = 2

@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autotune.pipelines.families.base import Family, LatentSize, padded_tokens, timestep
+from autotune.core.errors import InputError
+from autotune.pipelines.families.base import (
+    CONTROLNET_NOTES,
+    CONTROLNET_REFUSES,
+    Family,
+    LatentSize,
+    padded_tokens,
+    timestep,
+)
 
+# InstructPix2Pix's default.
+_IMAGE_GUIDANCE = 1.5
 # CLIP's, where a pipeline is run without its tokenizer.
 _CLIP_TOKENS = 77
 
@@ -34,6 +44,7 @@ class StableDiffusion(Family):
         config = getattr(getattr(denoiser, "_orig_mod", denoiser), "config", None)
         if getattr(config, "time_cond_proj_dim", None) is not None:
             family.guided, family.guidance_argument, family.embedded_guidance = False, None, "guidance_scale"
+        family.adapters = _adapters(denoiser)
         return family
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
@@ -70,7 +81,47 @@ class StableDiffusion(Family):
             ids = 6
             width = config.projection_class_embeddings_input_dim - ids * config.addition_time_embed_dim
             given["added_cond_kwargs"] = {"text_embeds": torch.empty(1, width), "time_ids": torch.empty(1, ids)}
+        if self.adapters:
+            # One picture each; more cost more.
+            embeds = [torch.empty(1, 1, adapter[1]) for adapter in self.adapters if adapter is not None]
+            if len(embeds) < len(self.adapters):
+                raise InputError(
+                    "the price is not known of IP-Adapters that read more of a picture than its embedding (another"
+                    " layer than ImageProjection): unload the IP-Adapter to count the denoiser without it"
+                )
+            given["added_cond_kwargs"] = {**given.get("added_cond_kwargs", {}), "image_embeds": embeds}
         return given
+
+
+def _adapters(denoiser: Any) -> tuple[tuple[int, int] | None, ...]:
+    """See :attr:`Family.adapters`."""
+    layers = getattr(getattr(denoiser, "encoder_hid_proj", None), "image_projection_layers", ())
+    return tuple(
+        (layer.num_image_text_embeds, layer.image_embeds.in_features)
+        if type(layer).__name__ == "ImageProjection"
+        else None
+        for layer in layers
+    )
+
+
+class ControlNet(StableDiffusion):
+    """The network beside the U-Net adds its outputs, of full size, to the U-Net's features."""
+
+    pipelines = ("StableDiffusionControlNetPipeline", "StableDiffusionXLControlNetPipeline")
+    notes = CONTROLNET_NOTES
+    refuses = CONTROLNET_REFUSES
+
+
+class InstructPix2Pix(StableDiffusion):
+    """Three branches: with text and picture, with the picture, and without either."""
+
+    pipelines = ("StableDiffusionInstructPix2PixPipeline",)
+    notes = "three guidance branches, which no policy stops"
+    conditional_first = True
+    refuses = {"guidance": "it weighs three branches, and a policy can stop one of two only"}
+
+    def branch_count(self, guided: bool, call: Mapping[str, Any] = {}) -> int:
+        return 3 if guided and call.get("image_guidance_scale", _IMAGE_GUIDANCE) >= 1 else 1
 
 
 class LatentConsistency(StableDiffusion):

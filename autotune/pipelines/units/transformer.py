@@ -105,6 +105,24 @@ def _refined(attention: str, stream: str, first: str, second: str) -> Architectu
     return Architecture((chain(first, SELF), chain(second, SELF), chain("layers", JOINT, (first, second))))
 
 
+def _flux(single_streams: tuple[str, ...]) -> Architecture:
+    """Text and image in streams of their own, then in one or two that single blocks join."""
+    return Architecture(
+        (
+            Chain("transformer_blocks", _TWO_STREAMS, _TEXT_AND_HIDDEN, ("attn", "ff", "ff_context")),
+            Chain(
+                "single_transformer_blocks",
+                (Part("proj_mlp", FEED_FORWARD), Part("attn", JOINT)),
+                single_streams,
+                ("proj_mlp", "attn"),
+                follows=("transformer_blocks",),
+            ),
+        ),
+        # The pipeline packs 2x2 latents into a token; the transformer itself takes tokens one by one.
+        size_multiple=2,
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "PixArtTransformer2DModel": _sequential("transformer_blocks"),
     "DiTTransformer2DModel": _sequential("transformer_blocks"),
@@ -135,20 +153,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
         )
     ),
-    "FluxTransformer2DModel": Architecture(
-        (
-            Chain("transformer_blocks", _TWO_STREAMS, _TEXT_AND_HIDDEN, ("attn", "ff", "ff_context")),
-            Chain(
-                "single_transformer_blocks",
-                (Part("proj_mlp", FEED_FORWARD), Part("attn", JOINT)),
-                _TEXT_AND_HIDDEN,
-                ("proj_mlp", "attn"),
-                follows=("transformer_blocks",),
-            ),
-        ),
-        # The pipeline packs 2x2 latents into a token; the transformer itself takes tokens one by one.
-        size_multiple=2,
-    ),
+    "FluxTransformer2DModel": _flux(_TEXT_AND_HIDDEN),
+    "ChromaTransformer2DModel": _flux(_HIDDEN),
     "AuraFlowTransformer2DModel": Architecture(
         (
             # The attention's output is added before the norm only: the block itself takes the feed-forward alone.

@@ -1,0 +1,215 @@
+"""Tiny pipelines that are given a picture to follow: ControlNets, adapters, and models that edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    ControlNetModel,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
+    FluxFillPipeline,
+    FluxKontextPipeline,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLPipeline,
+)
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from tests.support.builders import (
+    _FLUX,
+    _SD,
+    _SD3,
+    WIDTH,
+    WORD_TOKENS,
+    _flux,
+    _register,
+    _sd,
+    flux,
+    sd,
+    sd3,
+    sdxl,
+)
+
+_UNCHECKED = {"requires_safety_checker": False}
+_FULL_SIZE = frozenset({"resolution"})
+
+
+def _beside(pipeline: Any, plain: Any, **more: Any) -> Any:
+    """A pipeline of another class with the parts of a plain one, and more."""
+    return pipeline(**plain.components, **more)
+
+
+def _felt(network: nn.Module) -> Any:
+    """What a fresh network beside the denoiser leaves at zero is drawn anew, so that it has an effect."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def _make_certain(vae: Any) -> None:
+    """Make the autoencoder's latents so large that their variance, which is clamped below, is lost in rounding.
+
+    For pipelines that draw from it, and not by the call's generator.
+    """
+    large = 2.0**20
+    (mean, log_variance), (weight, none) = vae.quant_conv.bias.chunk(2), vae.quant_conv.weight.chunk(2)
+    with torch.no_grad():
+        none.zero_()
+        log_variance.fill_(-30.0)
+        for parameter in (mean, weight):
+            parameter.mul_(large)
+        vae.post_quant_conv.weight.div_(large)
+    vae.register_to_config(
+        scaling_factor=vae.config.scaling_factor / large, shift_factor=vae.config.shift_factor * large
+    )
+
+
+def _unet_control(unet: Any) -> Any:
+    return _felt(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8)))
+
+
+@_register("sd-controlnet", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+def sd_controlnet() -> StableDiffusionControlNetPipeline:
+    plain = sd()
+    return _beside(StableDiffusionControlNetPipeline, plain, controlnet=_unet_control(plain.unet), **_UNCHECKED)
+
+
+@_register("sdxl-controlnet", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+def sdxl_controlnet() -> StableDiffusionXLControlNetPipeline:
+    plain = sdxl()
+    controlnet = _unet_control(plain.unet)
+    return _beside(StableDiffusionXLControlNetPipeline, plain, controlnet=controlnet, add_watermarker=False)
+
+
+@_register("sd3-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_SD3)
+def sd3_controlnet() -> StableDiffusion3ControlNetPipeline:
+    controlnet = SD3ControlNetModel(
+        sample_size=16,
+        in_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=32,
+        out_channels=4,
+        pos_embed_max_size=24,
+        extra_conditioning_channels=0,
+    )
+    pipe = _beside(StableDiffusion3ControlNetPipeline, sd3(), controlnet=_felt(controlnet))
+    _make_certain(pipe.vae)
+    return pipe
+
+
+@_register("flux-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_FLUX)
+def flux_controlnet() -> FluxControlNetPipeline:
+    controlnet = FluxControlNetModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=16,
+        guidance_embeds=False,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return _beside(FluxControlNetPipeline, flux(), controlnet=_felt(controlnet))
+
+
+# IP-Adapters
+
+_EMBEDDING = 16
+
+
+def _with_ip_adapters(pipe: Any, count: int = 1) -> Any:
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+        projection_dim=_EMBEDDING,
+        initializer_factor=10.0,
+    )
+    pipe.register_modules(
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}),
+    )
+    pipe.unet._load_ip_adapter_weights([_ip_adapter(pipe.unet) for _ in range(count)], low_cpu_mem_usage=False)
+    return pipe
+
+
+def _ip_adapter(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights in the form that people download them in: four tokens of a picture, keys and values of every layer."""
+    width = unet.config.cross_attention_dim
+    layers = [name.removesuffix(".processor") for name in unet.attn_processors]
+    attention: dict[str, torch.Tensor] = {}
+    for number, name in enumerate(layers):
+        if name.endswith("attn2"):
+            sides = unet.get_submodule(name).to_k.weight.shape
+            attention |= {f"{number}.to_{kind}_ip.weight": torch.randn(sides) for kind in ("k", "v")}
+    projection = {"proj.weight": torch.randn(4 * width, _EMBEDDING), "proj.bias": torch.zeros(4 * width)}
+    norm = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+    return {"image_proj": projection | norm, "ip_adapter": attention}
+
+
+@_register("sd-ip-adapter", ip_adapters=1, **_SD)
+def sd_ip_adapter() -> StableDiffusionPipeline:
+    return _with_ip_adapters(sd())
+
+
+@_register("sdxl-ip-adapter", ip_adapters=3, **_SD)
+def sdxl_ip_adapter() -> StableDiffusionXLPipeline:
+    return _with_ip_adapters(sdxl(), 3)
+
+
+# Models that edit a picture
+
+
+@_register(
+    "instruct-pix2pix",
+    pictures=("image",),
+    sized=False,
+    branches=3,
+    conditional_first=True,
+    refuses=frozenset({"guidance"}),
+    **_SD,
+)
+def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
+    return _sd(StableDiffusionInstructPix2PixPipeline, in_channels=8)
+
+
+# Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
+@_register(
+    "flux-fill",
+    guidance="none",
+    strength=0.75,
+    inpaint=True,
+    tokens=(64, 48),
+    extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 30.0},
+)
+def flux_fill() -> FluxFillPipeline:
+    return _flux(FluxFillPipeline, guidance_embeds=True, conditions=16 + 16)
+
+
+@_register(
+    "flux-kontext",
+    pictures=("image",),
+    sized=True,
+    other_size=None,
+    tokens=(128, 16),
+    refuses=_FULL_SIZE,
+    **_FLUX | {"extra": {"max_sequence_length": WORD_TOKENS, "max_area": 32 * 32, "_auto_resize": False}},
+)
+def flux_kontext() -> FluxKontextPipeline:
+    return _flux(FluxKontextPipeline)
