@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Protocol
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
+from autotune.search.proposer import Proposer
+from autotune.search.repetitions import PLAN
 from autotune.search.samplers import CONDITIONAL, sampler_for
 from autotune.search.trial_runner import RELATIVE_COST, Report, TrialRunner
-from autotune.study.candidate import draw
+from autotune.study.candidate import Candidate, draw
 from autotune.study.heartbeat import SURPLUS, Watch, close, heartbeat, is_closed, running, surplus
 from autotune.study.trials import (
     POLICY_ID,
@@ -32,6 +36,8 @@ from autotune.study.trials import (
     waiting_recipes,
 )
 
+_LOG = logging.getLogger(__name__)
+
 REFINED = 1 / 3
 """Share of the trials, and of the time, that goes into neighbours of the best candidate."""
 
@@ -39,6 +45,8 @@ REFINED = 1 / 3
 # and stop when chance, too, finds nothing new any more.
 _REPEATS_UNTIL_RANDOM = 3
 _REPEATS_UNTIL_EXHAUSTED = 60
+# Before that a candidate is drawn anew so many times.
+_DRAWS = 5
 
 # How often to look whether others have finished.
 _POLL_SECONDS = 0.5
@@ -125,7 +133,9 @@ def search(
                 progress.others(others)
                 pause(_POLL_SECONDS)
                 continue
-        study.sampler = sampler_for(sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
+        explore = repeats >= _REPEATS_UNTIL_RANDOM
+        samplers = [sampler_for(sampler, seed, len(ended), attempt=n, explore=explore) for n in range(_DRAWS)]
+        study.sampler = samplers[0]
         values: Mapping[str, int]
         queued, proposal = waiting(now), None
         if queued:
@@ -137,9 +147,7 @@ def search(
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
             candidate = combination(now, runner.proposer, trials)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
-            candidate = candidate or draw(
-                study.sampler, runner.proposer.space, now.get_trials(), conditional=sampler in CONDITIONAL
-            )
+            candidate = candidate or _drawn(now, runner.proposer, samplers, conditional=sampler in CONDITIONAL)
             values = candidate.values
             trial, proposal = runner.begin(candidate)
         begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)
@@ -152,3 +160,18 @@ def search(
             report = runner.run(trial, values, now, proposal)
             known = report.known
             progress.report(report)
+
+
+def _drawn(now: Snapshot, proposer: Proposer, samplers: Sequence[BaseSampler], *, conditional: bool) -> Candidate:
+    """What the first of the samplers proposes that proposes something new; what the last one does where none does."""
+    known = {attributes(trial).get(PLAN) for trial in evaluated(now)}
+    for sampler in samplers:
+        candidate = draw(sampler, proposer.space, now.get_trials(), conditional=conditional)
+        try:
+            proposal = proposer.propose(candidate.values)
+        except Exception:
+            _LOG.debug("no policy of %s: its trial will say why", candidate.values, exc_info=True)
+            break
+        if proposal is not None and proposer.plan(proposal.policy) not in known:
+            break
+    return candidate

@@ -53,7 +53,7 @@ def check_sampler(name: str) -> None:
         raise InputError(f"there is no sampler called {name!r}{did_you_mean(name, NAMES)}")
 
 
-def sampler_for(name: str, seed: int, trials_so_far: int, *, explore: bool = False) -> BaseSampler:
+def sampler_for(name: str, seed: int, trials_so_far: int, *, attempt: int = 0, explore: bool = False) -> BaseSampler:
     """The sampler for the next trial, seeded by how many there are.
 
     A sampler's own random state dies with the process. A seed for every trial makes a
@@ -64,13 +64,14 @@ def sampler_for(name: str, seed: int, trials_so_far: int, *, explore: bool = Fal
         name: ``tpe`` (multivariate), ``gp``, ``cmaes``, ``nsga2`` or ``random``.
         seed: The search's seed.
         trials_so_far: Trials that ended.
+        attempt: How often it has proposed something for the next trial already.
         explore: Draw at random instead of from the model.
 
     Raises:
         InputError: there is no such sampler.
     """
     check_sampler(name)
-    trial_seed = int(digest([seed, trials_so_far]), 16) % 2**32
+    trial_seed = int(digest([seed, trials_so_far, *([attempt] if attempt else [])]), 16) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Of ``gamma``, which goes with Optuna 6.
