@@ -91,7 +91,9 @@ def factor(share: float, less: str, more: str, same: str = "about the same") -> 
     """``2.5 times less``, or more; ``same`` within three percent."""
     if abs(share - 1) <= _SAME:
         return same
-    return f"{1 / share:.3g} times {less}" if share < 1 else f"{share:.3g} times {more}"
+    times = max(share, 1 / share)
+    # 2.2, but 1.04.
+    return f"{round(times, 1 if times >= 1.1 else 2):g} times {less if share < 1 else more}"
 
 
 def _finished(run: Run) -> Facts:

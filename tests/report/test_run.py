@@ -66,7 +66,7 @@ def test_the_head_says_what_was_found(whole: TuneResult) -> None:
 @pytest.mark.parametrize(
     ("time", "gain"),
     [
-        (0.45, "2.22 times faster"),
+        (0.45, "2.2 times faster"),
         (1.5, "1.5 times slower"),
         (0.99, "about as fast"),
         (None, "with 2.5 times less compute"),
@@ -202,10 +202,12 @@ def test_words_claim_no_more_than_intervals() -> None:
     assert "we cannot tell it from" in against_full(Interval(value=0.1, low=-0.1, high=0.3))
     assert "worse" in against_full(Interval(value=0.2, low=0.1, high=0.3))
     assert "better" in against_full(Interval(value=-0.2, low=-0.3, high=-0.1))
-    assert [factor(share, "less", "more") for share in (0.4, 1.01, 1.5)] == [
+    assert [factor(share, "less", "more") for share in (0.4, 0.96, 1.01, 1.5, 12.34)] == [
         "2.5 times less",
+        "1.04 times less",
         "about the same",
         "1.5 times more",
+        "12.3 times more",
     ]
 
 
