@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.commands import COMMANDS
-from autotune.cli.faults import Commands
+from autotune.cli.faults import Command, Commands
 
 app = typer.Typer(
     name="postdiff",
@@ -39,4 +39,4 @@ def postdiff(
 
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Command)(command)

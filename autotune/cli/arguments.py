@@ -10,6 +10,7 @@ import typer
 from autotune.cli.declared import shell_option
 from autotune.cli.models import DType
 from autotune.options import PictureOptions, TuneOptions
+from autotune.options.declare import Topic
 
 
 def _take_defaults(context: typer.Context, path: Path | None) -> Path | None:
@@ -18,9 +19,24 @@ def _take_defaults(context: typer.Context, path: Path | None) -> Path | None:
     return take_defaults(context, path)
 
 
-Model = Annotated[str, typer.Option(help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.")]
-DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision; auto is float16 on a GPU, float32 on the CPU.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Shipped model, folder of a diffusers pipeline, or Hugging Face Hub id.", rich_help_panel=Topic.FIRST
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, cuda:N or mps; auto takes the GPU if there is one.", rich_help_panel=Topic.PLACE),
+]
+DTypeOption = Annotated[
+    DType,
+    typer.Option(
+        "--dtype",
+        help="float32, float16 or bfloat16; auto is float16 on a GPU, float32 on the CPU.",
+        rich_help_panel=Topic.PLACE,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
 Inputs = Annotated[Path | None, shell_option(PictureOptions, "inputs")]
 Height = Annotated[int | None, shell_option(PictureOptions, "height")]
@@ -34,9 +50,9 @@ Study = Annotated[
     Path | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="TOML file of these options without their dashes (guidance-scale = 5.0) and of a table knobs as for"
-        " --space, or the name of one that 'postdiff models' lists. Paths in it are relative to it; options given here"
-        " win.",
+        help="TOML file of these options and of a table [knobs] as for --space, or the name of one that"
+        " 'postdiff models' lists. What the command line says wins.",
+        rich_help_panel=Topic.SUBJECT,
         show_default="none",
         is_eager=True,
         callback=_take_defaults,

@@ -72,12 +72,13 @@ def reads(declaration: type[Any]) -> Callable[[Command], Command]:
     offered = {each.name: each for each in declared(declaration) if each.flag is not None}
 
     def decorate(command: Command) -> Command:
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name == "options":
-                parameters += map(_parameter, offered.values())
-            else:
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        # Those that only this command has say what it is about, so that help has them first.
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.name != "options"
+        ]
+        parameters += map(_parameter, offered.values())
 
         @functools.wraps(command)
         def run(**values: Any) -> int:
@@ -119,5 +120,11 @@ def _typer_option(each: Declared) -> Any:
     written = [each.flag] if each.flag and (each.shell is bool or each.option.flag) else []
     shown: bool | str = each.option.shown or True
     return typer.Option(
-        *written, help=each.option.help, min=each.option.least, max=each.option.most, show_default=shown
+        *written,
+        help=each.option.help,
+        min=each.option.least,
+        max=each.option.most,
+        metavar=each.option.metavar,
+        rich_help_panel=each.option.topic,
+        show_default=shown,
     )

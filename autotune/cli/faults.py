@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from typer import Exit
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from autotune.core.errors import PostDiffError, RunFailed, Unavailable, out_of_space, reason_of, summary_of
@@ -35,7 +35,21 @@ class Unread(Exception):
     """Who read standard output or error is gone."""
 
 
-class Commands(TyperGroup):
+class Helped:
+    """A command of typer's with a page of its own for ``--help``."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the page."""
+        from autotune.cli.help import print_help
+
+        print_help(self, ctx)
+
+
+class Command(Helped, TyperCommand):
+    """One of typer's commands."""
+
+
+class Commands(Helped, TyperGroup):
     """Typer's commands, whose errors are ours before typer takes those of two classes for its own."""
 
     def invoke(self, ctx: Any) -> Any:

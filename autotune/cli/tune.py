@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.faults import one_sentence
 from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
+from autotune.core.interrupts import Interrupted
 from autotune.core.naming import TUNER_LOG
 from autotune.evaluation.grid import Column, save_grid
 from autotune.report import Row, less_is_enough, results_table, verdict
@@ -49,6 +50,15 @@ def _run(request: TuneRequest) -> int:
     with during("while loading the model"):
         pipe = request.source.load(request.device, request.dtype)
     results = tune_budgets(pipe, request.budgets, request.options)
+    try:
+        return _show_all(request, results)
+    except KeyboardInterrupt:
+        files = ", ".join(str(result.policy_file) for result in results)
+        said = f"interrupted while the result was shown; {files} is exported, repeat the same command for the report"
+        raise Interrupted(request.folder, said) from None
+
+
+def _show_all(request: TuneRequest, results: Sequence[TuneResult]) -> int:
     quiet = request.options.quiet
     several = len(results) > 1
     for result, budget in zip(results, request.budgets, strict=True):

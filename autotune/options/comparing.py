@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.core.naming import Backbone
-from autotune.options.declare import option
+from autotune.options.declare import Topic, option
 from autotune.options.given import AnyReference, Prompts
 from autotune.options.judging import JudgeOptions
 from autotune.options.pictures import LARGEST_SEED, REFERENCE, PictureOptions
@@ -25,27 +25,44 @@ class CompareOptions(JudgeOptions, PictureOptions):
     prompts: Prompts | None = option(
         None,
         "Text, CSV or JSONL file of prompts; general is a shipped list.",
+        topic=Topic.FIRST,
         shell=Path | None,
         shown="the model's held-out captions",
     )
     reference: AnyReference | None = option(
         None,
         REFERENCE,
+        topic=Topic.SUBJECT,
         shell=Path | None,
-        shown="the model's own, else four further pictures of every prompt by the full run",
+        shown="the model's own, else four more pictures of every prompt by the full run",
+        metavar="FOLDER",
     )
     steps: int | None = option(
-        None, "Steps of the full run.", shown="what the policies record, else the model's own", least=1, most=1000
+        None,
+        "Steps of the full run.",
+        topic=Topic.SUBJECT,
+        shown="what the policies record, else the model's own",
+        least=1,
+        most=1000,
     )
-    images: int = option(512, "Pictures of each run.", least=8)
-    seed: int = option(0, "Of the choice of prompts and of the pictures.", least=0, most=LARGEST_SEED)
+    images: int = option(512, "Pictures of each run.", topic=Topic.FIRST, least=8)
+    seed: int = option(
+        0, "Of the choice of prompts and of the pictures.", topic=Topic.SUBJECT, least=0, most=LARGEST_SEED
+    )
     lpips: Backbone | Lpips | None = option(
         None,
-        "Measure LPIPS to the full run's pictures too, with this backbone; torchvision fetches its weights.",
+        "Measure LPIPS to the full run's pictures too, by alex, vgg or squeeze; torchvision fetches its weights.",
+        topic=Topic.JUDGES,
         shell=Backbone | None,
         shown="no LPIPS",
     )
     run_dir: str | Path | None = option(
-        None, "Folder to write.", flag="--out", shell=Path | None, shown="runs/compare-POLICIES"
+        None,
+        "Folder to write.",
+        topic=Topic.FIRST,
+        flag="--out",
+        shell=Path | None,
+        shown="runs/compare-POLICIES",
+        metavar="FOLDER",
     )
-    quiet: bool = option(False, "Show errors only.")
+    quiet: bool = option(False, "Show errors only.", topic=Topic.OUTPUT)

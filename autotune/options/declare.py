@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
 from typing import Any, TypeVar, get_type_hints
 
 from autotune.core.errors import InputError
@@ -21,27 +22,43 @@ class _Annotated:
     """Stands for the type that a field is annotated with."""
 
 
+class Topic(StrEnum):
+    """What options are about, in the order in which help lists them; ``{command}`` is the verb of the command."""
+
+    FIRST = "Most used"
+    SUBJECT = "What to {command}"
+    BUDGET = "Budget"
+    JUDGES = "Judges"
+    SEARCH = "Search"
+    PLACE = "Where it runs"
+    OUTPUT = "Output"
+
+
 @dataclass(frozen=True)
 class Option:
     """What is said of an option besides its name, type and default.
 
     Attributes:
         help: A sentence for people.
+        topic: Where help lists it.
         flag: What the command line and study files call it, where that is not its name in Python.
         shell: The type that they read; None where only Python offers it.
         written: The default as they write it, where that is not its value.
         shown: What they say the default is, where a value does not say it.
         least: The smallest number that they take.
         most: The largest.
+        metavar: What help writes for its value, where the type does not say it.
     """
 
     help: str
+    topic: Topic
     flag: str | None = None
     shell: Any = _Annotated
     written: str | None = None
     shown: str | None = None
     least: float | None = None
     most: float | None = None
+    metavar: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,23 +96,25 @@ def option(
     default: T,
     help: str,
     *,
+    topic: Topic,
     flag: str | None = None,
     shell: Any = _Annotated,
     written: str | None = None,
     shown: str | None = None,
     least: float | None = None,
     most: float | None = None,
+    metavar: str | None = None,
 ) -> T:
     """A field of a frozen dataclass that is an option; see :class:`Option` for the arguments.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)
         ... class Options:
-        ...     trials: int = option(48, "Candidates to evaluate.", least=1)
+        ...     trials: int = option(48, "Candidates to evaluate.", topic=Topic.SEARCH, least=1)
         >>> Options().trials
         48
     """
-    metadata = {_METADATA: Option(help, flag, shell, written, shown, least, most)}
+    metadata = {_METADATA: Option(help, topic, flag, shell, written, shown, least, most, metavar)}
     return field(default=default, metadata=metadata)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotune.options.declare import option
+from autotune.options.declare import Topic, option
 
 if TYPE_CHECKING:
     from autotune.cost import Profile
@@ -19,14 +19,25 @@ class DeploymentOptions:
     """Where a policy will run, for budgets in time and memory."""
 
     target: Profile | str | Path | None = option(
-        None, "Profile of the hardware that times are meant for.", shell=Path | None, shown="this machine's"
+        None,
+        "Profile of the hardware that times are meant for.",
+        topic=Topic.BUDGET,
+        shell=Path | None,
+        shown="this machine's",
     )
     call_batch: int | None = option(
-        None, "Pictures per call in deployment, for time and memory.", flag="--batch", shown="1", least=1
+        None,
+        "Pictures per call in deployment, for time and memory.",
+        topic=Topic.BUDGET,
+        flag="--batch",
+        shown="1",
+        least=1,
     )
     max_cache_memory: str | int | None = option(
         None,
         "Most memory a call may take for what it keeps: 500MB, 1.5GiB.",
+        topic=Topic.BUDGET,
+        metavar="SIZE",
         shell=str | None,
         shown="no bound",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from autotune.core.errors import InputError, did_you_mean
-from autotune.options.declare import OptionError, option
+from autotune.options.declare import OptionError, Topic, option
 from autotune.options.given import AnyNetwork, AnyScorer
 from autotune.quality.panel import DEFAULT_PANEL, TEXTURES, Panel, parse_judges
 
@@ -20,8 +20,9 @@ class LastRoundOptions:
 
     second_opinion: str | None = option(
         None,
-        "Judge that the search does not ask: in the last round it must find a policy better, too. See"
-        " autotune.quality.panel for the names; 'none' asks nobody.",
+        "A judge of the last round alone, which must agree; 'none' asks nobody.",
+        topic=Topic.JUDGES,
+        metavar="JUDGE",
         shown=TEXTURES,
     )
 
@@ -31,37 +32,52 @@ class JudgeOptions:
     """Who judges pictures, and by what; None leaves it to the model or the default."""
 
     objective: Objective = option(
-        "quality", "quality: like the reference and the prompts; fidelity: like the full run's own pictures."
+        "quality",
+        "quality: by reference and prompts; fidelity: like the full run's pictures.",
+        topic=Topic.JUDGES,
     )
     judges: Sequence[str] | Mapping[str, float] | None = option(
         None,
-        "Judge of the loss in place of the usual ones, NAME or NAME:WEIGHT; repeat it for a panel. See"
-        " autotune.quality.panel for the names.",
+        "Judge of the loss, NAME or NAME:WEIGHT; repeat it for a panel.",
+        topic=Topic.JUDGES,
+        metavar="JUDGE",
         flag="--judge",
         shell=list[str] | None,
         shown=", ".join(Panel(DEFAULT_PANEL).texts),
     )
     error_ceiling: float | None = option(
         None,
-        "Largest error of a policy that may win: 0 is the exact run with its guidance, 1 are coarse pictures.",
+        "Largest error of a policy that may win: 0 is the exact run, 1 coarse pictures.",
+        topic=Topic.JUDGES,
         shown="none",
         least=0,
     )
-    error_pictures: int = option(32, "First pictures whose error is measured, in pairs with the exact run's.", least=1)
-    distance: str | None = option(
-        None, "Estimator of the distance to the reference, see autotune.quality.estimators.", shell=None
+    error_pictures: int = option(
+        32, "First pictures whose error is measured, in pairs with the exact run's.", topic=Topic.JUDGES, least=1
     )
-    weight_fd: float | None = option(None, "Of the distance, with alignment the only judge.", shown="1", least=0)
-    weight_clip: float | None = option(None, "Of the alignment, with distance the only judge.", shown="4", least=0)
+    distance: str | None = option(
+        None,
+        "Estimator of the distance to the reference, see autotune.quality.estimators.",
+        topic=Topic.JUDGES,
+        shell=None,
+    )
+    weight_fd: float | None = option(
+        None, "Weight of distance, with alignment alone.", topic=Topic.JUDGES, shown="1", least=0
+    )
+    weight_clip: float | None = option(
+        None, "Weight of alignment, with distance alone.", topic=Topic.JUDGES, shown="4", least=0
+    )
     scorer: AnyScorer | None = option(
         None,
         "open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
+        topic=Topic.JUDGES,
         shell=str | None,
-        shown="the model's own, else a CLIP ViT-B/32 from the hub",
+        shown="the model's own, else CLIP ViT-B/32",
     )
     network: AnyNetwork | None = option(
         None,
-        "Network that the distance is taken in: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
+        "Network of the distance: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
+        topic=Topic.JUDGES,
         flag="--features",
         shell=str | None,
         shown="the scorer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.options.declare import option
+from autotune.options.declare import Topic, option
 from autotune.options.given import AnyInputs, AnyReference, Prompts
 
 LARGEST_SEED = 10**9 - 1
@@ -19,24 +19,32 @@ class PictureOptions:
     prompts: Prompts | None = option(
         None,
         "Text, CSV or JSONL file of prompts; part of them is held out.",
+        topic=Topic.FIRST,
         shell=Path | None,
         shown="the model's own",
     )
     inputs: AnyInputs | None = option(
         None,
-        "JSONL file of what each picture is asked for: a line is an object of arguments of the pipeline's call, such as"
-        " prompt, negative_prompt, class_label, image, mask_image or strength; paths are relative to the file.",
+        "JSONL file of arguments of the pipeline's call, an object for each picture: prompt, class_label, image and"
+        " so on.",
+        topic=Topic.SUBJECT,
         shell=Path | None,
         shown="prompts, all classes or seeds",
     )
-    reference: AnyReference | None = option(None, REFERENCE, shell=Path | None, shown="the model's own")
-    height: int | None = option(None, "Pixels.", shown="the model's native height")
-    width: int | None = option(None, "Pixels.", shown="the model's native width")
-    steps: int | None = option(None, "Steps of the full run.", shown="the model's own", least=2, most=1000)
-    guidance_scale: float | None = option(None, "Scale of classifier-free guidance.", shown="the model's own", least=0)
-    images: int = option(256, "Most pictures per candidate.", least=8)
-    batch_size: int = option(16, "Pictures per call; fewer take less memory.", least=1, most=1000)
-    seed: int = option(0, "Of the search and of the pictures.", least=0, most=LARGEST_SEED)
+    reference: AnyReference | None = option(
+        None, REFERENCE, topic=Topic.SUBJECT, shell=Path | None, shown="the model's own", metavar="FOLDER"
+    )
+    height: int | None = option(None, "Pixels.", topic=Topic.SUBJECT, shown="the model's native height")
+    width: int | None = option(None, "Pixels.", topic=Topic.SUBJECT, shown="the model's native width")
+    steps: int | None = option(
+        None, "Steps of the full run.", topic=Topic.SUBJECT, shown="the model's own", least=2, most=1000
+    )
+    guidance_scale: float | None = option(
+        None, "Scale of classifier-free guidance.", topic=Topic.SUBJECT, shown="the model's own", least=0
+    )
+    images: int = option(256, "Most pictures per candidate.", topic=Topic.SEARCH, least=8)
+    batch_size: int = option(16, "Pictures per call; fewer take less memory.", topic=Topic.PLACE, least=1, most=1000)
+    seed: int = option(0, "Of the search and of the pictures.", topic=Topic.SEARCH, least=0, most=LARGEST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +52,16 @@ class HeldOutOptions(PictureOptions):
     """The same, with pictures that only the last round sees."""
 
     held_out: Prompts | AnyInputs | None = option(
-        None, "Prompts or inputs for the last round.", shell=None, shown="a quarter of the others"
+        None,
+        "Prompts or inputs for the last round.",
+        topic=Topic.SUBJECT,
+        shell=None,
+        shown="a quarter of the others",
     )
     held_out_images: int | None = option(
         None,
         "Pictures per finalist, of held-out prompts.",
-        shown="480, but at most three of each prompt",
+        topic=Topic.JUDGES,
+        shown="480, at most three of each prompt",
         least=8,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from autotune.options.declare import option
+from autotune.options.declare import Topic, option
 
 Ranges = Mapping[str, tuple[int, int]] | str | os.PathLike[str]
 """Other ranges for some knobs, both ends included, or a TOML file of them."""
@@ -22,25 +22,32 @@ class SearchOptions:
     """What a search tries; None leaves a value to the model or the sampler."""
 
     max_steps: int | None = option(
-        None, "Most steps that a policy may have.", shell=None, shown="half more than the full run"
+        None,
+        "Most steps that a policy may have.",
+        topic=Topic.SEARCH,
+        shell=None,
+        shown="half more than the full run",
     )
     space: Ranges | None = option(
         None,
-        "TOML file that narrows, widens or fixes knobs: a table knobs of lines like interval = [2, 10].",
+        "TOML file of ranges: a table [knobs] with interval = [2, 10] and so on.",
+        topic=Topic.SEARCH,
         shell=Path | None,
-        shown="the model family's",
+        shown="the family's",
     )
     sampler: Literal["tpe", "gp", "cmaes", "nsga2", "random"] = option(
-        "tpe", "Optuna's sampler that proposes candidates."
+        "tpe", "Optuna's sampler that proposes candidates: tpe, gp, cmaes, nsga2 or random.", topic=Topic.SEARCH
     )
     early_stopping: bool | None = option(
         None,
-        "Make no more pictures of candidates that are not among the better ones on their first.",
+        "Make no more pictures of candidates whose first ones are poor.",
+        topic=Topic.SEARCH,
         shown="with tpe and random",
     )
     prefix_memory: str | int = option(
         PREFIX_MEMORY,
         "Most memory for what calls began with, so that others that begin alike go on from there; 0 keeps nothing."
         " Pictures are the same to the bit.",
+        topic=Topic.SEARCH,
         shell=None,
     )

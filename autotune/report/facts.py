@@ -13,16 +13,24 @@ from autotune.report.run import Run, TrialSummary
 from autotune.report.verdict import less_is_enough, verdict
 from autotune.results.finalists import Contender, Finalists
 
-NOT_APART = "not told apart from the full run’s"
-WORSE, BETTER = "worse than the full run’s", "better than the full run’s"
+NOT_APART = "we cannot tell it from the full run"
+WORSE, BETTER = "worse than the full run", "better than the full run"
 
 _GIGA = 1e9
 _SAME = 0.03
 
+# A difference in a few words, and as the end of a sentence.
+_WORDS = {NOT_APART: "no difference seen", WORSE: "worse", BETTER: "better"}
+_QUALITY = {
+    NOT_APART: f", and in quality {NOT_APART}",
+    WORSE: f", but their quality is {WORSE}’s",
+    BETTER: f", and their quality is {BETTER}’s",
+}
+
 
 @dataclass(frozen=True)
 class Card:
-    """One figure: what it is of, the figure, and a sentence that says what it means."""
+    """One finding: what it is of, the finding in a few words, and a sentence with the figures behind it."""
 
     heading: str
     figure: str
@@ -35,7 +43,7 @@ class Facts:
 
     Attributes:
         title: what was found, in a line.
-        lead: the same in sentences.
+        lead: the same in sentences, the first one plain.
         finished: whether a policy was exported.
         cards: cost, time, quality against the full run and against fewer steps.
         policy: id of what was exported, or of the best candidate so far.
@@ -79,11 +87,13 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace(".0%", "%").replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def factor(share: float, less: str, more: str) -> str:
-    """``2.5 times less``, or more; ``about the same`` within three percent."""
+def factor(share: float, less: str, more: str, same: str = "about the same") -> str:
+    """``2.5 times less``, or more; ``same`` within three percent."""
     if abs(share - 1) <= _SAME:
-        return "about the same"
-    return f"{1 / share:.3g} times {less}" if share < 1 else f"{share:.3g} times {more}"
+        return same
+    times = max(share, 1 / share)
+    # 2.2, but 1.04.
+    return f"{round(times, 1 if times >= 1.1 else 2):g} times {less if share < 1 else more}"
 
 
 def _finished(run: Run) -> Facts:
@@ -92,21 +102,21 @@ def _finished(run: Run) -> Facts:
     exported, fewer = found.winner, found.fewer_steps
     better, steps = exported.name != FEWER_STEPS, steps_in_words(fewer.policy)
     sure = found.prompts_needed is None
+    loss, difference = exported.quality.loss, found.difference
     title = f"{subject(run)}: a policy that beats fewer steps" if better else f"{subject(run)}: take {steps}"
     time = exported.time
     cost = f"{percent(exported.cost.relative)} of the full run’s compute"
     if time is not None:
         cost += f" and {percent(time.relative)} of its time"
-    what = "The exported policy makes" if better else f"The exported policy, {steps}, makes"
+    policy = "The exported policy" if better else f"The exported policy, {steps},"
     lead = (
-        f"{what} a picture for {cost}.",
-        f"On {found.images} pictures of {found.prompts} {run.noun} that the search never saw its quality is"
-        f" {_beyond_doubt(exported.quality.loss, sure)}.",
+        f"{policy} makes pictures {_gain(exported)}{_QUALITY[_seen(loss, sure)]}.",
+        f"A picture takes {cost}; its quality is that of {found.images} pictures of {found.prompts} {run.noun} that the"
+        " search never saw.",
         verdict(found, run.noun)
         + ("" if better else " So fewer steps were exported: they are the simpler way to spend the same."),
         *filter(None, [None if run.policy is None else less_is_enough(run.policy)]),
     )
-    difference = found.difference
     return Facts(
         title=title,
         lead=lead,
@@ -114,22 +124,22 @@ def _finished(run: Run) -> Facts:
         cards=(
             Card(
                 "Compute",
-                percent(exported.cost.relative),
-                f"of the full run: {exported.cost.flops / _GIGA:,.4g} of {found.full.cost.flops / _GIGA:,.4g} GFLOPs a"
-                f" picture, {factor(exported.cost.relative, 'less', 'more')}",
+                factor(exported.cost.relative, "less", "more"),
+                f"{percent(exported.cost.relative)} of the full run: {exported.cost.flops / _GIGA:,.4g} of"
+                f" {found.full.cost.flops / _GIGA:,.4g} GFLOPs a picture",
             ),
             _time_card(time, found.full.time),
             Card(
                 "Quality against the full run",
-                f"{exported.quality.loss.value:+.3f}",
-                f"loss, 95 % interval {interval_text(exported.quality.loss, sign=True)}:"
-                f" {_beyond_doubt(exported.quality.loss, sure)}; 0 is the full run, lower is better",
+                _WORDS[_seen(loss, sure)],
+                f"{_capital(_beyond_doubt(loss, sure))}: loss {loss.value:+.3f}, 95 % interval"
+                f" {interval_text(loss, sign=True)}; 0 is the full run, lower is better",
             ),
             Card(
                 f"Against {steps}",
-                f"{difference.value:+.3f}",
-                f"loss of the best policy found minus theirs at the same cost, 95 % interval"
-                f" {interval_text(difference, sign=True)}: {_told_apart(difference, sure)}",
+                _WORDS[_seen(difference, sure)],
+                f"Loss of the best policy found minus theirs at the same cost: {difference.value:+.3f}, 95 % interval"
+                f" {interval_text(difference, sign=True)}; lower is better",
             ),
             *_second_card(found),
         ),
@@ -172,13 +182,12 @@ def _so_far(heading: str, candidate: TrialSummary, noun: str) -> Card:
 
 def _time_card(time: MeasuredTime | None, full: MeasuredTime | None) -> Card:
     if time is None:
-        return Card("Time", "–", "was not measured")
+        return Card("Time", "–", "Was not measured")
     of = f"{time.ms_per_image:,.4g} of {full.ms_per_image:,.4g} ms" if full else f"{time.ms_per_image:,.4g} ms"
     return Card(
         "Time",
-        percent(time.relative),
-        f"of the full run: {of} a picture, {factor(time.relative, 'faster', 'slower')}, in batches of"
-        f" {time.batch_size} on {time.device}",
+        factor(time.relative, "faster", "slower"),
+        f"{percent(time.relative)} of the full run: {of} a picture, in batches of {time.batch_size} on {time.device}",
     )
 
 
@@ -187,24 +196,31 @@ def _second_card(found: Finalists) -> tuple[Card, ...]:
     if second is None:
         return ()
     note = (
-        f"the same in the loss of {second.judge}, which the search did not ask, 95 % interval"
-        f" {interval_text(second.difference, sign=True)}: {_told_apart(second.difference, sure)}"
+        f"The same in the loss of {second.judge}, which the search did not ask: {second.difference.value:+.3f}, 95 %"
+        f" interval {interval_text(second.difference, sign=True)}"
     )
-    return (Card("Second opinion", f"{second.difference.value:+.3f}", note),)
+    return (Card("Second opinion", _WORDS[_seen(second.difference, sure)], note),)
+
+
+def _gain(exported: Contender) -> str:
+    """What a user gains of a policy: time, or compute where no time was measured."""
+    if exported.time is not None:
+        return factor(exported.time.relative, "faster", "slower", "about as fast")
+    return f"with {factor(exported.cost.relative, 'less', 'more')} compute"
+
+
+def _seen(difference: Interval, sure: bool) -> str:
+    """Where inputs are too few to be ``sure`` of anything, nothing is told apart."""
+    return against_full(difference) if sure else NOT_APART
 
 
 def _beyond_doubt(loss: Interval, sure: bool) -> str:
-    """Where inputs are too few to be ``sure`` of anything, nothing is told apart."""
-    said = against_full(loss)
-    return said if said == NOT_APART else f"{said}, beyond doubt" if sure else NOT_APART
+    said = _seen(loss, sure)
+    return said if said == NOT_APART else f"{said}, beyond doubt"
 
 
-def _told_apart(difference: Interval, sure: bool) -> str:
-    if not sure:
-        return "not told apart"
-    if difference.high < 0:
-        return "better beyond doubt"
-    return "worse beyond doubt" if difference.low > 0 else "not told apart"
+def _capital(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}"
 
 
 @dataclass(frozen=True)

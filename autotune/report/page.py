@@ -18,7 +18,7 @@ from autotune.core.records import write_atomically
 from autotune.policy import Policy
 from autotune.report import pictures, plots
 from autotune.report.facts import facts_of, lines_of, percent, subject
-from autotune.report.importance import LEAST_CANDIDATES, importance_of
+from autotune.report.importance import importance_of
 from autotune.report.plan_picture import PlanPicture, draw
 from autotune.report.plan_svg import lay_out
 from autotune.report.run import Run
@@ -81,8 +81,6 @@ def view_of(run: Run) -> dict[str, Any]:
         "drawing": lay_out(picture) if picture else None,
         "drawn": shown.id if shown else None,
         "plots": plots_of(run, importance),
-        "too_few": not importance,
-        "least": LEAST_CANDIDATES,
         "evaluated": len(run.evaluated),
         "listed": found[:_LISTED],
         "percent": percent,

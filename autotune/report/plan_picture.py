@@ -156,6 +156,24 @@ def label_of(structure: Structure, units: Sequence[int], part: Sequence[int]) ->
     return f"{where}: {', '.join(kinds)}" if len(every) == len(units) else f"{where}: some {', '.join(kinds)}"
 
 
+def shortened(row: Row, word: str, most: int, dots: str) -> str:
+    """The label of a row with its number of units, in ``most`` letters.
+
+    What it begins with says where the units are. A single unit also keeps its last part, which says what it is.
+
+    Args:
+        row: The row.
+        word: What follows the number.
+        most: Letters that there is room for.
+        dots: What stands for letters left out.
+    """
+    tail = f" ({row.units}{word})" if row.units > 1 else row.label[row.label.rfind(".") :] if "." in row.label else ""
+    head = row.label if row.units > 1 else row.label.removesuffix(tail)
+    if len(head) + len(tail) <= most:
+        return head + tail
+    return f"{head[: max(most - len(dots) - len(tail), 0)].rstrip(' ,.:')}{dots}{tail}"[:most]
+
+
 def _number(name: str, stem: str) -> int | None:
     """Which of a list of blocks a unit is in."""
     match = re.match(r"\.(\d+)(?:\.|$)", name.removeprefix(stem))

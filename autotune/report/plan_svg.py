@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.report.plan_picture import WORDS, PlanPicture, Span, runs_of
+from autotune.report.plan_picture import WORDS, PlanPicture, Span, runs_of, shortened
 
 _WIDEST_LABEL = 280
 _SHARE = 56
@@ -64,7 +64,7 @@ def lay_out(picture: PlanPicture) -> Drawing:
     labels: list[Label] = []
     shares: list[Label] = []
     y = float(_RULER)
-    names = [row.label if row.units == 1 else f"{row.label} ({row.units})" for row in picture.rows]
+    names = [shortened(row, "", int((_WIDEST_LABEL - 14) / _LETTER), "…") for row in picture.rows]
     left = min(_WIDEST_LABEL, _LETTER * max(map(len, [*names, "guidance"])) + 16)
 
     def x(column: int) -> float:
@@ -87,7 +87,7 @@ def lay_out(picture: PlanPicture) -> Drawing:
     top = y = y + 5
     for row, name in zip(picture.rows, names, strict=True):
         height = max(_LEAST_ROW, min(_MOST_ROW, _ALL_ROWS * (row.share or 0)))
-        labels.append(Label(left - 10, y + height / 2, _shortened(name), f"{row.label}: {row.units} units"))
+        labels.append(Label(left - 10, y + height / 2, name, f"{row.label}: {row.units} units"))
         if row.share is not None:
             shares.append(Label(x(count) + _SHARE - 4, y + height / 2, f"{row.share:.1%}"))
         for action, first, last in runs_of(row.actions):
@@ -140,8 +140,3 @@ def _class(span: Span, spans: tuple[Span, ...]) -> str:
 def _fit(text: str, width: float) -> str:
     """``text`` where there is room for it."""
     return text if len(text) * _LETTER + 6 <= width else ""
-
-
-def _shortened(name: str) -> str:
-    most = int((_WIDEST_LABEL - 14) / _LETTER)
-    return name if len(name) <= most else f"…{name[1 - most :]}"

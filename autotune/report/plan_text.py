@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from autotune.plan import Action
-from autotune.report.plan_picture import WORDS, PlanPicture, Span
+from autotune.report.plan_picture import WORDS, PlanPicture, Span, shortened
 
 # Shapes differ as well as colours do.
 _SIGNS = {
@@ -35,9 +35,9 @@ class PlanText:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Steps across, units down; resolution and guidance above."""
         picture, plain = self._picture, options.ascii_only
-        labels = [_labelled(row.label, row.units) for row in picture.rows]
-        longest = max(len(label) for label in (*labels, "resolution"))
-        width = min(longest, _LONGEST_LABEL, max(12, options.max_width // 2))
+        most = min(_LONGEST_LABEL, max(12, options.max_width // 2))
+        labels = [shortened(row, " units", most, "..." if plain else "…") for row in picture.rows]
+        width = max(map(len, (*labels, "resolution")))
         room = max(8, options.max_width - width - _SHARE - 2 * _GAP)
         for first in range(0, len(picture.columns), room):
             here = slice(first, first + room)
@@ -77,18 +77,12 @@ class PlanText:
         return f"{'step':<{width}}{' ' * _GAP}{''.join(line).rstrip()}"
 
     def _line(self, label: str, width: int, cells: Sequence[tuple[str, str]], share: float | None = None) -> Text:
-        if cell_len(label) > width:
-            label = f"...{label[3 - width :]}"
         line = Text(set_cell_size(label, width) + " " * _GAP, no_wrap=True)
         for sign, style in cells:
             line.append(sign, style or None)
         if share is not None:
             line.append(f"{share:>{_SHARE}.1%}")
         return line
-
-
-def _labelled(label: str, units: int) -> str:
-    return label if units == 1 else f"{label} ({units} units)"
 
 
 def _level(picture: PlanPicture, column: int, plain: bool) -> str:

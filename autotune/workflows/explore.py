@@ -15,6 +15,7 @@ from autotune.search.loop import SearchProgress, search
 from autotune.search.trial_runner import TrialRunner
 from autotune.study.heartbeat import close
 from autotune.study.trials import enqueue_recipes, ranked
+from autotune.workflows.forecast import pictures_after
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
 
@@ -88,8 +89,14 @@ def explore_budgets(
     for place, number in enumerate(growing):
         if len(setups) > 1:
             progress.stage(f"budget {setups[number].budget}")
+        others = len(setups) - 1 - place
+        words = "the last round" if len(setups) == 1 else "the last rounds"
+        if others:
+            words = f"{others} more search{'es' * (others > 1)} and {words}"
+        progress.then(words, pictures_after(setups, setups[number]), others * options.timeout)
         run(number, growing[:place], options.timeout)
     for place, number in enumerate(growing[:-1]):
         progress.stage(f"what larger budgets found, at {setups[number].budget}")
+        progress.then("the last rounds", pictures_after(setups, setups[number]))
         # No time for anything but that.
         run(number, growing[place + 1 :], 0)

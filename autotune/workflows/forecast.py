@@ -92,18 +92,13 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         trials: Candidates that are asked for.
         timeout: Seconds after which no further candidate begins. Known recipes always run.
     """
-    latency = setup.deployed.price(setup.full, setup.call_batch).latency_ms
-    full = replace(setup.pricer.price(setup.full), latency_ms=latency)
-    fewer_steps = setup.recipes[0].proposal.cost
-    share = _time_share(fewer_steps, full)
+    full = _full_cost(setup)
+    share = _share(setup)
     candidate = share * pace.seconds * len(setup.tuning.rows)
     looks = first_look(setup.judges.panel)
     usual = candidate * (usual_share(len(setup.tuning.rows), looks) if setup.configuration.early_stopping else 1)
     fitting = min(trials, math.ceil(timeout / usual))
     held_out = len(setup.held_out.rows)
-    # In pictures of the full run, which itself is made once for all budgets.
-    last_round = (1 + FINALISTS) * share * held_out
-    last_round += _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
     candidates = max(fitting, len(setup.recipes))
     errors = setup.judges.error_pictures if setup.judges.panel.errors else 0
     # Without guidance of its own a policy is compared with the full run, whose pictures are there.
@@ -119,11 +114,35 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         candidate_seconds=candidate,
         usual_seconds=usual,
         search_seconds=candidates * usual,
-        last_round_seconds=last_round * pace.seconds,
+        last_round_seconds=_last_round_pictures(setup, share) * pace.seconds,
         intents=intents,
         exact_pictures=min(errors, len(setup.tuning.rows)),
         exact_seconds=exact * pace.seconds,
     )
+
+
+def pictures_after(setups: Sequence[Setup], searched: Setup) -> float:
+    """What the last rounds of all budgets take, in pictures of a usual candidate of the one that is ``searched``."""
+    shares = {id(setup): _share(setup) for setup in setups}
+    last_rounds = sum(_last_round_pictures(setup, shares[id(setup)]) for setup in setups)
+    return (len(searched.held_out.rows) + last_rounds) / shares[id(searched)]
+
+
+def _last_round_pictures(setup: Setup, share: float) -> float:
+    """In pictures of the full run, of whose time a candidate's take a ``share``; without those that budgets share."""
+    held_out = len(setup.held_out.rows)
+    timed = _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
+    return (1 + FINALISTS) * share * held_out + timed
+
+
+def _share(setup: Setup) -> float:
+    """Time of a candidate as a share of the full run's."""
+    return _time_share(setup.recipes[0].proposal.cost, _full_cost(setup))
+
+
+def _full_cost(setup: Setup) -> Cost:
+    latency = setup.deployed.price(setup.full, setup.call_batch).latency_ms
+    return replace(setup.pricer.price(setup.full), latency_ms=latency)
 
 
 def shared_seconds(setup: Setup, pace: Pace) -> float:

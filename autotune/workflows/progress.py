@@ -1,15 +1,18 @@
-"""What a person sees while a search runs: a live bar in a terminal, plain lines elsewhere, or nothing."""
+"""What a person sees of a run: the phase and those ahead, with a live bar in a terminal, plain lines, or nothing."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import rich.progress
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from autotune.search.trial_runner import Report
 
@@ -20,6 +23,42 @@ _LINE_SECONDS = 60
 _BAR_WIDTH = 16
 # What a row takes besides its note and its bar: the description, how many of how many, and the gaps.
 _BESIDES = 24
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A part of a run; ``seconds`` are expected of it, ``kept`` is what stays if somebody interrupts it."""
+
+    name: str
+    kept: str
+    began: float
+    seconds: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """What follows a phase: in words, in seconds that are known, and in pictures that take what candidates' take."""
+
+    words: str = ""
+    pictures: float = 0.0
+    seconds: float = 0.0
+
+
+class _Bars(rich.progress.Progress):
+    """Bars below a line that is made anew whenever they are."""
+
+    def __init__(self, *columns: rich.progress.ProgressColumn, line: Callable[[], str], **settings: Any) -> None:
+        self._above = line
+        super().__init__(*columns, **settings)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if line := self._above():
+            yield Text(line, no_wrap=True, overflow="ellipsis")
+        yield from super().get_renderables()
 
 
 class Progress:
@@ -39,8 +78,10 @@ class Progress:
         self._total = 0
         self._done = 0
         self._done_before = 0
-        self._started = 0.0
         self._deadline = 0.0
+        self._phase: _Phase | None = None
+        self._ahead = _Ahead()
+        self._made, self._pace = 0, 0.0
         self._best = ""
         self._best_loss: float | None = None
         self._waiting_for = 0
@@ -49,11 +90,12 @@ class Progress:
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
-            self._bar = rich.progress.Progress(
+            self._bar = _Bars(
                 rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(_BAR_WIDTH),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[note]}"),
+                line=self.phases,
                 console=self._console,
                 transient=True,
             )
@@ -66,6 +108,41 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def phase(self, name: str, kept: str, then: str = "") -> None:
+        """A phase begins that takes what was expected of those ahead, and after it what ``then`` says.
+
+        Args:
+            name: What it is called.
+            kept: What stays if somebody interrupts it, with its verb.
+            then: What follows, in words.
+        """
+        self._phase = _Phase(name, kept, time.monotonic(), self._expected())
+        self._ahead = _Ahead(then)
+        if self._bar is None:
+            about = "" if self._phase.seconds is None else f", about {clock(self._phase.seconds)}"
+            self._line(name + about + self._follows())
+
+    def then(self, words: str, pictures: float, seconds: float = 0.0) -> None:
+        """Say what follows the search: in ``words``, in pictures as candidates make them, and in seconds besides."""
+        self._ahead = _Ahead(words, pictures, seconds)
+
+    def phases(self) -> str:
+        """``search 2:10 of 4:00, then the last round, about 1:30``."""
+        phase = self._phase
+        if phase is None:
+            return ""
+        left = self._left() if phase.seconds is None else phase.seconds - phase.elapsed
+        known = math.isfinite(left) and left > 0
+        of = f" of {'about ' * (phase.seconds is not None)}{clock(phase.elapsed + left)}" if known else ""
+        return f"{phase.name} {clock(phase.elapsed)}{of}{self._follows()}"
+
+    def interrupted(self, folder: object) -> str | None:
+        """What is kept in ``folder`` where somebody interrupts the run now; None before it has begun."""
+        if self._phase is None:
+            return None
+        kept = self._phase.kept or f"{self._done} of {self._total} candidates are"
+        return f"interrupted in the {self._phase.name}; {kept} in {folder}, repeat the same command to go on"
 
     def stage(self, text: str, pictures: int = 0) -> None:
         """Something begins that makes ``pictures`` pictures (0: takes no time worth a bar)."""
@@ -94,13 +171,14 @@ class Progress:
     def search(self, total: int, done: int, timeout: float) -> None:
         """The search begins: ``total`` candidates, ``done`` of them by earlier runs, ``timeout`` seconds at most."""
         self._total, self._done, self._done_before = total, done, done
-        self._started = time.monotonic()
-        self._deadline = self._started + timeout
+        self._phase = _Phase("search", "", time.monotonic())
+        self._deadline = self._phase.began + timeout
+        self._made, self._pace = 0, 0.0
         self._best, self._best_loss = "", None
         if self._bar is not None:
             if self._trials is not None:
                 self._bar.remove_task(self._trials)
-            self._trials = self._bar.add_task("candidates", total=total, completed=done, note=self._note())
+            self._trials = self._bar.add_task("candidates", total=total, completed=done, note="")
         elif done:
             self._line(f"resuming: {done} of {total} candidates are already done")
 
@@ -128,25 +206,40 @@ class Progress:
             self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
         if report.duplicate_of is None:
             self._done += 1
+        self._made += report.pictures
+        if self._phase is not None and self._made:
+            self._pace = self._phase.elapsed / self._made
         said = _said(report)
         _LOG.info("trial %d: %s", report.trial, said)
         if self._bar is not None and self._trials is not None:
-            self._bar.update(self._trials, completed=self._done, note=self._note())
+            # What does not fit is lost.
+            room = max(self._console.width - _BESIDES - _BAR_WIDTH, 0)
+            self._bar.update(self._trials, completed=self._done, note=self._best[:room])
         elif report.duplicate_of is None:
-            self._line(f"{self._done}/{self._total}  {said}  {self._note()}")
+            parts = (f"{self._done}/{self._total}", said, self._best, self.phases())
+            self._line("  ".join(filter(None, parts)))
 
-    def _note(self) -> str:
-        elapsed = time.monotonic() - self._started
+    def _left(self) -> float:
+        """Seconds until the search ends, by its deadline or by its pace."""
+        if self._phase is None or not self._total:
+            return math.inf
         left = self._deadline - time.monotonic()
         if self._done > self._done_before:
-            left = min(left, elapsed / (self._done - self._done_before) * (self._total - self._done))
-        remaining = f"{_clock(left)} left" if math.isfinite(left) else ""
-        if self._bar is not None:
-            # What does not fit is lost, so that the time comes first and the policy last.
-            room = max(self._console.width - _BESIDES - _BAR_WIDTH, 0)
-            return "  ".join(filter(None, (remaining or f"{_clock(elapsed)} elapsed", self._best)))[:room]
-        times = f"{_clock(elapsed)} elapsed" + (f", {remaining}" if remaining else "")
-        return f"{self._best}  {times}" if self._best else times
+            left = min(left, self._phase.elapsed / (self._done - self._done_before) * (self._total - self._done))
+        return left
+
+    def _expected(self) -> float | None:
+        """Seconds of what is ahead; None where the search has no pace yet."""
+        ahead = self._ahead
+        if ahead.pictures and not self._pace:
+            return None
+        return ahead.seconds + ahead.pictures * self._pace or None
+
+    def _follows(self) -> str:
+        if not self._ahead.words:
+            return ""
+        expected = self._expected()
+        return f", then {self._ahead.words}" + ("" if expected is None else f", about {clock(expected)}")
 
     def _line(self, text: str) -> None:
         self._said_at = time.monotonic()
@@ -168,7 +261,8 @@ def _said(report: Report) -> str:
     return f"{result}  {report.proposal.cost.relative:.1%}  {report.proposal.policy.id}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``2:10``, or ``1:02:10``."""
     minutes, rest = divmod(max(round(seconds), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

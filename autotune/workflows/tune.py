@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from autotune.workflows.explore import explore_budgets
 from autotune.workflows.export import exported, notes
 from autotune.workflows.last_round import last_round
 from autotune.workflows.log import logged
-from autotune.workflows.progress import Progress
+from autotune.workflows.progress import Progress, clock
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.search_record import keep_search_record
 from autotune.workflows.setup import Setup, prepare
@@ -174,8 +175,12 @@ def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptio
     budget_labels([str(budget) for budget in budgets])
     if options.inputs is not None:
         options = replace(options, inputs=read_rows(options.inputs))
-    with during("while preparing the search"), Progress(quiet=options.quiet) as progress:
-        setups = prepare(pipe, budgets, options, on_progress=progress.profiling)
+    try:
+        with during("while preparing the search"), Progress(quiet=options.quiet) as progress:
+            setups = prepare(pipe, budgets, options, on_progress=progress.profiling)
+    except KeyboardInterrupt:
+        said = "interrupted while preparing the search; nothing of it is kept yet, repeat the same command to begin"
+        raise Interrupted(Path(options.run_dir or "."), said) from None
     first = setups[0]
     name = options.study_name or default_study_name(first.model_name, *(str(setup.budget) for setup in setups))
     folder = Path(options.run_dir) if options.run_dir is not None else Path("runs") / name
@@ -195,13 +200,16 @@ def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptio
                 undo.contents(folder / OUTCOMES)
                 undo.contents(outcomes_folder(first, folder))
                 # The last that may be refused: judges that cannot tell the full run's pictures from bad ones.
+                most = options.timeout * len(setups)
+                search = f"the search, at most {clock(most)}," if math.isfinite(most) else "the search"
+                progress.phase("full run", "what it finished is", then=f"{search} and the last round")
                 evaluator = evaluator_for(first, first.tuning, "tuning", folder, progress)
                 undo.forget()
                 with beyond_refusal(), during("in the search"):
                     results = _run(setups, studies, evaluator, folder, options, progress)
                     return _explained(first, results, name, url, progress) if options.explain else results
         except KeyboardInterrupt:
-            raise Interrupted(folder) from None
+            raise Interrupted(folder, progress.interrupted(folder)) from None
         except OSError as error:
             if not out_of_space(error):
                 raise
@@ -231,6 +239,7 @@ def _run(
     for study in studies:
         _keep_full_run(study, evaluator, folder)
     explore_budgets(setups, studies, evaluator, folder, options, progress)
+    progress.phase("last round", "all candidates and what it finished are")
     with during("in the last round"):
         held_out = evaluator_for(first, first.held_out, "held-out", folder, progress, first.last_judges)
         second = SecondOpinion.of(first.second_opinion, held_out)
@@ -286,6 +295,7 @@ def _explained(
 ) -> tuple[TuneResult, ...]:
     """The results of one run with its tradeoff study, which is kept beside each of its reports."""
     folder = results[0].run_dir
+    progress.phase("study of fewer or cheaper steps", "the exported policy and what it finished are")
     with during("in fewer or cheaper steps"):
         found = run_tradeoff_study(
             setup,

@@ -108,22 +108,3 @@ def test_interrupted_by_ctrl_c_and_gone_on_with(
         documents.append(json.loads(finished.output))
     assert documents[0] == documents[1]
     assert len(list((tmp_path / "run").glob("batches/*"))) == 9
-
-
-def test_every_option_is_documented_with_its_default(postdiff: Callable[..., Finished]) -> None:
-    text = postdiff("compare", "--help").output
-    names = {block.split()[0]: " ".join(block.split()) for block in text.split("--")[1:]}
-    for name in (
-        "model",
-        "prompts",
-        "images",
-        "reference",
-        "scorer",
-        "features",
-        "objective",
-        "weight-fd",
-        "lpips",
-        "seed",
-    ):
-        assert "[default:" in names[name], name
-    assert "[required]" in names["policy"]

@@ -69,7 +69,9 @@ def test_while_the_machine_is_profiled(in_process: Run, tmp_path: Path, monkeypa
 def test_while_a_search_is_prepared(in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
     monkeypatch.setattr(import_module("autotune.workflows.tune"), "prepare", press)
-    is_one_line(in_process("tune", "--out", "run"))
+    stopped = in_process("tune", "--out", "run")
+    is_one_line(stopped)
+    assert "while preparing the search; nothing of it is kept yet" in stopped.errors
     assert not any(tmp_path.iterdir())
 
 
@@ -81,7 +83,9 @@ def test_while_a_result_is_shown(
     monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", lambda *_: (whole,))
     with pytest.MonkeyPatch.context() as pressed:
         pressed.setattr(f"autotune.cli.tune.{part}", press)
-        is_one_line(in_process("tune"))
+        stopped = in_process("tune")
+    is_one_line(stopped)
+    assert f"{whole.policy_file} is exported" in stopped.errors
     assert (whole.run_dir / "policy.json").is_file() and not list(whole.run_dir.glob("*.part"))
 
 

@@ -18,7 +18,8 @@ from tests.support.browser import chromium
 __all__ = ["chromium"]
 
 WIDTHS = [(1280, 900), (390, 844)]
-PLOTS = 6
+# All of them, and those that are folded away at first.
+PLOTS, FOLDED = 6, 2
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,11 @@ def serious_findings(page: Any) -> dict[str, list[str]]:
 def all_drawn(page: Any) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator(".chart:has(.main-svg)")).to_have_count(PLOTS, timeout=30_000)
+    drawn = page.locator(".chart:has(.main-svg)")
+    expect(drawn).to_have_count(PLOTS - FOLDED, timeout=30_000)
+    for folded in page.locator("details summary").all():
+        folded.click()
+    expect(drawn).to_have_count(PLOTS, timeout=30_000)
 
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)
@@ -83,7 +88,20 @@ def test_everything_is_there_and_nothing_complains(opened: Open, page_file: Path
         sizes = page.locator(".picture img").evaluate_all("all => all.map(i => [i.naturalWidth, i.width, i.height])")
         assert len(sizes) >= 9 and all(natural == 640 and min(shown) > 50 for natural, *shown in sizes)
         assert page.locator("svg.plan rect.cell").count() > 50
+        folded = page.locator("#cost details .chart")
+        assert folded.evaluate_all("all => Math.min(...all.map(each => each.clientWidth))") > width / 4
+        assert folded.evaluate_all(
+            "all => all.every(each => each.querySelector('.main-svg').clientWidth <= each.clientWidth)"
+        )
         assert not complaints
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_a_sentence_and_pictures_come_first(opened: Open, page_file: Path, width: int, height: int) -> None:
+    with opened(page_file, width, height) as (page, _):
+        pictures = page.locator(".picture img").first.bounding_box()
+        assert page.locator(".lead").bounding_box()["y"] < pictures["y"] < height
+        assert page.locator(".card").first.bounding_box()["y"] > height
 
 
 def test_it_opens_in_two_seconds(opened: Open, page_file: Path) -> None:
@@ -163,7 +181,6 @@ def test_no_serious_findings_of_accessibility(
 ) -> None:
     with opened(page_file, width, height, scheme) as (page, _):
         all_drawn(page)
-        page.locator("details summary").click()
         assert not serious_findings(page)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from autotune.cost import Pricer
 from autotune.plan import Action
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
-from autotune.report.plan_picture import PlanPicture, draw, runs_of
+from autotune.report.plan_picture import PlanPicture, Row, draw, runs_of, shortened
 from autotune.report.plan_svg import lay_out
 from autotune.report.plan_text import PlanText
 from tests.support.builders import FAMILIES
@@ -80,6 +80,23 @@ def test_a_transformers_blocks_are_named_by_range() -> None:
     labels = [row.label for row in drawn(pricer, Policy(steps=4, cache=(rule,))).rows]
     assert any(label.startswith("transformer_blocks.0") for label in labels)
     assert any(label.startswith("transformer_blocks.1") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "units", "short"),
+    [
+        ("down_blocks.1", 7, "down_blocks.1 (7 units)"),
+        ("down_blocks.1: self-attention, cross-attention, feed-forward", 15, "down_blocks.1: self-att… (15 units)"),
+        ("down_blocks.1: attention", 99999, "down_blocks.1: atten… (99999 units)"),
+        ("down_blocks.1.attentions.0.transformer_blocks.0.attn2", 1, "down_blocks.1.attentions.0.t….attn2"),
+        ("conv_in", 1, "conv_in"),
+    ],
+)
+def test_long_labels_keep_where_and_how_many(label: str, units: int, short: str) -> None:
+    assert shortened(Row(label, units, None, ()), " units", 35, "…") == short
+    for most in range(12, 80):
+        text = shortened(Row(label, units, None, ()), " units", most, "...")
+        assert len(text) <= most and text[:1] in (label[:1], ".")
 
 
 def test_stretches_cover_all_columns() -> None:

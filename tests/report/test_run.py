@@ -47,10 +47,56 @@ def test_the_head_says_what_was_found(whole: TuneResult) -> None:
     said = " ".join(facts.lead)
     assert facts.finished and "beats" in said and "12 prompts that the search never saw" in said
     assert [card.heading for card in facts.cards[:2]] == ["Compute", "Time"]
-    assert f"{whole.finalists.difference.value:+.3f}" == facts.cards[3].figure
+    assert facts.cards[3].figure == "better" and f"{whole.finalists.difference.value:+.3f}" in facts.cards[3].note
     lines = lines_of(run)
     assert [line.exported for line in lines] == [False, False, True, False, False]
     assert lines[2].name.startswith("policy, trial")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "needed", "figure", "quality"),
+    [
+        (-0.1, 0.1, None, "no difference seen", ", and in quality we cannot tell it from the full run."),
+        (0.1, 0.3, None, "worse", ", but their quality is worse than the full run’s."),
+        (-0.3, -0.1, None, "better", ", and their quality is better than the full run’s."),
+        # Too few prompts to tell anything.
+        (-0.3, -0.1, 99, "no difference seen", ", and in quality we cannot tell it from the full run."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("time", "gain"),
+    [
+        (0.45, "2.2 times faster"),
+        (1.5, "1.5 times slower"),
+        (0.99, "about as fast"),
+        (None, "with 2.5 times less compute"),
+    ],
+)
+def test_one_plain_sentence_leads(
+    finished: Path,
+    low: float,
+    high: float,
+    needed: int | None,
+    figure: str,
+    quality: str,
+    time: float | None,
+    gain: str,
+) -> None:
+    path = finished / "finalists.json"
+    document = json.loads(path.read_text())
+    winner = next(each for each in document["contenders"] if each["name"] == document["winner"])
+    winner["quality"]["loss"] = {"value": (low + high) / 2, "low": low, "high": high}
+    winner["cost"]["relative"] = 0.4
+    winner["time"] = (
+        None if time is None else {"ms_per_image": 9.0, "relative": time, "batch_size": 8, "device": "a CPU"}
+    )
+    path.write_text(json.dumps(document | {"prompts_needed": needed}))
+    run = read_run(finished)
+    facts = facts_of(run)
+    assert facts.lead[0] == f"The exported policy makes pictures {gain}{quality}"
+    assert (facts.cards[0].figure, facts.cards[2].figure) == ("2.5 times less", figure)
+    page = render(run)
+    assert page.index(f'<p class="lead">{facts.lead[0]}</p>') < page.index('id="pictures"') < page.index('id="figures"')
 
 
 def test_nothing_beaten_is_said_too(finished: Path) -> None:
@@ -61,7 +107,7 @@ def test_nothing_beaten_is_said_too(finished: Path) -> None:
     run = read_run(finished)
     facts = facts_of(run)
     assert facts.title.endswith("take 4 plain steps") and facts.policy == "s4"
-    assert "not told apart" in facts.cards[3].note
+    assert facts.cards[3].figure == "no difference seen" and "+0.010" in facts.cards[3].note
     page = render(run)
     assert "the best policy found (not exported)" in page and "best policy found, trial" in page
 
@@ -136,7 +182,9 @@ def test_a_storage_without_the_study_is_refused(finished: Path, tmp_path: Path) 
 
 def test_importance_needs_enough_candidates(whole: TuneResult, large: Path) -> None:
     assert not importance_of(read_run(whole.run_dir))
+    assert "Which knobs mattered" not in render(read_run(whole.run_dir))
     run = read_run(large)
+    assert "Which knobs mattered" in render(run)
     found = importance_of(run)
     assert sum(found.values()) == pytest.approx(1) and list(found.values()) == sorted(found.values(), reverse=True)
     said = document(run, found)
@@ -151,13 +199,15 @@ def test_provenance_names_model_judges_and_versions(whole: TuneResult) -> None:
 
 
 def test_words_claim_no_more_than_intervals() -> None:
-    assert "not told apart" in against_full(Interval(value=0.1, low=-0.1, high=0.3))
+    assert "we cannot tell it from" in against_full(Interval(value=0.1, low=-0.1, high=0.3))
     assert "worse" in against_full(Interval(value=0.2, low=0.1, high=0.3))
     assert "better" in against_full(Interval(value=-0.2, low=-0.3, high=-0.1))
-    assert [factor(share, "less", "more") for share in (0.4, 1.01, 1.5)] == [
+    assert [factor(share, "less", "more") for share in (0.4, 0.96, 1.01, 1.5, 12.34)] == [
         "2.5 times less",
+        "1.04 times less",
         "about the same",
         "1.5 times more",
+        "12.3 times more",
     ]
 
 

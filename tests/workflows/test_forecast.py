@@ -8,7 +8,7 @@ import pytest
 from autotune.cost import parse_budget
 from autotune.options import SetupOptions
 from autotune.search.pruning import usual_share
-from autotune.workflows.forecast import Forecast, Pace, forecast, pace_of, shared_seconds, total_seconds
+from autotune.workflows.forecast import Forecast, Pace, forecast, pace_of, pictures_after, shared_seconds, total_seconds
 from autotune.workflows.setup import prepare
 from tests.support.fake_search import FakePictures, search_arguments
 
@@ -75,6 +75,13 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
     dearer = forecast(large, pace, trials=1000, timeout=3600)
     assert dearer.candidate_seconds == pytest.approx(2 * found.candidate_seconds)
     assert dearer.last_round_seconds > found.last_round_seconds
+
+    # What a running search expects of the rest, in its own candidates' pictures.
+    held_out = len(small.held_out.rows) * 0.5
+    rest = found.last_round_seconds + held_out
+    assert pictures_after([small], small) * 0.4 * 0.5 == pytest.approx(rest)
+    both = rest + dearer.last_round_seconds
+    assert pictures_after([small, large], large) * 0.8 * 0.5 == pytest.approx(both)
 
     # The full run's own pictures are the reference here, beside those of tuning and held-out prompts.
     shared = shared_seconds(small, pace)

@@ -17,16 +17,22 @@ from autotune.core.errors import InputError
 from autotune.core.extras import require_tuner
 from autotune.core.naming import default_comparison_name
 from autotune.options import CompareOptions
+from autotune.options.declare import Topic
 
 
 @reads(CompareOptions)
 def compare(
-    policy: Annotated[list[str], typer.Option(help="Policy file or hub id; repeat it for more.")],
+    policy: Annotated[
+        list[str], typer.Option(help="Policy file or hub id; repeat it for more.", rich_help_panel=Topic.FIRST)
+    ],
     options: CompareOptions,
     model: Model = "emoji-unet",
     device: Device = "auto",
     dtype: DTypeOption = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON document instead of the table.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a JSON document instead of the table.", rich_help_panel=Topic.OUTPUT),
+    ] = False,
 ) -> int:
     """Evaluate policies and the full run side by side; the same command resumes an interrupted run."""
     require_tuner("compare")

@@ -12,11 +12,12 @@ from autotune.core.extras import require_tuner
 
 
 def dashboard(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/emoji-unet-40pct.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/emoji-unet-40pct.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine's alone.")] = "127.0.0.1",
     storage: Annotated[
-        str | None, typer.Option(help="Database URL the run was given.", show_default="study.db in the folder")
+        str | None,
+        typer.Option(metavar="URL", help="Database URL the run was given.", show_default="study.db in the folder"),
     ] = None,
 ) -> None:
     """Open the Optuna dashboard on a run's study and pictures."""

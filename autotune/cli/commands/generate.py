@@ -13,9 +13,10 @@ from autotune.cli.models import ModelSource
 
 
 def generate(
-    out: Annotated[Path, typer.Option(help="Picture file for one prompt or input, else a folder.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Picture file for one prompt or input, else a folder.")],
     prompt: Annotated[
-        list[str], typer.Option(help="What to show; repeat it for more pictures.", show_default="--inputs")
+        list[str],
+        typer.Option(metavar="TEXT", help="What to show; repeat it for more pictures.", show_default="--inputs"),
     ] = [],  # noqa: B006
     inputs: Inputs = None,
     policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,

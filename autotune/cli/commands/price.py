@@ -13,7 +13,7 @@ from autotune.cli.models import ModelSource
 
 
 def price(
-    policy: Annotated[str, typer.Argument(help="Policy file or hub id.")],
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Policy file or hub id.")],
     model: Model = "emoji-unet",
     height: Height = None,
     width: Width = None,

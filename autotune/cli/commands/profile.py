@@ -19,14 +19,19 @@ def profile(
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="MODEL-DEVICE-DTYPE.json")] = None,
     height: Height = None,
     width: Width = None,
-    batch: Annotated[str, typer.Option(help="Pictures per call, several joined by commas.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="N", help="Pictures per call, several joined by commas.")] = "1",
     scales: Annotated[
         str | None,
-        typer.Option(help="Latent sizes per side, such as 0.5,0.75,1.", show_default="all a search may ask for"),
+        typer.Option(
+            metavar="X", help="Latent sizes per side, such as 0.5,0.75,1.", show_default="all a search may ask for"
+        ),
     ] = None,
     guidance: Guidance = None,
     compile_mode: Annotated[
-        CompileMode, typer.Option("--compile", help="Compile the denoiser, in this mode of torch.compile.")
+        CompileMode,
+        typer.Option(
+            "--compile", help="Compile the denoiser: none, default, reduce-overhead or max-autotune, as torch.compile."
+        ),
     ] = "none",
     config_only: Annotated[
         bool, typer.Option("--config-only", help="Random weights: only the model's configs are read or downloaded.")

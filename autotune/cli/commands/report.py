@@ -18,7 +18,8 @@ def report(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Database URL the run was given.", show_default="what the folder says")
+        str | None,
+        typer.Option(metavar="URL", help="Database URL the run was given.", show_default="what the folder says"),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print what the page says as a JSON document, one line a page.")

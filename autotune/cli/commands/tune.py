@@ -17,6 +17,7 @@ from autotune.core.errors import InputError
 from autotune.core.extras import require_tuner
 from autotune.core.naming import budget_labels, default_study_name
 from autotune.options import TuneOptions
+from autotune.options.declare import Topic
 
 # From where every step hurts to where hardly any is missed.
 _FRONTIER = ("20%", "30%", "40%", "50%", "60%", "80%")
@@ -31,20 +32,30 @@ def tune(
     budget: Annotated[
         list[str],
         typer.Option(
-            help="Most a policy may cost: a share of the full run's FLOPs (40%), FLOPs (1.2TFLOPs), time of a call on"
-            " the target (850ms, 1.5s, 40%ms), a speed-up there (2x); joined by commas all must hold. Repeat it for"
-            " a policy each.",
+            help="Most a policy may cost: 40% (of the full run's FLOPs), 1.2TFLOPs, 850ms or 40%ms (of a call), 2x (a"
+            " speed-up). Joined by commas all must hold; repeat it for a policy each.",
             show_default="40%",
+            metavar="COST",
+            rich_help_panel=Topic.FIRST,
         ),
     ] = [],  # noqa: B006
     frontier: Annotated[
-        bool, typer.Option("--frontier", help=f"A policy for each of {', '.join(_FRONTIER)} of the FLOPs.")
+        bool,
+        typer.Option(
+            "--frontier",
+            help=f"A policy for each of {', '.join(_FRONTIER)} of the FLOPs.",
+            rich_help_panel=Topic.BUDGET,
+        ),
     ] = False,
     device: Device = "auto",
     dtype: DTypeOption = "auto",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what known recipes cost and how long the search would take, and stop."),
+        typer.Option(
+            "--dry-run",
+            help="Say what known recipes cost and how long the search would take, and stop.",
+            rich_help_panel=Topic.OUTPUT,
+        ),
     ] = False,
 ) -> int:
     """Search for the best policy within a budget and export it; the same command resumes an interrupted run."""

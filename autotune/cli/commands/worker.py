@@ -16,12 +16,16 @@ from autotune.core.extras import require_tuner
 def worker(
     storage: Annotated[
         str,
-        typer.Option(help="Database URL that 'postdiff tune' was given, such as postgresql+psycopg://user@host/name."),
+        typer.Option(
+            metavar="URL",
+            help="Database URL that 'postdiff tune' was given, such as postgresql+psycopg://user@host/name.",
+        ),
     ],
     study_name: Annotated[str, typer.Option(help="Name that 'postdiff tune' was given.")],
     out: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Folder for pictures; one that all workers see shows them in one dashboard.",
             show_default="runs/STUDY_NAME",
         ),
@@ -32,7 +36,8 @@ def worker(
     ] = None,
     device: Device = "auto",
     workers: Annotated[
-        str, typer.Option(help="Processes on this machine; auto is one for every GPU, and one on the CPU.")
+        str,
+        typer.Option(metavar="N", help="Processes on this machine; auto is one for every GPU, and one on the CPU."),
     ] = "auto",
     quiet: Quiet = False,
 ) -> int:

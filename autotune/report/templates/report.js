@@ -24,7 +24,12 @@
     plot.drawn = true;
     Plotly.react(plot.target, figure.data, figure.layout, { responsive: true, displaylogo: false });
   };
-  const redraw = () => plots.filter((plot) => plot.drawn).forEach(draw);
+  // What is folded away has no width; it is drawn when somebody opens it.
+  const visible = (plot) => plot.target.checkVisibility?.() ?? true;
+  for (const folded of document.querySelectorAll("details")) {
+    folded.addEventListener("toggle", () => plots.filter((plot) => folded.open && folded.contains(plot.target)).forEach(draw));
+  }
+  const redraw = () => plots.filter((plot) => plot.drawn && visible(plot)).forEach(draw);
   const drawOnce = (plot) => { if (!plot.drawn) draw(plot); };
   const near = new IntersectionObserver(
     (entries) => {
@@ -39,12 +44,12 @@
   // The others follow when there is nothing else to do, one at a time.
   const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
   const drawNext = () => {
-    const next = plots.find((plot) => !plot.drawn);
+    const next = plots.find((plot) => !plot.drawn && visible(plot));
     if (next) { draw(next); later(drawNext); }
   };
   addEventListener("load", () => later(drawNext));
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { root.dataset.theme = "light"; plots.forEach(draw); });
+  addEventListener("beforeprint", () => { root.dataset.theme = "light"; plots.filter(visible).forEach(draw); });
   addEventListener("afterprint", () => { delete root.dataset.theme; redraw(); });
 
   const dialog = document.getElementById("enlarged");
