@@ -16,6 +16,7 @@ from autotune.policy import MeasuredTime, Policy
 from autotune.policy.words import computes_everything
 from autotune.results.candidates import best_fewer_steps, best_trials
 from autotune.results.finalists import EvaluatedPolicy, Finalists, Opinion, judge
+from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.study.trials import POLICY_KEY, attributes, evaluated
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
@@ -49,8 +50,8 @@ def last_round(
     trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == recipe.key), None)
     plain = EvaluatedPolicy(None, trial, recipe)
     fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
-    candidates = best_trials(studies, FINALISTS, exclude=computes_everything, within=setup.proposer.allows)
     progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", len(evaluator.rows))
+    candidates = _finalists(setup, studies, evaluator, progress)
     finalists = judge(
         evaluator,
         setup.full,
@@ -89,3 +90,38 @@ def last_round(
             for timing in timings
         ]
     )
+
+
+def _finalists(
+    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress
+) -> list[EvaluatedPolicy]:
+    """The best candidates; one that cannot be evaluated here, and it alone, gives its place to the next best."""
+    diagnosis, broken = Diagnosis(evaluator, setup.maker.prefixes), set[str]()
+
+    def excluded(policy: Policy) -> bool:
+        return computes_everything(policy) or policy.key in broken
+
+    while True:
+        found = best_trials(studies, FINALISTS, exclude=excluded, within=setup.proposer.allows)
+        before = len(broken)
+        for each in found:
+            try:
+                _evaluate(evaluator, diagnosis, each.policy)
+            except CandidateError as error:
+                broken.add(each.policy.key)
+                progress.stage(f"trial {each.trial} is left out, for held-out {setup.noun} break it: {error}")
+        if len(broken) == before:
+            return found
+
+
+def _evaluate(evaluator: Evaluator, diagnosis: Diagnosis, policy: Policy) -> None:
+    """Have the pictures of a policy made and judged, which are kept.
+
+    Raises:
+        CandidateError: That fails, and with this policy alone.
+    """
+    try:
+        evaluator.outcome(policy)
+    except Exception as error:
+        diagnosis.check(error, lambda: evaluator.outcome(policy))
+        raise

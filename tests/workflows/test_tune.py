@@ -27,6 +27,7 @@ from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.proposer import Proposer
 from autotune.study.trials import attributes, evaluated, finished, policy_of, sqlite_url
+from autotune.workflows.setup import Setup
 from autotune.workflows.tune import TuneResult, tune, tune_budgets
 from search_spaces import space_for
 from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, degradation_of_anything_else
@@ -462,6 +463,25 @@ def test_the_last_third_refines_the_best_schedule(pipe: Any, pictures: FakePictu
     for trial in refined:
         assert trial.params == result.study.trials[trial.user_attrs["refines"]].params
     assert len(set(keys(result.study))) == 24
+
+
+def test_a_finalist_that_breaks_on_held_out_pictures_gives_its_place_to_the_next(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune(pipe, "40%", **arguments)
+    best = whole.finalists.candidates[0]
+    broken = FakePictures()
+
+    def made(setup: Setup, policy: Policy, rows: Any, seeds: Any, on_batch: Any = None) -> Any:
+        if policy.key == best.policy.key and rows[0].prompt in HELD_OUT:
+            raise RuntimeError("no kernel for this")
+        return broken(policy, [row.prompt for row in rows], seeds, on_batch)
+
+    monkeypatch.setattr(Setup, "pictures", made)
+    result = tune(pipe, "40%", **arguments | {"run_dir": arguments["run_dir"].with_name("other")})
+    finalists = [run.policy.key for run in result.finalists.candidates]
+    assert best.policy.key not in finalists and finalists
+    assert result.finalists.better
 
 
 def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
