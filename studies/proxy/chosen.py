@@ -22,8 +22,7 @@ POLICIES = 40
 
 Kind = Literal["full run", "plain", "by hand", "reuse", "recipe", "favourite", "random"]
 
-_TABLES = Path(__file__).parents[1] / "results"
-_FAVOURITES = 8
+_RESULTS = Path(__file__).with_name("results")
 # Costs of random policies, in turn.
 _BINS = ((0.2, 0.24), (0.24, 0.29), (0.29, 0.35), (0.35, 0.42), (0.42, 0.5), (0.5, 0.6), (0.6, 1.0))
 _LAYERS, _CROSS = ("**.attn1", "**.ff"), ("**.attn2",)
@@ -66,21 +65,10 @@ def _in_order(name: str, pricer: Pricer, full: int) -> Iterator[tuple[Kind, Poli
             yield "random", next(each)
 
 
-def favourites(name: str, count: int = _FAVOURITES) -> list[Policy]:
-    """The best by the objective of 512 evaluated policies (``studies.search.table``), one of each join of levers."""
-    rows = [json.loads(line) for line in (_TABLES / f"policies-{name}.jsonl").read_text().splitlines()]
-    best: dict[tuple[object, ...], Policy] = {}
-    for row in sorted(rows, key=lambda row: row["loss"]):
-        policy = policy_from_dict(row["policy"])
-        levers = (
-            policy.scheduler and policy.scheduler.name,
-            isinstance(policy.timesteps, str),
-            bool(policy.resolution),
-            frozenset(rule.mode for rule in policy.cache),
-            policy.guidance and policy.guidance.after,
-        )
-        best.setdefault(levers, policy)
-    return list(best.values())[:count]
+def favourites(name: str) -> list[Policy]:
+    """What a search by distance and alignment alone liked: of 512 policies the best one of each join of levers."""
+    lines = (_RESULTS / f"favourites-{name}.jsonl").read_text().splitlines()
+    return [policy_from_dict(json.loads(line)) for line in lines]
 
 
 def _dpm(steps: int, guided: tuple[int, int] | None = None, cache: tuple[CacheRule, ...] = ()) -> Policy:
