@@ -109,7 +109,11 @@ class UnitHook(ModelHook):  # type: ignore[misc]
 
 
 class BlockHook(ModelHook):  # type: ignore[misc]
-    """Step over a whole U-Net block when none of its units computes, sparing the glue between them."""
+    """Step over a whole U-Net block when none of its units computes, sparing the glue between them.
+
+    One that is given something to add to its features inside (``additional_residuals`` of T2I-Adapters) is not stepped
+    over: there its units stand aside one by one.
+    """
 
     def __init__(self, units: Sequence[int], last: UnitHook, outputs: Sequence[UnitHook] | None) -> None:
         super().__init__()
@@ -123,12 +127,13 @@ class BlockHook(ModelHook):  # type: ignore[misc]
         return self.act(self.fn_ref.original_forward, args, kwargs)
 
     def act(self, compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self.skip:
+        if not self.skip or kwargs.get("additional_residuals") is not None:
             return compute(*args, **kwargs)
         last = _tensor_given(self.last)
         if self.outputs is None:
             return last
-        return last, tuple(_tensor_given(hook) for hook in self.outputs)
+        # Going on and going to the skips is one tensor: what later code adds to either in place, it adds to both.
+        return last, tuple(last if hook is self.last else _tensor_given(hook) for hook in self.outputs)
 
 
 class CallHook:

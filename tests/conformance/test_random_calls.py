@@ -1,11 +1,14 @@
 """Random calls of pipelines as people set them up: what is done by hand comes out, or one sentence before any work.
 
 What is done by hand, in :mod:`tests.support.by_hand`, has no hooks: every unit is computed, or overwritten explicitly.
+Only the size of the latents is the runtime's there too, under a policy that does nothing else: how it moves them has
+tests of its own (``tests/runtime/test_resolution.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +22,12 @@ from torch import Tensor, nn
 
 from autotune.core.errors import InputError
 from autotune.pipelines.units import find_units
-from autotune.policy import CacheRule, Guidance, Policy
-from autotune.runtime import apply_policy, remove_policy
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.runtime import applied, apply_policy, remove_policy
 from tests.support.adapters import image_embeds, load_ip_adapters
 from tests.support.builders import FAMILIES, TinyFamily
 from tests.support.by_hand import by_hand, precise
+from tests.support.techniques import HANDOFFS
 from tests.support.watch import traces
 
 STEPS = 4
@@ -41,6 +45,7 @@ class Scenario:
         units: places in the list of the denoiser's blocks and units, as shares of its length.
         compute: further steps that these compute in, after the first.
         interval: of guidance, or None for all steps.
+        low: the stage below full size that the call begins with, or None.
         cutoff: the step after which a callback of diffusers turns guidance off.
         adapters: IP-Adapters.
         order: what is done before the call; a later one may find the policy applied.
@@ -54,6 +59,7 @@ class Scenario:
     units: tuple[float, ...]
     compute: frozenset[int]
     interval: tuple[int, int] | None
+    low: ResolutionStage | None
     cutoff: int | None
     adapters: int
     order: tuple[str, ...]
@@ -67,6 +73,12 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     start = draw(st.integers(0, STEPS - 1))
     interval = draw(st.none() | st.just((start, draw(st.integers(start + 1, STEPS)))))
     events = ["policy", *draw(st.lists(st.sampled_from(["FreeU", "LoRA", "offload", "call"]), unique=True))]
+    low = st.builds(
+        ResolutionStage,
+        scale=st.sampled_from([0.5, 0.75]),
+        until_step=st.integers(1, STEPS - 1),
+        handoff=st.sampled_from(HANDOFFS),
+    )
     return Scenario(
         name=name,
         batch=draw(st.integers(1, 2)),
@@ -74,6 +86,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         units=tuple(draw(st.lists(st.floats(0, 0.999), min_size=1, max_size=2))),
         compute=frozenset(draw(st.sets(st.integers(1, STEPS - 1)))),
         interval=interval,
+        low=draw(st.none() | low),
         cutoff=draw(st.none() | st.integers(0, STEPS - 1)) if name in CUTOFFS else None,
         adapters=draw(st.integers(0, 2)) if name in IP_ADAPTERS else 0,
         order=tuple(draw(st.permutations(events))),
@@ -108,6 +121,7 @@ class Setup:
         interval = self.scenario.interval if self.family.guided else None
         return Policy(
             steps=STEPS,
+            resolution=() if self.scenario.low is None else (self.scenario.low,),
             guidance=None if interval is None else Guidance(start_step=interval[0], stop_step=interval[1]),
             cache=(CacheRule(units=tuple(sorted(chosen)), compute_steps=(0, *sorted(self.scenario.compute))),),
         )
@@ -178,6 +192,25 @@ def _twin(pipe: Any) -> Any:
     return other
 
 
+@contextmanager
+def _by_hand(hand: Setup, policy: Policy) -> Iterator[None]:
+    """One call of the pipeline does what the policy says, of which the runtime does the size of the latents alone."""
+    scenario, family = hand.scenario, hand.family
+    with (
+        by_hand(
+            hand.pipe,
+            hand.denoiser,
+            policy,
+            conditional_first=family.conditional_first,
+            separate=family.guidance == "separate",
+        ) as reference,
+        applied(hand.pipe, Policy(steps=STEPS, resolution=policy.resolution)) if policy.resolution else nullcontext(),
+    ):
+        reference.pictures = scenario.batch
+        reference.first_step = reference.step = STEPS - family.executed_steps(STEPS)
+        yield
+
+
 def check(scenario: Scenario) -> None:
     """One scenario: under the policy as by hand, the sibling plain or by hand, and nothing left behind."""
     hand = Setup(scenario)
@@ -186,15 +219,13 @@ def check(scenario: Scenario) -> None:
             hand.do(event)
     plain = hand.call(hand.pipe)
     policies = {False: hand.policy(), True: hand.policy(1)}
-    by = {
-        "conditional_first": hand.family.conditional_first,
-        "separate": hand.family.guidance == "separate",
-    }
+    if any(getattr(policies[False], field) for field in hand.family.refuses):
+        with pytest.raises(InputError):
+            apply_policy(hand.pipe, policies[False])
+        return
     expected = {}
     for of_sibling, policy in policies.items():
-        with by_hand(hand.pipe, hand.denoiser, policy, **by) as reference:
-            reference.pictures = scenario.batch
-            reference.first_step = reference.step = STEPS - hand.family.executed_steps(STEPS)
+        with _by_hand(hand, policy):
             expected[of_sibling] = hand.call(hand.pipe, **({} if of_sibling else hand.callbacks()))
 
     setup = Setup(scenario)

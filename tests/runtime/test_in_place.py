@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autotune.policy import CacheRule, Policy
 from autotune.runtime import applied
+from tests.conformance.test_contract import VARIANTS
 from tests.support.builders import FAMILIES
 from tests.support.by_hand import by_hand
 from tests.support.ecosystem import make
@@ -78,8 +79,24 @@ def test_freeu_before_the_policy_or_under_it_is_the_same(first: str) -> None:
     assert torch.equal(call("sd", pipe), call("sd", make("sd")))
 
 
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("name", ["sd-adapter", "sdxl-adapter"])
+def test_an_adapter_adds_to_blocks_that_are_stepped_over(name: str, block: int) -> None:
+    """Inside the block, or to its last output in place, which goes to a skip too."""
+    pipe = FAMILIES[name].make()
+    structure = structure_of(FAMILIES[name], pipe)
+    (outputs,) = (found.outputs for found in structure.blocks if found.name == f"down_blocks.{block}")
+    policy = reuse(*(structure.units[unit].name for unit in outputs or ()))
+    expected = want(name, pipe, policy)
+    with applied(pipe, policy):
+        torch.testing.assert_close(call(name, pipe), expected, atol=1e-5, rtol=1e-5)
+
+
+# Those that share their denoiser with another put out nothing else.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.exhaustive] if name in VARIANTS else []) for name in FAMILIES]
+)
 @pytest.mark.parametrize("mode", ["reuse", "forecast", "residual"])
-@pytest.mark.parametrize("name", list(FAMILIES))
 def test_kept_features_outlive_writing_into_what_units_put_out(name: str, mode: Any) -> None:
     """Every family: the same with a unit's output written into as with a copy of it written into."""
     pipe = FAMILIES[name].make()

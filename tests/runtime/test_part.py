@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionControlNetPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers import StableDiffusionControlNetImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from torch import Tensor
 
 from autotune.core.errors import InputError
@@ -181,17 +181,18 @@ def test_a_strength_that_leaves_no_step_is_refused(name: str) -> None:
 
 
 def test_a_controlnet_at_a_lower_resolution_is_refused() -> None:
-    """It would see the stand-in of full size in place of the latents."""
+    """It would see the stand-in of full size in place of the latents, also in a pipeline that nobody tested."""
     plain = make("sd")
-    pipe = StableDiffusionControlNetPipeline(
+    pipe = StableDiffusionControlNetImg2ImgPipeline(
         **plain.components, controlnet=controlnet(plain), requires_safety_checker=False
     )
     pipe.set_progress_bar_config(disable=True)
     calls = denoiser_calls(pipe)
     height, width = FAMILIES["sd"].size
-    arguments = FAMILIES["sd"].arguments(steps=STEPS, image=torch.zeros(1, 3, height, width))
+    picture = torch.zeros(1, 3, height, width)
+    arguments = FAMILIES["sd"].arguments(steps=STEPS, image=picture, control_image=picture, strength=1.0)
     with (
-        applied(pipe, low(4)),
+        applied(pipe, low(4), strict=False),
         pytest.raises(
             InputError, match="given down_block_additional_residuals, .* policy begins at a lower resolution"
         ),

@@ -13,11 +13,14 @@ from diffusers import (
     FluxKontextPipeline,
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
+    StableDiffusionAdapterPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
 )
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -171,6 +174,35 @@ def sd_ip_adapter() -> StableDiffusionPipeline:
 @_register("sdxl-ip-adapter", ip_adapters=3, **_SD)
 def sdxl_ip_adapter() -> StableDiffusionXLPipeline:
     return _with_ip_adapters(sdxl(), 3)
+
+
+# T2I-Adapters
+
+
+def _adapter(kind: str, shrinks_by: int, *channels: int) -> T2IAdapter:
+    adapter = T2IAdapter(channels=list(channels), num_res_blocks=1, downscale_factor=shrinks_by, adapter_type=kind)
+    with torch.no_grad():
+        # Fresh ones hardly change the picture.
+        for parameter in adapter.parameters():
+            parameter.mul_(3)
+    return adapter
+
+
+@_register("sd-adapter", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+def sd_adapter() -> StableDiffusionAdapterPipeline:
+    adapter = _adapter("full_adapter", 2, 16, 32, 32)
+    return StableDiffusionAdapterPipeline(**_parts(sd(), "image_encoder"), adapter=adapter, **_UNCHECKED)
+
+
+# The first of the U-Net's features that it adds to are behind a downsampler, the last in the middle block.
+@_register("sdxl-adapter", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+def sdxl_adapter() -> StableDiffusionXLAdapterPipeline:
+    adapter = _adapter("full_adapter_xl", 4, 16, 32, 32, 32)
+    return StableDiffusionXLAdapterPipeline(**_parts(sdxl(), "image_encoder", "feature_extractor"), adapter=adapter)
+
+
+def _parts(pipe: Any, *lacking: str) -> dict[str, Any]:
+    return {name: part for name, part in pipe.components.items() if name not in lacking}
 
 
 # Models that edit a picture

@@ -2,7 +2,8 @@
 
 Every unit computes in every call; where the policy takes it from memory, what it computed is thrown away and what it
 put out earlier takes its place. Guidance that has stopped is computed all the same, and its unconditional half
-overwritten. Only reuse and guidance are done here, and calls at one size.
+overwritten. Only reuse and guidance are done here. Others may move the latents to another size in between: what was
+kept at one size is forgotten at the next.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class _Hand:
         self.first_step = self.step = self.branch = 0
         self.fresh, self.single, self.guided, self.stacked = True, False, False, 1
         self.first_output: Any = None
+        self.size: Any = None
+        self.resized = False
         self.memory: dict[tuple[str, int], tuple[int, Any]] = {}
         self._replaced: list[tuple[Any, str, Any]] = []
 
@@ -98,7 +101,10 @@ class _Hand:
             # Of two calls a step the second shows it, before it matters.
             self.guided = self.stacked == 2 or (self.separate and self.branch == 1)
         grew = self.guided and self._single(self.step - 1) and not self.single
-        self.fresh = self.step == self.first_step or grew
+        if self.branch == 0:
+            size = (sample[0] if isinstance(sample, list) else sample).shape[1:]
+            self.resized, self.size = size != self.size, size
+        self.fresh = self.step == self.first_step or grew or self.resized
         output = original(*args, **kwargs)
         self.branch += 1
         if not self.single:

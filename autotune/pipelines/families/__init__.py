@@ -27,6 +27,8 @@ from autotune.pipelines.families.unet import (
     InstructPix2Pix,
     LatentConsistency,
     StableDiffusion,
+    T2IAdapter,
+    T2IAdapterSD,
     Unconditional,
 )
 from autotune.pipelines.families.video import Wan
@@ -34,6 +36,8 @@ from autotune.pipelines.families.video import Wan
 _FAMILIES: tuple[type[Family], ...] = (
     StableDiffusion,
     ControlNet,
+    T2IAdapter,
+    T2IAdapterSD,
     InstructPix2Pix,
     LatentConsistency,
     Unconditional,
@@ -57,14 +61,11 @@ _FAMILIES: tuple[type[Family], ...] = (
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
 _PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
-_ADAPTER = "its U-Net adds what the adapter makes in place, to features that a policy keeps"
 _FLUX_2 = "it shifts noise levels by the number of steps that the call names, not by a policy's"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
     "StableDiffusionPAGPipeline": _PAG,
     "StableDiffusionXLPAGPipeline": _PAG,
-    "StableDiffusionAdapterPipeline": _ADAPTER,
-    "StableDiffusionXLAdapterPipeline": _ADAPTER,
     "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,

@@ -105,6 +105,8 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "StableDiffusionXLInpaintPipeline": _BEGINNING,
     "StableDiffusionControlNetPipeline": _ADAPTING,
     "StableDiffusionXLControlNetPipeline": _ADAPTING,
+    "StableDiffusionAdapterPipeline": _ADAPTING,
+    "StableDiffusionXLAdapterPipeline": _ADAPTING,
     "StableDiffusionInstructPix2PixPipeline": _ADAPTING,
     # The picture is the second value that the last step returns.
     "LatentConsistencyModelPipeline": replace(_ADAPTING, original_steps=True, unpacks=2, scales_input=False),

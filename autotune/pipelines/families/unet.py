@@ -112,6 +112,21 @@ class ControlNet(StableDiffusion):
     refuses = CONTROLNET_REFUSES
 
 
+class T2IAdapter(StableDiffusion):
+    """What the adapter adds to the U-Net's features is computed once a call."""
+
+    pipelines: tuple[str, ...] = ("StableDiffusionXLAdapterPipeline",)
+    notes = "no low resolution"
+    refuses = {"resolution": "what its adapter adds is of full size"}
+
+
+class T2IAdapterSD(T2IAdapter):
+    """Asked for tensors it returns arrays."""
+
+    pipelines = ("StableDiffusionAdapterPipeline",)
+    output_types = frozenset({"pil", "np", "latent"})
+
+
 class InstructPix2Pix(StableDiffusion):
     """Three branches: with text and picture, with the picture, and without either."""
 
