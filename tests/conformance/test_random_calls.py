@@ -168,7 +168,8 @@ class Setup:
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(9)
-            targets = r".*\.(to_q|to_v|to_k)"
+            # Not of keys: sharp attention amplifies rounding errors.
+            targets = r".*\.(to_q|to_v)"
             module: Any = self.denoiser
             module.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights="gaussian"))
             for name, parameter in module.named_parameters():

@@ -23,11 +23,13 @@ def precise(pipe: Any) -> Any:
     """The pipeline in double precision, and its U-Net, if it has one, less wild.
 
     Denoisers of random weights amplify the rounding errors of single precision, which some embeddings and schedulers
-    compute in all the same, many times a step.
+    compute in all the same: by their attention, which is as good as all or nothing, a million times in four steps.
     """
     if hasattr(pipe, "unet"):
         with torch.no_grad():
-            pipe.unet.conv_out.weight.mul_(0.1)
+            for name, weight in pipe.unet.named_parameters():
+                if name == "conv_out.weight" or ".to_k" in name:
+                    weight.mul_(0.1)
     return pipe.to(torch.float64)
 
 
