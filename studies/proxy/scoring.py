@@ -1,6 +1,6 @@
 """What judging takes of a candidate's evaluation.
 
-``python -m studies.proxy.scoring MODEL`` evaluates a few policies at 25 and 40 % of the full run's FLOPs as a search
+``python -m studies.proxy.scoring MODEL`` evaluates a policy at 25 and one at 40 % of the full run's FLOPs as a search
 does, on 256 pictures each, and prints the share of the time in which no pictures were made: networks, distances,
 wavelets, intervals and files. Exact runs are made before. A ratio of two times of one run, on whatever else the machine
 does.
@@ -28,7 +28,7 @@ from studies.search.grid import grid
 
 PICTURES = 256
 BUDGETS = {"25%": 0.25, "40%": 0.4}
-_POLICIES = 3
+_POLICIES = 1
 _MOST_STEPS = 40
 # Of a candidate's interval, as searches take.
 _RESAMPLES = 200
