@@ -254,9 +254,10 @@ class Objective:
         policies: with 32 pictures, guidance in some steps only gains 0.1 to 0.3 that are gone with 64.
         """
         head = self.head(count)
-        kept = {name: weight for name, weight in self.panel.weights.items() if JUDGES[name].kind != "distribution"}
-        if count >= LEAST_OF_DISTANCE or len(kept) == len(self.panel.weights) or not self.panel.compares:
+        if count >= LEAST_OF_DISTANCE or not self.panel.compares:
             return head
+        weights = self.panel.weights.items()
+        kept = {name: 0.0 if JUDGES[name].kind == "distribution" else weight for name, weight in weights}
         return head._without_distances(Panel(kept, self.panel.ceiling))
 
     def _without_distances(self, panel: Panel) -> Objective:

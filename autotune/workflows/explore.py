@@ -13,7 +13,7 @@ from autotune.search.candidate_scores import CandidateScorer
 from autotune.search.local_search import Refiner
 from autotune.search.loop import SearchProgress, search
 from autotune.search.trial_runner import TrialRunner
-from autotune.study.heartbeat import close
+from autotune.study.heartbeat import close, is_closed
 from autotune.study.trials import enqueue_recipes, ranked
 from autotune.workflows.forecast import pictures_after
 from autotune.workflows.progress import Progress
@@ -98,5 +98,7 @@ def explore_budgets(
     for place, number in enumerate(growing[:-1]):
         progress.stage(f"what larger budgets found, at {setups[number].budget}")
         progress.then("the last rounds", pictures_after(setups, setups[number]))
-        # No time for anything but that.
+        # No time for anything but that, which closes the study; workers may have more to do in it.
+        closed = is_closed(studies[number])
         run(number, growing[place + 1 :], 0)
+        close(studies[number], closed)

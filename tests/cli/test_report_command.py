@@ -34,7 +34,7 @@ def test_json_says_what_the_page_says(whole: TuneResult, tmp_path: Path, capsys:
     said = json.loads(capsys.readouterr().out)
     assert said.keys() == documented("report")
     assert said["report"] == str(tmp_path / "page.html") and (tmp_path / "page.html").is_file()
-    assert said["finished"] and said["policy"] == whole.policy.id and len(said["candidates"]) == 12
+    assert said["finished"] and said["policy"] == whole.policy.id and len(said["candidates"]) == 13
     assert said["last_round"]["difference"]["value"] == whole.finalists.difference.value
 
 

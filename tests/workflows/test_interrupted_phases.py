@@ -21,7 +21,7 @@ PHASES = {
     "open_study": "opening the study",
     "publish": "inviting workers",
     "evaluator_for": "reference and full run",
-    "explore": "search",
+    "explore_budgets": "search",
     "judge": "last round",
     "time_policies": "measuring time",
     "exported": "export",

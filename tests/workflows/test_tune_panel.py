@@ -103,7 +103,7 @@ def test_what_is_above_the_ceiling_is_never_the_best(
     trials = evaluated(result.study)
     infeasible = [trial for trial in trials if any(value > 0 for value in trial.constraints.values())]
     assert infeasible and all(attributes(trial)["error"] > ceiling for trial in infeasible)
-    assert {(trial.state, attributes(trial)["pictures"]) for trial in infeasible} == {(TrialState.PRUNED, 16)}
+    assert {(trial.state, attributes(trial)["pictures"]) for trial in infeasible} == {(TrialState.PRUNED, 8)}
     assert all(not trial.intermediate_values for trial in infeasible)
     feasible = [trial for trial in trials if trial not in infeasible]
     assert feasible and all(trial.constraints for trial in feasible)
