@@ -136,5 +136,7 @@ def test_the_first_looks_are_blind_to_distances_and_later_ones_are_not(made: int
     assert early.score(near).loss == early.score(far).loss == pytest.approx(0.2)
     assert early.score(far).distance > early.score(near).distance
     assert objective.early(64).score(with_errors(0.02, 64, 0.5)).loss > 0.21
+    whole = objective.head(made)
+    assert whole.early(made).score(far).loss == whole.score(far).loss > 0.2
     alone = paired_objective({"distance": 1.0, "alignment": 4.0})
     assert alone.early(made).score(far).loss == alone.head(made).score(far).loss
