@@ -18,6 +18,7 @@ from autotune.core.errors import PolicyError
 from autotune.cost import Pricer
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from autotune.runtime import applied, apply_policy
+from autotune.runtime.apply import scheduler_under
 from autotune.runtime.schedulers import SOLVERS
 from tests.support.builders import FAMILIES
 from tests.support.techniques import structure_of
@@ -198,8 +199,8 @@ def test_a_named_spacing_overrules_the_named_schedulers_config(config: dict[str,
         under("sd", own_scheduler("sd")) as pipe,
         applied(pipe, Policy(steps=STEPS, scheduler=choice, timesteps="karras")),
     ):
-        assert pipe.scheduler.config.use_karras_sigmas
-        assert not pipe.scheduler.config.use_exponential_sigmas
+        assert scheduler_under(pipe).config.use_karras_sigmas
+        assert not scheduler_under(pipe).config.use_exponential_sigmas
         assert torch.equal(run("sd", pipe), expected)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from autotune.core.errors import PolicyError
 from autotune.policy import Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policy
+from autotune.runtime.apply import scheduler_under
 from autotune.runtime.rehearsal import check_runs
 from autotune.runtime.schedulers import SOLVERS
 from search_spaces.of_pipeline import solvers_for
@@ -100,7 +101,7 @@ def test_a_solver_that_is_offered_runs_a_whole_call_and_others_are_refused(name:
             checked(name, policy)
         with applied(pipeline(name), policy):
             made.append(run(name))
-            assert solver in (None, type(pipeline(name).scheduler).__name__)
+            assert solver in (None, type(scheduler_under(pipeline(name))).__name__)
         assert torch.isfinite(made[-1]).all()
     assert len({tuple(latents.flatten().tolist()) for latents in made}) == len(made)
 
