@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -114,7 +114,7 @@ class _State:
         lengths = {f"{number}": getattr(each, "model_max_length", None) for number, each in enumerate(components)}
         configurations = [getattr(each, "config", None) for each in components]
         denoiser = root_of(family_of(pipe).denoiser(pipe))
-        modules = list(_modules(denoiser))
+        modules = _modules(denoiser)
         return _State(
             settings={**settings, **lengths},
             components=tuple(map(id, components)),
@@ -125,9 +125,9 @@ class _State:
         )
 
 
-def _modules(root: nn.Module) -> Iterator[nn.Module]:
+def _modules(root: nn.Module) -> list[nn.Module]:
     """As ``root.modules()``, several times as fast: modules that occur twice come twice."""
     found = [root]
     for module in found:
         found.extend(child for child in module._modules.values() if child is not None)
-    return iter(found)
+    return found

@@ -258,11 +258,8 @@ class Objective:
             return head
         weights = self.panel.weights.items()
         kept = {name: 0.0 if JUDGES[name].kind == "distribution" else weight for name, weight in weights}
-        return head._without_distances(Panel(kept, self.panel.ceiling))
-
-    def _without_distances(self, panel: Panel) -> Objective:
-        other = copy.copy(self)
-        other.panel = panel
+        other = copy.copy(head)
+        other.panel = Panel(kept, self.panel.ceiling)
         return other
 
     def head(self, count: int) -> Objective:

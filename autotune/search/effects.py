@@ -48,6 +48,7 @@ class Effects:
         self._excess = np.minimum(excess, most)
         noise = np.diag([each.noise**2 for each in observed])
         self._inverse = np.linalg.inv(self._shared(self._settings, self._settings) + noise)
+        self._best = min(self.predict(each)[0] for each in [frozenset[str](), *self._settings])
 
     def predict(self, settings: Collection[str]) -> tuple[float, float]:
         """Mean and standard deviation of what a candidate with these settings loses more than fewer steps."""
@@ -62,11 +63,10 @@ class Effects:
 
         Mockus 1978; the best one's loss is what the model says of it, not what chance made of it.
         """
-        best = min(self.predict(each)[0] for each in [frozenset[str](), *self._settings])
         mean, deviation = self.predict(settings)
         if deviation == 0:
-            return max(best - mean, 0.0)
-        gain = (best - mean) / deviation
+            return max(self._best - mean, 0.0)
+        gain = (self._best - mean) / deviation
         return float(deviation * (gain * norm.cdf(gain) + norm.pdf(gain)))
 
     def _shared(self, some: Sequence[frozenset[str]], others: Sequence[frozenset[str]]) -> NDArray[np.float64]:

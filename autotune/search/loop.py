@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
@@ -133,9 +134,8 @@ def search(
                 progress.others(others)
                 pause(_POLL_SECONDS)
                 continue
-        explore = repeats >= _REPEATS_UNTIL_RANDOM
-        samplers = [sampler_for(sampler, seed, len(ended), attempt=n, explore=explore) for n in range(_DRAWS)]
-        study.sampler = samplers[0]
+        sampler_at = partial(sampler_for, sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
+        study.sampler = sampler_at()
         values: Mapping[str, int]
         queued, proposal = waiting(now), None
         if queued:
@@ -147,7 +147,7 @@ def search(
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
             candidate = combination(now, runner.proposer, trials)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
-            candidate = candidate or _drawn(now, runner.proposer, samplers, conditional=sampler in CONDITIONAL)
+            candidate = candidate or _drawn(now, runner.proposer, sampler_at, conditional=sampler in CONDITIONAL)
             values = candidate.values
             trial, proposal = runner.begin(candidate)
         begun_meanwhile = max(trial.number - len(now.get_trials()), 0) + len(queued)
@@ -162,11 +162,13 @@ def search(
             progress.report(report)
 
 
-def _drawn(now: Snapshot, proposer: Proposer, samplers: Sequence[BaseSampler], *, conditional: bool) -> Candidate:
-    """What the first of the samplers proposes that proposes something new; what the last one does where none does."""
+def _drawn(
+    now: Snapshot, proposer: Proposer, sampler_at: Callable[..., BaseSampler], *, conditional: bool
+) -> Candidate:
+    """What the sampler proposes at its first attempt that is something new; its last proposal where none is."""
     known = {attributes(trial).get(PLAN) for trial in evaluated(now)}
-    for sampler in samplers:
-        candidate = draw(sampler, proposer.space, now.get_trials(), conditional=conditional)
+    for attempt in range(_DRAWS):
+        candidate = draw(sampler_at(attempt=attempt), proposer.space, now.get_trials(), conditional=conditional)
         try:
             proposal = proposer.propose(candidate.values)
         except Exception:
