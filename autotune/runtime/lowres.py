@@ -168,13 +168,13 @@ class LowResolution:
 
     def inpaint(self, noised: Noised, mask: Tensor) -> None:
         """Outside of ``mask`` take the given picture at the present noise level, as the pipeline does at full size."""
-        surroundings = self.add_noise(noised)
-        mask = self._family.spatial(mask, self._full).to(surroundings)
+        unmasked = self.add_noise(noised)
+        mask = self._family.spatial(mask, self._full).to(unmasked)
         mask = resolution.resize(mask, (self.size.height, self.size.width))
         rows = self.latents.shape[0]
         mask = mask[:rows] if mask.shape[0] >= rows else mask
         painted = self._family.spatial(self.latents, self.size)
-        self.latents = self._family.packed((1 - mask) * surroundings + mask * painted, self.size)
+        self.latents = self._family.packed((1 - mask) * unmasked + mask * painted, self.size)
 
     def _stacked(self, rows: int) -> Tensor:
         """One row a picture, repeated as pipelines do for guidance; of latents that hold both branches the first."""
