@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from autotune.evaluation.exact_runs import ExactRuns, Make, Pictures, parts
 from autotune.evaluation.inputs import Row
-from autotune.evaluation.intent import PLACES, exact_policy
+from autotune.evaluation.intent import exact_policy
 from autotune.evaluation.judged import Judged, Jury, packed, unpacked
+from autotune.evaluation.outcomes import PREVIEW, Outcome, cut, read_outcome, save_outcome
 from autotune.evaluation.tensor_files import known, read_tensors
 from autotune.policy import Policy
 from autotune.quality import QUALITY, Baseline, Evaluation, Objective, Reference, Weights, coarse
@@ -25,24 +26,10 @@ from autotune.quality.panel import Panel
 from autotune.quality.tensors import write_tensors
 from autotune.quality.terms import flat
 
-__all__ = ["PREVIEW", "Evaluator", "Judged", "Outcome", "Pictures", "known"]
-
-PREVIEW = 16
-"""Pictures kept of every outcome, for people to look at."""
+__all__ = ["Evaluator", "Judged", "Outcome", "Pictures"]
 
 ERROR_PICTURES = 32
 """Pictures that are compared with the exact run's: beyond them an exact run costs more than it tells."""
-
-# Kept errors are of exact runs whose guidance switches where it does now.
-_ERRORS = f"errors-{PLACES}"
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a policy's pictures scored, and the first :data:`PREVIEW` of them (uint8, (n, 3, H, W))."""
-
-    evaluation: Evaluation
-    preview: Tensor
 
 
 class Evaluator:
@@ -56,8 +43,8 @@ class Evaluator:
         reference: Features that good pictures have; None takes the full run's own on these very inputs, which
             suits objectives that give the distance no weight.
         full: The full run's policy; scores are relative to it.
-        cache: Folder that keeps outcomes between runs. It must belong to these inputs, seeds
-            and settings alone.
+        cache: Folder that keeps outcomes between runs. It must belong to these inputs, seeds and settings alone, or to
+            a list that begins with them: what is kept of the first inputs is gone on with.
         network: Image features that the distance to the reference is taken in; None takes the scorer's.
         distance: Estimator of that distance.
         weights: The panel of judges, or the weights of the three terms that need no exact runs.
@@ -129,34 +116,40 @@ class Evaluator:
             should_prune: Asked after every batch but the last, with the evaluation of the pictures made so far. Where
                 it says so no more are made, and the outcome, of these alone, is not kept.
         """
-        kept = self.kept(policy)
-        if kept is not None:
+        kept = self._kept_head(policy)
+        if kept is not None and len(kept.evaluation) == len(self.rows):
             return kept
-        outcome, _ = self._judged(policy, should_prune=should_prune)
+        outcome, _ = self._judged(policy, kept, should_prune=should_prune)
         if len(outcome.evaluation) == len(self.rows):
-            _save(outcome, self._path(policy))
+            save_outcome(outcome, self._path(policy))
         return outcome
 
     def kept(self, policy: Policy) -> Outcome | None:
-        """What an earlier call found, if it is kept here and by all judges.
+        """What an earlier call found, if it is kept here of all inputs and by all judges.
 
         Errors that an earlier release did not ask for are found now, in the pictures it kept for people to look at.
         """
-        path = self._path(policy)
-        if not path.is_file():
+        kept = self._kept_head(policy)
+        return kept if kept is not None and len(kept.evaluation) == len(self.rows) else None
+
+    def _kept_head(self, policy: Policy) -> Outcome | None:
+        """What is kept of the first inputs, all of them or fewer, by all judges."""
+        outcome = read_outcome(self._path(policy))
+        if outcome is None or any(
+            name not in outcome.evaluation.further for name in self._names("distribution", "alignment")
+        ):
             return None
-        outcome = _load(path)
-        evaluation, count = outcome.evaluation, self.exact_runs.count
-        if any(name not in evaluation.further for name in self._names("distribution", "alignment")):
-            return None
+        outcome = outcome.head(len(self.rows))
+        evaluation = outcome.evaluation
+        count = min(self.exact_runs.count, len(evaluation))
         if all(len(evaluation.errors.get(name, ())) >= count for name in self._names("paired")):
-            return replace(outcome, evaluation=replace(evaluation, errors=_cut(evaluation.errors, count)))
+            return replace(outcome, evaluation=replace(evaluation, errors=cut(evaluation.errors, count)))
         if len(outcome.preview) < count:
             return None
         exact, first = self.exact_runs.of(policy, count), outcome.preview[:count]
         errors = self._jury.no_errors(count) if exact is None else self._jury.errors(first, exact)
         outcome = replace(outcome, evaluation=replace(evaluation, errors=errors))
-        _save(outcome, path)
+        save_outcome(outcome, self._path(policy))
         return outcome
 
     def probe(self, policy: Policy, beyond: int = 0) -> Evaluation:
@@ -173,106 +166,120 @@ class Evaluator:
     def _baseline(self, full: Policy) -> tuple[Outcome, Baseline]:
         """The full run with the anchors of what is bad, which take its pictures too."""
         path = self._cache / "anchors.safetensors"
-        outcome = self.kept(full) if path.is_file() else None
-        anchors = {} if outcome is None else read_tensors(path)
-        if outcome is not None and not self._judged_anchors(anchors):
-            anchors = self._judge_anchors_of_preview(anchors, outcome.preview)
-            write_tensors(path, anchors, {})
-        if outcome is None or not self._judged_anchors(anchors):
-            outcome, judged = self._judged(full, anchors=True)
-            baseline = judged.baseline(self._text, self.keys)
-            _save(outcome, self._path(full))
-            anchors = known(coarse=baseline.coarse, chance=baseline.chance) | packed(
-                errors=baseline.coarse_errors, further=baseline.coarse_further
-            )
-            write_tensors(path, anchors, {})
+        outcome = self._kept_head(full) if path.is_file() else None
+        seen = None if outcome is None else self._kept_anchors(path, outcome)
+        if outcome is None or seen is None or len(seen.features) < len(self.rows):
+            outcome, seen = self._judged(full, outcome if seen is not None else None, seen, anchors=True)
+            save_outcome(outcome, self._path(full))
+            write_tensors(path, self._anchors(seen), {})
         # Those of a release without exact runs are among the pictures that it kept.
         self.exact_runs.keep(full, outcome.preview)
-        errors = _cut(unpacked(anchors, "errors"), self.exact_runs.count)
-        further = unpacked(anchors, "further")
-        return outcome, Baseline(
-            outcome.evaluation, anchors["coarse"], anchors.get("chance"), self.keys, errors, further
+        return outcome, seen.baseline(self._text, self.keys)
+
+    def _kept_anchors(self, path: Path, outcome: Outcome) -> Judged | None:
+        """What is kept of the full run's pictures and their coarse ones, by all judges; None where one is missing.
+
+        An earlier release may have kept less than is asked for now: errors can be found in the pictures it kept.
+        """
+        tensors, evaluation, made = read_tensors(path), outcome.evaluation, len(outcome.evaluation)
+        if len(tensors["coarse"]) < made:
+            return None
+        errors, further = unpacked(tensors, "errors"), unpacked(tensors, "further")
+        if any(name not in further for name in self._names("distribution", "alignment")):
+            return None
+        count, first = min(self.exact_runs.count, made), outcome.preview
+        if any(len(errors.get(name, ())) < count for name in self._names("paired")):
+            if len(first) < count:
+                return None
+            errors = self._jury.errors(coarse(first[:count]), first[:count])
+            write_tensors(path, tensors | packed(errors=errors), {})
+        by_scorer = tensors.get("by_scorer")
+        if self._text is not None and by_scorer is None:
+            if self._network is not None:
+                return None
+            by_scorer = evaluation.features
+        return Judged(
+            evaluation.features,
+            evaluation.alignment,
+            None if by_scorer is None else by_scorer[:made],
+            tensors["coarse"][:made],
+            evaluation.errors,
+            evaluation.further,
+            cut(errors, count),
+            {name: values[:made] for name, values in further.items()},
         )
 
-    def _judged_anchors(self, anchors: Mapping[str, Tensor]) -> bool:
-        """Whether all judges have seen the coarse pictures."""
-        errors, further = unpacked(anchors, "errors"), unpacked(anchors, "further")
-        return all(len(errors.get(name, ())) >= self.exact_runs.count for name in self._names("paired")) and all(
-            name in further for name in self._names("distribution", "alignment")
-        )
-
-    def _judge_anchors_of_preview(self, anchors: Mapping[str, Tensor], preview: Tensor) -> dict[str, Tensor]:
-        """With the coarse pictures' errors, as far as there are pictures to make them of."""
-        first = preview[: self.exact_runs.count]
-        if not self.exact_runs.count or len(first) < self.exact_runs.count:
-            return dict(anchors)
-        return {**anchors, **packed(errors=self._jury.errors(coarse(first), first))}
+    def _anchors(self, seen: Judged) -> dict[str, Tensor]:
+        """As files hold them; features of the scorer only where they are not those that distances are taken in."""
+        by_scorer = None if self._network is None else seen.by_scorer
+        anchors = known(coarse=seen.coarse, by_scorer=by_scorer)
+        return anchors | packed(errors=seen.coarse_errors, further=seen.coarse_further)
 
     def _judged(
-        self, policy: Policy, *, anchors: bool = False, should_prune: Callable[[Evaluation], bool] | None = None
+        self,
+        policy: Policy,
+        kept: Outcome | None = None,
+        seen: Judged | None = None,
+        *,
+        anchors: bool = False,
+        should_prune: Callable[[Evaluation], bool] | None = None,
     ) -> tuple[Outcome, Judged]:
         """Pictures made and judged batch by batch, until ``should_prune`` says so.
+
+        Args:
+            policy: Whose pictures they are.
+            kept: What is known of the first of them, which are not made again.
+            seen: The same with its anchors; None takes it from ``kept``.
+            anchors: Judge their coarse pictures too.
+            should_prune: See :meth:`outcome`.
+        """
+        count, paired = len(self.rows), self.exact_runs.count
+        before = 0 if kept is None else len(kept.evaluation)
+        judged: list[Judged] = []
+        firsts: list[Tensor] = []
+        if kept is not None:
+            evaluation = kept.evaluation
+            known_before = Judged(
+                evaluation.features, evaluation.alignment, errors=evaluation.errors, further=evaluation.further
+            )
+            judged, firsts = [seen or known_before], [kept.preview]
+        shown = max(PREVIEW, paired)
+        with closing(self._batches(policy, before)) as batches:
+            for made, batch, exact in batches:
+                end = made + len(batch)
+                judged.append(
+                    Judged.of(
+                        batch,
+                        None if self._text is None else self._text[made:end],
+                        self._scorer,
+                        self._network,
+                        anchors=anchors,
+                        further=self._jury.further,
+                        prompts=self._prompts[made:end],
+                        exact=exact,
+                        paired=max(0, min(end, paired) - made),
+                        first_row=made,
+                    )
+                )
+                if made < shown:
+                    firsts.append(batch[: shown - made].clone())
+                if should_prune is not None and end < count and should_prune(Judged.joined(judged).evaluation):
+                    break
+        run, first = Judged.joined(judged), torch.cat(firsts)
+        if not before:
+            self.exact_runs.keep(policy, first)
+        return Outcome(run.evaluation, first[:PREVIEW].clone()), run
+
+    def _batches(self, policy: Policy, made: int) -> Generator[tuple[int, Tensor, Tensor | None], None, None]:
+        """Pictures from number ``made`` on in batches: the first one's number, the batch, and its exact run's pictures.
 
         They are made part by part, because a pipeline runs under one policy at a time: before each part the exact run
         gets as far as this one is about to.
         """
-        count, paired = len(self.rows), self.exact_runs.count
-        judged: list[Judged] = []
-        firsts: list[Tensor] = []
-        shown = max(PREVIEW, paired)
-
-        def is_pruned(made: int) -> bool:
-            if should_prune is None or made == count:
-                return False
-            return should_prune(Judged.joined(judged).evaluation)
-
-        for made, last in parts(count):
-            exact = self.exact_runs.of(policy, min(last, paired)) if made < paired else None
-            with closing(self._pictures(policy, made, last)) as batches:
+        paired = self.exact_runs.count
+        for first, last in parts(len(self.rows), made):
+            exact = self.exact_runs.of(policy, min(last, paired)) if first < paired else None
+            with closing(self._pictures(policy, first, last)) as batches:
                 for batch in batches:
-                    end = made + len(batch)
-                    judged.append(
-                        Judged.of(
-                            batch,
-                            None if self._text is None else self._text[made:end],
-                            self._scorer,
-                            self._network,
-                            anchors=anchors,
-                            further=self._jury.further,
-                            prompts=self._prompts[made:end],
-                            exact=None if exact is None else exact[made:end],
-                            paired=max(0, min(end, paired) - made),
-                            first_row=made,
-                        )
-                    )
-                    if made < shown:
-                        firsts.append(batch[: shown - made].clone())
-                    made = end
-                    if is_pruned(made):
-                        break
-                else:
-                    continue
-                break
-        run, first = Judged.joined(judged), torch.cat(firsts)
-        self.exact_runs.keep(policy, first)
-        return Outcome(run.evaluation, first[:PREVIEW].clone()), run
-
-
-def _save(outcome: Outcome, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    evaluation = outcome.evaluation
-    tensors = known(features=evaluation.features, alignment=evaluation.alignment, preview=outcome.preview)
-    tensors |= packed(**{_ERRORS: evaluation.errors, "further": evaluation.further})
-    # An interrupt must not leave half an outcome that the next run would trust: the file appears when it is complete.
-    write_tensors(path, tensors, {})
-
-
-def _load(path: Path) -> Outcome:
-    tensors = read_tensors(path)
-    errors, further = unpacked(tensors, _ERRORS), unpacked(tensors, "further")
-    return Outcome(Evaluation(tensors["features"], tensors.get("alignment"), errors, further), tensors["preview"])
-
-
-def _cut(errors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Errors of so many pictures; an earlier run may have compared more."""
-    return {name: values[:count] for name, values in errors.items()} if count else {}
+                    yield first, batch, None if exact is None else exact[first : first + len(batch)]
+                    first += len(batch)

@@ -35,6 +35,10 @@ class Examples:
         """Of inputs that all have one."""
         return tuple(row.arguments[PROMPT] for row in self.rows)
 
+    def head(self, count: int) -> Examples:
+        """The first ``count``."""
+        return Examples(self.rows[:count], self.seeds[:count])
+
 
 def check_examples(images: int, seed: int, name: str) -> None:
     """Refuse numbers of pictures, called ``name`` by the caller, and seeds that no run can use.

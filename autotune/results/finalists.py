@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,8 @@ from autotune.core.records import GrownRecord, Record, read_record, write_atomic
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
 from autotune.policy.words import is_plain
-from autotune.quality.verdict import LEAST_PROMPTS, Verdict
+from autotune.quality.verdict import LEAST_PROMPTS
+from autotune.results.ruling import Opinion, Ruling, is_feasible, rule
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -89,9 +90,11 @@ class Finalists(GrownRecord):
         verdict: ``"better"`` where the whole interval of ``difference`` lies below zero, prompts are enough to say so
             and the second opinion agrees; else ``"no better"``.
         difference: Loss of the best candidate minus that of fewer steps, paired by prompt, with its 95 % interval,
-            which allows for the choice of the best on the same pictures; zero where no candidate succeeded.
+            which allows for the choice of the best on the same pictures and for every moment at which the round might
+            have ended; zero where no candidate succeeded.
         prompts: Different inputs held out, such as prompts.
         images: Pictures made of each run.
+        images_planned: How many there might have been, where the verdict was known before.
         winner_name: Of the contender that is exported; in the file it is called ``winner``.
         contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first, those
             with an error above the ceiling behind the others; last the pipeline's own fewer steps, where others of the
@@ -100,7 +103,7 @@ class Finalists(GrownRecord):
         second_opinion: None where nobody else was asked, or there is no candidate.
     """
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion"})
+    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion", "images_planned"})
 
     verdict: str
     difference: Interval
@@ -110,6 +113,7 @@ class Finalists(GrownRecord):
     contenders: Annotated[tuple[Contender, ...], Field(min_length=2)]
     prompts_needed: int | None = None
     second_opinion: SecondOpinion | None = None
+    images_planned: int | None = None
 
     @model_validator(mode="after")
     def _check_winner(self) -> Self:
@@ -130,6 +134,7 @@ class Finalists(GrownRecord):
         plain: Contender | None = None,
         prompts_needed: int | None = None,
         second_opinion: SecondOpinion | None = None,
+        images_planned: int | None = None,
     ) -> Finalists:
         """What a last round found of these runs; ``candidates`` are the best policies of the search, best first."""
         return Finalists(
@@ -141,6 +146,7 @@ class Finalists(GrownRecord):
             contenders=(full, fewer_steps, *candidates, *([plain] if plain is not None else [])),
             prompts_needed=prompts_needed,
             second_opinion=second_opinion,
+            images_planned=images_planned,
         )
 
     @property
@@ -229,25 +235,6 @@ def read_finalists(path: Path) -> Finalists | None:
     return read_record(Finalists, path, "repeat the search, which writes it again")
 
 
-NO_WORSE = 0.02
-"""The second opinion agrees where the 95 % interval of its difference lies below this: it finds a candidate better, or
-sees no loss above a fiftieth of what coarse pictures lose.
-
-It guards against judges that are fooled. A judge before whom both policies are nearly exact cannot find either better,
-and has no reason to object.
-"""
-
-
-class Opinion(Protocol):
-    """A judge of the same held-out pictures that the search did not ask."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def objective(self) -> quality.Objective: ...
-
-
 def judge(
     evaluator: Evaluator,
     full: Policy,
@@ -257,6 +244,8 @@ def judge(
     *,
     plain: EvaluatedPolicy | None = None,
     second: Opinion | None = None,
+    ruling: Ruling | None = None,
+    planned: int | None = None,
 ) -> Finalists:
     """Score all runs on ``evaluator``, which must hold prompts and seeds the search has not seen.
 
@@ -267,12 +256,10 @@ def judge(
         candidates: The other runs.
         price: The exact price of a policy.
         plain: The pipeline's own fewer steps, where ``fewer_steps`` are others.
-        second: Must find a candidate better, too, or no worse; its judge is one that the evaluator measures.
+        second: See :func:`autotune.results.ruling.rule`.
+        ruling: What is known of the candidates already; None finds it.
+        planned: Pictures of each run that there might have been; None is as many as there are.
     """
-
-    def feasible(run: EvaluatedPolicy) -> bool:
-        objective = evaluator.objective
-        return objective.feasible(objective.score(evaluator.outcome(run.policy).evaluation).error)
 
     def contender(name: str, run: EvaluatedPolicy) -> Contender:
         evaluation = evaluator.outcome(run.policy).evaluation
@@ -287,39 +274,24 @@ def judge(
             second_opinion=None if second is None else second.objective.interval(evaluation).loss.rounded(),
         )
 
-    allowed = [each for each in candidates if feasible(each)]
-    best = _verdict(evaluator, allowed, fewer_steps) if allowed else None
-    confirmed = None
-    if best is not None and second is not None:
-        confirmed = _verdict(evaluator, allowed, fewer_steps, second.objective, best.best)
-    better = best is not None and best.better and (confirmed is None or confirmed.difference.high < NO_WORSE)
-    prompts = len(set(evaluator.keys))
-    runs = [(not feasible(each), contender(f"trial {each.trial}", each)) for each in candidates]
+    ruling = ruling or rule(evaluator, [each.policy for each in candidates], fewer_steps.policy, second)
+    prompts, images = len(set(evaluator.keys)), len(evaluator.keys)
+    runs = [(not is_feasible(evaluator, each.policy), contender(f"trial {each.trial}", each)) for each in candidates]
     return Finalists.of(
         full=contender(FULL_RUN, EvaluatedPolicy(None, None, full)),
         fewer_steps=contender(FEWER_STEPS, fewer_steps),
         candidates=[run for _, run in sorted(runs, key=lambda each: (each[0], each[1].quality.loss.value))],
-        difference=NOTHING if best is None else best.difference.rounded(),
-        verdict=BETTER if better else NO_BETTER,
+        difference=NOTHING if ruling.difference is None else ruling.difference.rounded(),
+        verdict=BETTER if ruling.better else NO_BETTER,
         prompts=prompts,
-        images=len(evaluator.keys),
+        images=images,
         plain=None if plain is None else contender(PLAIN_STEPS, plain),
         prompts_needed=None if prompts >= LEAST_PROMPTS else LEAST_PROMPTS,
         second_opinion=None
-        if second is None or confirmed is None
-        else SecondOpinion(judge=second.name, difference=confirmed.difference.rounded()),
+        if second is None or ruling.second is None
+        else SecondOpinion(judge=second.name, difference=ruling.second.rounded()),
+        images_planned=planned if planned is not None and planned > images else None,
     )
-
-
-def _verdict(
-    evaluator: Evaluator,
-    candidates: Sequence[EvaluatedPolicy],
-    rival: EvaluatedPolicy,
-    objective: quality.Objective | None = None,
-    best: int | None = None,
-) -> Verdict:
-    *finalists, other = (evaluator.outcome(each.policy).evaluation for each in (*candidates, rival))
-    return (objective or evaluator.objective).verdict(finalists, other, best=best)
 
 
 def quality_record(intervals: quality.Intervals) -> ContenderQuality:

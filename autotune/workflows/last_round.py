@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import optuna
@@ -14,8 +14,10 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.timing import time_policies
 from autotune.policy import MeasuredTime, Policy
 from autotune.policy.words import computes_everything
+from autotune.quality.sequential import looks
 from autotune.results.candidates import best_fewer_steps, best_trials
-from autotune.results.finalists import EvaluatedPolicy, Finalists, Opinion, judge
+from autotune.results.finalists import EvaluatedPolicy, Finalists, judge
+from autotune.results.ruling import Opinion, rule
 from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.study.trials import POLICY_KEY, attributes, evaluated
 from autotune.workflows.progress import Progress
@@ -28,30 +30,45 @@ TIMED_IMAGES = 8
 """Pictures in a call whose time the last round measures, where the budget says nothing of time."""
 
 
+Judging = Callable[[int], tuple[Evaluator, Opinion | None]]
+"""Judges of so many of the first held-out inputs, and a judge that the search did not ask, of those they measure."""
+
+
 def last_round(
     setup: Setup,
     study: optuna.Study,
     studies: Sequence[optuna.Study],
-    evaluator: Evaluator,
+    judging: Judging,
     progress: Progress,
-    second: Opinion | None = None,
-) -> Finalists:
+) -> tuple[Finalists, Evaluator]:
     """The best candidates that the budget allows against the strongest fewer steps, whichever search they come from.
+
+    The round ends where the verdict is known, see :mod:`autotune.quality.sequential`.
 
     Args:
         setup: Of the budget.
         study: Of its search.
         studies: Of all budgets' searches.
-        evaluator: Of held-out inputs.
+        judging: Of held-out inputs.
         progress: Is told of what is done.
-        second: A judge that the search did not ask, of those that the evaluator measures.
+
+    Returns:
+        What was found, and who evaluated it.
     """
     recipe = setup.recipes[0].proposal.policy
     trial = next((t.number for t in evaluated(study) if attributes(t).get(POLICY_KEY) == recipe.key), None)
     plain = EvaluatedPolicy(None, trial, recipe)
     fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
-    progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", len(evaluator.rows))
-    candidates = _finalists(setup, studies, evaluator, progress)
+    planned = looks([row.key for row in setup.held_out.rows])
+    for look in planned:
+        evaluator, second = judging(look.pictures)
+        progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", look.pictures)
+        candidates = _finalists(setup, studies, evaluator, progress)
+        policies = [each.policy for each in candidates]
+        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level)
+        checkpoint()
+        if ruling.better or ruling.hopeless(look, planned[-1]):
+            break
     finalists = judge(
         evaluator,
         setup.full,
@@ -60,10 +77,17 @@ def last_round(
         setup.pricer.price,
         plain=None if fewer_steps == plain else plain,
         second=second,
+        ruling=ruling,
+        planned=planned[-1].pictures,
     )
+    return finalists.with_times(_times(setup, finalists, progress)), evaluator
+
+
+def _times(setup: Setup, finalists: Finalists, progress: Progress) -> list[MeasuredTime]:
+    """How long each of the headline runs takes, measured in turn."""
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
-    timed = min(wanted, setup.configuration.batch_size, len(evaluator.rows))
+    timed = min(wanted, setup.configuration.batch_size, len(setup.held_out.rows))
     checkpoint()
     progress.stage("measuring time", timed)
 
@@ -79,17 +103,15 @@ def last_round(
     batch_size = min(timed, setup.configuration.batch_size)
     with during("while measuring time"):
         timings = time_policies(run, full, others)
-    return finalists.with_times(
-        [
-            MeasuredTime(
-                device=device,
-                batch_size=batch_size,
-                ms_per_image=round(timing.seconds * 1000 / timed, 3),
-                relative=round(timing.relative, 4),
-            )
-            for timing in timings
-        ]
-    )
+    return [
+        MeasuredTime(
+            device=device,
+            batch_size=batch_size,
+            ms_per_image=round(timing.seconds * 1000 / timed, 3),
+            relative=round(timing.relative, 4),
+        )
+        for timing in timings
+    ]
 
 
 def _finalists(

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
 
@@ -240,13 +241,17 @@ def _run(
         _keep_full_run(study, evaluator, folder)
     explore_budgets(setups, studies, evaluator, folder, options, progress)
     progress.phase("last round", "all candidates and what it finished are")
-    with during("in the last round"):
-        held_out = evaluator_for(first, first.held_out, "held-out", folder, progress, first.last_judges)
-        second = SecondOpinion.of(first.second_opinion, held_out)
+
+    @cache
+    def judging(count: int) -> tuple[Evaluator, SecondOpinion | None]:
+        inputs = first.held_out.head(count)
+        evaluator = evaluator_for(first, inputs, "held-out", folder, progress, first.last_judges)
+        return evaluator, SecondOpinion.of(first.second_opinion, evaluator)
+
     results = []
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         with during("in the last round"):
-            finalists = last_round(setup, study, studies, held_out, progress, second)
+            finalists, held_out = last_round(setup, study, studies, judging, progress)
             finalists.save(place / FINALISTS)
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
         with during(f"in the export of {policy_file.name}"):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from autotune.core.errors import RunFailed
-from autotune.evaluation.evaluator import PREVIEW, Evaluator
+from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.inputs import rows_of_prompts
+from autotune.evaluation.outcomes import PREVIEW
 from autotune.policy import Guidance, Policy
 from autotune.quality import Reference
 from autotune.quality.jury import LoadedJudge

@@ -6,7 +6,8 @@ from autotune.core.interval import Interval
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, Policy
 from autotune.report import verdict
-from autotune.results.finalists import BETTER, NO_BETTER, NO_WORSE, Contender, Finalists, SecondOpinion
+from autotune.results.finalists import BETTER, NO_BETTER, Contender, Finalists, SecondOpinion
+from autotune.results.ruling import NO_WORSE
 
 SCORE = Interval(value=0.3, low=0.2, high=0.4)
 EIGHT = Policy(steps=8)

@@ -56,7 +56,9 @@ class GivenScores:
     def feasible(self, error: float | None) -> bool:
         return error is None
 
-    def verdict(self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None) -> Verdict:
+    def verdict(
+        self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None = None, level: float = 0.95
+    ) -> Verdict:
         self.judged = [round(float(each.features[0, 0]), 6) for each in (*finalists, rival)]
         self.best = self.judged[:-1].index(min(self.judged[:-1])) if best is None else best
         return Verdict(self.best, self.difference, len(set(self.keys)))
