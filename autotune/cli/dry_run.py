@@ -12,7 +12,16 @@ from autotune.cli.exit_codes import DONE
 from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
 from autotune.pipelines.bars import without_bars
-from autotune.workflows.forecast import Forecast, Pace, forecast, measure_pace, shared_seconds, total_seconds
+from autotune.workflows.forecast import (
+    Forecast,
+    Pace,
+    first_pictures,
+    forecast,
+    measure_pace,
+    shared_seconds,
+    spared_seconds,
+    total_seconds,
+)
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 
@@ -64,8 +73,12 @@ def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: f
         sum(values)
         for values in zip(*((b.search_seconds, b.last_round_seconds, b.exact_seconds) for b in budgets), strict=True)
     )
+    total, spared = total_seconds(budgets, shared), spared_seconds(setup, budgets, pace)
+    sooner = ""
+    if spared:
+        sooner = f", or {duration(total - spared)} where {first_pictures(setup)} pictures decide the last round"
     lines.append(
-        f"The run would take about {duration(total_seconds(budgets, shared))}: {duration(shared)} for pictures of the"
+        f"The run would take about {duration(total)}{sooner}: {duration(shared)} for pictures of the"
         f" full run, {duration(search)} for candidates, {duration(last)} for the last round{_exact(budgets, exact)}."
     )
     return [*lines, "This was a dry run: no study was made and nothing written."]

@@ -16,7 +16,7 @@ from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted
 from autotune.core.naming import TUNER_LOG
 from autotune.evaluation.grid import Column, save_grid
-from autotune.report import Row, less_is_enough, results_table, verdict
+from autotune.report import Row, ended_early, less_is_enough, results_table, verdict
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
@@ -146,7 +146,7 @@ def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None)
     exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
     lines = [
         verdict(finalists, result.noun),
-        *filter(None, [less_is_enough(result.policy)]),
+        *filter(None, [ended_early(finalists), less_is_enough(result.policy)]),
         f"Exported {exported} to {result.policy_file}",
         _spent(result),
         f"Compare the pictures in {place / 'comparison.png'}",

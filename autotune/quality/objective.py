@@ -123,6 +123,11 @@ class Objective:
         self._take(baseline)
 
     @property
+    def baseline(self) -> Baseline:
+        """The full run and the anchors of what is bad."""
+        return self._baseline
+
+    @property
     def count(self) -> int:
         """How many pictures evaluations are of."""
         return len(self._baseline.prompts)
@@ -233,10 +238,21 @@ class Objective:
         Raises:
             InputError: It cannot tell the full run's pictures from bad ones.
         """
+        return self._with(Panel({judge: 1.0}), self._baseline)
+
+    def on(self, baseline: Baseline) -> Objective:
+        """The same judges with the same references on other pictures, from which units are taken anew.
+
+        Raises:
+            InputError: They cannot tell the full run's pictures from bad ones.
+        """
+        return self._with(self.panel, baseline)
+
+    def _with(self, panel: Panel, baseline: Baseline) -> Objective:
         other = copy.copy(self)
-        other.panel = Panel({judge: 1.0})
-        other._units = units_of(other.panel, self._baseline, self._measures)
-        other._take(self._baseline)
+        other.panel = panel
+        other._units = units_of(panel, baseline, self._measures)
+        other._take(baseline)
         return other
 
     @property

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from autotune.report.comparison import Side, comparison_tables
 from autotune.report.table import Row, results_table
-from autotune.report.verdict import less_is_enough, verdict
+from autotune.report.verdict import ended_early, less_is_enough, verdict
 
-__all__ = ["Row", "Side", "comparison_tables", "less_is_enough", "results_table", "verdict"]
+__all__ = ["Row", "Side", "comparison_tables", "ended_early", "less_is_enough", "results_table", "verdict"]

@@ -10,7 +10,7 @@ from autotune.core.naming import FEWER_STEPS
 from autotune.policy import Interval, MeasuredTime
 from autotune.policy.words import in_words, steps_in_words
 from autotune.report.run import Run, TrialSummary
-from autotune.report.verdict import less_is_enough, verdict
+from autotune.report.verdict import ended_early, less_is_enough, verdict
 from autotune.results.finalists import Contender, Finalists
 
 NOT_APART = "we cannot tell it from the full run"
@@ -115,7 +115,7 @@ def _finished(run: Run) -> Facts:
         " search never saw.",
         verdict(found, run.noun)
         + ("" if better else " So fewer steps were exported: they are the simpler way to spend the same."),
-        *filter(None, [None if run.policy is None else less_is_enough(run.policy)]),
+        *filter(None, [ended_early(found), None if run.policy is None else less_is_enough(run.policy)]),
     )
     return Facts(
         title=title,

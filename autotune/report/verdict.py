@@ -46,6 +46,14 @@ def verdict(found: Finalists, noun: str = "prompts") -> str:
     return f"Nothing found within the budget beats {rival}: the best policy's held-out loss differs by {seen}."
 
 
+def ended_early(found: Finalists) -> str | None:
+    """That not all pictures were made, where the verdict was known before."""
+    if found.images_planned is None:
+        return None
+    known = "they were enough" if found.better else "more would hardly have changed the verdict"
+    return f"The last round ended after {found.images} of {found.images_planned} pictures of each run: {known}."
+
+
 def _second(judge: str) -> str:
     return f"{judge}, which the search did not ask"
 

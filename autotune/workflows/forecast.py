@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from autotune.cost import Cost
 from autotune.evaluation.intent import PLACES
 from autotune.policy import Policy
+from autotune.quality.sequential import looks
 from autotune.search.pruning import first_look, usual_share
 from autotune.workflows.last_round import FINALISTS, TIMED_IMAGES
 from autotune.workflows.progress import Progress
@@ -59,7 +60,8 @@ class Forecast:
         candidate_seconds: One of which all pictures are made.
         usual_seconds: One as it usually goes: most are pruned on their first pictures.
         search_seconds: All candidates that run.
-        last_round_seconds: The finalists' held-out pictures and times.
+        last_round_seconds: The finalists' held-out pictures, all of them, and times.
+        spared_seconds: What the finalists spare of that where the first look decides.
         intents: Most exact runs that candidates are compared with, on tuning inputs.
         exact_pictures: Of each of them.
         exact_seconds: All exact runs at most, those of the finalists included.
@@ -73,6 +75,7 @@ class Forecast:
     usual_seconds: float
     search_seconds: float
     last_round_seconds: float
+    spared_seconds: float = 0.0
     intents: int = 0
     exact_pictures: int = 0
     exact_seconds: float = 0.0
@@ -115,6 +118,7 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         usual_seconds=usual,
         search_seconds=candidates * usual,
         last_round_seconds=_last_round_pictures(setup, share) * pace.seconds,
+        spared_seconds=(1 + FINALISTS) * share * _spared(setup) * pace.seconds,
         intents=intents,
         exact_pictures=min(errors, len(setup.tuning.rows)),
         exact_seconds=exact * pace.seconds,
@@ -133,6 +137,16 @@ def _last_round_pictures(setup: Setup, share: float) -> float:
     held_out = len(setup.held_out.rows)
     timed = _TIMED_CALLS * min(TIMED_IMAGES, held_out) * (1 + (_TIMED_POLICIES - 1) * share)
     return (1 + FINALISTS) * share * held_out + timed
+
+
+def _spared(setup: Setup) -> int:
+    """Held-out pictures of a run that are not made where the first look decides."""
+    return len(setup.held_out.rows) - first_pictures(setup)
+
+
+def first_pictures(setup: Setup) -> int:
+    """Held-out pictures of the last round's first look."""
+    return looks([row.key for row in setup.held_out.rows])[0].pictures
 
 
 def _share(setup: Setup) -> float:
@@ -220,5 +234,10 @@ def _time_share(cost: Cost, full: Cost) -> float:
 
 
 def total_seconds(forecasts: Sequence[Forecast], shared: float) -> float:
-    """The whole run, of several budgets one after the other."""
+    """The whole run, of several budgets one after the other, where no last round ends before its last look."""
     return shared + sum(each.search_seconds + each.last_round_seconds + each.exact_seconds for each in forecasts)
+
+
+def spared_seconds(setup: Setup, forecasts: Sequence[Forecast], pace: Pace) -> float:
+    """What a run spares of that where the first look decides at every budget."""
+    return _spared(setup) * pace.seconds + sum(each.spared_seconds for each in forecasts)

@@ -5,7 +5,7 @@ import pytest
 from autotune.core.interval import Interval
 from autotune.cost import Cost
 from autotune.policy import ContenderQuality, Policy
-from autotune.report import verdict
+from autotune.report import ended_early, verdict
 from autotune.results.finalists import BETTER, NO_BETTER, Contender, Finalists, SecondOpinion
 from autotune.results.ruling import NO_WORSE
 
@@ -21,6 +21,7 @@ def found(
     needed: int | None = None,
     steps: Policy = EIGHT,
     better: bool | None = None,
+    planned: int | None = None,
 ) -> Finalists:
     full, fewer, best = (
         Contender(name=name, trial=3, id=steps.id, policy=steps, cost=Cost(4, 2, 0.4, None, 0), quality=QUALITY)
@@ -36,6 +37,7 @@ def found(
         images=80,
         prompts_needed=needed,
         second_opinion=None if second is None else SecondOpinion(judge="wavelets", difference=second),
+        images_planned=planned,
     )
 
 
@@ -96,3 +98,11 @@ def test_where_no_candidate_came_as_far_it_says_so() -> None:
         "Nothing found within the budget comes near 8 plain steps at the same cost: no candidate was worth all of its"
         " pictures."
     )
+
+
+def test_that_not_all_pictures_were_made_is_said() -> None:
+    better = ended_early(found(between(-0.3, -0.2, -0.1), planned=480))
+    assert better == "The last round ended after 80 of 480 pictures of each run: they were enough."
+    worse = ended_early(found(between(0.1, 0.2, 0.3), planned=480))
+    assert worse is not None and worse.endswith("more would hardly have changed the verdict.")
+    assert ended_early(found(between(0.1, 0.2, 0.3))) is None
