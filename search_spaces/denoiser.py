@@ -23,11 +23,32 @@ GUIDANCE = (
 NOISE = (Lever("other_solver", ("solver",), essential=("solver",)), Lever("other_noise_levels", ("skew",)))
 
 
+# Of more scales than this only those nearest to eighths are taken: the others look alike, and each has to be timed.
+_MOST_SCALES = 8
+
+
+def taken_scales(scales: Sequence[Fraction]) -> tuple[Fraction, ...]:
+    """For each of the scales, which grow from a quarter to 1, the one that is taken for it: itself, or of many
+    the one nearest to an eighth.
+
+    Example:
+        >>> sides = [Fraction(side, 48) for side in range(12, 49)]
+        >>> sorted({str(scale) for scale in taken_scales(sides)})
+        ['1', '1/2', '1/4', '3/4', '3/8', '5/8', '7/8']
+    """
+    if len(scales) <= _MOST_SCALES:
+        return tuple(scales)
+    eighths = [Fraction(part, 8) for part in range(2, 9)]
+    coarse = [min(scales, key=lambda scale: abs(scale - eighth)) for eighth in eighths]
+    return tuple(min(coarse, key=lambda scale: (abs(scale - each), -scale)) for each in scales)
+
+
 class DenoiserSpace(SearchSpace):
     """Knobs for one denoiser at one size.
 
     Attributes:
-        scales: Side lengths of the latents as shares of full size, growing; the last is 1.
+        scales: Side lengths of the latents as shares of full size, growing; the last is 1. Of many, those that are
+            next to each other mean the same, see :func:`taken_scales`.
         solvers: The pipeline's own first.
     """
 
@@ -47,6 +68,16 @@ class DenoiserSpace(SearchSpace):
         resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None: ...
+
+    def taken(self, index: int) -> Fraction:
+        """The scale that a value of the knob ``scale`` means."""
+        return taken_scales(self.scales)[index]
+
+    @property
+    def asked_scales(self) -> tuple[Fraction, ...]:
+        """All scales that policies of this space may have, growing; the last is 1."""
+        (knob,) = (knob for knob in self.knobs if knob.name == "scale")
+        return tuple(sorted({self.taken(index) for index in range(knob.low, knob.high + 1)} | {Fraction(1)}))
 
     def noise_levels(self, values: Mapping[str, int], steps: int) -> Mapping[str, Any]:
         """What a policy says of solver and noise levels."""
@@ -79,11 +110,11 @@ class DenoiserSpace(SearchSpace):
         if not switch:
             return ()
         handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
-        scale = float(self.scales[values["scale"]])
+        scale = float(self.taken(values["scale"]))
         return (ResolutionStage(scale=scale, until_step=switch, handoff=handoff),)
 
     def times(self, values: Mapping[str, int], steps: int) -> tuple[int, int, int]:
         """First step at full size (0: all are), first with guidance, first after it."""
-        switch = min(at(values["switch"], steps), steps - 1) if self.scales[values["scale"]] < 1 else 0
+        switch = min(at(values["switch"], steps), steps - 1) if self.taken(values["scale"]) < 1 else 0
         stop = max(at(values["guidance_stop"], steps), 1)
         return switch, min(at(values["guidance_start"], steps), stop - 1), stop

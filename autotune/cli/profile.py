@@ -17,6 +17,8 @@ from autotune.cli.models import DType, ModelSource
 from autotune.core.faults import during
 from autotune.core.naming import CompileMode
 from autotune.cost.profile import BatchTimes, Profile
+from search_spaces import space_for
+from search_spaces.denoiser import DenoiserSpace
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100
@@ -70,11 +72,17 @@ def _measure(pipe: Any, options: ProfileOptions) -> Profile:
             height=options.height,
             width=options.width,
             batches=options.batches,
-            scales=options.scales,
+            scales=options.scales or _asked_scales(pipe, options),
             guided=options.guided,
             compile_mode=options.compile_mode,
             on_progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
+
+
+def _asked_scales(pipe: Any, options: ProfileOptions) -> Sequence[float] | None:
+    """Those that a search over the whole space asks for; None where it has no choice of them."""
+    space = space_for(pipe, height=options.height, width=options.width)
+    return [float(scale) for scale in space.asked_scales] if isinstance(space, DenoiserSpace) else None
 
 
 def show(profile: Profile, path: Path) -> None:

@@ -51,7 +51,8 @@ from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.sensitivity import Sensitivity, measure_sensitivity
 from autotune.study.configuration import Configuration
-from search_spaces import read_ranges, space_for
+from search_spaces import SearchSpace, read_ranges, space_for
+from search_spaces.denoiser import DenoiserSpace
 
 # Prompts that tell how outputs change.
 _WATCHED = 8
@@ -195,7 +196,7 @@ def prepare(
     with during("while loading the second opinion"):
         second = second_name(options.second_opinion)
         last_judges = judges_of_last_round(chosen, second, device=str(pipe.device), size=(height, width))
-    deployed, call_batch = _deployed(pipe, pricer, budgets, options, on_progress)
+    deployed, call_batch = _deployed(pipe, pricer, searched, budgets, options, on_progress)
 
     def price(policy: Policy) -> Cost:
         """FLOPs of one picture; time and memory of a call in deployment."""
@@ -326,19 +327,21 @@ def in_ranges(space: Ranges) -> Mapping[str, tuple[int, int]]:
 def _deployed(
     pipe: Any,
     pricer: Pricer,
+    searched: SearchSpace,
     budgets: Sequence[Budget],
     options: DeploymentOptions,
     on_progress: OnProgress | None,
 ) -> tuple[Pricer, int]:
     """What prices calls in deployment, and how many pictures such a call makes.
 
-    Without a target, a budget in time is meant for this machine, which is then measured.
+    Without a target, a budget in time is meant for this machine, which is then measured at the sizes of the search.
     """
     call_batch = options.call_batch
     target = load_profile(options.target) if isinstance(options.target, str | os.PathLike) else options.target
     if target is None and any(budget.needs_latency for budget in budgets):
         with during("while profiling this machine"):
-            target, _ = local_profile(pipe, pricer, [call_batch or 1], on_progress=on_progress)
+            scales = [float(scale) for scale in searched.asked_scales] if isinstance(searched, DenoiserSpace) else None
+            target, _ = local_profile(pipe, pricer, [call_batch or 1], scales=scales, on_progress=on_progress)
     if target is None:
         return pricer, call_batch or 1
     call_batch = call_batch or min(times.batch for times in target.batches)

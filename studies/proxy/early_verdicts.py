@@ -4,7 +4,8 @@
 of ``postdiff-tune`` on a shipped model, has all 480 held-out pictures of each judged, every one of them also in its
 pair with the exact run's, and replays last rounds: the captions are drawn anew with replacement, which gives as many
 replays as one likes, and some of a run's finalists by chance. Every replay is decided twice, by one look at all
-pictures with intervals of 95 %, and by the looks of :mod:`autotune.quality.sequential`, each time with the second opinion.
+pictures with intervals of 95 %, and by the looks of :mod:`autotune.quality.sequential`, each time with the second
+opinion.
 
 Pictures and outcomes are kept in ``runs/early-verdicts``: interrupted, the same command goes on.
 """

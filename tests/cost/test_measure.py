@@ -162,5 +162,7 @@ def test_this_machine_is_measured_once(tmp_path: Any, monkeypatch: pytest.Monkey
     local_profile(pipe, pricer, [2])
     path.write_text("{")
     local_profile(pipe, pricer)
-    assert len(measured) == 3
+    # As are other sizes.
+    local_profile(pipe, pricer, scales=[0.25, 1])
+    assert len(measured) == 4 and measured[-1]["scales"] == [0.25, 1]
     assert load_profile(path).model == pricer.subject

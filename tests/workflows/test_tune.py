@@ -405,15 +405,15 @@ def test_without_a_target_this_machine_is_profiled_for_a_budget_in_time(
 ) -> None:
     asked: list[Any] = []
 
-    def local(pipe: Any, pricer: Pricer, batches: Any, on_progress: Any = None) -> tuple[Profile, Path]:
-        asked.append(batches)
+    def local(pipe: Any, pricer: Pricer, batches: Any, scales: Any, on_progress: Any = None) -> tuple[Profile, Path]:
+        asked.append((batches, scales))
         return synthetic_profile(pricer, batches), tmp_path
 
     monkeypatch.setattr("autotune.workflows.setup.local_profile", local)
     assert tune(pipe, "40%", **arguments).policy.cost is not None and not asked
     arguments |= {"study_name": "time", "run_dir": arguments["run_dir"] / "time"}
-    result = tune(pipe, "2x", call_batch=4, **arguments)
-    assert asked == [[4]]
+    result = tune(pipe, "2x", call_batch=4, space={"scale": (1, 3)}, **arguments)
+    assert asked == [([4], [0.5, 0.75, 1.0])], "at the sizes that the search asks for"
     assert result.policy.cost is not None and result.policy.cost.predicted[0].batch_size == 4
 
 

@@ -18,18 +18,27 @@ def local_profile(
     pricer: Pricer,
     batches: Sequence[int] = (1,),
     *,
+    scales: Sequence[float] | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[Profile, Path]:
     """The profile of ``pipe`` on its device as ``pricer`` prices it, and the file it is kept in.
 
-    One that was measured before serves again, unless device, precision, model, size or a release
+    One that was measured before serves again, unless device, precision, model, sizes or a release
     of torch or diffusers differs. To have it measured again, delete the file.
+
+    Args:
+        pipe: The pipeline.
+        pricer: Of its pictures.
+        batches: Pictures in a call, each profiled on its own.
+        scales: See :func:`autotune.cost.profile.measure.measure_profile`.
+        on_progress: Likewise.
     """
     device, dtype = describe_device(pipe.device), str(pipe.dtype)
     # Clocks change by the second.
     hardware = device.model_dump(exclude={"clocks"})
     subject = pricer.subject.model_dump()
-    path = cache_file("profiles", VERSION, hardware, dtype, versions(), subject, sorted(set(batches)))
+    asked = () if scales is None else (list(scales),)
+    path = cache_file("profiles", VERSION, hardware, dtype, versions(), subject, sorted(set(batches)), *asked)
     if path.is_file():
         try:
             return load_profile(path), path
@@ -42,6 +51,7 @@ def local_profile(
         frames=pricer.frames,
         guided=pricer.guided,
         batches=batches,
+        scales=scales,
         on_progress=on_progress,
     )
     keep(path, profile.to_text())
