@@ -62,7 +62,8 @@ def _make_certain(vae: Any) -> None:
 
     For pipelines that draw from it, and not by the call's generator.
     """
-    large = 2.0**20
+    # In double precision too, and of means close to 0.
+    large = 2.0**90
     (mean, log_variance), (weight, none) = vae.quant_conv.bias.chunk(2), vae.quant_conv.weight.chunk(2)
     with torch.no_grad():
         none.zero_()
