@@ -1,10 +1,11 @@
-"""Every family with guidance in the middle, beside a sibling with a policy, and with guidance that a callback turns off.
+"""Every family: guidance in the middle, a sibling with a policy of its own, guidance that a callback turns off.
 
 What random calls combine (:mod:`tests.conformance.test_random_calls`), one by one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from tests.conformance.real_calls import Scenario, check
 from tests.conformance.test_contract import VARIANTS
 from tests.conformance.test_random_calls import NAMES
-from tests.support.builders import FAMILIES
 
 PLAIN = Scenario(
     name="",
@@ -38,18 +38,16 @@ DECIDES = {
 }
 
 
-def _families(names: Any) -> Any:
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[pytest.mark.exhaustive] if name in VARIANTS else []) for name in names]
-    )
+def _cases(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.exhaustive] if name in VARIANTS else []) for name in names]
 
 
-@_families(NAMES)
+@pytest.mark.parametrize("name", _cases(NAMES))
 def test_guidance_in_the_middle_beside_a_sibling_with_a_policy(name: str) -> None:
     check(replace(PLAIN, name=name, sibling=True))
 
 
-@_families([name for name in FAMILIES if name in DECIDES])
+@pytest.mark.parametrize("name", _cases(sorted(DECIDES)))
 def test_guidance_that_is_turned_off_within_the_call(name: str) -> None:
     """Before the policy stops it; what was kept with guidance is taken without."""
     check(replace(PLAIN, name=name, cutoff=1, compute=frozenset(), interval=(1, 4)))
