@@ -54,7 +54,11 @@ _SETTINGS = settings(
 )
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(300, marks=[pytest.mark.exhaustive])])
+# Many take half an hour.
+MANY = pytest.param(300, marks=[pytest.mark.exhaustive, pytest.mark.timeout(2 * 3600)])
+
+
+@pytest.mark.parametrize("examples", [6, MANY])
 def test_random_calls(examples: int) -> None:
     @settings(_SETTINGS, max_examples=examples)
     @given(scenarios())

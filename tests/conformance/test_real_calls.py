@@ -9,11 +9,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import diffusers
 import pytest
+import torch
+from torch import Tensor
 
+from autotune.runtime import apply_policy, remove_policy
 from tests.conformance.real_calls import Scenario, check
 from tests.conformance.test_contract import VARIANTS
 from tests.conformance.test_random_calls import NAMES
+from tests.support.builders import FAMILIES
+from tests.support.techniques import STEPS, structure_of, technique
 
 PLAIN = Scenario(
     name="",
@@ -51,3 +57,41 @@ def test_guidance_in_the_middle_beside_a_sibling_with_a_policy(name: str) -> Non
 def test_guidance_that_is_turned_off_within_the_call(name: str) -> None:
     """Before the policy stops it; what was kept with guidance is taken without."""
     check(replace(PLAIN, name=name, cutoff=1, compute=frozenset(), interval=(1, 4)))
+
+
+SIBLINGS = [
+    pytest.param(name, f"{name}-{task}", marks=[pytest.mark.exhaustive] if task == "inpaint" else [])
+    for name in ("sdxl", "sd3", "flux", "qwen-image", "z-image")
+    for task in ("img2img", "inpaint")
+]
+
+
+@pytest.mark.parametrize(("name", "other"), SIBLINGS)
+def test_a_sibling_of_another_class_is_plain_to_the_bit(name: str, other: str) -> None:
+    """Made before the policy was applied and after; each may have a policy of its own, and loses that alone."""
+    family, theirs = FAMILIES[name], FAMILIES[other]
+    pipe = family.make()
+
+    def sibling() -> Any:
+        made = getattr(diffusers, theirs.pipeline).from_pipe(pipe)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def call(pipe: Any) -> Tensor:
+        its = family if type(pipe).__name__ == family.pipeline else theirs
+        return its.run(pipe, **its.arguments(steps=STEPS))
+
+    before = sibling()
+    plain, plain_sibling = call(pipe), call(before)
+    everything = technique("everything", family, structure_of(family, pipe))
+    assert everything is not None
+    apply_policy(pipe, everything)
+    result = call(pipe)
+    assert torch.equal(call(before), plain_sibling) and torch.equal(call(sibling()), plain_sibling)
+    apply_policy(before, everything)
+    under = call(before)
+    assert torch.equal(call(pipe), result) and not torch.equal(under, plain_sibling)
+    remove_policy(pipe)
+    assert torch.equal(call(pipe), plain) and torch.equal(call(before), under)
+    remove_policy(before)
+    assert torch.equal(call(before), plain_sibling)
