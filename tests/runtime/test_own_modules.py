@@ -212,12 +212,42 @@ def _gguf(denoiser: nn.Module) -> None:
     pytest.importorskip("gguf")
     from diffusers.quantizers.gguf.utils import GGUFLinear
 
+    def stored(child: nn.Linear) -> nn.Module:
+        linear = GGUFLinear(child.in_features, child.out_features, child.bias is not None, torch.float32)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, stored)
+
+
+def _eight_bits(denoiser: nn.Module) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+
+    def quantised(child: nn.Linear) -> nn.Module:
+        linear = layers.Linear8bitLt(child.in_features, child.out_features, child.bias is not None, False)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, quantised)
+
+
+def _four_bits(denoiser: nn.Module) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+
+    def quantised(child: nn.Linear) -> nn.Module:
+        linear = layers.Linear4bit(child.in_features, child.out_features, child.bias is not None, torch.float32)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, quantised)
+
+
+def _replace(denoiser: nn.Module, quantised: Callable[[nn.Linear], nn.Module]) -> None:
+    """All linear layers; some libraries quantise them on their way to the device."""
     for parent in list(denoiser.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                linear = GGUFLinear(child.in_features, child.out_features, child.bias is not None, torch.float32)
-                linear.load_state_dict(child.state_dict())
-                setattr(parent, name, linear.requires_grad_(False))
+                setattr(parent, name, quantised(child).to("cpu").requires_grad_(False))
 
 
 class Eighths(nn.Module):
@@ -241,7 +271,7 @@ def _by_hand(denoiser: nn.Module) -> None:
                 setattr(parent, name, Eighths(child))
 
 
-@pytest.mark.parametrize("quantise", [_torchao, _gguf, _by_hand])
+@pytest.mark.parametrize("quantise", [_torchao, _gguf, _eight_bits, _four_bits, _by_hand])
 @pytest.mark.parametrize("first", ["policy", "quantised"])
 def test_quantised_layers(quantise: Callable[[nn.Module], None], first: str) -> None:
     """Handled in either order, and priced as the layers they replace."""
