@@ -6,6 +6,8 @@ Of :mod:`autotune.pipelines.units` and :mod:`autotune.runtime.hooks`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
-from autotune.cli.describe import describe
+from autotune.cli.describe import describe, print_description
 from autotune.core.errors import InputError, PolicyError
 from autotune.cost import Pricer
 from autotune.pipelines.units import find_units
@@ -126,6 +128,15 @@ def test_describe_names_it_and_prices_what_it_replaces(kind: str) -> None:
     costs = {cost.name: cost.flops for cost in before.units}
     assert all(cost.flops == costs[cost.name] for cost in after.units)
     assert after.flops == before.flops and not any(cost.opaque for cost in before.units)
+
+
+def test_the_command_says_so() -> None:
+    pipe, printed = make("sd"), StringIO()
+    wrap_resnets(pipe.unet)
+    source: Any = SimpleNamespace(name="mine", load=lambda *_: pipe)
+    how: Any = {"height": None, "width": None, "dtype": "float32", "depth": 1, "unfold": False, "as_json": False}
+    print_description(source, **how, file=printed)
+    assert "Not known here: down_blocks.0.resnets.0 (Wrapped)," in " ".join(printed.getvalue().split())
 
 
 def test_a_block_of_ones_own_in_a_transformer() -> None:
