@@ -145,7 +145,7 @@ def test_prompts_that_say_the_same_say_nothing_different() -> None:
     assert not say_different([Row({"class_label": 1}), Row({"class_label": 2})])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, Any, str]] = {
     "no file": ("missing.jsonl", None, "missing.jsonl: No such file"),
     "empty": ("rows.jsonl", ["", " "], "holds no input; write one JSON object a line"),
     "not JSON": ("rows.jsonl", ['{"prompt": '], "line 1: is not JSON"),
