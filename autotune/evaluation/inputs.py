@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,8 @@ class Row:
 
     Attributes:
         arguments: By the names of the pipeline's call, with ``class_label`` for one of its ``class_labels``. Pictures
-            are :class:`~autotune.evaluation.input_pictures.Picture`, all others what JSON can hold.
+            are :class:`~autotune.evaluation.input_pictures.Picture`, those of several adapters tuples of them, all
+            others what JSON can hold.
         name: What people call it; None is made of the arguments. It tells rows apart that have none.
     """
 
@@ -167,7 +168,11 @@ def read_rows(inputs: AnyInputs, name: str = "inputs") -> tuple[Row, ...]:
 
 def in_memory(rows: Sequence[Row]) -> bool:
     """Whether some picture of the rows is in no file, so that no other process can have it."""
-    return any(picture.path is None for row in rows for picture in row.pictures.values())
+    found: list[Picture] = []
+    for row in rows:
+        for value in row.arguments.values():
+            with_pictures(value, found.append)
+    return any(picture.path is None for picture in found)
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -183,12 +188,21 @@ def canonical(arguments: Mapping[str, Any]) -> str:
 def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as JSON can hold them, pictures by their content."""
     return {
-        name: f"picture {value.digest}" if isinstance(value, Picture) else value for name, value in arguments.items()
+        name: with_pictures(value, lambda picture: f"picture {picture.digest}") for name, value in arguments.items()
     }
 
 
+def with_pictures(value: Any, act: Callable[[Picture], Any]) -> Any:
+    """An argument's value with what ``act`` makes of its picture, or in a list of each of its pictures."""
+    if isinstance(value, Picture):
+        return act(value)
+    if isinstance(value, tuple) and any(isinstance(each, Picture) for each in value):
+        return [act(picture) for picture in value]
+    return value
+
+
 def _told(value: Any) -> Any:
-    return {_PATH: str(value.path), _DIGEST: value.digest} if isinstance(value, Picture) else value
+    return with_pictures(value, lambda picture: {_PATH: str(picture.path), _DIGEST: picture.digest})
 
 
 def _objects(path: Path) -> Iterator[tuple[str, Any]]:
@@ -234,7 +248,7 @@ def _row(place: str, given: object, folder: Path) -> Row:
 def _argument(place: str, name: str, value: Any, folder: Path) -> Any:
     """A value as rows hold it."""
     if is_picture(name):
-        return _picture(place, value, folder)
+        return _pictures(place, name, value, folder)
     if is_text(name):
         return _text(place, value)
     if name == CLASS and (not isinstance(value, int) or isinstance(value, bool)):
@@ -244,6 +258,15 @@ def _argument(place: str, name: str, value: Any, folder: Path) -> Any:
     except (TypeError, ValueError):
         raise InputError(f"{place} is {shown(value)}; give what JSON can hold, such as a text or a number") from None
     return value
+
+
+def _pictures(place: str, name: str, value: Any, folder: Path) -> Picture | tuple[Picture, ...]:
+    """A picture, or for several adapters as many."""
+    if differs_by_row(name) or not isinstance(value, list | tuple):
+        return _picture(place, value, folder)
+    if not value:
+        raise InputError(f"{place} is an empty list; give a picture for each adapter")
+    return tuple(_picture(f"{place} {number}", each, folder) for number, each in enumerate(value, 1))
 
 
 def _picture(place: str, value: Any, folder: Path) -> Picture:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from autotune.core.errors import InputError
-from autotune.evaluation.input_pictures import MASK, Picture
-from autotune.evaluation.inputs import CLASS, PROMPT, Row
+from autotune.evaluation.input_pictures import MASK
+from autotune.evaluation.inputs import CLASS, PROMPT, Row, with_pictures
 from autotune.pipelines.families import CallSignature, family_of
 from autotune.runtime.models import recommended, scale_argument
 
@@ -117,4 +117,4 @@ def _of_rows(rows: Sequence[Row], signature: CallSignature, size: tuple[int, int
 
 def _given(name: str, value: Any, size: tuple[int, int] | None) -> Any:
     """A value as pipelines take it."""
-    return value.opened(size, gray=name == MASK) if isinstance(value, Picture) else value
+    return with_pictures(value, lambda picture: picture.opened(size, gray=name == MASK))

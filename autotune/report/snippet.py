@@ -63,7 +63,7 @@ def _arguments(search_record: SearchRecord, example: dict[str, Any]) -> Iterator
     if search_record.guidance_scale is not None and search_record.guidance_argument is not None:
         yield f"{search_record.guidance_argument}={search_record.guidance_scale:g}"
     for name, value in search_record.call.items():
-        yield f"{name}=load_image({json.dumps(value)})" if is_picture(name) else f"{name}={value!r}"
+        yield f"{name}={_loaded(value) if is_picture(name) else repr(value)}"
     card = ModelCard() if search_record.source is None else card_of_source(search_record.source)
     yield from (f"{name}={value!r}" for name, value in card.call.items() if name not in search_record.call)
     native = card.model is not None and (card.model.height, card.model.width) == (
@@ -72,3 +72,10 @@ def _arguments(search_record: SearchRecord, example: dict[str, Any]) -> Iterator
     )
     if search_record.takes_size and not native:
         yield from (f"height={search_record.height}", f"width={search_record.width}")
+
+
+def _loaded(files: str | list[str]) -> str:
+    """A picture, or those of several adapters."""
+    if isinstance(files, list):
+        return f"[{', '.join(map(_loaded, files))}]"
+    return f"load_image({json.dumps(files)})"

@@ -136,8 +136,14 @@ class Runtime:
             arguments: of the call.
 
         Raises:
-            InputError: the scheduler was replaced after ``apply_policy``.
+            InputError: the scheduler was replaced after ``apply_policy``, or no policy can follow an argument.
         """
+        for name, reason in self.family.refused_arguments.items():
+            if arguments.get(name) is not None:
+                raise InputError(
+                    f"{type(self.pipe).__name__} runs under no policy with {name}, for {reason}: leave {name} out, or"
+                    " call remove_policy(pipe)"
+                )
         if self.pipe.scheduler is not self.plain_scheduler:
             raise InputError(
                 f"the scheduler was replaced by a {type(self.pipe.scheduler).__name__} after apply_policy: call"

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, make_url
 
 from autotune.cost import Pricer
-from autotune.evaluation.input_pictures import Picture
+from autotune.evaluation.inputs import with_pictures
 from autotune.models.shipped import shipped_name
 from autotune.pipelines.families import family_of
 from autotune.policy import Policy
@@ -83,7 +83,7 @@ def _tables(pricer: Pricer, policies: Iterable[Policy]) -> tuple[SizedTable, ...
 def _by_files(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments with their pictures by the files that they are in."""
     return {
-        name: str(value.path or value.name) if isinstance(value, Picture) else value
+        name: with_pictures(value, lambda picture: str(picture.path or picture.name))
         for name, value in arguments.items()
     }
 

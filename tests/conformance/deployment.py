@@ -19,7 +19,7 @@ import autotune
 from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.examples import SEEDS_APART, choose
 from autotune.evaluation.input_pictures import Picture
-from autotune.evaluation.inputs import read_rows
+from autotune.evaluation.inputs import is_picture, read_rows, with_pictures
 from autotune.policy import Policy
 from tests.conformance.tuner import EXAMPLES
 from tests.support.builders import FAMILIES
@@ -75,9 +75,12 @@ def _request(brought: Brought) -> dict[str, Any]:
     taken = accepted(FAMILIES[family.name].make(), read_rows(brought.rows) if brought.rows else None)
     examples = choose(taken.split()[1].rows, EXAMPLES, SEEDS_APART)
     call = family.arguments(EXAMPLES, height, width, **{"output_type": "pt"} | dict(family.extra))
-    for name in ("num_inference_steps", "generator", *call.keys() & {"image", "mask_image"}):
+    for name in ("num_inference_steps", "generator", *call.keys() & {"image", "mask_image", "ip_adapter_image"}):
         del call[name]
     pictures: dict[str, list[str]] = {}
+    for name, shared in taken.call.items():
+        if is_picture(name):
+            pictures[name] = with_pictures(shared, lambda picture: str(picture.path))
     for name in examples.rows[0].arguments:
         values = [row.arguments[name] for row in examples.rows]
         if isinstance(values[0], Picture):

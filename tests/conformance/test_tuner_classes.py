@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,13 @@ from torch import Tensor
 import autotune
 from autotune.cli.supported import supported_pipelines
 from autotune.core.errors import InputError
+from autotune.report.run import read_run
+from autotune.report.snippet import snippet
 from autotune.workflows.tune import TuneResult
+from search_spaces import space_for
+from search_spaces.denoiser import DenoiserSpace
 from tests.conformance.deployment import deployed
-from tests.conformance.tuner import EXAMPLES, FROM_FOLDERS, STEPS, Run, command_line, search, timed_once
+from tests.conformance.tuner import EXAMPLES, FROM_FOLDERS, STEPS, Run, command_line, few, search, timed_once
 from tests.support.builders import FAMILIES, GenericPipeline, GenericTransformer
 from tests.support.folders import SCORER, brought, prompts
 
@@ -37,6 +42,33 @@ def test_videos_are_refused_in_one_sentence(tmp_path: Path) -> None:
         " made by hand\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+# IP-Adapters, which are not saved with a pipeline: Python tunes them
+
+
+@pytest.mark.parametrize("name", ["sdxl-ip-adapter", pytest.param("sd-ip-adapter", marks=pytest.mark.exhaustive)])
+def test_pipelines_with_ip_adapters_are_tuned(name: str, tmp_path: Path) -> None:
+    """Of several adapters and of one: searched, judged, exported, reported and deployed."""
+    model, pipe = brought(name), FAMILIES[name].make()
+    height, width = model.size
+    space = space_for(pipe, height=height, width=width, steps=STEPS)
+    assert isinstance(space, DenoiserSpace)
+    with timed_once():
+        result = autotune.tune(
+            pipe, "60%", inputs=model.rows, height=height, width=width, guidance_scale=model.family.scale[1],
+            scorer=SCORER, steps=STEPS, images=EXAMPLES, held_out_images=EXAMPLES, weight_clip=0, trials=3,
+            space=few(space), run_dir=tmp_path, quiet=True,
+        )  # fmt: skip
+    run = Run(tmp_path)
+    assert run.failures == [] and len(run.complete) == 3
+    for policy in {policy.key: policy for policy in (result.policy, run.finalists[-1])}.values():
+        assert torch.equal(deployed(model, policy, FAMILIES[name].make()), run.judged(policy))
+    said = command_line("report", str(tmp_path), "--json")
+    assert said.code == 0, said.errors
+    assert json.loads(said.output)["finished"]
+    code = snippet(read_run(tmp_path))
+    assert code is not None and code.count("load_image(") == FAMILIES[name].ip_adapters
 
 
 # A class that nobody listed

@@ -140,15 +140,21 @@ def space_of(name: str, steps: int = STEPS) -> DenoiserSpace:
 
 
 def three_candidates(name: str, file: Path) -> tuple[str, ...]:
-    """Options for a search of fewer steps, of every lever at once, and of these by another solver.
-
-    Where there is no other solver, another hand-off or no reuse of layers makes the third.
-    """
-    space = space_of(name)
-    ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
-    # Of a picture's few steps a hand-off may be left out, or leave nothing to reuse behind it.
-    others = {"solver": (0, 1)} if len(space.solvers) > 1 else {"handoff": (0, 1), "layer_interval": (1, 2)}
-    offered = {knob.name for knob in space.knobs}
-    ranges |= {knob: values for knob, values in others.items() if knob in offered}
-    file.write_text("[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in ranges.items()))
+    """Options for a search of the three candidates in :func:`few`."""
+    file.write_text(
+        "[knobs]\n" + "".join(f"{knob} = [{low}, {high}]\n" for knob, (low, high) in few(space_of(name)).items())
+    )
     return "--trials", "3", "--space", str(file)
+
+
+def few(space: DenoiserSpace) -> dict[str, tuple[int, int]]:
+    """Ranges of knobs that leave fewer steps, every lever at once, and these by another solver.
+
+    Where there is no other solver, another hand-off makes the third. One knob alone may have two values, for recipes
+    are brought into the ranges, and a search runs all that differ, however few candidates it is asked for.
+    """
+    ranges = {knob: (value, value) for knob, value in all_at_once(space).items()}
+    # What begins with a picture leaves out the first step: only behind a later one there is a hand-off.
+    others = {"solver": (0, 1)} if len(space.solvers) > 1 else {"handoff": (0, 1), "switch": (8, 8)}
+    offered = {knob.name for knob in space.knobs}
+    return ranges | {knob: values for knob, values in others.items() if knob in offered}

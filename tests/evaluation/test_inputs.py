@@ -145,7 +145,7 @@ def test_prompts_that_say_the_same_say_nothing_different() -> None:
     assert not say_different([Row({"class_label": 1}), Row({"class_label": 2})])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, Any, str]] = {
     "no file": ("missing.jsonl", None, "missing.jsonl: No such file"),
     "empty": ("rows.jsonl", ["", " "], "holds no input; write one JSON object a line"),
     "not JSON": ("rows.jsonl", ['{"prompt": '], "line 1: is not JSON"),
@@ -155,6 +155,13 @@ REFUSED = {
     "no picture": ("rows.jsonl", [{"image": "notes.png"}], "notes.png: cannot be read as a picture (no whole picture)"),
     "half a picture": ("rows.jsonl", [{"image": "half.png"}], "half.png: cannot be read as a picture"),
     "a number for a picture": ("rows.jsonl", [{"image": 3}], "line 1: image is 3; give the path of a picture"),
+    "no pictures": ("rows.jsonl", [{"ip_adapter_image": []}], "ip_adapter_image is an empty list; give a picture for"),
+    "several to begin with": (
+        "rows.jsonl",
+        [{"image": ["cat.png"]}],
+        "image is ['cat.png']; give the path of a picture",
+    ),
+    "one of several": ("rows.jsonl", [{"ip_adapter_image": ["cat.png", "dog.png"]}], "ip_adapter_image 2: "),
     "two kinds": ("rows.jsonl", [{"prompt": "a"}, {"class_label": 1}], "line 2 has 'class_label' and"),
     "a number for a text": ("rows.jsonl", [{"prompt": 3}], "line 1: prompt is 3; give a text in quotes"),
     "a text for a class": ("rows.jsonl", [{"class_label": "cat"}], "class_label is 'cat'; give the number of a class"),
@@ -201,3 +208,14 @@ def test_pictures_may_be_in_memory() -> None:
     assert rows[0].label == "a picture in memory"
     with pytest.raises(InputError, match=r"inputs, row 1: image: a picture in memory: its values are floating-point"):
         read_rows([{"image": Image.new("F", (6, 4))}])
+
+
+def test_several_adapters_see_a_picture_each(tmp_path: Path) -> None:
+    for name, colour in (("cat.png", COLOUR), ("dog.png", (1, 2, 3))):
+        save(tmp_path / name, colour)
+    rows = read_rows(write(tmp_path, {"prompt": "a", "ip_adapter_image": ["cat.png", "dog.png"]}))
+    cat, dog = rows[0].arguments["ip_adapter_image"]
+    assert (cat.name, dog.name) == ("cat.png", "dog.png") and not rows[0].pictures
+    assert read_rows(json.loads(json.dumps(to_json(rows)))) == rows and not in_memory(rows)
+    assert cat.digest in rows[0].key and dog.digest in rows[0].key
+    assert in_memory(read_rows([{"ip_adapter_image": [tmp_path / "cat.png", Image.new("RGB", (6, 4))]}]))

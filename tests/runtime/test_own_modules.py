@@ -6,6 +6,8 @@ Of :mod:`autotune.pipelines.units` and :mod:`autotune.runtime.hooks`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
-from autotune.cli.describe import describe
+from autotune.cli.describe import describe, print_description
 from autotune.core.errors import InputError, PolicyError
 from autotune.cost import Pricer
 from autotune.pipelines.units import find_units
@@ -128,6 +130,15 @@ def test_describe_names_it_and_prices_what_it_replaces(kind: str) -> None:
     assert after.flops == before.flops and not any(cost.opaque for cost in before.units)
 
 
+def test_the_command_says_so() -> None:
+    pipe, printed = make("sd"), StringIO()
+    wrap_resnets(pipe.unet)
+    source: Any = SimpleNamespace(name="mine", load=lambda *_: pipe)
+    how: Any = {"height": None, "width": None, "dtype": "float32", "depth": 1, "unfold": False, "as_json": False}
+    print_description(source, **how, file=printed)
+    assert "Not known here: down_blocks.0.resnets.0 (Wrapped)," in " ".join(printed.getvalue().split())
+
+
 def test_a_block_of_ones_own_in_a_transformer() -> None:
     pipe = make("pixart-alpha").to(torch.float64)
     blocks = pipe.transformer.transformer_blocks
@@ -212,12 +223,42 @@ def _gguf(denoiser: nn.Module) -> None:
     pytest.importorskip("gguf")
     from diffusers.quantizers.gguf.utils import GGUFLinear
 
+    def stored(child: nn.Linear) -> nn.Module:
+        linear = GGUFLinear(child.in_features, child.out_features, child.bias is not None, torch.float32)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, stored)
+
+
+def _eight_bits(denoiser: nn.Module) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+
+    def quantised(child: nn.Linear) -> nn.Module:
+        linear = layers.Linear8bitLt(child.in_features, child.out_features, child.bias is not None, False)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, quantised)
+
+
+def _four_bits(denoiser: nn.Module) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+
+    def quantised(child: nn.Linear) -> nn.Module:
+        linear = layers.Linear4bit(child.in_features, child.out_features, child.bias is not None, torch.float32)
+        linear.load_state_dict(child.state_dict())
+        return linear
+
+    _replace(denoiser, quantised)
+
+
+def _replace(denoiser: nn.Module, quantised: Callable[[nn.Linear], nn.Module]) -> None:
+    """All linear layers; some libraries quantise them on their way to the device."""
     for parent in list(denoiser.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                linear = GGUFLinear(child.in_features, child.out_features, child.bias is not None, torch.float32)
-                linear.load_state_dict(child.state_dict())
-                setattr(parent, name, linear.requires_grad_(False))
+                setattr(parent, name, quantised(child).to("cpu").requires_grad_(False))
 
 
 class Eighths(nn.Module):
@@ -241,7 +282,7 @@ def _by_hand(denoiser: nn.Module) -> None:
                 setattr(parent, name, Eighths(child))
 
 
-@pytest.mark.parametrize("quantise", [_torchao, _gguf, _by_hand])
+@pytest.mark.parametrize("quantise", [_torchao, _gguf, _eight_bits, _four_bits, _by_hand])
 @pytest.mark.parametrize("first", ["policy", "quantised"])
 def test_quantised_layers(quantise: Callable[[nn.Module], None], first: str) -> None:
     """Handled in either order, and priced as the layers they replace."""

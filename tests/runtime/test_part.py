@@ -1,15 +1,17 @@
-"""Calls that run a part of the trajectory: where they end, where they begin, and where nothing is left of them.
+"""Calls that run a part of the trajectory: where they end, and where they begin.
 
 Of :mod:`autotune.runtime.denoising` and :mod:`autotune.runtime.call`.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import StableDiffusionControlNetImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers import StableDiffusionControlNetImg2ImgPipeline
 from torch import Tensor
 
 from autotune.core.errors import InputError
@@ -30,6 +32,10 @@ def low(until: int) -> Policy:
 
 FULL = Policy(steps=STEPS, guidance=Guidance(stop_step=3), cache=(REUSE,))
 
+# Whose calls take denoising_end, and those that go on from there.
+ENDING = ["sdxl", "sdxl-controlnet", "sdxl-adapter", "sdxl-ip-adapter"]
+GOING_ON = ["sdxl-img2img", "sdxl-inpaint"]
+
 
 def denoiser_calls(pipe: Any) -> list[int]:
     calls: list[int] = []
@@ -44,14 +50,20 @@ def call(name: str, pipe: Any, steps: int | None = None, **options: Any) -> Tens
     return FAMILIES[name].run(pipe, **arguments)
 
 
-@pytest.mark.parametrize("end", [0.3, 0.5, 0.8])
-def test_a_base_model_hands_its_refiner_what_it_would_by_hand(end: float) -> None:
-    pipe = precise(make("sdxl"))
+def test_these_are_all_that_do() -> None:
+    stock = {name: getattr(diffusers, family.pipeline) for name, family in FAMILIES.items() if name != "generic"}
+    ending = {name for name, each in stock.items() if "denoising_end" in inspect.signature(each.__call__).parameters}
+    assert ending == {*ENDING, *GOING_ON}
+
+
+@pytest.mark.parametrize(("name", "end"), [("sdxl", 0.3), ("sdxl", 0.8), *((name, 0.5) for name in ENDING)])
+def test_a_base_model_hands_its_refiner_what_it_would_by_hand(name: str, end: float) -> None:
+    pipe = precise(make(name))
     with by_hand(pipe, pipe.unet, FULL, conditional_first=False, separate=False):
-        expected = call("sdxl", pipe, STEPS, denoising_end=end)
+        expected = call(name, pipe, STEPS, denoising_end=end)
     calls = denoiser_calls(pipe)
     with applied(pipe, FULL):
-        torch.testing.assert_close(call("sdxl", pipe, denoising_end=end), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(call(name, pipe, denoising_end=end), expected, atol=1e-5, rtol=1e-5)
     assert len(calls) == sum(int(t) >= round(1000 - end * 1000) for t in pipe.scheduler.timesteps)
 
 
@@ -83,25 +95,28 @@ def test_a_call_that_would_end_at_a_lower_resolution_is_refused(end: float) -> N
         assert call("sdxl", pipe, denoising_end=0.9).isfinite().all()
 
 
-def refiner() -> tuple[Any, Tensor]:
-    """The image-to-image pipeline and latents that are denoised in part."""
+def refiner(name: str = "sdxl-img2img") -> tuple[Any, Tensor]:
+    """A pipeline that goes on, and latents that are denoised in part."""
     base = precise(make("sdxl"))
     latents = call("sdxl", base, STEPS, denoising_end=0.4)
-    pipe = StableDiffusionXLImg2ImgPipeline(**base.components, add_watermarker=False)
+    pipe = getattr(diffusers, FAMILIES[name].pipeline)(**base.components, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe, latents
 
 
 def refine(pipe: Any, latents: Tensor, steps: int | None = None, start: float = 0.4, **options: Any) -> Tensor:
-    arguments = FAMILIES["sdxl-img2img"].arguments(steps=STEPS) | {"image": latents, "denoising_start": start}
+    family = next(FAMILIES[name] for name in GOING_ON if FAMILIES[name].pipeline == type(pipe).__name__)
+    arguments = family.arguments(steps=STEPS) | {"image": latents, "denoising_start": start}
     if steps is None:
         del arguments["num_inference_steps"]
-    return FAMILIES["sdxl-img2img"].run(pipe, **arguments | options)
+    return family.run(pipe, **arguments | options)
 
 
-@pytest.mark.parametrize("options", [{}, {"denoising_end": 0.8}], ids=str)
-def test_a_refiner_goes_on_from_there_as_by_hand(options: dict[str, Any]) -> None:
-    pipe, latents = refiner()
+@pytest.mark.parametrize(
+    ("name", "options"), [(GOING_ON[0], {"denoising_end": 0.8}), *((name, {}) for name in GOING_ON)]
+)
+def test_a_refiner_goes_on_from_there_as_by_hand(name: str, options: dict[str, Any]) -> None:
+    pipe, latents = refiner(name)
     policy = Policy(steps=STEPS, cache=(CacheRule(units=("up_blocks.1",), compute_steps=tuple(range(0, STEPS, 2))),))
     with by_hand(pipe, pipe.unet, policy, conditional_first=False, separate=False) as hand:
         hand.first_step = hand.step = sum(int(t) >= 600 for t in _timesteps(pipe))
@@ -116,9 +131,9 @@ def _timesteps(pipe: Any) -> list[int]:
     return timesteps
 
 
-@pytest.mark.parametrize("start", [0.4, 0])
-def test_latents_denoised_in_part_are_not_taken_to_a_lower_resolution(start: float) -> None:
-    pipe, latents = refiner()
+@pytest.mark.parametrize(("name", "start"), [(GOING_ON[0], 0), *((name, 0.4) for name in GOING_ON)])
+def test_latents_denoised_in_part_are_not_taken_to_a_lower_resolution(name: str, start: float) -> None:
+    pipe, latents = refiner(name)
     calls = denoiser_calls(pipe)
     with applied(pipe, low(6)):
         with pytest.raises(
@@ -167,17 +182,6 @@ def test_the_bar_shows_the_steps_that_are_made(name: str, options: dict[str, Any
     with applied(pipe, FULL):
         call(name, pipe, **options)
     assert totals == [len(calls)] == [total]
-
-
-@pytest.mark.parametrize("name", ["sd-img2img", "sdxl-img2img", "sd-inpaint", "sdxl-inpaint"])
-def test_a_strength_that_leaves_no_step_is_refused(name: str) -> None:
-    pipe = make(name)
-    calls = denoiser_calls(pipe)
-    with applied(pipe, FULL):
-        with pytest.raises(InputError, match="leaves out all of the policy's 8 steps: raise strength, or lower"):
-            call(name, pipe, strength=0.1)
-        assert not calls
-        assert call(name, pipe, strength=0.2).isfinite().all() and len(calls) == 1
 
 
 def test_a_controlnet_at_a_lower_resolution_is_refused() -> None:

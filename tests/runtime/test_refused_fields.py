@@ -32,6 +32,16 @@ def test_a_field_that_a_pipeline_cannot_follow_is_refused(name: str, field: str)
         Pricer(pipe, *FAMILIES[name].size).price(policy)
 
 
+def test_an_argument_that_no_policy_can_follow_is_refused_before_the_first_call() -> None:
+    pipe, computed = FAMILIES["sd3"].make(), []
+    call = FAMILIES["sd3"].arguments(steps=4, skip_guidance_layers=[0])
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: computed.append(1))
+    with applied(pipe, Policy(steps=4)), pytest.raises(InputError, match="runs under no policy with skip_guidance_lay"):
+        pipe(**call)
+    handle.remove()
+    assert not computed
+
+
 def test_three_branches_are_refused_where_guidance_is_to_stop() -> None:
     """In a pipeline that nobody tested, before the denoiser computes anything."""
     family = FAMILIES["sd"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import diffusers
 import pytest
 
+from autotune.core.errors import InputError
 from autotune.cost import Pricer
 from autotune.policy import CacheRule, Policy
 from autotune.runtime import applied
@@ -22,23 +25,48 @@ def pipeline(name: str) -> Any:
     return FAMILIES[name].make()
 
 
-def calls(name: str, policy: Policy, strength: float) -> int:
-    """Of the denoiser in a call of the pipeline under a policy."""
-    pipe, seen = pipeline(name), []
-    handle = getattr(pipe, FAMILIES[name].denoiser).register_forward_hook(lambda *_: seen.append(1))
-    arguments = FAMILIES[name].arguments(steps=policy.steps, strength=strength, guidance=False)
+@contextmanager
+def watched(name: str) -> Iterator[tuple[list[int], list[int]]]:
+    """Calls of the family's denoiser, and the totals that its bars are told."""
+    pipe, calls, totals = pipeline(name), [], []
+    progress_bar = pipe.progress_bar
+
+    def told(iterable: Any = None, total: int | None = None) -> Any:
+        totals.append(-1 if total is None else total)
+        return progress_bar(iterable=iterable, total=total)
+
+    handle = getattr(pipe, FAMILIES[name].denoiser).register_forward_pre_hook(lambda *_: calls.append(1))
+    pipe.progress_bar = told
     try:
-        with applied(pipe, policy):
-            pipe(**arguments)
+        yield calls, totals
     finally:
         handle.remove()
-    return len(seen)
+        del pipe.progress_bar
+
+
+def call(name: str, policy: Policy, strength: float) -> None:
+    with applied(pipeline(name), policy):
+        pipeline(name)(**FAMILIES[name].arguments(steps=policy.steps, strength=strength, guidance=False))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("steps", "strength"), [(5, 0.5), (4, 0.75), (3, 1.0), (7, 0.3)])
-def test_what_is_left_is_what_the_pipeline_computes(name: str, steps: int, strength: float) -> None:
-    assert calls(name, Policy(steps=steps), strength) == steps - skipped_steps(pipeline(name), steps, strength)
+@pytest.mark.parametrize(("steps", "strength"), [(5, 0.5), (4, 0.75), (3, 1.0), (7, 0.2)])
+def test_what_is_left_is_what_the_pipeline_computes_and_its_bar_shows(name: str, steps: int, strength: float) -> None:
+    with watched(name) as (calls, totals):
+        call(name, Policy(steps=steps), strength)
+    assert totals == [len(calls)] == [steps - skipped_steps(pipeline(name), steps, strength)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strength_that_leaves_no_step_is_refused(name: str) -> None:
+    """Flows always leave one, but at none at all."""
+    strength = 0.1 if FAMILIES[name].scheduler == "diffusion" else 0.0
+    with (
+        watched(name) as (calls, _),
+        pytest.raises(InputError, match="leaves out all of the policy's 3 steps: raise strength, or lower"),
+    ):
+        call(name, Policy(steps=3), strength)
+    assert not calls
 
 
 @pytest.mark.parametrize("name", NAMES)

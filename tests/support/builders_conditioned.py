@@ -29,7 +29,6 @@ from tests.support.builders import (
     _FLUX,
     _SD,
     _SD3,
-    WIDTH,
     WORD_TOKENS,
     _flux,
     _register,
@@ -62,7 +61,8 @@ def _make_certain(vae: Any) -> None:
 
     For pipelines that draw from it, and not by the call's generator.
     """
-    large = 2.0**20
+    # In double precision too, and of means close to 0.
+    large = 2.0**90
     (mean, log_variance), (weight, none) = vae.quant_conv.bias.chunk(2), vae.quant_conv.weight.chunk(2)
     with torch.no_grad():
         none.zero_()
@@ -94,38 +94,18 @@ def sdxl_controlnet() -> StableDiffusionXLControlNetPipeline:
 
 @_register("sd3-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_SD3)
 def sd3_controlnet() -> StableDiffusion3ControlNetPipeline:
-    controlnet = SD3ControlNetModel(
-        sample_size=16,
-        in_channels=4,
-        num_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        caption_projection_dim=32,
-        pooled_projection_dim=32,
-        out_channels=4,
-        pos_embed_max_size=24,
-        extra_conditioning_channels=0,
-    )
-    pipe = _beside(StableDiffusion3ControlNetPipeline, sd3(), controlnet=_felt(controlnet))
+    plain = sd3()
+    controlnet = SD3ControlNetModel.from_config(plain.transformer.config, num_layers=3, extra_conditioning_channels=0)
+    pipe = _beside(StableDiffusion3ControlNetPipeline, plain, controlnet=_felt(controlnet))
     _make_certain(pipe.vae)
     return pipe
 
 
 @_register("flux-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_FLUX)
 def flux_controlnet() -> FluxControlNetPipeline:
-    controlnet = FluxControlNetModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=16,
-        guidance_embeds=False,
-        axes_dims_rope=(4, 6, 6),
-    )
-    return _beside(FluxControlNetPipeline, flux(), controlnet=_felt(controlnet))
+    plain = flux()
+    controlnet = FluxControlNetModel.from_config(plain.transformer.config, num_layers=2, num_single_layers=2)
+    return _beside(FluxControlNetPipeline, plain, controlnet=_felt(controlnet))
 
 
 # IP-Adapters

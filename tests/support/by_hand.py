@@ -53,6 +53,8 @@ class _Hand:
         self.conditional_first, self.separate = conditional_first, separate
         # Image-to-image leaves out those before its first.
         self.first_step = self.step = self.branch = 0
+        # That the denoiser was given, in all its calls.
+        self.rows = 0
         self.fresh, self.single, self.guided, self.stacked = True, False, False, 1
         self.first_output: Any = None
         self.size: Any = None
@@ -98,6 +100,7 @@ class _Hand:
     def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         sample = args[0] if args else next(iter(kwargs.values()))
         self.stacked = len(sample) // self.pictures
+        self.rows += len(sample)
         self.single = self._single(self.step)
         if self.step == self.first_step:
             # Of two calls a step the second shows it, before it matters.

@@ -83,6 +83,8 @@ def _rows(family: TinyFamily, size: tuple[int, int], folder: Path) -> Iterator[M
             row[argument] = _picture(folder, number % _PICTURES, size)
         if family.inpaint:
             row["mask_image"] = _mask(folder, size)
+        if family.ip_adapters:
+            row["ip_adapter_image"] = [_picture(folder, number, size) for number in range(family.ip_adapters)]
         yield row
 
 

@@ -61,6 +61,7 @@ _FAMILIES: tuple[type[Family], ...] = (
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
 _PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
+_KANDINSKY = "its latents have their channels last, where policies look for the width"
 _FLUX_2 = "it shifts noise levels by the number of steps that the call names, not by a policy's"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
@@ -70,6 +71,8 @@ _UNFIT: Mapping[str, str] = {
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
+    "Kandinsky5T2IPipeline": _KANDINSKY,
+    "Kandinsky5I2IPipeline": _KANDINSKY,
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).

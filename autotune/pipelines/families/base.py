@@ -56,6 +56,7 @@ class Family:
         adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
             None of one that reads more than the picture's embedding.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
+        refused_arguments: arguments of a call that no policy can follow, and why, in words that follow "for".
     """
 
     pipelines: tuple[str, ...] = ()
@@ -78,6 +79,7 @@ class Family:
     pixel_multiple: int = 8
     adapters: tuple[tuple[int, int] | None, ...] = ()
     refuses: Mapping[str, str] = {}
+    refused_arguments: Mapping[str, str] = {}
 
     @classmethod
     def of(cls, pipe: Any) -> Family:

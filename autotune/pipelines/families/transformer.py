@@ -105,6 +105,9 @@ class StableDiffusion3(Family):
     notes = "skip-layer guidance is refused"
     pixel_multiple = 1
     shared_arguments = frozenset({"skip_layers"})
+    refused_arguments: Mapping[str, str] = {
+        "skip_guidance_layers": "the denoiser is evaluated once more in some steps, which no policy plans"
+    }
 
     def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
         """CLIP's tokens, to which T5's are appended, zeros where there is no T5."""
