@@ -111,15 +111,14 @@ def test_without_caches_or_without_reuse_there_is_nothing_to_configure() -> None
 
 def test_samples_of_the_whole_space_export_or_are_refused_by_lever() -> None:
     space = space_for(pipeline("flux"), steps=STEPS)
-    levers, exported = {lever.name for lever in space.levers}, 0
+    levers = {lever.name for lever in space.levers}
     for seed in range(20):
         try:
             configuration(pipeline("flux"), space.sample(seed), "diffusers")
-            exported += 1
         except EngineError as error:
             assert error.lever in levers
         except InputError as error:
             assert "reuses nothing" in str(error)
     recipes = {recipe.name: recipe.values for recipe in space.recipes}
-    for name in ("FORA, interval 2", "FORA, interval 3", "TaylorSeer, interval 3"):
+    for name in ("FORA, interval 2", "FORA, interval 3"):
         configuration(pipeline("flux"), space.policy(recipes[name], STEPS), "diffusers")
