@@ -23,8 +23,8 @@ from .test_killed import whole
 from .test_many_workers import until
 
 ROOT = Path(__file__).parents[2]
-TRIALS = 30
-SECONDS = 0.3
+TRIALS = 20
+SECONDS = 0.1
 SETTINGS = ["--scorer", "reading", "--steps", "10", "--images", "12", "--held-out-images", "12", "--timeout", "10m"]
 
 Start = Callable[..., BaseProcess]
