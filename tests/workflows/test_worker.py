@@ -150,7 +150,7 @@ def test_long_lists_of_prompts_are_kept_in_pieces(url: str) -> None:
 
 
 def test_a_search_that_nobody_can_join_starts_no_helpers(loaded: Any, _named: None, tmp_path: Path) -> None:
-    def helpers(*_: Any) -> Any:
+    def helpers(*_: Any, **__: Any) -> Any:
         raise AssertionError("they cannot join")
 
     options = TuneOptions(**search_arguments(tmp_path / "run"))
