@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autotune.core.lazy import attributes
-from search_spaces.files import read_ranges
+from search_spaces.files import engine_named, read_ranges
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
 from search_spaces.moves import moved
@@ -36,6 +36,7 @@ __all__ = [
     "SearchSpace",
     "TransformerSpace",
     "UNetSpace",
+    "engine_named",
     "moved",
     "read_ranges",
     "space_for",

@@ -84,7 +84,9 @@ class DenoiserSpace(SearchSpace):
         return self.solvers[values["solver"]].fields(values["skew"], steps)
 
     def explicit_noise_levels(self, policy: Policy) -> Policy:
-        if policy.timesteps != "default" or policy.sigmas is not None:
+        # Where the knob of noise levels is fixed, they are the solver's own to stay.
+        free = any(knob.name == "skew" and knob.low < knob.high for knob in self.knobs)
+        if not free or policy.timesteps != "default" or policy.sigmas is not None:
             return policy
         solver = next((solver for solver in self.solvers if solver.choice == policy.scheduler), None)
         listed = {} if solver is None else solver.listed(policy.steps)

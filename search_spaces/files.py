@@ -17,10 +17,22 @@ from typing import Any
 
 from autotune.core.errors import InputError, did_you_mean, reason_of
 
-__all__ = ["KNOBS", "ranges_in", "read_ranges"]
+__all__ = ["ENGINES", "KNOBS", "engine_named", "ranges_in", "read_ranges"]
+
+ENGINES = ("cache-dit",)
+"""What ``--space`` takes in place of a file: see :mod:`search_spaces.engines`."""
 
 KNOBS = "knobs"
 """Name of the table."""
+
+
+def engine_named(space: object) -> str | None:
+    """The engine that a text, given in place of a file, narrows the space to; None where it names none.
+
+    A file of that name counts as a file.
+    """
+    named = isinstance(space, str | os.PathLike) and str(space) in ENGINES and not Path(space).exists()
+    return str(space) if named else None
 
 
 def read_ranges(path: str | os.PathLike[str]) -> Mapping[str, tuple[int, int]]:
@@ -33,7 +45,8 @@ def read_ranges(path: str | os.PathLike[str]) -> Mapping[str, tuple[int, int]]:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"Cannot read the search space {path}: {error.strerror}.") from error
+        known = f", or name an engine: {', '.join(ENGINES)}"
+        raise InputError(f"Cannot read the search space {path}: {error.strerror}; give a TOML file{known}.") from error
     except ValueError as error:
         raise InputError(f"{path} is not a TOML file ({reason_of(error)}).") from error
     for key in document:

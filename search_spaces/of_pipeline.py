@@ -15,6 +15,7 @@ from autotune.runtime.apply import plain_scheduler
 from autotune.runtime.models import default_steps, denoiser_of, latents_of
 from autotune.runtime.schedulers import is_flow
 from autotune.runtime.timesteps import count_calls, scheduler_for
+from search_spaces.engines import narrowed
 from search_spaces.solvers import MOST_SKEW, Solver, Timesteps
 from search_spaces.space import SearchSpace
 from search_spaces.transformer import TransformerSpace
@@ -36,6 +37,7 @@ def space_for(
     steps: int | None = None,
     guided: bool = True,
     call: Mapping[str, Any] = {},
+    engine: str | None = None,
 ) -> SearchSpace:
     """The search space of ``pipe``'s family, for pictures of ``height`` x ``width`` pixels.
 
@@ -48,9 +50,10 @@ def space_for(
         steps: Steps that :meth:`SearchSpace.sample` gives its policies; None is the pipeline's own default.
         guided: Whether pictures are made with classifier-free guidance; without, there is none to stop early.
         call: Arguments of the pipeline's calls that bear on their size (``use_resolution_binning``).
+        engine: Narrow the space to what this engine can run, one of :data:`search_spaces.engines.NARROWED`.
 
     Raises:
-        InputError: the runtime does not serve its denoiser.
+        InputError: the runtime does not serve its denoiser, or ``engine`` does not run the pipeline.
     """
     denoiser = denoiser_of(pipe)
     space: type[UNetSpace] | type[TransformerSpace] = TransformerSpace
@@ -58,8 +61,9 @@ def space_for(
         space = UNetSpace
     refuses = family_of(pipe).refuses
     latents, steps = latents_of(pipe, height, width, call=call), steps or default_steps(pipe)
-    return space(
-        find_units(denoiser),
+    structure = find_units(denoiser)
+    found = space(
+        structure,
         latents.height,
         latents.width,
         steps,
@@ -67,6 +71,7 @@ def space_for(
         resized="resolution" not in refuses,
         solvers=solvers_for(pipe, steps),
     )
+    return found if engine is None else narrowed(found, engine, structure, type(pipe).__name__)
 
 
 def solvers_for(pipe: Any, steps: int) -> tuple[Solver, ...]:

@@ -45,6 +45,23 @@ def device(text: str) -> str:
     return text
 
 
+def devices(text: str) -> tuple[str, ...]:
+    """Devices of one kind, such as ``("cuda:0", "cuda:1")``; of ``all`` none, for torch knows them.
+
+    Raises:
+        InputError: one of them is no device, or they are of several kinds.
+    """
+    if text == "all":
+        return ()
+    named = tuple(part.strip() for part in text.split(","))
+    for each in named:
+        if not _DEVICE.fullmatch(each) or each == "auto":
+            raise InputError(f"--devices {text}: {each!r} is no device; write cuda:0,cuda:1 or all, or cpu,cpu")
+    if len({each.partition(":")[0] for each in named}) > 1:
+        raise InputError(f"--devices {text}: scores of different kinds of device do not mix; give devices of one kind")
+    return named
+
+
 def side(name: str, pixels: int | None) -> int | None:
     """Height or width in pixels, if any.
 
@@ -171,6 +188,23 @@ def storage(url: str | None) -> str | None:
         hint = "pip install 'postdiff[postgresql]'" if dialect.driver == "psycopg" else f"pip install {error.name}"
         raise InputError(f"--storage: the driver {dialect.driver} is not installed; {hint}") from None
     return url
+
+
+def storage_to_share(url: str | None) -> None:
+    """Refuse a database that no other process sees.
+
+    Raises:
+        InputError: it is in this process's memory.
+    """
+    if url is None:
+        return
+    from sqlalchemy import make_url
+
+    database = make_url(url).database
+    if url.startswith("sqlite") and (database or ":memory:").startswith(":memory:"):
+        raise InputError(
+            f"--devices: workers cannot reach {url}, which is in memory; name a file, or leave --storage out"
+        )
 
 
 def workers(text: str) -> int | None:

@@ -30,9 +30,9 @@ def _inputs(path: Path) -> Any:
 
 
 def _space(path: Path) -> Any:
-    from search_spaces import read_ranges
+    from search_spaces import engine_named, read_ranges
 
-    return read_ranges(path)
+    return engine_named(path) or read_ranges(path)
 
 
 def _target(path: Path) -> Any:

@@ -39,13 +39,17 @@ def run_dry(request: TuneRequest) -> int:
             setups = prepare(pipe, request.budgets, options, on_progress=progress.profiling)
         with during("while timing the full run"):
             pace = measure_pace(setups[0], progress)
-    forecasts = [forecast(setup, pace, trials=options.trials, timeout=options.timeout) for setup in setups]
+    workers = 1 + len(request.more_devices)
+    forecasts = [
+        forecast(setup, pace, trials=options.trials, timeout=options.timeout, workers=workers) for setup in setups
+    ]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     for each in forecasts:
         console.print(_table(each))
-    console.print("\n".join(_sentences(setups[0], forecasts, pace, options.timeout)), markup=False, soft_wrap=True)
+    sentences = _sentences(setups[0], forecasts, pace, options.timeout, workers)
+    console.print("\n".join(sentences), markup=False, soft_wrap=True)
     return DONE
 
 
@@ -61,14 +65,14 @@ def _table(budget: Forecast) -> Table:
     return table
 
 
-def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: float) -> list[str]:
+def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: float, workers: int = 1) -> list[str]:
     images, shared = len(setup.tuning.rows), shared_seconds(setup, pace)
     measured = f"a call with {pace.pictures} picture{'s' * (pace.pictures > 1)}"
     if pace.steps < setup.full.steps:
         measured += f" and {pace.steps} of the {setup.full.steps} steps"
     lines = [f"A picture of the full run takes about {duration(pace.seconds)} here ({measured} was timed)."]
     for each in budgets:
-        lines.append(f"Budget {each.budget}: {_candidates(each, images)} {_time_for_them(each, timeout)}")
+        lines.append(f"Budget {each.budget}: {_candidates(each, images)} {_time_for_them(each, timeout, workers)}")
     search, last, exact = (
         sum(values)
         for values in zip(*((b.search_seconds, b.last_round_seconds, b.exact_seconds) for b in budgets), strict=True)
@@ -103,10 +107,10 @@ def _candidates(budget: Forecast, images: int) -> str:
     return f"{whole}, but most are stopped early: one takes {duration(budget.usual_seconds)} on average."
 
 
-def _time_for_them(budget: Forecast, timeout: float) -> str:
+def _time_for_them(budget: Forecast, timeout: float, workers: int) -> str:
     known, allowed = len(budget.runs) - 1, f"the {duration(timeout)} of --timeout"
     if budget.fitting < known:
-        needed = known * budget.usual_seconds
+        needed = -(-known // workers) * budget.usual_seconds
         return f"The {known} known settings, which always run, take {duration(needed)}, more than {allowed}."
     fit = f"About {budget.fitting} of {budget.trials}" if budget.fitting < budget.trials else f"All {budget.trials}"
     return f"{fit} candidates fit into {allowed}, the {known} known settings first."

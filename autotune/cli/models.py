@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -181,6 +182,27 @@ class ModelSource:
             raise InputError(
                 f"--model {self.name}: cannot be loaded ({reason_of(error)}); check name and files"
             ) from error
+
+
+def devices_here(named: Sequence[str]) -> tuple[str, ...]:
+    """``named``, or where that is empty every GPU, if this machine has them all.
+
+    Raises:
+        InputError: it lacks one of them.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if not named:
+        if not count:
+            raise InputError("--devices all: this machine offers torch no GPU; name devices, such as cpu,cpu")
+        return tuple(f"cuda:{number}" for number in range(count))
+    for each in named:
+        kind, _, number = each.partition(":")
+        if kind == "cuda" and int(number or 0) >= count:
+            gpus = "no GPU" if not count else f"{count} GPU{'s' * (count > 1)}, cuda:0 to cuda:{count - 1}"
+            raise InputError(f"--devices {','.join(named)}: there is no {each}; this machine offers torch {gpus}")
+    return tuple(named)
 
 
 def _silence_libraries() -> None:

@@ -24,6 +24,8 @@ class TuneRequest:
     options: TuneOptions
     device: str
     dtype: DType
+    more_devices: tuple[str, ...] = ()
+    """Those on which workers of this search's own run, one on each."""
 
     @property
     def folder(self) -> Path:

@@ -26,7 +26,7 @@ from typer.exceptions import TyperException
 from autotune.cli.packaged_studies import find_study
 from autotune.core.errors import InputError, did_you_mean, reason_of
 from autotune.quality.prompts import GENERAL
-from search_spaces.files import KNOBS, ranges_in
+from search_spaces.files import ENGINES, KNOBS, ranges_in
 
 Ranges = Mapping[str, tuple[int, int]]
 
@@ -130,5 +130,5 @@ def _placed(path: Path, key: str, value: Any) -> Any:
     """Paths relative to the file."""
     beside = path.parent / value if isinstance(value, str | Path) else path
     if isinstance(value, Path):
-        return value if str(value) == GENERAL and not beside.exists() else beside
+        return value if str(value) in (GENERAL, *ENGINES) and not beside.exists() else beside
     return str(beside) if key in _MAY_BE_FOLDERS and beside.is_dir() else value

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 
 from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
 from autotune.cli.faults import one_sentence
 from autotune.cli.requests import TuneRequest
+from autotune.cli.worker_processes import DeviceWorkers
 from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted
 from autotune.core.naming import TUNER_LOG
@@ -49,13 +51,25 @@ def _run(request: TuneRequest) -> int:
 
     with during("while loading the model"):
         pipe = request.source.load(request.device, request.dtype)
-    results = tune_budgets(pipe, request.budgets, request.options)
+    results = tune_budgets(pipe, request.budgets, request.options, _helpers(request))
     try:
         return _show_all(request, results)
     except KeyboardInterrupt:
         files = ", ".join(str(result.policy_file) for result in results)
         said = f"interrupted while the result was shown; {files} is exported, repeat the same command for the report"
         raise Interrupted(request.folder, said) from None
+
+
+def _helpers(request: TuneRequest) -> DeviceWorkers | None:
+    """Workers on the other devices that were asked for."""
+    if not request.more_devices:
+        return None
+    if request.device != "cpu":
+        return DeviceWorkers(request.more_devices)
+    # So many processes on one CPU, each with a thread for every core, wait for one another.
+    share = max(torch.get_num_threads() // (1 + len(request.more_devices)), 1)
+    torch.set_num_threads(share)
+    return DeviceWorkers(request.more_devices, threads=share)
 
 
 def _show_all(request: TuneRequest, results: Sequence[TuneResult]) -> int:

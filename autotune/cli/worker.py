@@ -15,6 +15,7 @@ import torch
 from autotune.cli.exit_codes import DONE, FAILED
 from autotune.cli.faults import one_sentence
 from autotune.cli.models import DType, ModelSource
+from autotune.cli.worker_processes import end_with_starter, signal_name, start
 from autotune.core.errors import InputError
 from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted
@@ -64,6 +65,7 @@ def _run(options: WorkerOptions) -> int:
 
     # Those who take machines away ask by SIGTERM first: the trial in hand goes back into the queue, as after Ctrl-C.
     signal.signal(signal.SIGTERM, _as_ctrl_c)
+    end_with_starter()
     source = options.model or (None if manifest.model is None else ModelSource.find(manifest.model))
     dtype: DType = manifest.dtype  # type: ignore[assignment]
     try:
@@ -98,14 +100,11 @@ class _Crew:
         self._processes: list[subprocess.Popen[bytes]] = []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._end)
-        command = [sys.executable, "-m", "autotune.cli", "worker", "--workers", "1", "--out", str(options.out)]
-        command += ["--storage", options.storage, "--study-name", options.study_name]
-        command += ["--model", options.model.name] if options.model else []
-        command += ["--quiet"] if options.quiet else []
-        # In a group of their own: a terminal's Ctrl-C reaches this process alone, which passes it on once.
+        arguments = ["--out", str(options.out), "--storage", options.storage, "--study-name", options.study_name]
+        arguments += ["--model", options.model.name] if options.model else []
+        arguments += ["--quiet"] if options.quiet else []
         for device in devices:
-            process = subprocess.Popen([*command, "--device", device], start_new_session=True, stdin=subprocess.DEVNULL)
-            self._processes.append(process)
+            self._processes.append(start(arguments, device))
 
     def wait(self) -> int:
         """The worst exit code, when all have ended.
@@ -118,8 +117,7 @@ class _Crew:
             for number, process in list(waiting.items()):
                 if process.poll() is not None:
                     del waiting[number]
-                    if process.returncode < 0 and not self._ending:
-                        name = signal.Signals(-process.returncode).name
+                    if (name := signal_name(process.returncode)) and not self._ending:
                         print(f"postdiff: worker {number} was ended by {name}; others retry its trial", file=sys.stderr)
             time.sleep(_POLL_SECONDS)
         if self._ending:

@@ -76,11 +76,11 @@ class JudgeOptions:
     )
     network: AnyNetwork | None = option(
         None,
-        "Network of the distance: efficientnet-lite0, inception, timm:NAME or an open_clip model.",
+        "Network for distance: efficientnet-lite0, inception, timm:NAME or open_clip's.",
         topic=Topic.JUDGES,
         flag="--features",
         shell=str | None,
-        shown="the scorer",
+        shown="scorer",
     )
 
     @property

@@ -22,7 +22,7 @@ class RunOptions:
         written="4m",
     )
     storage: str | None = option(
-        None, "Database URL of the study.", topic=Topic.PLACE, shown="study.db in the run's folder", metavar="URL"
+        None, "Database URL of the study.", topic=Topic.PLACE, shown="study.db in --out", metavar="URL"
     )
     study_name: str | None = option(
         None, "An existing one is resumed.", topic=Topic.PLACE, shown="from model or study, and budget"

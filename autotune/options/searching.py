@@ -11,7 +11,7 @@ from typing import Literal
 from autotune.options.declare import Topic, option
 
 Ranges = Mapping[str, tuple[int, int]] | str | os.PathLike[str]
-"""Other ranges for some knobs, both ends included, or a TOML file of them."""
+"""Other ranges for some knobs, both ends included, a TOML file of them, or an engine: what it can run."""
 
 PREFIX_MEMORY = "1GB"
 """For what calls begin with; states of one call take megabytes."""
@@ -30,7 +30,7 @@ class SearchOptions:
     )
     space: Ranges | None = option(
         None,
-        "TOML file of ranges: a table [knobs] with interval = [2, 10] and so on.",
+        "TOML file with a table [knobs] of ranges, or cache-dit: what it can run.",
         topic=Topic.SEARCH,
         shell=Path | None,
         shown="the family's",

@@ -20,7 +20,7 @@ Sources = tuple[tuple[int, float], ...]
 class Action(IntEnum):
     """What a unit does in a call.
 
-    RESIDUAL adds the last computed output minus input to the present input.
+    RESIDUAL adds the last computed output minus input, or what the last of them lead to, to the present input.
     """
 
     COMPUTE = 0
@@ -87,7 +87,8 @@ class DenoiserCall:
         """One entry per unit."""
         forecast = {unit for group, terms in self.taken if len(terms) > 1 for unit in group}
         return tuple(
-            Action.FORECAST if unit in forecast else action for unit, action in enumerate(self.pattern.actions)
+            Action.FORECAST if unit in forecast and action is Action.REUSE else action
+            for unit, action in enumerate(self.pattern.actions)
         )
 
     @cached_property

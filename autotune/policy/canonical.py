@@ -75,7 +75,7 @@ def digest(document: Mapping[str, Any]) -> str:
 def _rule_id(rule: CacheRule) -> str:
     gaps = {b - a for a, b in pairwise(rule.compute_steps)}
     spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
-    how = {"reuse": "", "residual": "x", "forecast": f"f{rule.order}"}[rule.mode]
+    how = ("x" if rule.mode == "residual" else "") + (f"f{rule.order}" if rule.order else "")
     # No file name on Windows holds a star.
     units = "+".join(rule.units).replace("**", "all").replace("*", "each")
     return units + spacing + how

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,9 @@ from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, Sch
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
 VERSIONS = (1, 2)
 """A file says the lowest that has what it says."""
+
+RESIDUAL_ORDER = 2
+"""The first in which mode ``residual`` may have an order."""
 
 
 class PolicyDocument(Record):
@@ -50,6 +54,10 @@ class PolicyDocument(Record):
                 " 2, say so in version"
             )
         for index, rule in enumerate(self.cache):
+            if rule.mode == "residual" and rule.order is not None and self.version < RESIDUAL_ORDER:
+                raise ValueError(
+                    f"cache.{index}.order: mode 'residual' has one from version {RESIDUAL_ORDER} on, say so in version"
+                )
             if rule.compute_steps[-1] >= self.steps:
                 raise ValueError(
                     f"cache.{index}.compute_steps: step {rule.compute_steps[-1]} does not exist,"
@@ -93,8 +101,10 @@ class PolicyDocument(Record):
             )
 
 
-def lowest_version(quality: PolicyQuality | None) -> Literal[1, 2]:
-    """The version of the format that has what the records say."""
+def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = ()) -> Literal[1, 2]:
+    """The version of the format that has what the records and the cache rules say."""
+    if any(rule.mode == "residual" and rule.order is not None for rule in cache):
+        return 2
     if quality is None:
         return 1
     scores = (quality.policy, quality.full, quality.fewer_steps)

@@ -77,7 +77,8 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         " ('**.attn2').",
         "mode": "What a unit gives when it does not compute: its last output ('reuse'), its input plus its last change"
         " ('residual'), or an extrapolation ('forecast').",
-        "order": "Degree of the extrapolation in mode 'forecast', else null.",
+        "order": "Degree of the extrapolation in mode 'forecast', and from version 2 on of the last changes in mode"
+        " 'residual'; else null.",
         "compute_steps": "Steps at which the units compute, increasing, the first being 0.",
     },
     PolicyCost: {
@@ -145,7 +146,10 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
 _ORDER_GOES_WITH_FORECAST = {
     "if": {"properties": {"mode": {"const": "forecast"}}, "required": ["mode"]},
     "then": {"properties": {"order": {"type": "integer"}}, "required": ["order"]},
-    "else": {"properties": {"order": {"type": "null"}}},
+    "else": {
+        "if": {"properties": {"mode": {"const": "residual"}}, "required": ["mode"]},
+        "else": {"properties": {"order": {"type": "null"}}},
+    },
 }
 _SIGMAS_GO_WITH_DEFAULT = {
     "if": {"properties": {"sigmas": {"type": "array"}}, "required": ["sigmas"]},

@@ -48,7 +48,8 @@ class CacheRule(Record):
     (``"**.attn2"``). What then feeds nothing is not computed either; nobody needs to list it.
 
     ``mode="reuse"`` takes the last computed output as it is. ``mode="residual"`` takes the last
-    computed output minus its input, added to the present input (Delta-DiT, arXiv 2406.01125).
+    computed output minus its input, added to the present input (Delta-DiT, arXiv 2406.01125); with
+    an ``order``, that difference is extrapolated as in the next mode. This needs version 2.
     ``mode="forecast"`` extrapolates the last ``order + 1`` computed outputs to the present step
     by the polynomial through them, as TaylorSeer does with finite differences (Liu et al. 2025,
     section 3.2); while there are fewer, those.
@@ -69,10 +70,11 @@ class CacheRule(Record):
                 f"compute_steps must begin with 0, not with {self.compute_steps[0]}:"
                 " there is nothing to reuse at the first step"
             )
-        if (self.mode == "forecast") != (self.order is not None):
+        wrong = {"reuse": self.order is not None, "residual": False, "forecast": self.order is None}
+        if wrong[self.mode]:
             raise ValueError(
-                f"order {shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast'"
-                " and null in mode 'reuse' or 'residual'"
+                f"order {shown(self.order)} does not go with mode {self.mode!r}: order is 1 or 2 in mode 'forecast',"
+                " null in mode 'reuse', and either in mode 'residual'"
             )
         return self
 

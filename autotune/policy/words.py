@@ -16,7 +16,8 @@ def in_words(policy: PolicyDocument) -> str:
     for rule in policy.cache:
         units = " and ".join(rule.units)
         between = f"forecast (order {rule.order})" if rule.order else "reused"
-        parts.append(f"Output of {units} computed in {len(rule.compute_steps)} steps, {between} in the others.")
+        what = "What is added by" if rule.mode == "residual" else "Output of"
+        parts.append(f"{what} {units} computed in {len(rule.compute_steps)} steps, {between} in the others.")
     if policy.guidance is not None:
         parts.append(f"Guidance in steps {policy.guidance.start_step + 1} to {policy.guidance.stop_step} only.")
     if len(parts) == 1:

@@ -93,7 +93,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
         if self.action == RESIDUAL:
-            return _plus(self.given[0], self.first.entry)
+            residual = self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+            return _plus(residual, self.first.entry)
         if self.action == NOT_NEEDED and self.passes:
             # Residual streams go by; nobody reads what this block would have added.
             streams = self._streams(args, kwargs)

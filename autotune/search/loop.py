@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
@@ -22,7 +23,7 @@ from autotune.search.repetitions import PLAN
 from autotune.search.samplers import CONDITIONAL, sampler_for
 from autotune.search.trial_runner import RELATIVE_COST, Report, TrialRunner
 from autotune.study.candidate import Candidate, draw
-from autotune.study.heartbeat import SURPLUS, Watch, close, heartbeat, is_closed, running, surplus
+from autotune.study.heartbeat import SURPLUS, WORKER, Watch, close, heartbeat, is_closed, running, surplus
 from autotune.study.trials import (
     POLICY_ID,
     Snapshot,
@@ -73,6 +74,36 @@ class SearchProgress(Protocol):
     def report(self, report: Report) -> None:
         """A trial ended."""
 
+    def elsewhere(self, report: OtherReport) -> None:
+        """A trial of another worker ended."""
+
+
+@dataclass(frozen=True)
+class OtherReport:
+    """How a trial of another worker ended, as far as the study says. ``loss`` is None where it failed."""
+
+    trial: int
+    worker: str
+    loss: float | None
+    pruned: bool
+    feasible: bool
+    relative_cost: float | None
+    policy_id: str | None
+
+    @staticmethod
+    def of(trial: FrozenTrial) -> OtherReport:
+        """What the study says of a trial that has ended."""
+        given = attributes(trial)
+        return OtherReport(
+            trial=trial.number,
+            worker=given.get(WORKER, ""),
+            loss=trial.values[0] if trial.values else None,
+            pruned=trial.state is TrialState.PRUNED,
+            feasible=is_feasible(trial),
+            relative_cost=given.get(RELATIVE_COST),
+            policy_id=given.get(POLICY_ID),
+        )
+
 
 def search(
     study: optuna.Study,
@@ -109,6 +140,7 @@ def search(
         if earlier.state is TrialState.COMPLETE and is_feasible(earlier):
             given = attributes(earlier)
             progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
+    told = {trial.number for trial in done}
     watch = Watch(study)
     started, looked, closed = time.monotonic(), -float("inf"), False
     known: Snapshot | None = None
@@ -117,7 +149,12 @@ def search(
         watch.retry_abandoned()
         now, known = known or Snapshot.of(study), None
         ended, spent = finished(now), time.monotonic() - started
-        candidates = len(evaluated(now))
+        counted = evaluated(now)
+        candidates = len(counted)
+        for other in counted:
+            if other.number not in told:
+                told.add(other.number)
+                progress.elsewhere(OtherReport.of(other))
         repeats = sum(1 for _ in takewhile(is_repetition, reversed(ended)))
         if time.monotonic() - looked > _LOOK_SECONDS:
             looked, closed = time.monotonic(), is_closed(study)
@@ -157,6 +194,7 @@ def search(
                 end(study, trial, TrialState.FAIL)
                 continue
             progress.candidate(trial.number, pictures)
+            told.add(trial.number)
             report = runner.run(trial, values, now, proposal)
             known = report.known
             progress.report(report)

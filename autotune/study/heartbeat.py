@@ -106,6 +106,17 @@ def close(study: optuna.Study, closed: bool = True) -> None:
         study.set_user_attr(CLOSED, closed)
 
 
+def has_begun(study: optuna.Study) -> bool:
+    """Whether the tuner has begun with the study: its known recipes are queued."""
+    return study.user_attrs.get(CLOSED) is not None
+
+
+def await_tuner(study: optuna.Study) -> None:
+    """Have workers that join now wait until the tuner begins with the study, which it closed in an earlier run."""
+    if has_begun(study):
+        study.set_user_attr(CLOSED, None)
+
+
 def is_closed(study: optuna.Study) -> bool:
     return bool(study.user_attrs.get(CLOSED, False))
 

@@ -22,7 +22,7 @@ from autotune.evaluation.inputs import in_memory, read_rows, to_json
 from autotune.models.shipped import shipped_name
 from autotune.options import SetupOptions, TuneOptions
 from autotune.quality.panel import Panel, parse_judges
-from search_spaces import read_ranges
+from search_spaces import engine_named, read_ranges
 
 RUN, TRIALS = "run", "trials"
 
@@ -165,6 +165,8 @@ def _encoded(name: str, value: Any, *, as_inputs: bool) -> Any:
         return None if rows is None else to_json(rows)
     if name in ("prompts", "held_out"):
         return read_prompts(value, name)
+    if name == "space" and (engine := engine_named(value)) is not None:
+        return engine
     if name == "space":
         ranges = read_ranges(value) if isinstance(value, str | os.PathLike) else value
         return None if ranges is None else {knob: list(ends) for knob, ends in ranges.items()}

@@ -41,7 +41,7 @@ def exported(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
     )
     quality = finalists.quality(setup.judges, setup.configuration.guidance_scale)
     records = {
-        "version": lowest_version(quality),
+        "version": lowest_version(quality, winner.policy.cache),
         "budget": str(setup.budget),
         "cost": cost,
         "quality": quality,

@@ -86,7 +86,7 @@ class Forecast:
         return self.exact_seconds / (self.exact_seconds + self.search_seconds + self.last_round_seconds)
 
 
-def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Forecast:
+def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: int = 1) -> Forecast:
     """What one budget's search will do.
 
     Args:
@@ -94,13 +94,14 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         pace: Of its pictures, see :func:`measure_pace`.
         trials: Candidates that are asked for.
         timeout: Seconds after which no further candidate begins. Known recipes always run.
+        workers: How many evaluate candidates, each at that pace; the last round is the tuner's alone.
     """
     full = _full_cost(setup)
     share = _share(setup)
     candidate = share * pace.seconds * len(setup.tuning.rows)
     looks = first_look(setup.judges.panel)
     usual = candidate * (usual_share(len(setup.tuning.rows), looks) if setup.configuration.early_stopping else 1)
-    fitting = min(trials, math.ceil(timeout / usual))
+    fitting = min(trials, math.ceil(timeout / usual) * workers)
     held_out = len(setup.held_out.rows)
     candidates = max(fitting, len(setup.recipes))
     errors = setup.judges.error_pictures if setup.judges.panel.errors else 0
@@ -116,7 +117,7 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float) -> Foreca
         fitting=fitting,
         candidate_seconds=candidate,
         usual_seconds=usual,
-        search_seconds=candidates * usual,
+        search_seconds=math.ceil(candidates / workers) * usual,
         last_round_seconds=_last_round_pictures(setup, share) * pace.seconds,
         spared_seconds=(1 + FINALISTS) * share * _spared(setup) * pace.seconds,
         intents=intents,

@@ -14,6 +14,7 @@ import rich.progress
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from autotune.search.loop import OtherReport
 from autotune.search.trial_runner import Report
 
 _LOG = logging.getLogger(__name__)
@@ -204,18 +205,30 @@ class Progress:
         """A trial ended."""
         if report.loss is not None and report.proposal is not None and not report.pruned and report.feasible:
             self.best(report.loss, report.proposal.cost.relative, report.proposal.policy.id)
-        if report.duplicate_of is None:
-            self._done += 1
         self._made += report.pictures
         if self._phase is not None and self._made:
             self._pace = self._phase.elapsed / self._made
-        said = _said(report)
-        _LOG.info("trial %d: %s", report.trial, said)
+        self._ended(report.trial, _said(report), counts=report.duplicate_of is None)
+
+    def elsewhere(self, report: OtherReport) -> None:
+        """A trial of another worker ended, which counts as much."""
+        if report.loss is not None and not report.pruned and report.feasible and report.policy_id is not None:
+            self.best(report.loss, report.relative_cost or 0.0, report.policy_id)
+        self._ended(report.trial, _said_elsewhere(report), counts=True)
+
+    def notice(self, sentence: str) -> None:
+        """Show a sentence that concerns the user even where nothing else is shown; from any thread."""
+        _LOG.warning("%s", sentence)
+        self._console.print(sentence, markup=False, soft_wrap=True)
+
+    def _ended(self, trial: int, said: str, *, counts: bool) -> None:
+        self._done += counts
+        _LOG.info("trial %d: %s", trial, said)
         if self._bar is not None and self._trials is not None:
             # What does not fit is lost.
             room = max(self._console.width - _BESIDES - _BAR_WIDTH, 0)
             self._bar.update(self._trials, completed=self._done, note=self._best[:room])
-        elif report.duplicate_of is None:
+        elif counts:
             parts = (f"{self._done}/{self._total}", said, self._best, self.phases())
             self._line("  ".join(filter(None, parts)))
 
@@ -259,6 +272,13 @@ def _said(report: Report) -> str:
     if report.proposal is None:
         return result
     return f"{result}  {report.proposal.cost.relative:.1%}  {report.proposal.policy.id}"
+
+
+def _said_elsewhere(report: OtherReport) -> str:
+    """How a trial of another worker ended."""
+    result = "failed" if report.loss is None else "pruned" if report.pruned else f"loss {report.loss:.3f}"
+    cost = "" if report.relative_cost is None else f"{report.relative_cost:.1%}"
+    return "  ".join(filter(None, (f"{result} at {report.worker}", cost, report.policy_id)))
 
 
 def clock(seconds: float) -> str:

@@ -51,7 +51,7 @@ from autotune.search.recipes import PricedRecipe, recipes_at_budget
 from autotune.search.samplers import LEARN_FROM_PRUNED, check_sampler
 from autotune.search.sensitivity import Sensitivity, measure_sensitivity
 from autotune.study.configuration import Configuration
-from search_spaces import SearchSpace, read_ranges, space_for
+from search_spaces import SearchSpace, engine_named, read_ranges, space_for
 from search_spaces.denoiser import DenoiserSpace
 
 # Prompts that tell how outputs change.
@@ -188,8 +188,9 @@ def prepare(
         maker.try_out(full, tuning.rows[0])
     height, width, guided, priced = maker.height, maker.width, maker.guided, maker.priced
     pricer = Pricer(pipe, height, width, full_steps=full.steps, guided=guided, call=priced)
-    searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided, call=priced)
-    if options.space is not None:
+    engine = engine_named(options.space)
+    searched = space_for(pipe, height=height, width=width, steps=full.steps, guided=guided, call=priced, engine=engine)
+    if options.space is not None and engine is None:
         searched = searched.within(in_ranges(options.space))
     with during("while loading the scorer"):
         chosen = judges(options, text=text, device=str(pipe.device), size=(height, width))

@@ -6,8 +6,9 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol
 
@@ -15,7 +16,7 @@ import optuna
 from optuna.artifacts import upload_artifact
 from torch import Tensor
 
-from autotune.core.errors import Unavailable, out_of_space
+from autotune.core.errors import InputError, Unavailable, out_of_space
 from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted, checkpoint, deferred
 from autotune.core.naming import TUNER_LOG, budget_labels, default_study_name
@@ -35,11 +36,13 @@ from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.tradeoff import FILE as TRADEOFF
 from autotune.results.tradeoff import Tradeoff
 from autotune.search.trial_runner import artifact_store
-from autotune.study.manifest import Manifest, publish
+from autotune.study.heartbeat import await_tuner
+from autotune.study.manifest import Manifest, manifest_of, publish
 from autotune.study.trials import check_studies, evaluated, open_study, sqlite_url
 from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
 from autotune.workflows.explore import explore_budgets
 from autotune.workflows.export import exported, notes
+from autotune.workflows.helpers import Helpers
 from autotune.workflows.last_round import last_round
 from autotune.workflows.log import logged
 from autotune.workflows.progress import Progress, clock
@@ -150,7 +153,9 @@ def tune(pipe: Any | None = None, budget: str = "40%", *, options: TuneOptions) 
     return result
 
 
-def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptions) -> tuple[TuneResult, ...]:
+def tune_budgets(
+    pipe: Any | None, budgets: Sequence[Budget], options: TuneOptions, helpers: Helpers | None = None
+) -> tuple[TuneResult, ...]:
     """A policy for each of several budgets, which learn from one another.
 
     Every budget has a study of its own in the same storage, called ``<study name>-<budget>``. They share all
@@ -163,6 +168,8 @@ def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptio
         pipe: As for :func:`tune`.
         budgets: Best growing; none twice.
         options: As for :func:`tune`.
+        helpers: Starts workers that join the search while candidates are evaluated; None leaves all to this process
+            and to those whom others start.
 
     Returns:
         A result for each budget, in their order.
@@ -198,6 +205,8 @@ def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptio
                     studies = [open_study(each, url, configuration) for each, configuration in wanted.items()]
                     for setup, study in zip(setups, studies, strict=True):
                         publish(study, Manifest.of(name, pipe, setup, options))
+                        if helpers is not None and (alone := manifest_of(study).alone) is not None:
+                            raise InputError(f"no other process can join the search: {alone}")
                 undo.contents(folder / OUTCOMES)
                 undo.contents(outcomes_folder(first, folder))
                 # The last that may be refused: judges that cannot tell the full run's pictures from bad ones.
@@ -207,7 +216,8 @@ def tune_budgets(pipe: Any | None, budgets: Sequence[Budget], options: TuneOptio
                 evaluator = evaluator_for(first, first.tuning, "tuning", folder, progress)
                 undo.forget()
                 with beyond_refusal(), during("in the search"):
-                    results = _run(setups, studies, evaluator, folder, options, progress)
+                    started = None if helpers is None else partial(helpers, url, name, folder, progress.notice)
+                    results = _run(setups, studies, evaluator, folder, options, progress, started)
                     return _explained(first, results, name, url, progress) if options.explain else results
         except KeyboardInterrupt:
             raise Interrupted(folder, progress.interrupted(folder)) from None
@@ -226,6 +236,7 @@ def _run(
     folder: Path,
     options: TuneOptions,
     progress: Progress,
+    helpers: Callable[[], AbstractContextManager[None]] | None,
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
     first = setups[0]
@@ -239,7 +250,8 @@ def _run(
         keep_search_record(setup, place, study=study.study_name, storage=options.storage)
     for study in studies:
         _keep_full_run(study, evaluator, folder)
-    explore_budgets(setups, studies, evaluator, folder, options, progress)
+    with _at_work(helpers, studies, options.trials):
+        explore_budgets(setups, studies, evaluator, folder, options, progress)
     progress.phase("last round", "all candidates and what it finished are")
 
     @cache
@@ -293,6 +305,18 @@ def _run(
         )
     checkpoint()
     return tuple(results)
+
+
+def _at_work(
+    helpers: Callable[[], AbstractContextManager[None]] | None, studies: Sequence[optuna.Study], trials: int
+) -> AbstractContextManager[None]:
+    """The helpers, where there are any and something is left to do."""
+    if helpers is None or all(len(evaluated(study)) >= trials for study in studies):
+        return nullcontext()
+    for study in studies:
+        # What an earlier run has closed would look done to them before this one opens it again.
+        await_tuner(study)
+    return helpers()
 
 
 def _explained(

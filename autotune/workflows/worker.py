@@ -19,7 +19,7 @@ from autotune.evaluation.examples import SEEDS_APART
 from autotune.evaluation.second_opinion import NOBODY
 from autotune.pipelines.bars import without_bars
 from autotune.study.configuration import difference, differs
-from autotune.study.heartbeat import CLOSED, WORKER, this_worker
+from autotune.study.heartbeat import WORKER, has_begun, this_worker
 from autotune.study.manifest import RUN, Manifest, manifest_of
 from autotune.study.storage import holds_studies, open_storage, shown
 from autotune.study.trials import CONFIG, check_format, retry_once
@@ -138,7 +138,7 @@ def _prepared(pipe: Any | None, joined: Sequence[JoinedStudy]) -> Sequence[Setup
 def _await_opening(study: optuna.Study, progress: Progress) -> None:
     """The tuner opens a study when its known recipes are queued; with several budgets, one after the other."""
     announced = False
-    while CLOSED not in study.user_attrs:
+    while not has_begun(study):
         if not announced:
             progress.stage(f"waiting for the tuner to begin with {study.study_name}")
             announced = True

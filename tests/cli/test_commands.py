@@ -135,7 +135,9 @@ def test_several_budgets_are_one_run(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> list[SimpleNamespace]:
+    def tune_budgets(
+        pipe: object, budgets: tuple[Budget, ...], options: TuneOptions, helpers: None
+    ) -> list[SimpleNamespace]:
         asked.update(vars(options), budgets=tuple(map(str, budgets)))
         return [
             _result("better", Path(options.run_dir or ""), "policy-40-1.2s.json", folder="40-1.2s"),
@@ -186,7 +188,9 @@ def test_tune_shows_the_result_and_tells_the_shell(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> list[SimpleNamespace]:
+    def tune_budgets(
+        pipe: object, budgets: tuple[Budget, ...], options: TuneOptions, helpers: None
+    ) -> list[SimpleNamespace]:
         asked.update(vars(options), budgets=tuple(map(str, budgets)))
         return [_result(verdict, tmp_path, "policy.json", "the profile was taken with torch 1, here is 2")]
 
@@ -211,7 +215,7 @@ def test_tune_shows_the_result_and_tells_the_shell(
 def test_an_interrupted_search_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def tune(pipe: object, budgets: object, options: TuneOptions) -> None:
+    def tune(pipe: object, budgets: object, options: TuneOptions, helpers: None) -> None:
         raise Interrupted(Path(options.run_dir or ""))
 
     monkeypatch.setattr(tune_module, "tune_budgets", tune)

@@ -22,9 +22,9 @@ from . import world
 TRIALS = 16
 
 
-def whole(url: str, trials: int = TRIALS) -> list[FrozenTrial]:
+def whole(url: str, trials: int = TRIALS, name: str = world.STUDY) -> list[FrozenTrial]:
     """All trials of the study in which exactly ``trials`` candidates have been evaluated."""
-    study = optuna.load_study(study_name=world.STUDY, storage=url)
+    study = optuna.load_study(study_name=name, storage=url)
     assert len(evaluated(study)) == trials
     counted = Counter(attributes(trial)[PLAN] for trial in evaluated(study))
     assert set(counted.values()) == {1}, "no candidate counts twice"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import autotune.evaluation.judges
+from autotune.cli import run
 from autotune.core.interrupts import Interrupted
+from autotune.policy import Policy
 from autotune.workflows.setup import Setup
 from autotune.workflows.tune import tune
 from autotune.workflows.worker import studies_of, work
@@ -40,9 +44,49 @@ def worker(folder: Path, url: str, seconds: float) -> None:
     work(_pipeline(Path(model)), joined, folder, quiet=True)
 
 
+def command(arguments: Sequence[str], folder: Path, seconds: float, joined: Path, path: str) -> None:
+    """A command of ``postdiff`` in ``folder``, whose output goes to files there.
+
+    Candidates wait until a worker that it starts has joined: one that enters this world by :func:`joining`, since
+    ``path`` is where Python looks for modules there.
+    """
+
+    def before(count: int, policy: Policy) -> None:
+        while policy.id != "s10" and not joined.exists():
+            time.sleep(0.05)
+        time.sleep(seconds)
+
+    os.environ |= {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    os.chdir(folder)
+    for stream, name in ((sys.stdout, "output"), (sys.stderr, "errors")):
+        with (folder / name).open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    # A shell that runs the tests in the background makes its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _pretend(before)
+    code = run(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def joining(seconds: float, joined: Path) -> None:
+    """What a worker process, which others start, runs before anything else: it tells that it is there."""
+
+    def before(count: int, policy: Policy) -> None:
+        joined.touch()
+        time.sleep(seconds)
+
+    _pretend(before)
+
+
 def _enter(seconds: float) -> None:
+    _pretend(lambda count, policy: time.sleep(seconds))
+
+
+def _pretend(before: Callable[[int, Policy], None]) -> None:
     os.environ["POSTDIFF_HEARTBEAT"] = "1"
-    fake = FakePictures(before=lambda count, policy: time.sleep(seconds))
+    fake = FakePictures(before=before)
     # For good: the process is made for this alone.
     setattr(Setup, "pictures", lambda setup, *args, **more: of_prompts(fake, *args, **more))  # noqa: B010
     setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())  # noqa: B010

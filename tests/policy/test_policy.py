@@ -65,6 +65,7 @@ SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_ord
         (Policy(steps=4, guidance=Guidance(stop_step=2, after="cross_attention")), "s4-g2+ca"),
         (Policy(steps=4, guidance=Guidance(start_step=1, stop_step=4)), "s4-g1_4"),
         (Policy(steps=4, cache=(rule("blocks.3-10", mode="residual"),)), "s4-blocks.3-10i2x"),
+        (Policy(version=2, steps=4, cache=(rule("blocks.3-10", mode="residual", order=1),)), "s4-blocks.3-10i2xf1"),
         (Policy(steps=4, cache=(rule("**.attn2", "b.*.ff", mode="forecast", order=1),)), "s4-all.attn2+b.each.ffi2f1"),
     ],
 )
@@ -182,7 +183,8 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(guidance=7), "guidance is 7: should be an object in braces"),
         (edited(guidance={"stop_step": 20, "after": "cross_attention"}), "a stop_step of at most 19"),
         (edited(guidance={"stop_step": 2, "after": "attention"}), "'nothing' or 'cross_attention'"),
-        (cached(units=["a"], mode="residual", order=1), "null in mode 'reuse' or 'residual'"),
+        (cached(units=["a"], mode="reuse", order=1), "null in mode 'reuse'"),
+        (cached(units=["a"], mode="residual", order=1), "cache.0.order: mode 'residual' has one from version 2 on"),
         (cached(units=["a.10-3"]), "cache.0.units.0: 'a.10-3' is a range that ends before it starts, write 3-10"),
         (cached(units=["a", "b c"]), "cache.0.units.1: 'b c' is no unit"),
         (cached(units=["a..b"]), "'a..b' is no unit"),

@@ -64,6 +64,7 @@ COMMANDS: list[tuple[list[str], bool]] = [
     (["describe", "policy.json"], False),
     (["describe"], False),
     (["price", "policy.json"], False),
+    (["export", "policy.json", "--to", "cache-dit", "--model", "emoji-dit", "--out", "cache.yaml"], False),
     (["generate", "--policy", "policy.json", "--prompt", "red apple", "--out", "apple.png"], False),
 ]
 # All of them in one process, which takes most of its time to load torch; a line of JSON for each.
@@ -286,7 +287,7 @@ def test_without_the_extra_every_command_works_or_names_it(plain: Installed) -> 
         (sentence,) = errors.splitlines()
         assert (code, output, torch_is_loaded) == (2, "", False), arguments
         assert sentence.startswith(f"postdiff: {arguments[0]} needs") and "'postdiff[tune]'" in sentence
-    assert {*plain.folder.iterdir()} - before <= {plain.folder / "apple.png"}
+    assert {*plain.folder.iterdir()} - before <= {plain.folder / name for name in ("apple.png", "cache.yaml")}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -22,9 +23,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 import torch
 import typer.main
+import yaml
 from PIL import Image, ImageChops
 
 import autotune
@@ -32,6 +35,7 @@ from autotune.cli import run
 from autotune.cli.app import app
 from autotune.cli.models import ModelSource
 from autotune.cli.requests import TuneRequest
+from autotune.cli.worker_processes import DeviceWorkers
 from autotune.core.interrupts import Interrupted
 from autotune.cost import Budget, Pricer
 from autotune.evaluation.accepted_inputs import accepted
@@ -40,7 +44,7 @@ from autotune.options import TuneOptions
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
-from tests.support.builders import sd_img2img
+from tests.support.builders import FAMILIES, sd_img2img
 from tests.support.fake_hub import running, with_hub
 from tests.support.fake_search import pipe, whole
 from tests.support.profiles import synthetic_profile
@@ -230,6 +234,62 @@ def test_workers_join(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (joined[0].storage, joined[0].study_name) == (asked["storage"], asked["study_name"])
 
 
+def test_all_gpus_of_a_machine_work(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert run(tune_options(command("postdiff-tune --budget 40% --devices all"))) == 130
+    assert asked["helpers"] == DeviceWorkers(("cuda:1", "cuda:2"))
+
+
+def test_workers_of_a_cluster_join(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[Any] = []
+    monkeypatch.setattr("autotune.cli.worker.run_worker", joined.append)
+    job = yaml.safe_load(block("workers.yaml"))["spec"]["template"]["spec"]
+    (script,) = (line for line in block("#!/bin/bash").splitlines() if line.startswith("srun "))
+    for words in (job["containers"][0]["command"], shlex.split(script)[1:]):
+        assert words[0] == "postdiff" and run(words[1:]) == 0
+    assert {each.storage for each in joined} == {"postgresql+psycopg://me@db/studies"}
+    assert {each.study_name for each in joined} == {"apples"}
+
+
+def test_a_policy_is_exported_to_cache_dit(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --model emoji-dit"))) == 130
+    assert asked["space"] == "cache-dit"
+    pipe = autotune.demo_pipeline("emoji-dit")
+    rule = CacheRule(units=("transformer_blocks.1-5",), mode="residual", compute_steps=(0, 1, 2, 6))
+    policy = Policy(steps=12, model=autotune.full_policy(pipe).model, cache=(rule,))
+    place = elsewhere / "runs" / "emoji-dit-40pct" / "policy.json"
+    place.parent.mkdir(parents=True)
+    policy.save(place)
+    assert run(command("postdiff export")[1:]) == 0
+    made: dict[str, Any] = {}
+    exec(block("cached.py"), made)
+    assert Path("apple.png").is_file()
+
+    def picture(pipe: Any) -> Any:
+        seed = torch.Generator().manual_seed(0)
+        call = {"num_inference_steps": 12, "guidance_scale": 2.5, "generator": seed, **made["card"]}
+        return np.asarray(pipe("fluent red apple", **call).images[0], dtype=int)
+
+    theirs, cached = picture(made["pipe"]), made["cache_dit"].summary(made["pipe"], logging=False)[0].cached_steps
+    made["cache_dit"].disable_cache(made["pipe"])
+    with autotune.applied(pipe, policy):
+        assert np.abs(picture(pipe) - theirs).max() <= 1
+    assert cached == [3, 4, 5, *range(7, 12)]
+
+
+def test_a_policy_is_exported_to_diffusers(elsewhere: Path) -> None:
+    folder = elsewhere / "path" / "to" / "flux"
+    FAMILIES["flux"].make().save_pretrained(folder)
+    Policy(steps=4, cache=(CacheRule(units=("**.attn",), compute_steps=(0, 2)),)).save("policy.json")
+    (text,) = re.findall(r"`(postdiff export policy.json [^`]*)`", TEXT)
+    assert run([*shlex.split(text)[1:], "--model", str(folder)]) == 0
+    made: dict[str, Any] = {}
+    exec(block("taylorseer.py"), made)
+    assert made["pipe"].transformer.is_cache_enabled and Path("cat.png").is_file()
+
+
 def test_a_report_is_watched(
     whole: TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -337,8 +397,10 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What searches are asked for from now on; each is interrupted before it begins."""
     asked: dict[str, Any] = {}
 
-    def tune_budgets(pipe: object, budgets: tuple[Budget, ...], options: TuneOptions) -> None:
-        asked.update(vars(options), budgets=tuple(map(str, budgets)))
+    def tune_budgets(
+        pipe: object, budgets: tuple[Budget, ...], options: TuneOptions, helpers: DeviceWorkers | None
+    ) -> None:
+        asked.update(vars(options), budgets=tuple(map(str, budgets)), helpers=helpers)
         raise Interrupted(Path(options.run_dir or ""))
 
     # Not "from autotune.workflows import tune", which is the function.

@@ -78,7 +78,7 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     stop = draw(st.none() | st.integers(1, steps))
     after: Any = draw(st.sampled_from(["nothing", "cross_attention"])) if everything and stop != steps else "nothing"
     mode: Any = draw(st.sampled_from(["reuse", "forecast", "residual"] if everything else ["reuse", "forecast"]))
-    order = draw(st.integers(1, 2)) if mode == "forecast" else None
+    order = draw(st.integers(1, 2)) if mode == "forecast" or (mode == "residual" and draw(st.booleans())) else None
     names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units)))
     computing = [tuple(sorted({0, *draw(st.sets(st.integers(0, steps - 1)))})) for _ in names]
     return Policy(
@@ -91,6 +91,7 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
             CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute)
             for name, compute in zip(sorted(names), computing, strict=True)
         ),
+        version=2 if mode == "residual" and order else 1,
         **(draw(schedules(steps)) if everything else {}),
     )
 

@@ -16,6 +16,7 @@ EVERY = tuple(range(STEPS))
 HANDOFFS: tuple[Literal["renoise", "noise_matched"], ...] = ("renoise", "noise_matched")
 
 
+RESIDUAL_FORECAST = "forecast of a residual"
 RESIDUAL_RANGE, CROSS_ATTENTION = "residual of a range", "guidance stops, cross-attention stays"
 UNGUIDED = (
     "nothing",
@@ -26,6 +27,7 @@ UNGUIDED = (
     "second-order forecast",
     "residual",
     RESIDUAL_RANGE,
+    RESIDUAL_FORECAST,
     "half size, renoise",
     "half size, noise_matched",
     "two stages",
@@ -61,6 +63,7 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
         "second-order forecast": {"cache": [_rule([last], mode="forecast", order=2, compute_steps=(0, 1, 2))]},
         "residual": {"cache": [_rule([middle], mode="residual")]},
         RESIDUAL_RANGE: {"cache": [_rule([ranges[0]], mode="residual")]} if ranges else None,
+        RESIDUAL_FORECAST: {"version": 2, "cache": [_rule([middle], mode="residual", order=1)]},
         "half size, renoise": {"resolution": [half["renoise"]]},
         "half size, noise_matched": {"resolution": [half["noise_matched"]]},
         "two stages": {

@@ -70,6 +70,8 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
     assert found.fitting * found.usual_seconds == pytest.approx(found.search_seconds)
 
     assert forecast(small, pace, trials=20, timeout=1e6).fitting == 20
+    alone, four = (forecast(small, pace, trials=20, timeout=1e6, workers=workers) for workers in (1, 4))
+    assert four.search_seconds == pytest.approx(alone.search_seconds / 4)
     hurried = forecast(small, pace, trials=1000, timeout=1)
     assert hurried.fitting == 1 and hurried.search_seconds == pytest.approx(len(small.recipes) * hurried.usual_seconds)
     dearer = forecast(large, pace, trials=1000, timeout=3600)

@@ -11,6 +11,7 @@ from rich.console import Console
 from autotune.core.interrupts import Interrupted
 from autotune.cost import Cost
 from autotune.policy import Policy
+from autotune.search.loop import OtherReport
 from autotune.search.proposer import Proposal
 from autotune.search.trial_runner import Report
 from autotune.workflows.progress import Progress
@@ -46,6 +47,29 @@ def test_plain_lines_count_keep_the_best_and_leave_out_repetitions() -> None:
     assert lines[4].startswith("4/5  failed: no memory left")
     assert len(lines) == 5
     assert all(re.search(r"  search 0:00 of \d:\d\d$", line) for line in lines[2:])
+
+
+def test_trials_of_other_workers_count_and_may_be_the_best() -> None:
+    output = io.StringIO()
+    with Progress(console=Console(file=output, width=200)) as progress:
+        progress.search(total=4, done=0, timeout=60)
+        progress.elsewhere(OtherReport(0, "vm:7", 0.5, False, True, 0.4, "s8"))
+        progress.elsewhere(OtherReport(1, "vm:7", 0.25, True, True, 0.4, "s9"))
+        progress.elsewhere(OtherReport(2, "vm:7", None, False, True, None, None))
+        progress.report(Report(3, PROPOSAL, 0.75))
+    first, pruned, failed, own = output.getvalue().splitlines()
+    assert first.startswith("1/4  loss 0.500 at vm:7  40.0%  s8  best 0.500 at 40.0%, s8")
+    assert pruned.startswith("2/4  pruned at vm:7  40.0%  s9  best 0.500")
+    assert failed.startswith("3/4  failed at vm:7  best 0.500")
+    assert own.startswith("4/4  loss 0.750  40.0%  s8  best 0.500")
+
+
+def test_notices_are_errors_and_shown_even_when_quiet() -> None:
+    output = io.StringIO()
+    with Progress(quiet=True, console=Console(file=output, width=200)) as progress:
+        progress.stage("full run", 64)
+        progress.notice("worker 2 on cuda:1 was ended by SIGKILL")
+    assert output.getvalue() == "worker 2 on cuda:1 was ended by SIGKILL\n"
 
 
 def test_a_terminal_shows_a_bar() -> None:

@@ -18,6 +18,7 @@ import autotune.evaluation.judges
 from autotune.core.errors import InputError
 from autotune.cost import parse_budget
 from autotune.options import TuneOptions
+from autotune.study.heartbeat import await_tuner, close, has_begun, is_closed
 from autotune.study.manifest import Manifest, manifest_of, publish
 from autotune.study.storage import open_storage
 from autotune.study.trials import evaluated, sqlite_url
@@ -146,3 +147,23 @@ def test_long_lists_of_prompts_are_kept_in_pieces(url: str) -> None:
     assert manifest_of(study) == manifest
     publish(study, replace(manifest, arguments={"prompts": [], "target": None}))
     assert manifest_of(study).arguments["prompts"] == []
+
+
+def test_a_search_that_nobody_can_join_starts_no_helpers(loaded: Any, _named: None, tmp_path: Path) -> None:
+    def helpers(*_: Any, **__: Any) -> Any:
+        raise AssertionError("they cannot join")
+
+    options = TuneOptions(**search_arguments(tmp_path / "run"))
+    with pytest.raises(InputError, match="no other process can join the search: its scorer is an object in memory"):
+        tune_budgets(loaded, [parse_budget("40%")], options, helpers)
+    assert not any(tmp_path.iterdir())
+
+
+def test_workers_wait_for_the_tuner_of_a_study_that_it_closed_before(url: str) -> None:
+    (joined,) = studies_of(url, STUDIES[0])
+    close(joined.study)
+    assert has_begun(joined.study) and is_closed(joined.study)
+    await_tuner(joined.study)
+    assert not has_begun(joined.study) and not is_closed(joined.study)
+    close(joined.study, False)
+    assert has_begun(joined.study) and not is_closed(joined.study)

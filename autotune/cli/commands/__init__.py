@@ -8,6 +8,7 @@ from typing import Any
 from autotune.cli.commands.compare import compare
 from autotune.cli.commands.dashboard import dashboard
 from autotune.cli.commands.describe import describe
+from autotune.cli.commands.export import export
 from autotune.cli.commands.generate import generate
 from autotune.cli.commands.models import models
 from autotune.cli.commands.price import price
@@ -26,6 +27,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     models,
     schema,
     describe,
+    export,
     report,
     dashboard,
     worker,

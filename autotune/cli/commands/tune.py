@@ -48,6 +48,15 @@ def tune(
         ),
     ] = False,
     device: Device = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="A worker on each: cuda:0,cuda:1 or all.",
+            metavar="NAMES",
+            show_default="none",
+            rich_help_panel=Topic.PLACE,
+        ),
+    ] = None,
     dtype: DTypeOption = "auto",
     dry_run: Annotated[
         bool,
@@ -92,7 +101,17 @@ def tune(
         study_name=name,
         run_dir=checks.folder_to_write(Path("runs") / name) if options.run_dir is None else options.run_dir,
     )
-    request = TuneRequest(source, budgets, options, checks.device(device), dtype)
+    first, more = checks.device(device), list[str]()
+    if devices is not None:
+        if first != "auto":
+            raise InputError("--devices and --device say the same thing twice; leave one of them out")
+        checks.storage_to_share(options.storage)
+        named = checks.devices(devices)
+
+        from autotune.cli.models import devices_here
+
+        first, *more = devices_here(named)
+    request = TuneRequest(source, budgets, options, first, dtype, tuple(more))
 
     if dry_run:
         from autotune.cli.dry_run import run_dry
