@@ -28,7 +28,7 @@ from autotune.core.errors import InputError, did_you_mean
 from autotune.core.naming import FULL_TIER
 from autotune.pipelines.families import family_of
 from autotune.pipelines.units import find_units
-from autotune.plan import compile_plan
+from autotune.plan import compile_plan, resolve_rules
 from autotune.policy import Policy
 from autotune.runtime.entry import Entry
 from autotune.runtime.execution import Execution, bind
@@ -85,6 +85,7 @@ class Runtime:
         for name, policy in policies.items():
             with self._named(name):
                 solvers.append(solver_under(policy, pipe, pipe.scheduler)[0])
+                resolve_rules(policy, structure)
                 if policy.model is not None:
                     # Whether another size fits shows when it is asked for, before the first denoising step.
                     full = latents_of(pipe, policy.model.height, policy.model.width)
@@ -102,6 +103,7 @@ class Runtime:
         # Of the thread whose call it is, which may call the pipeline again from a callback.
         self._turn = threading.RLock()
         self._calling = False
+        self._thread = 0
         # What the call in progress follows; None in a full run, and between calls.
         self._running: Execution | None = None
         # Whose hooks were on the denoiser before these.
@@ -120,8 +122,10 @@ class Runtime:
 
     @property
     def execution(self) -> Execution | None:
-        """What the call in progress follows or, between calls, one from here would; None in a full run."""
-        return self._running if self._calling else self._executions.get(chosen(self._key) or self._default)
+        """What this thread's call in progress follows or, between calls, one from here would; None in a full run."""
+        if self._calling and self._thread == threading.get_ident():
+            return self._running
+        return self._executions.get(chosen(self._key) or self._default)
 
     @property
     def session(self) -> Session | None:
@@ -168,7 +172,7 @@ class Runtime:
             execution = self.execution
             if execution is not None:
                 self._check_scheduler()
-            self._calling, self._running = True, execution
+            self._calling, self._thread, self._running = True, threading.get_ident(), execution
             try:
                 if execution is None:
                     return original(*args, **self._with_full_steps(original, args, kwargs))
