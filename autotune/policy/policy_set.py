@@ -168,6 +168,18 @@ def load_policies(
     return set_from_dict(source) if isinstance(source, Mapping) else read_set(located(source, filename, revision))
 
 
+def holds_set(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that it holds several policies, valid or not."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        document = read_document(path, MAX_TIERS * MAX_BYTES, "policies", PolicyError)
+    except PolicyError:
+        # Whoever reads it as what it should be says what is wrong.
+        return False
+    return document.get("format") == SET_FORMAT
+
+
 def set_from_dict(document: Mapping[str, Any], source: str = "policies") -> PolicySet:
     """Validate a dict strictly, every policy with its checksum.
 
