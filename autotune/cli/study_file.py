@@ -64,7 +64,9 @@ def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
     defaults: dict[str, Any] = {}
     for key, value in document.items():
         if key not in options:
-            raise InputError(f"{path}: {key!r} is no option of postdiff tune{did_you_mean(key, [*options, KNOBS, TIERS])}")
+            raise InputError(
+                f"{path}: {key!r} is no option of postdiff tune{did_you_mean(key, [*options, KNOBS, TIERS])}"
+            )
         defaults[options[key].name] = _placed(path, key, _checked(context, path, key, value, options[key]))
     context.default_map = defaults
     return path

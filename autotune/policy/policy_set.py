@@ -23,6 +23,8 @@ SET_VERSIONS = (1,)
 MAX_TIERS = 16
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+TIER_PATTERN = rf"^(?!{FULL_TIER}$){_NAME.pattern}$"
+"""Of names, for JSON Schemas."""
 
 
 def tier_name(name: str) -> str:
@@ -41,7 +43,7 @@ def tier_name(name: str) -> str:
     return name
 
 
-TierName = Annotated[str, AfterValidator(tier_name), in_schema(pattern=rf"^(?!{FULL_TIER}$){_NAME.pattern}$")]
+TierName = Annotated[str, AfterValidator(tier_name), in_schema(pattern=TIER_PATTERN)]
 
 
 class PolicySet(Record):
