@@ -17,13 +17,14 @@ def tier_budgets(texts: Sequence[str]) -> dict[str, str]:
     """What ``--tier`` asks for: budgets, as ``--budget`` takes them, by the names of tiers.
 
     Raises:
-        InputError: one is not written so, has a name that no tier may have, or a name is given twice.
+        InputError: one is not written so, has a name that no tier may have, a name is given twice, or there are more
+            than a file holds.
 
     Example:
         >>> tier_budgets(["high=60%", "draft=25%,2x"])
         {'high': '60%', 'draft': '25%,2x'}
     """
-    from autotune.policy import tier_name
+    from autotune.policy.policy_set import MAX_TIERS, tier_name
 
     found: dict[str, str] = {}
     for text in texts:
@@ -37,6 +38,8 @@ def tier_budgets(texts: Sequence[str]) -> dict[str, str]:
         if name in found:
             raise InputError(f"--tier {text}: {name} is given twice; give each tier one cost")
         found[name] = budget
+    if len(found) > MAX_TIERS:
+        raise InputError(f"--tier: {len(found)} are given; a file holds at most {MAX_TIERS}")
     return found
 
 
