@@ -167,7 +167,10 @@ def test_compare_takes_all_of_them(
         (["generate", "--tier", "draft"], "--tier draft: of which policies?"),
         (["describe", "one.json", "--tier", "draft"], "one.json holds one"),
         (["describe", "emoji-unet", "--tier", "draft"], "emoji-unet is none"),
-        (["price", "policies.json", "--model", "emoji-dit"], "policies.json, tier high: the policy was made for another"),
+        (
+            ["price", "policies.json", "--model", "emoji-dit"],
+            "policies.json, tier high: the policy was made for",
+        ),
         (["tune", "--tier", "draft"], "write a name and what it may cost, such as draft=25%"),
         (["tune", "--tier", "full=25%"], "'full' is the full run"),
         (["tune", "--tier", "Draft=25%"], "'Draft' is no name for a tier"),
