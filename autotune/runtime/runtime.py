@@ -3,8 +3,8 @@
 Every policy has an :class:`~autotune.runtime.execution.Execution`. A call decides for one of them when it begins, and
 holds on to it until it ends; there is nothing that a decision would have to undo. What makes that cheap is that the
 hooks of all policies are on the denoiser at once (:class:`~autotune.runtime.hook_set.HookSet`): those that a policy
-does not use rest in its calls, as all of them do in a full run. To exchange hooks instead would have every compiled
-module look at its forward anew, that is, compile it again.
+does not use rest in its calls, as all of them do in a full run. To exchange hooks instead would change what
+compiled modules call, and have them compiled again.
 
 Calls of one pipeline take turns, whatever they follow: a pipeline has state while it runs. Other
 pipelines may share denoiser and scheduler. So methods are replaced while a call of this very

@@ -15,8 +15,9 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+import torch
 import typer.main
-from PIL import Image
+from PIL import Image, ImageChops
 
 import autotune
 from autotune.cli import run
@@ -28,7 +29,7 @@ from autotune.cost import Budget, Pricer
 from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.inputs import say_different
 from autotune.options import TuneOptions
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy, PolicySet, ResolutionStage
 from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from tests.support.builders import sd_img2img
@@ -127,6 +128,29 @@ def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size == (64, 64)
     assert autotune.load_policy(tmp_path / "made.json").key == autotune.load_policy(json.loads(block("{"))).key
+
+
+def test_tiers_are_searched_for_and_chosen_as_printed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --tier"))) == 130
+    assert asked["budgets"] == ("60%", "40%", "25%")
+    policies = {"high": Policy(steps=3), "medium": Policy(steps=2), "draft": Policy(steps=1)}
+    # Where the snippets look for the file.
+    PolicySet(tiers=policies).save(asked["run_dir"] / "policies.json")
+    torch.manual_seed(0)
+    made: dict[str, Any] = {}
+    exec(block("tiers.py"), made)
+    torch.manual_seed(0)
+    pipe = autotune.demo_pipeline()
+    for name, policy in (("image", policies["high"]), ("draft", policies["draft"]), ("full", Policy(steps=20))):
+        with autotune.applied(pipe, policy):
+            (expected,) = pipe("fluent red apple", guidance_scale=2.5).images
+        assert ImageChops.difference(made[name], expected).getbbox() is None, name
+
+
+def test_a_set_of_policies_is_as_printed() -> None:
+    found = autotune.load_policies(json.loads(block('{"format": "postdiff-policies"')))
+    assert [(name, policy.steps) for name, policy in found.tiers.items()] == [("high", 12), ("draft", 5)]
 
 
 def test_a_policy_is_shared(tmp_path: Path) -> None:

@@ -58,21 +58,28 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server runs."""
+    found = tmp_path_factory.mktemp("service")
+    tiers().save(found / RUN / "policies.json")
+    (found / "serve.py").write_text(block("serve.py"), encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[int]:
     """The port of the server, as printed but for that."""
-    folder = tmp_path_factory.mktemp("service")
-    tiers().save(folder / RUN / "policies.json")
-    (folder / "serve.py").write_text(block("serve.py"), encoding="utf-8")
     with serving(folder, command("uvicorn"), {"OMP_NUM_THREADS": "1"}) as port:
         yield port
 
 
 @dataclass(frozen=True)
 class Made:
-    """An answer: what was asked for, the picture (H, W, 3), and how many were made in its call."""
+    """An answer: what was asked for, the picture (H, W, 3), its place in its call, and how many were made there."""
 
     asked: dict[str, Any]
     picture: np.ndarray
+    place: int
     batch: int
 
     @property
@@ -146,7 +153,8 @@ def load(served: int) -> tuple[list[Made], str, str]:
                 return found
             status, body, headers = request(connection, asked)
             assert status == 200, body
-            found.append(Made(asked, pixels(body), int(headers["x-batch"])))
+            place, batch = map(int, headers["x-batch"].split("/"))
+            found.append(Made(asked, pixels(body), place - 1, batch))
 
     def impatient() -> None:
         for number in range(LEAVING):
@@ -163,6 +171,12 @@ def load(served: int) -> tuple[list[Made], str, str]:
     return made, get(served, "/health"), get(served, "/metrics/")
 
 
+def test_the_server_is_the_printed_one(served: int, folder: Path) -> None:
+    assert (folder / "serve.py").read_text(encoding="utf-8") == block("serve.py")
+    assert command("uvicorn")[:2] == ["uvicorn", "serve:app"]
+    assert f"http://127.0.0.1:{served}" in (folder / "log").read_text()
+
+
 def test_every_request_is_answered(load: tuple[list[Made], str, str]) -> None:
     made, _, _ = load
     assert sorted(each.asked["seed"] for each in made) == list(range(REQUESTS))
@@ -172,7 +186,7 @@ def test_every_request_is_answered(load: tuple[list[Made], str, str]) -> None:
 
 
 def test_every_picture_is_that_of_its_request_alone_at_the_same_batch(load: tuple[list[Made], str, str]) -> None:
-    """In calls of as many pictures, made of other requests than the server put together and in other places."""
+    """In the same place of calls of as many pictures, whose others are not those that the server put together."""
     groups: dict[Kind, list[Made]] = defaultdict(list)
     for each in load[0]:
         groups[each.kind].append(each)
@@ -180,23 +194,26 @@ def test_every_picture_is_that_of_its_request_alone_at_the_same_batch(load: tupl
     pipe = autotune.demo_pipeline()
     pipe.set_progress_bar_config(disable=True)
     for (name, side, batch), group in groups.items():
+        # By place in the call; one goes through them forwards, the next backwards, so that companions change.
+        queues = [sorted((m for m in group if m.place == p), key=lambda m: m.asked["seed"]) for p in range(batch)]
+        for odd in queues[1::2]:
+            odd.reverse()
         with autotune.applied(pipe, policies[name]):
-            ordered = sorted(group, key=lambda each: -each.asked["seed"])
-            for start in range(0, len(ordered), batch):
-                wanted = ordered[start : start + batch]
-                # Where too few are left, the rest of the call is something that nobody asked for.
-                rest = batch - len(wanted)
-                prompts = ["a filler"] * rest + [each.asked["prompt"] for each in wanted]
-                seeds = [10_000 + number for number in range(rest)] + [each.asked["seed"] for each in wanted]
+            for call in itertools.zip_longest(*queues):
+                # Where nobody is left for a place, something that nobody asked for.
+                asked = [
+                    {"prompt": "a filler", "seed": 10_000 + place} if each is None else each.asked
+                    for place, each in enumerate(call)
+                ]
                 images = pipe(
-                    prompts,
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    [each["prompt"] for each in asked],
+                    generator=[torch.Generator().manual_seed(each["seed"]) for each in asked],
                     guidance_scale=2.5,
                     height=side,
                     width=side,
                 ).images
-                for each, image in zip(wanted, images[rest:], strict=True):
-                    assert np.array_equal(each.picture, np.array(image)), each.asked
+                for each, image in zip(call, images, strict=True):
+                    assert each is None or np.array_equal(each.picture, np.array(image)), each.asked
 
 
 def test_clients_that_leave_leave_nothing_behind(load: tuple[list[Made], str, str]) -> None:
@@ -225,7 +242,7 @@ def test_one_request_as_printed(served: int, load: tuple[list[Made], str, str]) 
     body, header = json.loads(words[words.index("-d") + 1]), words[words.index("-H") + 1]
     assert words[1].endswith(":8000/generate") and header == "content-type: application/json"
     status, png, headers = request(http.client.HTTPConnection("127.0.0.1", served, timeout=60), body)
-    assert (status, headers["content-type"], headers["x-batch"]) == (200, "image/png", "1")
+    assert (status, headers["content-type"], headers["x-batch"]) == (200, "image/png", "1/1")
     pipe = autotune.apply_policies(autotune.demo_pipeline(), tiers(), default=body["tier"])
     (expected,) = pipe(body["prompt"], generator=torch.Generator().manual_seed(0), guidance_scale=2.5).images
     assert np.array_equal(pixels(png), np.array(expected))
