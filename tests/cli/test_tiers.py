@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from autotune.cli import run
 from autotune.cli.models import ModelSource
-from autotune.cli.requests import TuneRequest
+from autotune.cli.requests import CompareRequest, TuneRequest
 from autotune.cli.tune import run_tune
 from autotune.cost import parse_budget
 from autotune.models.shipped import demo_pipeline
@@ -153,7 +153,12 @@ def test_compare_takes_all_of_them(
 ) -> None:
     Policy(steps=2).save(tmp_path / "two.json")
     taken: list[Any] = []
-    monkeypatch.setattr("autotune.cli.compare.run_compare", lambda request: taken.append(request.policies) or 0)
+
+    def take(request: CompareRequest) -> int:
+        taken.append(request.policies)
+        return 0
+
+    monkeypatch.setattr("autotune.cli.compare.run_compare", take)
     assert in_process("compare", "--policy", "policies.json", "--policy", "two.json").code == 0
     assert {name: policy.steps for name, policy in taken[0].items()} == {"high": 4, "draft": 3, "two": 2}
 

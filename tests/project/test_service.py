@@ -145,7 +145,7 @@ def load(served: int) -> tuple[list[Made], str, str]:
 
     def client() -> list[Made]:
         connection = http.client.HTTPConnection("127.0.0.1", served, timeout=120)
-        found = []
+        found: list[Made] = []
         while True:
             with lock:
                 asked = next(left, None)
@@ -201,7 +201,7 @@ def test_every_picture_is_that_of_its_request_alone_at_the_same_batch(load: tupl
         with autotune.applied(pipe, policies[name]):
             for call in itertools.zip_longest(*queues):
                 # Where nobody is left for a place, something that nobody asked for.
-                asked = [
+                asked: list[dict[str, Any]] = [
                     {"prompt": "a filler", "seed": 10_000 + place} if each is None else each.asked
                     for place, each in enumerate(call)
                 ]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import autotune
 from autotune.core.errors import InputError, PolicyError
-from autotune.policy import Policy, SchedulerChoice
+from autotune.policy import CacheRule, Policy, SchedulerChoice
 from autotune.runtime import applied, apply_policies, apply_policy, describe_model, remove_policy, tier
 from autotune.runtime.apply import session_of
 from tests.runtime.test_calls import Fault, called_back
@@ -30,6 +30,7 @@ from tests.runtime.test_compile import Counting, compile_blocks, compile_in_plac
 from tests.runtime.test_compile import cached as caching
 from tests.runtime.test_lora import TARGETS, load
 from tests.runtime.test_offload import no_more_offload, sequential_offload
+from tests.support.builders import FAMILIES
 from tests.support.ecosystem import CASES, NAMES, denoiser_of, expected, make, plain, policy_of, run
 from tests.support.techniques import STEPS
 from tests.support.watch import traces
@@ -84,21 +85,20 @@ def test_a_full_run_takes_the_steps_that_policies_are_compared_with() -> None:
     apply_policies(pipe, {"draft": policy_of("sd", pipe).model_copy(update={"model": model})})
     assert session_of(pipe) is None
     steps: list[int] = []
-    pipe(**call_without_steps("sd"), callback_on_step_end=lambda pipe, index, *rest: steps.append(index) or rest[-1])
+
+    def note(pipe: Any, index: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(index)
+        return tensors
+
+    pipe(**call_without_steps("sd"), callback_on_step_end=note)
     assert steps == list(range(STEPS))
     # And others where the caller says so.
     steps.clear()
-    pipe(
-        **call_without_steps("sd"),
-        num_inference_steps=3,
-        callback_on_step_end=lambda pipe, index, *rest: steps.append(index) or rest[-1],
-    )
+    pipe(**call_without_steps("sd"), num_inference_steps=3, callback_on_step_end=note)
     assert steps == [0, 1, 2]
 
 
 def call_without_steps(name: str) -> dict[str, Any]:
-    from tests.support.builders import FAMILIES
-
     arguments = FAMILIES[name].arguments(steps=STEPS)
     del arguments["num_inference_steps"]
     return arguments
@@ -354,7 +354,10 @@ def test_what_cannot_be_chosen_is_refused_by_name() -> None:
         ({"full": Policy(steps=3)}, "'full' is the full run, which every set has"),
         ({"High Quality": Policy(steps=3)}, "'High Quality' is no name for a tier"),
         (
-            {"good": Policy(steps=3), "bad": Policy(steps=3, cache=({"units": ["nowhere"], "compute_steps": [0]},))},
+            {
+                "good": Policy(steps=3),
+                "bad": Policy(steps=3, cache=(CacheRule(units=("nowhere",), compute_steps=(0,)),)),
+            },
             "tier 'bad': .*nowhere",
         ),
     ],
