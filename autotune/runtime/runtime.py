@@ -18,7 +18,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -137,12 +137,10 @@ class Runtime:
         """The one that a call from here would run under."""
         return self.plain_scheduler if self.execution is None else self.execution.scheduler
 
-    @contextmanager
-    def tier(self, name: str) -> Iterator[None]:
+    def tier(self, name: str) -> AbstractContextManager[None]:
         """See :func:`autotune.tier`."""
         self.check_tier(name)
-        with choosing(self._key, name):
-            yield
+        return choosing(self._key, name)
 
     def check_tier(self, name: str) -> None:
         """Refuse a tier that there is not.
