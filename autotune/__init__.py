@@ -22,10 +22,11 @@ from autotune.core.lazy import attributes
 if TYPE_CHECKING:
     from autotune.cost import price
     from autotune.models.shipped import demo_pipeline
-    from autotune.policy import Policy
+    from autotune.policy import Policy, PolicySet
     from autotune.policy.loading import load_policy
+    from autotune.policy.policy_set import load_policies
     from autotune.policy.schema import policy_schema
-    from autotune.runtime import applied, apply_policy, full_policy, remove_policy
+    from autotune.runtime import applied, apply_policies, apply_policy, full_policy, remove_policy, tier
     from autotune.workflows.compare import compare
     from autotune.workflows.tune import tune
 
@@ -33,17 +34,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Policy",
+    "PolicySet",
     "__version__",
     "applied",
+    "apply_policies",
     "apply_policy",
     "compare",
     "demo_pipeline",
     "errors",
     "full_policy",
+    "load_policies",
     "load_policy",
     "policy_schema",
     "price",
     "remove_policy",
+    "tier",
     "tune",
 ]
 
@@ -51,15 +56,19 @@ __getattr__ = attributes(
     __name__,
     {
         "Policy": "policy",
+        "PolicySet": "policy",
         "applied": "runtime",
+        "apply_policies": "runtime",
         "apply_policy": "runtime",
         "compare": "workflows.compare",
         "demo_pipeline": "models.shipped",
         "full_policy": "runtime",
+        "load_policies": "policy.policy_set",
         "load_policy": "policy.loading",
         "policy_schema": "policy.schema",
         "price": "cost",
         "remove_policy": "runtime",
+        "tier": "runtime",
         "tune": "workflows.tune",
     },
 )

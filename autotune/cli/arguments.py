@@ -38,6 +38,12 @@ DTypeOption = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
+Tier = Annotated[
+    str | None,
+    typer.Option(
+        help="Which, of a file of several policies; full is the full run.", show_default="none", metavar="NAME"
+    ),
+]
 Inputs = Annotated[Path | None, shell_option(PictureOptions, "inputs")]
 Height = Annotated[int | None, shell_option(PictureOptions, "height")]
 Width = Annotated[int | None, shell_option(PictureOptions, "width")]

@@ -102,21 +102,26 @@ def scales(text: str) -> list[float]:
 
 
 def policies(sources: list[str], model: ModelSource) -> dict[str, Policy]:
-    """The policies in files or on the hub, by a name for each.
+    """The policies in files or on the hub, by a name for each; of a file of several, all of them.
 
     Raises:
         PolicyError: one of them cannot be read, or was made for another model.
     """
-    from autotune.policy.loading import load_policy
+    from autotune.cli.tiers import load_any
+    from autotune.policy import Policy
 
-    loaded = {}
+    loaded: dict[str, Policy] = {}
     for name, source in zip(policy_names(sources), sources, strict=True):
-        policy = load_policy(source)
-        try:
-            model.check_policy(policy.model)
-        except PolicyError as error:
-            raise PolicyError(f"--policy {source}: {error}") from None
-        loaded[name] = policy
+        found = load_any(source)
+        one = isinstance(found, Policy)
+        # A tier goes by its own name where that is nobody else's.
+        for tier, policy in {name: found}.items() if isinstance(found, Policy) else found.tiers.items():
+            try:
+                model.check_policy(policy.model)
+            except PolicyError as error:
+                of = "" if one else f", tier {tier}"
+                raise PolicyError(f"--policy {source}{of}: {error}") from None
+            loaded[tier if tier not in loaded else f"{name} {tier}"] = policy
     return loaded
 
 

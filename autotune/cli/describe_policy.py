@@ -16,10 +16,11 @@ from autotune.core.errors import PolicyError
 from autotune.core.faults import during
 from autotune.models.shipped import DEMO_NAMES
 from autotune.plan import Plan
-from autotune.policy import Policy
+from autotune.policy import Policy, PolicySet
 from autotune.policy.words import in_words
 from autotune.report.plan_picture import WORDS, PlanPicture, draw
 from autotune.report.plan_text import PlanText
+from autotune.report.tiers import tier_lines, tiers_document, tiers_table
 
 # Columns where the output is no terminal.
 _WIDTH = 100
@@ -81,6 +82,22 @@ def print_policy(
         pipeline = policy.model.pipeline if policy.model else "pipeline"
         parts += [Text(), Text(f"For the picture of its plan name the {pipeline} that it was made for: --model M.")]
     console.print(*parts, sep="\n", soft_wrap=False)
+
+
+def print_tiers(policies: PolicySet, *, as_json: bool = False, file: TextIO | None = None) -> None:
+    """Describe all policies of a set on ``file``, by default stdout, with what each costs and how it scored."""
+    lines = tier_lines(policies)
+    if as_json:
+        documents = {name: _document(policy, None, None) for name, policy in policies.tiers.items()}
+        print(json.dumps({"tiers": documents, "summary": tiers_document(lines)}), file=file)
+        return
+    console = Console(highlight=False, file=file)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(tiers_table(lines))
+    for line in lines:
+        console.print(Text.assemble((line.name, "bold"), f": {line.words}"))
+    console.print("\nThe plan of one: --tier NAME.")
 
 
 def _picture(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TextIO
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.cli.quote import Quote
+from autotune.core.naming import FULL_TIER
 from autotune.cost.breakdown import CallCost, GroupCost
 from autotune.cost.encoder_decoder import EncoderDecoderCost
 
@@ -98,6 +99,33 @@ def print_quote(quote: Quote, file: TextIO | None = None, width: int | None = No
     console.width = width or (min(console.width, _WIDTH) if console.is_terminal else _WIDTH)
     for part in (_heading(quote), _totals(quote), _calls(quote, console.width), _groups(quote, console.width)):
         console.print(part)
+
+
+def print_quotes(quotes: Mapping[str, Quote], file: TextIO | None = None) -> None:
+    """Print the totals of several prices on one model, a line each, and of the full run before them."""
+    console = Console(highlight=False, file=file)
+    console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
+    first = next(iter(quotes.values()))
+    rows = {FULL_TIER: (first.full_steps, first.full), **{n: (_steps(q), q.cost) for n, q in quotes.items()}}
+    work = Scale.of_work(first.full.flops)
+    memory = Scale.of_bytes(max(cost.cache_bytes for _, cost in rows.values()))
+    times = Scale.of_times(first.full.latency_ms or 0)
+    headings = ["tier", "steps", f"denoising,\n{work.unit}FLOPs", *["a call,\nms"] * (first.device is not None)]
+    table = _table([*headings, f"kept,\n{memory.unit}"], "of the full run", console.width)
+    for name, (steps, cost) in rows.items():
+        timed = [] if cost.latency_ms is None else [times.shown(cost.latency_ms)]
+        cells = [name, str(steps), work.shown(cost.flops), *timed, memory.shown(cost.cache_bytes)]
+        table.add_row(*cells, f"{cost.relative:.1%}", Bar(min(cost.relative, 1)))
+    pictures = "1 picture" if first.batch == 1 else f"{first.batch} pictures in a call"
+    on = "" if first.device is None else f", on {first.device}"
+    console.print(
+        Text(f"{len(quotes)} tiers on {first.model}\n{first.height} x {first.width} pixels, {pictures}{on}\n")
+    )
+    console.print(table)
+
+
+def _steps(quote: Quote) -> int:
+    return len({call.step for call in quote.breakdown.steps})
 
 
 def _heading(quote: Quote) -> Text:

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """A search: of which model, within which budgets, and how. ``options`` name the study and the run's folder."""
+    """A search: of which model, within which budgets, and how. ``options`` name the study and the run's folder.
+
+    ``tiers`` are the budgets' names where they become a file of policies, else none.
+    """
 
     source: ModelSource
     budgets: tuple[Budget, ...]
     options: TuneOptions
     device: str
     dtype: DType
+    tiers: tuple[str, ...] = ()
     more_devices: tuple[str, ...] = ()
     """Those on which workers of this search's own run, one on each."""
 

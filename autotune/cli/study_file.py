@@ -1,10 +1,15 @@
 """Study files: the options of ``postdiff tune`` in TOML, to be kept, shared and repeated.
 
-A key is an option's long name without its dashes in front; a table ``knobs`` is what ``--space`` reads::
+A key is an option's long name without its dashes in front; a table ``knobs`` is what ``--space`` reads, a table
+``tiers`` what ``--tier`` takes::
 
     model = "stabilityai/stable-diffusion-xl-base-1.0"
     prompts = "my-prompts.txt"
     guidance-scale = 5.0
+
+    [tiers]
+    high = "60%"
+    draft = "25%"
 
     [knobs]
     interval = [1, 4]
@@ -30,6 +35,8 @@ from search_spaces.files import ENGINES, KNOBS, ranges_in
 
 Ranges = Mapping[str, tuple[int, int]]
 
+TIERS = "tiers"
+
 # Neither says anything of a study.
 _LEFT_OUT = {"study", "help"}
 # Options that take a folder or a name that is none.
@@ -50,10 +57,16 @@ def take_defaults(context: typer.Context, path: Path | None) -> Path | None:
     ranges = document.pop(KNOBS, None)
     if ranges is not None and "space" in document:
         raise InputError(f"{path}: space and a table [{KNOBS}] say the same thing twice; leave one of them out")
+    if TIERS in document:
+        if "tier" in document:
+            raise InputError(f"{path}: tier and a table [{TIERS}] say the same thing twice; leave one of them out")
+        document["tier"] = _tiers(path, document.pop(TIERS))
     defaults: dict[str, Any] = {}
     for key, value in document.items():
         if key not in options:
-            raise InputError(f"{path}: {key!r} is no option of postdiff tune{did_you_mean(key, [*options, KNOBS])}")
+            raise InputError(
+                f"{path}: {key!r} is no option of postdiff tune{did_you_mean(key, [*options, KNOBS, TIERS])}"
+            )
         defaults[options[key].name] = _placed(path, key, _checked(context, path, key, value, options[key]))
     context.default_map = defaults
     return path
@@ -81,6 +94,13 @@ def given_over_file(context: typer.Context, **options: Any) -> list[Any]:
         return type(value)() if isinstance(value, list | bool) else None
 
     return [emptied(value) if mixed and from_file[name] else value for name, value in options.items()]
+
+
+def _tiers(path: Path, table: Any) -> list[str]:
+    """The table as ``--tier`` takes it."""
+    if not isinstance(table, dict) or not all(isinstance(budget, str) for budget in table.values()):
+        raise InputError(f'{path}: a table [{TIERS}] gives names what they may cost, such as draft = "25%"')
+    return [f"{name}={budget}" for name, budget in table.items()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,11 +22,16 @@ from autotune.report import Row, ended_early, less_is_enough, results_table, ver
 from autotune.report.dashboard import publish
 from autotune.report.page import FILE, write_report
 from autotune.report.run import read_run
+from autotune.report.tiers import tier_lines, tiers_table
+from autotune.report.tiers_page import FILE as TIERS_PAGE
+from autotune.report.tiers_page import write_tiers_page
 from autotune.report.tradeoff import tradeoff_table
+from autotune.results.tiers import POLICIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from autotune.policy import PolicySet
     from autotune.results.tradeoff import Tradeoff
     from autotune.workflows.tune import TuneResult
 
@@ -53,7 +58,16 @@ def _run(request: TuneRequest) -> int:
         pipe = request.source.load(request.device, request.dtype)
     results = tune_budgets(pipe, request.budgets, request.options, _helpers(request))
     try:
-        return _show_all(request, results)
+        policies = None
+        if request.tiers:
+            from autotune.workflows.tiers import export_tiers
+
+            with during(f"in the export of {POLICIES}"):
+                policies = export_tiers(request.tiers, results, Path(request.source.name).name, FILE)
+        code = _show_all(request, results)
+        if policies is not None:
+            _show_tiers(request, policies)
+        return code
     except KeyboardInterrupt:
         files = ", ".join(str(result.policy_file) for result in results)
         said = f"interrupted while the result was shown; {files} is exported, repeat the same command for the report"
@@ -92,6 +106,22 @@ def _show_all(request: TuneRequest, results: Sequence[TuneResult]) -> int:
             show_tradeoff(results[0].tradeoff)
         print(f"See every trial: postdiff dashboard {shlex.quote(str(request.folder))}")
     return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
+
+
+def _show_tiers(request: TuneRequest, policies: PolicySet) -> None:
+    """The page of the tiers and, unless nothing is to be said, a table of them."""
+    folder = request.folder
+    with during("in the page of the tiers"):
+        write_tiers_page(folder, folder / TIERS_PAGE)
+    if request.options.quiet:
+        return
+    console = _console()
+    console.print(tiers_table(tier_lines(policies)))
+    console.print(
+        f"Exported the tiers to {folder / POLICIES}\nCompare their pictures: {folder / TIERS_PAGE}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _rows(result: TuneResult) -> list[Row]:

@@ -13,6 +13,8 @@ from autotune.core.errors import InputError
 FULL_RUN = "full run"
 FEWER_STEPS = "fewer steps"
 PLAIN_STEPS = "plain steps"
+FULL_TIER = "full"
+"""The tier that every pipeline under policies has: the full run."""
 
 TUNER_LOG = "log.txt"
 """The log in a run's folder; a run that resumes appends to it."""

@@ -15,7 +15,7 @@ from autotune.evaluation.pictures import picture_batches
 from autotune.pipelines.families import CallSignature, family_of
 from autotune.policy import MAX_STEPS, Policy
 from autotune.runtime import applied
-from autotune.runtime.apply import applied_sharing, session_of
+from autotune.runtime.apply import applied_sharing, runs_under_policies
 from autotune.runtime.models import native_size, recommended, scale_argument
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.rehearsal import check_runs
@@ -167,7 +167,7 @@ def picture_maker(
     """
     if not 1 <= batch_size <= MAX_STEPS:
         raise InputError(f"batch_size is {batch_size}; give a number from 1 to {MAX_STEPS}")
-    if session_of(pipe) is not None:
+    if runs_under_policies(pipe):
         raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) first")
     refused = family_of(pipe).not_tuned
     if refused:

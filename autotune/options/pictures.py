@@ -25,8 +25,7 @@ class PictureOptions:
     )
     inputs: AnyInputs | None = option(
         None,
-        "JSONL file of arguments of the pipeline's call, an object for each picture: prompt, class_label, image and"
-        " so on.",
+        "JSONL file, an object of call arguments a picture.",
         topic=Topic.SUBJECT,
         shell=Path | None,
         shown="prompts, all classes or seeds",

@@ -24,6 +24,7 @@ from autotune.policy.fields import (
 )
 from autotune.policy.loading import policy_from_dict, read_policy
 from autotune.policy.policy import Policy
+from autotune.policy.policy_set import PolicySet, load_policies, read_set, set_from_dict, tier_name
 from autotune.policy.records import (
     ContenderQuality,
     MeasuredTime,
@@ -55,6 +56,7 @@ __all__ = [
     "ModelInfo",
     "Pixels",
     "Policy",
+    "PolicySet",
     "PolicyCost",
     "PolicyQuality",
     "PredictedTime",
@@ -68,7 +70,11 @@ __all__ = [
     "Timesteps",
     "UnitName",
     "VERSIONS",
+    "load_policies",
     "lowest_version",
     "policy_from_dict",
     "read_policy",
+    "read_set",
+    "set_from_dict",
+    "tier_name",
 ]

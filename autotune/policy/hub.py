@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from autotune.core.errors import InputError, PolicyError, reason_of
 from autotune.core.interval import Interval
 from autotune.core.naming import is_hub_id
-from autotune.policy.canonical import id_of, text_of
+from autotune.policy.canonical import id_of
 from autotune.policy.document import PolicyDocument
 from autotune.policy.records import PolicyQuality
 from autotune.policy.words import in_words
 
-POLICY_FILE, CARD = "policy.json", "README.md"
+POLICY_FILE, POLICIES_FILE, CARD = "policy.json", "policies.json", "README.md"
 
 # A Hub id has at most 96 characters.
 _LONGEST_NAME = 96
@@ -18,20 +20,20 @@ _LONGEST_REASON = 90
 
 
 def push(
-    policy: PolicyDocument,
+    text: str,
+    readme: Callable[[str], str],
     repo_id: str,
     *,
     token: str | None,
     private: bool | None,
     filename: str,
-    commit_message: str | None,
+    commit_message: str,
 ) -> str:
-    """What :meth:`autotune.Policy.push_to_hub` does."""
+    """What :meth:`autotune.Policy.push_to_hub` does with a file's text, and a card made for the repository."""
     if not is_hub_id(repo_id):
         raise InputError(f"{repo_id!r} is no repository of the Hugging Face Hub: give user/repo")
     if not filename.endswith(".json"):
         raise InputError(f"filename {filename!r}: a policy is a JSON file, give a name such as {POLICY_FILE!r}")
-    text = text_of(policy)
 
     # Here, because policies from files and dicts need no hub.
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -41,9 +43,9 @@ def push(
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         files = {filename: text}
         if not api.file_exists(repo_id, CARD):
-            files[CARD] = card(policy, repo_id, filename)
+            files[CARD] = readme(repo_id)
         added = [CommitOperationAdd(path, content.encode()) for path, content in files.items()]
-        commit = api.create_commit(repo_id, added, commit_message=commit_message or f"Policy {id_of(policy)}")
+        commit = api.create_commit(repo_id, added, commit_message=commit_message)
     except Exception as error:  # Refused tokens to lost connections, of several libraries.
         raise InputError(
             f"{repo_id}: the Hugging Face Hub did not take the policy ({reason_of(error)}); log in with 'hf auth"
@@ -95,6 +97,38 @@ def card(policy: PolicyDocument, repo_id: str, filename: str = POLICY_FILE) -> s
         'image = pipe("a prompt").images[0]\n'
         "```",
         f"`{filename}` is `{id_of(policy)}`; `postdiff describe {filename}` draws its plan.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def set_card(tiers: Mapping[str, PolicyDocument], repo_id: str, filename: str = POLICIES_FILE) -> str:
+    """The README.md of a repository of policies: what each tier does, costs and scored, and how to run them."""
+    models = [policy.model for policy in tiers.values() if policy.model is not None]
+    made_for = f" for `{models[0].pipeline}` at {models[0].height}x{models[0].width} pixels" if models else ""
+    named = "" if filename == POLICIES_FILE else f', filename="{filename}"'
+    pipeline = models[0].pipeline if models else "DiffusionPipeline"
+    first, last = next(iter(tiers)), list(tiers)[-1]
+    rows = [
+        f"| {name} | {'' if policy.cost is None else f'{policy.cost.relative:.1%}'} |"
+        f" {'' if policy.quality is None else _text(policy.quality.policy.loss)} | {in_words(policy)} |"
+        for name, policy in tiers.items()
+    ]
+    parts = [
+        "---\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- postdiff\n---",
+        f"# {repo_id.partition('/')[2]}",
+        f"PostDiff policies{made_for}: tiers that a call chooses from. The tier `full` is the full run. Its FLOPs are"
+        " 100 %; its loss is 0, and lower is better. Losses are of held-out inputs, with 95 % intervals.",
+        "\n".join(["| tier | FLOPs | loss | what it does |", "|---|---|---|---|", *rows]),
+        "## Run it",
+        "```python\n"
+        "import autotune\n"
+        f"from diffusers import {pipeline}\n\n"
+        f'pipe = {pipeline}.from_pretrained("the model they were made for")\n'
+        f'tiers = autotune.load_policies("{repo_id}"{named})\n'
+        f'pipe = autotune.apply_policies(pipe, tiers, default="{first}")\n'
+        f'with autotune.tier(pipe, "{last}"):\n'
+        '    image = pipe("a prompt").images[0]\n'
+        "```",
     ]
     return "\n\n".join(parts) + "\n"
 

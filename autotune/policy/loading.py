@@ -35,16 +35,23 @@ def load_policy(
         >>> load_policy({"format": "postdiff-policy", "version": 1, "steps": 20}).id
         's20'
     """
-    if isinstance(source, Mapping):
-        return policy_from_dict(source)
+    return policy_from_dict(source) if isinstance(source, Mapping) else read_policy(located(source, filename, revision))
+
+
+def located(source: str | os.PathLike[str], filename: str, revision: str | None) -> str | os.PathLike[str]:
+    """The path of a file that people name by its path or a Hub id, which it is then downloaded from.
+
+    Raises:
+        PolicyError: it is named by neither, or the Hub does not give it out.
+    """
     if not isinstance(source, str | os.PathLike):
         raise PolicyError(
             f"a policy comes from a path, a dict or a Hub id, not from an object of type {type(source).__name__}"
         )
     # os.path.exists, for Path.exists raises on names that are too long.
     if isinstance(source, str) and is_hub_id(source) and not os.path.exists(source):
-        return read_policy(download(source, filename, revision))
-    return read_policy(source)
+        return download(source, filename, revision)
+    return source
 
 
 def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Policy:
@@ -56,7 +63,10 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
     refuse = refusal(source, PolicyError)
     named, version = document.get("format"), document.get("version")
     if not isinstance(named, str) or named != FORMAT:
-        raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}")
+        several = (
+            " (it holds several: name one of its tiers, or use load_policies)" if named == "postdiff-policies" else ""
+        )
+        raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}{several}")
     if type(version) is not int or version not in VERSIONS:
         known = " and ".join(map(str, VERSIONS))
         raise refuse(f"policy version {shown(version)} is unknown, this release reads {known}")

@@ -13,7 +13,7 @@ from typing import Any
 from autotune.core.records import write_atomically
 from autotune.policy.canonical import id_of, key_of, text_of
 from autotune.policy.document import PolicyDocument
-from autotune.policy.hub import push
+from autotune.policy.hub import card, push
 
 
 class Policy(PolicyDocument):
@@ -105,4 +105,12 @@ class Policy(PolicyDocument):
             >>> autotune.Policy(steps=12).push_to_hub("user/twelve-steps")
             'http.../user/twelve-steps/commit/...'
         """
-        return push(self, repo_id, token=token, private=private, filename=filename, commit_message=commit_message)
+        return push(
+            self.to_text(),
+            lambda repository: card(self, repository, filename),
+            repo_id,
+            token=token,
+            private=private,
+            filename=filename,
+            commit_message=commit_message or f"Policy {self.id}",
+        )

@@ -13,6 +13,7 @@ from autotune.core.records import Record
 from autotune.policy.canonical import MAX_BYTES
 from autotune.policy.document import FORMAT, VERSIONS
 from autotune.policy.policy import Policy
+from autotune.policy.policy_set import MAX_TIERS, SET_FORMAT, SET_VERSIONS, TIER_PATTERN
 from autotune.policy.records import (
     ContenderQuality,
     MeasuredTime,
@@ -190,3 +191,45 @@ def policy_schema() -> dict[str, Any]:
         "description": f"What each denoising step of a diffusion pipeline computes. At most {MAX_BYTES} bytes of JSON.",
     }
     return about | {**schema, **about, **_SIGMAS_GO_WITH_DEFAULT, "required": ["format", "version", "steps"]}
+
+
+def policies_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a file of policies: what ``postdiff schema --tiers`` prints.
+
+    Every set that :func:`autotune.load_policies` accepts is valid under it; the reverse holds for the form only.
+
+    Example:
+        >>> policies_schema()["properties"]["tiers"]["description"]
+        'Policies by the names of their tiers; the full run is part of every set without being named.'
+    """
+    policy = policy_schema()
+    records = policy.pop("$defs")
+    for name in ("$schema", "$id"):
+        del policy[name]
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:{SET_FORMAT}:{SET_VERSIONS[-1]}",
+        "title": "PostDiff policies",
+        "description": f"Policies for one model, by tier. At most {MAX_BYTES} bytes of JSON a tier.",
+        "type": "object",
+        "properties": {
+            "format": {"const": SET_FORMAT, "description": "Names the kind of file.", "type": "string"},
+            "version": {
+                "enum": list(SET_VERSIONS),
+                "description": "Version of the format; a reader refuses those it does not know.",
+                "type": "integer",
+            },
+            "tiers": {
+                "description": "Policies by the names of their tiers; the full run is part of every set without being"
+                " named.",
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": MAX_TIERS,
+                "patternProperties": {TIER_PATTERN: {"$ref": "#/$defs/Policy"}},
+                "additionalProperties": False,
+            },
+        },
+        "required": ["format", "version", "tiers"],
+        "additionalProperties": False,
+        "$defs": records | {"Policy": policy},
+    }

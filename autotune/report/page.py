@@ -59,7 +59,7 @@ def write_report(run: Run, path: Path, *, reload_seconds: int | None = None) -> 
 def render(run: Run, *, reload_seconds: int | None = None) -> str:
     """The page as HTML."""
     view = view_of(run) | {"reload_seconds": None if run.finished else reload_seconds}
-    return str(_template("report.html").render(view))
+    return str(template("report.html").render(view))
 
 
 def view_of(run: Run) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def view_of(run: Run) -> dict[str, Any]:
         "snippet": snippet(run),
         "provenance": provenance(run),
         **tradeoff_context(run.tradeoff),
-        **_made(),
+        **made(),
     }
 
 
@@ -125,7 +125,7 @@ def tradeoff_context(tradeoff: Tradeoff | None) -> dict[str, Any]:
 
 def render_tradeoff(tradeoff: Tradeoff) -> str:
     """A page of a tradeoff study alone, as HTML."""
-    return str(_template("tradeoff_page.html").render(tradeoff_context(tradeoff) | _made()))
+    return str(template("tradeoff_page.html").render(tradeoff_context(tradeoff) | made()))
 
 
 def plan_of(run: Run) -> PlanPicture | None:
@@ -180,7 +180,8 @@ def provenance(run: Run) -> Mapping[str, str]:
     return facts
 
 
-def _made() -> dict[str, str]:
+def made() -> dict[str, str]:
+    """When a page was made, and by which release."""
     now = datetime.datetime.now(datetime.UTC)
     return {"made": now.strftime("%Y-%m-%d %H:%M UTC"), "version": autotune.__version__}
 
@@ -235,7 +236,8 @@ def plots_of(run: Run, importance: Mapping[str, float]) -> dict[str, Plot]:
 
 
 @cache
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A page or part of one, by its file."""
     environment = Environment(
         loader=PackageLoader("autotune.report"),
         autoescape=True,

@@ -91,7 +91,7 @@ def so_far(run: Run) -> tuple[Section, ...]:
     grids = [("full run", folder / "full_run.png", "")]
     if run.best is not None:
         grids.append(("leader", folder / f"{run.best.key}.png", run.best.id))
-    shown = tuple(_shown(name, path, note) for name, path, note in grids if path.is_file())
+    shown = tuple(shown_file(name, path, note) for name, path, note in grids if path.is_file())
     if not shown:
         return ()
     prompt = Prompt(f"The first tuning {run.noun}", "", shown)
@@ -102,11 +102,11 @@ def so_far(run: Run) -> tuple[Section, ...]:
 def _prompt(run: Run, shown: ShownPrompt) -> Prompt:
     assert run.gallery is not None
     given = tuple(
-        _shown(each.name.replace("_", " "), run.folder / FOLDER / each.file, "what the pipeline was given")
+        shown_file(each.name.replace("_", " "), run.folder / FOLDER / each.file, "what the pipeline was given")
         for each in shown.given
     )
     made = tuple(
-        _shown(
+        shown_file(
             name=f"{_NAMES.get(place, ran.name)}, {ran.steps} steps",
             path=run.folder / FOLDER / picture.file,
             note=f"changed by {picture.change:.3f}"
@@ -123,7 +123,12 @@ def _prompt(run: Run, shown: ShownPrompt) -> Prompt:
     return Prompt(shown.prompt, f"{note} against the full run", (*given, *made))
 
 
-def _shown(name: str, path: Path, note: str) -> Shown:
+def shown_file(name: str, path: Path, note: str) -> Shown:
+    """A picture's file for the page.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     data, width, height = _fitting(path)
     kind = "png" if data.startswith(b"\x89PNG") else "webp"
     return Shown(name, f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height, note)

@@ -173,7 +173,7 @@ def keep_gallery(
     for run, names in zip(headline_runs, files, strict=True):
         with closing(make(run.policy, inputs, chosen)) as batches:
             for name, made in zip(names, itertools.chain.from_iterable(batches), strict=True):
-                save_webp(_image(made), folder / FOLDER / name)
+                save_webp(picture_image(made), folder / FOLDER / name)
     # Last, so that it never names a picture that is not there.
     write_atomically(folder / FOLDER / FILE, found.model_dump_json(indent=1) + "\n")
 
@@ -233,7 +233,7 @@ def _rounded(values: Tensor | None, row: int) -> float | None:
     return None if values is None else round(float(values[row]), 6)
 
 
-def _image(picture: Tensor) -> Image:
+def picture_image(picture: Tensor) -> Image:
     """A picture (3, H, W) uint8 as Pillow has it."""
     from PIL.Image import fromarray
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from autotune.core.errors import InputError
-from autotune.policy import Policy
+from autotune.core.naming import FULL_TIER
+from autotune.policy import Policy, PolicySet
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.runtime.runtime import ATTRIBUTE, Runtime
 from autotune.runtime.session import Session
 
 P = TypeVar("P")
+# The name of an only policy's tier.
+_ONLY = "policy"
 
 
 def apply_policy(pipe: P, policy: Policy, *, strict: bool = True) -> P:
@@ -35,12 +38,69 @@ def apply_policy(pipe: P, policy: Policy, *, strict: bool = True) -> P:
         >>> pipe("fluent red apple").images[0].size
         (64, 64)
     """
-    _install(pipe, policy, strict, None)
+    _install(pipe, {_ONLY: policy}, _ONLY, strict)
     return pipe
 
 
+def apply_policies(
+    pipe: P, tiers: PolicySet | Mapping[str, Policy], default: str = FULL_TIER, *, strict: bool = True
+) -> P:
+    """Make ``pipe`` run under one of several policies, in place, until :func:`remove_policy`.
+
+    Which one, each call decides: by :func:`tier`, else it is ``default``. The tier ``"full"`` always exists: the
+    plain pipeline, with the steps of the full run where the call names none. To choose takes microseconds, and
+    compiled code compiles nothing again when a tier comes back.
+
+    Calls take turns, from whatever threads they come.
+
+    Args:
+        pipe: the pipeline.
+        tiers: policies by name, as :func:`autotune.load_policies` gives them.
+        default: the tier of calls for which none is chosen.
+        strict: see :func:`apply_policy`.
+
+    Raises:
+        PolicyError: a policy does not fit the pipeline; the sentence names its tier.
+        InputError: there are no tiers or they have unusable names, ``default`` is none of them, or as
+            :func:`apply_policy`.
+
+    Example:
+        >>> tiers = {"high": autotune.Policy(steps=12), "draft": autotune.Policy(steps=5)}
+        >>> pipe = autotune.apply_policies(autotune.demo_pipeline(), tiers, default="high")
+        >>> with autotune.tier(pipe, "draft"):
+        ...     image = pipe("fluent red apple").images[0]
+    """
+    _install(pipe, PolicySet.of(tiers).tiers, default, strict)
+    return pipe
+
+
+def tier(pipe: Any, name: str) -> AbstractContextManager[None]:
+    """Choose the tier of the pipeline's calls inside of a ``with`` block.
+
+    The choice is a context variable: threads and asyncio tasks do not see each other's. One that is made in a task
+    holds in what it awaits and in ``asyncio.to_thread``, and not in a thread pool's threads. A call in progress keeps
+    the tier it began with.
+
+    Args:
+        pipe: a pipeline under policies.
+        name: of one of its tiers, or ``"full"``.
+
+    Raises:
+        InputError: the pipeline runs under no policy, or has no such tier.
+
+    Example:
+        >>> pipe = autotune.apply_policies(autotune.demo_pipeline(), {"draft": autotune.Policy(steps=5)})
+        >>> with autotune.tier(pipe, "draft"):
+        ...     image = pipe("fluent red apple").images[0]
+    """
+    runtime = _runtime(pipe)
+    if runtime is None:
+        raise InputError("this pipeline runs under no policies: call apply_policies(pipe, tiers) first")
+    return runtime.tier(name)
+
+
 def remove_policy(pipe: P) -> P:
-    """Take the policy off again; the pipeline then computes bit for bit what it did before.
+    """Take the policy, or all tiers, off again; the pipeline then computes bit for bit what it did before.
 
     Raises:
         InputError: the pipeline runs under no policy.
@@ -49,7 +109,7 @@ def remove_policy(pipe: P) -> P:
         >>> pipe = autotune.apply_policy(autotune.demo_pipeline(), autotune.Policy(steps=8))
         >>> pipe = autotune.remove_policy(pipe)
     """
-    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    runtime = _runtime(pipe)
     if runtime is None:
         raise InputError("this pipeline runs under no policy: there is nothing to remove")
     runtime.uninstall()
@@ -89,7 +149,7 @@ def applied_sharing(pipe: Any, policy: Policy, prefixes: PrefixCache) -> Iterato
         >>> with applied_sharing(pipe, policy, PrefixCache(2**30)) as call:
         ...     image = call("fluent red apple").images[0]
     """
-    runtime = _install(pipe, policy, True, prefixes)
+    runtime = _install(pipe, {_ONLY: policy}, _ONLY, True, prefixes)
     try:
         yield runtime.call_sharing
     finally:
@@ -102,31 +162,43 @@ def check_unapplied(pipe: Any) -> None:
     Raises:
         InputError: it does.
     """
-    if hasattr(pipe, ATTRIBUTE):
+    if runs_under_policies(pipe):
         raise InputError("this pipeline already runs under a policy: call remove_policy(pipe) first")
 
 
+def runs_under_policies(pipe: Any) -> bool:
+    """Whether the pipeline's calls may run under a policy."""
+    return hasattr(pipe, ATTRIBUTE)
+
+
 def session_of(pipe: Any) -> Session | None:
-    """The session of a pipeline under a policy (for tests and tools), or None."""
-    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    """The session of a call under a policy, in progress or made from here (for tests and tools); None in full runs."""
+    runtime = _runtime(pipe)
     return None if runtime is None else runtime.session
 
 
 def scheduler_under(pipe: Any) -> Any:
-    """The scheduler that calls of the pipeline run under: the policy's, or else the pipeline's own."""
-    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    """The scheduler that calls of the pipeline from here run under: the policy's, or else the pipeline's own."""
+    runtime = _runtime(pipe)
     return pipe.scheduler if runtime is None else runtime.scheduler
 
 
 def plain_scheduler(pipe: Any) -> Any:
     """The pipeline's own scheduler, also from inside of a call under a policy that puts another in its place."""
-    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    runtime = _runtime(pipe)
     return pipe.scheduler if runtime is None else runtime.plain_scheduler
 
 
-def _install(pipe: Any, policy: Policy, strict: bool, prefixes: PrefixCache | None) -> Runtime:
+def _runtime(pipe: Any) -> Runtime | None:
+    runtime: Runtime | None = getattr(pipe, ATTRIBUTE, None)
+    return runtime
+
+
+def _install(
+    pipe: Any, policies: Mapping[str, Policy], default: str, strict: bool, prefixes: PrefixCache | None = None
+) -> Runtime:
     check_unapplied(pipe)
-    runtime = Runtime(pipe, policy, strict=strict, prefixes=prefixes)
+    runtime = Runtime(pipe, policies, default, strict=strict, prefixes=prefixes)
     runtime.install()
     setattr(pipe, ATTRIBUTE, runtime)
     return runtime

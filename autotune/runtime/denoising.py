@@ -18,7 +18,7 @@ from autotune.policy import Policy
 from autotune.runtime.branches import half, row_count, twice
 from autotune.runtime.call import CallState, SinceStep
 from autotune.runtime.compatibility import fitted
-from autotune.runtime.hook_set import HookSet
+from autotune.runtime.hook_set import HookShare
 from autotune.runtime.lowres import LowResolution
 from autotune.runtime.models import check_no_other_cache, root_of
 from autotune.runtime.prefix.checkpoints import Checkpoint
@@ -62,7 +62,7 @@ class Denoising:
         structure: Structure,
         scheduler: Any,
         unhooked: dict[str, Any],
-        hooks: HookSet,
+        hooks: HookShare,
         attach: Callable[[], None],
         session: Session,
     ) -> None:
@@ -183,7 +183,7 @@ class Denoising:
         if halved:
             args, kwargs = self._halved(args, kwargs, rows, listed=listed)
             rows //= 2
-        if not self._hooks.kept():
+        if not self._hooks.all.kept():
             # Offloading that prefetches takes hooks off after the denoiser's first call, and others with them.
             self._attach()
         session.enter(branch, rows, _keep(call, step))

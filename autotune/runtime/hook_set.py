@@ -1,6 +1,8 @@
-"""All hooks of a policy on the units and blocks of one denoiser."""
+"""All hooks of one or several policies on the units and blocks of one denoiser."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -12,43 +14,55 @@ from autotune.runtime.models import root_of
 
 
 class HookSet:
-    """A hook for every unit that some step does not compute, and for every block that may be stepped over.
+    """A hook for every unit that some step of a policy does not compute, and for every block that may be stepped over.
+
+    Several policies share hooks, which stay where they are whichever of them a call follows: compiled code looks at
+    what its modules have in place of their forwards. Hooks that a policy does not use rest in its calls.
 
     Attributes:
         denoiser: that they are on.
-        units: the hooks of units, by the unit's number.
-        blocks: the hooks of blocks.
         copies: whether features come out of compiled code, which may write over them, and must be copied once more.
     """
 
-    def __init__(self, denoiser: nn.Module, structure: Structure, policy: Policy) -> None:
+    def __init__(self, denoiser: nn.Module, structure: Structure, policies: Iterable[Policy]) -> None:
         self.denoiser = denoiser
-        modules = dict(root_of(denoiser).named_modules())
-        rules = resolve_rules(policy, structure)
-        residuals = {u: first for rule in rules if rule.mode == "residual" for u, first in rule.units.items()}
-        units = units_ever_not_computed(policy, structure) | set(residuals) | set(residuals.values())
         self.copies = False
-        self.units = {
-            unit: UnitHook(structure.units[unit], modules[structure.units[unit].name]) for unit in sorted(units)
+        modules = dict(root_of(denoiser).named_modules())
+        uses = [(_residuals(policy, structure), units_ever_not_computed(policy, structure)) for policy in policies]
+        wanted = [units | set(residuals) | set(residuals.values()) for residuals, units in uses]
+        hooks = {
+            unit: UnitHook(structure.units[unit], modules[structure.units[unit].name])
+            for unit in sorted(set().union(*wanted))
         }
-        for unit, first in residuals.items():
-            self.units[unit].residual = True
-            self.units[unit].first = self.units[first]
+        steps_over = {
+            block.name: (block.last, *(block.outputs or ()))
+            for block in structure.blocks
+            if any(units.issuperset((block.last, *(block.outputs or ()))) for units in wanted)
+        }
         blocks = {
             block.name: BlockHook(
                 block.units,
-                self.units[block.last],
-                None if block.outputs is None else [self.units[output] for output in block.outputs],
+                hooks[block.last],
+                None if block.outputs is None else [hooks[output] for output in block.outputs],
             )
             for block in structure.blocks
-            if all(unit in self.units for unit in (block.last, *(block.outputs or ())))
+            if block.name in steps_over
         }
-        self.blocks = tuple(blocks.values())
+        self.shares = tuple(
+            HookShare(
+                self,
+                {unit: hooks[unit] for unit in sorted(units)},
+                tuple(hook for name, hook in blocks.items() if units.issuperset(steps_over[name])),
+                {unit: hooks[first] for unit, first in residuals.items()},
+            )
+            for units, (residuals, _) in zip(wanted, uses, strict=True)
+        )
+        """What each of the policies uses, in their order."""
         self._by_module: dict[str, UnitHook | BlockHook] = {
-            **{structure.units[unit].name: hook for unit, hook in self.units.items()},
+            **{structure.units[unit].name: hook for unit, hook in hooks.items()},
             **blocks,
         }
-        self._places = [hook.place for hook in self.units.values()] + [hook.place for hook in self.blocks]
+        self._places = [hook.place for hook in hooks.values()] + [hook.place for hook in blocks.values()]
 
     def attach(self, denoiser: nn.Module) -> None:
         """Put every hook where it belongs, also after the denoiser was compiled, offloaded or given LoRA layers."""
@@ -70,6 +84,38 @@ class HookSet:
         """Take every hook off."""
         for hook in self._by_module.values():
             hook.place.leave()
+
+
+class HookShare:
+    """Those of a denoiser's hooks that one policy uses.
+
+    Attributes:
+        all: the hooks of all policies.
+        units: the hooks of units, by the unit's number.
+        blocks: the hooks of blocks.
+        residuals: for units whose residual is kept, the hook of the first block of their range.
+    """
+
+    def __init__(
+        self,
+        hooks: HookSet,
+        units: Mapping[int, UnitHook],
+        blocks: tuple[BlockHook, ...],
+        residuals: Mapping[int, UnitHook],
+    ) -> None:
+        self.all = hooks
+        self.units = units
+        self.blocks = blocks
+        self.residuals = residuals
+
+    @property
+    def denoiser(self) -> nn.Module:
+        return self.all.denoiser
+
+    @property
+    def copies(self) -> bool:
+        """See :class:`HookSet`."""
+        return self.all.copies
 
     def rest(self) -> None:
         """Have everything computed as if there were no hooks, which hold nothing."""
@@ -93,3 +139,9 @@ def units_ever_not_computed(policy: Policy, structure: Structure) -> frozenset[i
         taken = taken_at(step, rules, structure)
         units |= set(taken) | (set(range(len(structure.units))) - structure.needed(taken))
     return frozenset(units)
+
+
+def _residuals(policy: Policy, structure: Structure) -> dict[int, int]:
+    """The units that keep output minus input, with the first block of their range."""
+    rules = resolve_rules(policy, structure)
+    return {unit: first for rule in rules if rule.mode == "residual" for unit, first in rule.units.items()}

@@ -34,7 +34,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         action: an :class:`~autotune.plan.Action` as a plain int.
         keep: whether the session wants this call's result, left in ``computed``.
         given, weights: earlier results and their weights; their sum is the output.
-        first: the hook of the first block of a residual's range, which notes the range's input in ``entry``.
+        first: where the residual is kept or added, the hook of the first block of its range, which notes the range's
+            input in ``entry``; else None.
         notes_entry: whether it is read in this call.
         shape: sizes of the last computed output's tensors, unless ``passes``: the unit can stand aside without them.
 
@@ -49,8 +50,6 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.passes = unit.kind == "block" and bool(unit.streams)
         self._unit = unit
         self.read_signature(module)
-        self.first = self
-        self.residual = False
         self.shape: Any = None
         self.rest()
 
@@ -76,6 +75,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         self.given: tuple[Any, ...] = ()
         self.weights: tuple[Tensor, ...] = ()
         self.computed: Any = None
+        self.first: UnitHook | None = None
         self.notes_entry = False
         self.entry: tuple[Any, ...] = ()
 
@@ -88,11 +88,12 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         if self.action == COMPUTE:
             output = compute(*args, **kwargs)
             if self.keep:
-                self.computed = _minus(output, self.first.entry) if self.residual else cloned(output)
+                self.computed = cloned(output) if self.first is None else _minus(output, self.first.entry)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
         if self.action == RESIDUAL:
+            assert self.first is not None
             residual = self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
             return _plus(residual, self.first.entry)
         if self.action == NOT_NEEDED and self.passes:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from autotune.plan import Action, DenoiserCall, Plan
 from autotune.runtime.call import CallState, Kept, Prepared, SinceStep
-from autotune.runtime.hook_set import HookSet
+from autotune.runtime.hook_set import HookShare
 from autotune.runtime.prefix.sharing import SharedCall
 from autotune.runtime.snapshot import cloned
 
@@ -34,7 +34,7 @@ class Session:
         call: the state of the call in progress or, between calls, of one that has not begun.
     """
 
-    def __init__(self, hooks: HookSet, *, conditional_first: bool = False) -> None:
+    def __init__(self, hooks: HookShare, *, conditional_first: bool = False) -> None:
         self.call = CallState()
         self.hooks = hooks
         self._conditional_first = conditional_first
@@ -118,7 +118,8 @@ class Session:
             action = step.actions[unit] if serves else Action.COMPUTE
             hook.action = int(action)
             hook.keep = unit in kept
-            if hook.residual and (hook.keep or action is Action.RESIDUAL):
+            if unit in self.hooks.residuals and (hook.keep or action is Action.RESIDUAL):
+                hook.first = self.hooks.residuals[unit]
                 hook.first.notes_entry = True
             if action in _FROM_MEMORY:
                 terms = step.sources[unit]

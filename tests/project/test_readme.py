@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -41,7 +33,7 @@ from autotune.cost import Budget, Pricer
 from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.inputs import say_different
 from autotune.options import TuneOptions
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy, PolicySet, ResolutionStage
 from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from tests.support.builders import FAMILIES, sd_img2img
@@ -49,10 +41,10 @@ from tests.support.fake_hub import running, with_hub
 from tests.support.fake_search import pipe, whole
 from tests.support.profiles import synthetic_profile
 from tests.support.readme import README, ROOT, TEXT, block, command, commands, executed, printed
+from tests.support.serving import environment
 
 __all__ = ["pipe", "whole"]
 
-SOURCE = Path(autotune.__file__).parents[1]
 RUN = Path("runs/emoji-unet-40pct")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -142,6 +134,29 @@ def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
     assert autotune.load_policy(tmp_path / "made.json").key == autotune.load_policy(json.loads(block("{"))).key
 
 
+def test_tiers_are_searched_for_and_chosen_as_printed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --tier"))) == 130
+    assert asked["budgets"] == ("60%", "40%", "25%")
+    policies = {"high": Policy(steps=3), "medium": Policy(steps=2), "draft": Policy(steps=1)}
+    # Where the snippets look for the file.
+    PolicySet(tiers=policies).save(asked["run_dir"] / "policies.json")
+    torch.manual_seed(0)
+    made: dict[str, Any] = {}
+    exec(block("tiers.py"), made)
+    torch.manual_seed(0)
+    pipe = autotune.demo_pipeline()
+    for name, policy in (("image", policies["high"]), ("draft", policies["draft"]), ("full", Policy(steps=20))):
+        with autotune.applied(pipe, policy):
+            (expected,) = pipe("fluent red apple", guidance_scale=2.5).images
+        assert ImageChops.difference(made[name], expected).getbbox() is None, name
+
+
+def test_a_set_of_policies_is_as_printed() -> None:
+    found = autotune.load_policies(json.loads(block('{"format": "postdiff-policies"')))
+    assert [(name, policy.steps) for name, policy in found.tiers.items()] == [("high", 12), ("draft", 5)]
+
+
 def test_a_policy_is_shared(tmp_path: Path) -> None:
     save_policy(tmp_path / RUN / "policy.json")
     with running() as hub:
@@ -149,23 +164,6 @@ def test_a_policy_is_shared(tmp_path: Path) -> None:
         process = with_hub(hub, tmp_path, f"{block('share.py')}\nprint(policy.id)", token=hub.token)
     assert process.stdout.strip() == "s8-g6", process.stderr
     assert set(hub.files) == {"policy.json", "README.md"}
-
-
-def test_the_service_serves(tmp_path: Path) -> None:
-    policy = save_policy(tmp_path / RUN / "policy.json")
-    (tmp_path / "serve.py").write_text(block("serve.py"), encoding="utf-8")
-    words = command("curl")
-    place, body, header = words[1], words[words.index("-d") + 1], words[words.index("-H") + 1]
-    with serving(tmp_path, command("uvicorn")) as port:
-        place = place.replace(":8000/", f":{port}/")
-        answer = post(place, json.loads(body), header)
-        again = post(place, json.loads(body) | {"seed": 1}, header)
-    with autotune.applied(autotune.demo_pipeline(), policy) as pipe:
-        for seed, png in ((0, answer), (1, again)):
-            generator = torch.Generator().manual_seed(seed)
-            (expected,) = pipe("fluent red apple", generator=generator, guidance_scale=2.5).images
-            with Image.open(BytesIO(png)) as picture:
-                assert ImageChops.difference(picture, expected).getbbox() is None
 
 
 def test_a_model_of_ones_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,46 +328,6 @@ def save_policy(path: Path) -> Policy:
     policy = Policy(steps=8, guidance=Guidance(stop_step=6), model=autotune.full_policy(autotune.demo_pipeline()).model)
     policy.save(path)
     return policy
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(SOURCE), "HF_HUB_OFFLINE": "1"}
-
-
-@contextmanager
-def serving(folder: Path, words: list[str]) -> Iterator[int]:
-    """The port of a server, started as printed but for the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words[words.index("--port") + 1] = str(port)
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words], cwd=folder, env=environment(), stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 240
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            with socket.socket() as trying:
-                if trying.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def post(place: str, document: Any, header: str) -> bytes:
-    name, _, value = header.partition(": ")
-    request = Request(place, json.dumps(document).encode(), {name: value})
-    try:
-        with urlopen(request, timeout=120) as answer:
-            assert answer.headers["content-type"] == "image/png"
-            return bytes(answer.read())
-    except URLError as error:
-        raise AssertionError(error) from error
 
 
 def tune_options(words: list[str]) -> list[str]:

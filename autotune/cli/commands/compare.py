@@ -23,7 +23,8 @@ from autotune.options.declare import Topic
 @reads(CompareOptions)
 def compare(
     policy: Annotated[
-        list[str], typer.Option(help="Policy file or hub id; repeat it for more.", rich_help_panel=Topic.FIRST)
+        list[str],
+        typer.Option(help="File of a policy or of tiers, or hub id; repeat it for more.", rich_help_panel=Topic.FIRST),
     ],
     options: CompareOptions,
     model: Model = "emoji-unet",

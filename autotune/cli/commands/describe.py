@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import DTypeOption, Height, Json, Width
+from autotune.cli.arguments import DTypeOption, Height, Json, Tier, Width
 from autotune.cli.models import ModelSource
 from autotune.core.errors import InputError
 
@@ -24,6 +24,7 @@ def describe(
         str | None,
         typer.Option(help="What a policy is for.", show_default="the shipped model that it was made for"),
     ] = None,
+    tier: Tier = None,
     height: Height = None,
     width: Width = None,
     depth: Annotated[
@@ -33,17 +34,25 @@ def describe(
     dtype: DTypeOption = "auto",
     json: Json = False,
 ) -> None:
-    """Show what a model consists of and what each part costs; or say what a policy does, and draw its plan."""
+    """Show what a model consists of and what each part costs; or say what policies do, and draw the plan of one."""
     height, width = checks.side("height", height), checks.side("width", width)
     from autotune.cli.describe_policy import is_policy
 
     if is_policy(subject):
-        from autotune.cli.describe_policy import model_of, print_policy
-        from autotune.policy import read_policy
+        from autotune.cli.describe_policy import model_of, print_policy, print_tiers
+        from autotune.cli.tiers import policies_to_show
+        from autotune.policy import PolicySet
 
-        policy = read_policy(subject)
+        policy = policies_to_show(subject, tier, None)
+        if isinstance(policy, PolicySet):
+            if model is not None:
+                policies_to_show(subject, None, ModelSource.find(model))
+            print_tiers(policy, as_json=json)
+            return
         print_policy(policy, model_of(policy, model), height=height, width=width, unfold=unfold, as_json=json)
         return
+    if tier is not None:
+        raise InputError(f"--tier {tier}: goes with a file of several policies, and {subject} is none")
     if model is not None:
         raise InputError(f"--model {model}: goes with a policy's file, and {subject} is none")
     source = ModelSource.find(subject)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import Device, DTypeOption, GuidanceScale, Height, Inputs, Model, Width
+from autotune.cli.arguments import Device, DTypeOption, GuidanceScale, Height, Inputs, Model, Tier, Width
 from autotune.cli.models import ModelSource
+from autotune.core.errors import InputError
+from autotune.core.naming import FULL_TIER
 
 
 def generate(
@@ -20,6 +22,7 @@ def generate(
     ] = [],  # noqa: B006
     inputs: Inputs = None,
     policy: Annotated[str | None, typer.Option(help="Policy file or hub id.", show_default="the full run")] = None,
+    tier: Tier = None,
     model: Model = "emoji-unet",
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; each further one takes the next.")] = 0,
     height: Height = None,
@@ -30,12 +33,12 @@ def generate(
 ) -> None:
     """Make pictures, under a policy or by the full run."""
     from autotune.cli.generate import generate_pictures
-    from autotune.policy.loading import load_policy
+    from autotune.cli.tiers import policy_to_run
 
     source = ModelSource.find(model)
-    loaded = None if policy is None else load_policy(policy)
-    if loaded is not None:
-        source.check_policy(loaded.model)
+    if policy is None and tier not in (None, FULL_TIER):
+        raise InputError(f"--tier {tier}: of which policies? give their file as --policy")
+    loaded = None if policy is None else policy_to_run(policy, tier, source)
     rows = checks.rows_to_generate(prompt, inputs, source)
     files = checks.picture_files(out, [row.label for row in rows])
     generate_pictures(

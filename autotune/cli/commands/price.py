@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from autotune.cli import checks
-from autotune.cli.arguments import DTypeOption, Guidance, Height, Json, Model, Width
+from autotune.cli.arguments import DTypeOption, Guidance, Height, Json, Model, Tier, Width
 from autotune.cli.models import ModelSource
 
 
 def price(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="Policy file or hub id.")],
+    tier: Tier = None,
     model: Model = "emoji-unet",
     height: Height = None,
     width: Width = None,
@@ -31,31 +32,33 @@ def price(
     dtype: DTypeOption = "auto",
     json: Json = False,
 ) -> None:
-    """Say what a policy costs, by step and by kind of unit; neither weights nor the target are needed."""
+    """Say what a policy costs, by step and by kind of unit, or what each of several does; no weights are needed."""
+    from autotune.cli.tiers import policies_to_show
     from autotune.cost import load_profile
-    from autotune.policy.loading import load_policy
+    from autotune.policy import PolicySet
 
     source = ModelSource.find(model)
-    loaded = load_policy(policy)
-    source.check_policy(loaded.model)
+    loaded = policies_to_show(policy, tier, source)
     profile = None if target is None else load_profile(target)
     if profile is not None:
         source.check_profile(profile, batch)
     height, width = checks.side("height", height), checks.side("width", width)
 
-    from autotune.cli.price import print_price
+    from autotune.cli.price import print_price, print_prices
 
     if batch is None:
         batch = 1 if profile is None else min(times.batch for times in profile.batches)
-    print_price(
-        source,
-        loaded,
-        height=height,
-        width=width,
-        batch=batch,
-        guided=guidance,
-        strength=strength,
-        target=profile,
-        dtype=dtype,
-        as_json=json,
-    )
+    options: dict[str, Any] = {
+        "height": height,
+        "width": width,
+        "batch": batch,
+        "guided": guidance,
+        "strength": strength,
+        "target": profile,
+        "dtype": dtype,
+        "as_json": json,
+    }
+    if isinstance(loaded, PolicySet):
+        print_prices(source, loaded, **options)
+    else:
+        print_price(source, loaded, **options)

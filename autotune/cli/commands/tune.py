@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from autotune.cli.arguments import Device, DTypeOption, Model, Study
 from autotune.cli.declared import reads
 from autotune.cli.models import ModelSource
 from autotune.cli.requests import TuneRequest
+from autotune.cli.tiers import tier_budgets
 from autotune.core.errors import InputError
 from autotune.core.extras import require_tuner
 from autotune.core.naming import budget_labels, default_study_name
@@ -37,6 +38,15 @@ def tune(
             show_default="40%",
             metavar="COST",
             rich_help_panel=Topic.FIRST,
+        ),
+    ] = [],  # noqa: B006
+    tier: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=COST in place of --budget: policies named in one file; repeat it.",
+            show_default="none",
+            metavar="TIER",
+            rich_help_panel=Topic.BUDGET,
         ),
     ] = [],  # noqa: B006
     frontier: Annotated[
@@ -72,11 +82,17 @@ def tune(
     from autotune.cli.study_file import given_over_file, knobs_of
     from autotune.cost import Profile, parse_budget
 
-    if frontier and budget:
-        budget, frontier = given_over_file(context, budget=budget, frontier=frontier)
-    if frontier and budget:
-        raise InputError("--frontier takes budgets of its own; leave --budget out, or name all of them")
-    texts = [*_FRONTIER] if frontier else budget or ["40%"]
+    budgets_named: dict[str, Any] = {"budget": budget, "tier": tier, "frontier": frontier}
+    said = [name for name, value in budgets_named.items() if value]
+    if len(said) > 1:
+        left = given_over_file(context, **{name: budgets_named[name] for name in said})
+        budgets_named |= dict(zip(said, left, strict=True))
+        said = [name for name, value in budgets_named.items() if value]
+    if len(said) > 1:
+        first, other = said[:2]
+        raise InputError(f"--{other} takes budgets of its own; leave --{first} out, or name all of them")
+    tiers = tier_budgets(budgets_named["tier"])
+    texts = [*_FRONTIER] if budgets_named["frontier"] else [*tiers.values()] or budgets_named["budget"] or ["40%"]
     budgets = tuple(parse_budget(text) for text in texts)
     budget_labels(texts)
     source = ModelSource.find(model)
@@ -111,7 +127,7 @@ def tune(
         from autotune.cli.models import devices_here
 
         first, *more = devices_here(named)
-    request = TuneRequest(source, budgets, options, first, dtype, tuple(more))
+    request = TuneRequest(source, budgets, options, first, dtype, tuple(tiers), tuple(more))
 
     if dry_run:
         from autotune.cli.dry_run import run_dry

@@ -31,7 +31,7 @@ from autotune.pipelines.bars import without_bars
 from autotune.plan import accepted_scales
 from autotune.policy import Policy
 from autotune.runtime import applied
-from autotune.runtime.apply import session_of
+from autotune.runtime.apply import runs_under_policies
 
 ROUNDS = 15
 _WARM_UP = 3
@@ -210,7 +210,7 @@ class _Count:
 
 
 def _check(pipe: Any, batches: Sequence[int], scales: Sequence[float] | None, compile_mode: str, rounds: int) -> None:
-    if session_of(pipe) is not None:
+    if runs_under_policies(pipe):
         raise InputError("the pipeline already runs under a policy; call autotune.remove_policy(pipe) before profiling")
     if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
         raise ProfileError(f"batches {list(batches)} must be different numbers of pictures, each at least 1")
