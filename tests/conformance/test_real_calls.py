@@ -59,10 +59,12 @@ def test_guidance_that_is_turned_off_within_the_call(name: str) -> None:
     check(replace(PLAIN, name=name, cutoff=1, compute=frozenset(), interval=(1, 4)))
 
 
+# The inpainting pipeline of Stable Diffusion 3 takes transformers of 16 or 33 channels, and the tiny one has 4.
 SIBLINGS = [
     pytest.param(name, f"{name}-{task}", marks=[pytest.mark.exhaustive] if task == "inpaint" else [])
     for name in ("sdxl", "sd3", "flux", "qwen-image", "z-image")
     for task in ("img2img", "inpaint")
+    if (name, task) != ("sd3", "inpaint")
 ]
 
 
