@@ -165,6 +165,8 @@ def provenance(run: Run) -> Mapping[str, str]:
         facts["share of exact runs"] = (
             f"{run.search_record.exact_share:.1%} of the FLOPs that the search's pictures took"
         )
+    if run.search_record is not None:
+        facts |= {f"seconds, {what}": f"{seconds:,.1f}" for what, seconds in run.search_record.seconds.items()}
     facts |= {f"call's {name}": str(value) for name, value in config.get("call", {}).items()}
     if not run.aligned:
         facts["alignment"] = f"not measured: the {run.noun} have no prompts that differ"

@@ -52,6 +52,7 @@ class SearchRecord(Record):
         guidance_argument: what the call's guidance scale is called.
         takes_size: whether a call takes height and width.
         exact_share: of what the search spent on pictures, in FLOPs, that of exact runs; None until it is over.
+        seconds: that each part of the run took, by what it is called; of an interrupted run, those of its last command.
         example: a held-out input by the names of its arguments; pictures by their files.
         calls: how often the scheduler has the denoiser called in each step, by number of steps; once where it is
             not there.
@@ -85,6 +86,7 @@ class SearchRecord(Record):
     takes_size: bool = True
     example: dict[str, Any] = {}
     exact_share: float | None = None
+    seconds: dict[str, float] = {}
 
     def plan(self, policy: Policy) -> Plan:
         """The policy made explicit, as the search did.

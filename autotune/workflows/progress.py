@@ -16,12 +16,14 @@ from rich.text import Text
 
 from autotune.search.loop import OtherReport
 from autotune.search.trial_runner import Report
+from autotune.workflows.laps import Laps
 
 _LOG = logging.getLogger(__name__)
 
 # Without a terminal, a line at least as often while pictures are made.
 _LINE_SECONDS = 60
 _BAR_WIDTH = 16
+_SEARCH = "search"
 # What a row takes besides its note and its bar: the description, how many of how many, and the gaps.
 _BESIDES = 24
 
@@ -88,6 +90,8 @@ class Progress:
         self._waiting_for = 0
         self._doing, self._pictures = "", 0
         self._said_at = time.monotonic()
+        self.laps = Laps()
+        """Of phases, and of what happens in them; the search counts as one."""
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -118,6 +122,7 @@ class Progress:
             kept: What stays if somebody interrupts it, with its verb.
             then: What follows, in words.
         """
+        self.laps.begin(name)
         self._phase = _Phase(name, kept, time.monotonic(), self._expected())
         self._ahead = _Ahead(then)
         if self._bar is None:
@@ -148,6 +153,8 @@ class Progress:
     def stage(self, text: str, pictures: int = 0) -> None:
         """Something begins that makes ``pictures`` pictures (0: takes no time worth a bar)."""
         _LOG.info("%s", text)
+        if self._phase is not None and self._phase.name != _SEARCH:
+            self.laps.begin(text)
         self._doing, self._pictures = text, pictures
         if self._bar is None:
             self._line(text)
@@ -172,7 +179,8 @@ class Progress:
     def search(self, total: int, done: int, timeout: float) -> None:
         """The search begins: ``total`` candidates, ``done`` of them by earlier runs, ``timeout`` seconds at most."""
         self._total, self._done, self._done_before = total, done, done
-        self._phase = _Phase("search", "", time.monotonic())
+        self.laps.begin(_SEARCH)
+        self._phase = _Phase(_SEARCH, "", time.monotonic())
         self._deadline = self._phase.began + timeout
         self._made, self._pace = 0, 0.0
         self._best, self._best_loss = "", None

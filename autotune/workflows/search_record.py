@@ -28,6 +28,7 @@ def keep_search_record(
     storage: str | None,
     policies: Iterable[Policy] = (),
     exact_share: float | None = None,
+    seconds: Mapping[str, float] = {},
 ) -> None:
     """Write what is needed to show the search without its model.
 
@@ -38,6 +39,7 @@ def keep_search_record(
         storage: its URL; None is SQLite in ``folder`` or the one above.
         policies: whose cost is to be shown besides the recipes'.
         exact_share: of what was spent, that of exact runs.
+        seconds: that each part of the run took.
     """
     signature = family_of(setup.pipe).call_signature(setup.pipe)
     full, pricer, limits = setup.full, setup.pricer, setup.proposer.limits
@@ -72,6 +74,7 @@ def keep_search_record(
         takes_size=signature.takes_size,
         example=_by_files(setup.held_out.rows[0].arguments),
         exact_share=exact_share,
+        seconds={name: round(each, 1) for name, each in seconds.items()},
     ).save(folder)
 
 

@@ -277,7 +277,9 @@ def _run(
         with during("in the pictures to look at"):
             keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
             shown = [run.policy for run in finalists.headline_runs]
-            spent = spending(evaluated(study), len(setup.tuning.rows))
+            spent, seconds = spending(evaluated(study), len(setup.tuning.rows)), progress.laps.seconds
+            for what, each in seconds.items():
+                _LOG.info("%s took %s", what, clock(each))
             keep_search_record(
                 setup,
                 place,
@@ -285,6 +287,7 @@ def _run(
                 storage=options.storage,
                 policies=shown,
                 exact_share=round(spent.exact_share, 4),
+                seconds=seconds,
             )
         results.append(
             TuneResult(
