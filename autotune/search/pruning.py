@@ -2,9 +2,10 @@
 
 Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
 is judged on its first eight pictures, then on twice as many and so on, and goes on where it is among the better half
-of those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. All candidates make
-the same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
-doubt, which a paired comparison tells, is pruned whatever its rank. What is among the better half at 64 makes all.
+of those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. From 32 pictures on
+the best four go on in any case: few come as far, and half of them may be one, whichever was lucky. All candidates make the same pictures in the same order, so they are compared on equal terms. One that is
+behind the best candidate beyond doubt, which a paired comparison tells, is pruned whatever its rank. What goes on at 64
+makes all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ COMPARED = LEAST_OF_DISTANCE
 
 MOST = 64
 """Pictures after which rank alone prunes nothing any more."""
+
+KEPT = 4
+"""The best of those with :data:`LEAST_UNPAIRED` pictures or more, which rank does not prune."""
 
 LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
@@ -89,10 +93,21 @@ class PairedPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial that :meth:`should_prune` speaks of is in the worse half, or behind the best one."""
-        ranked = trial.last_step is not None and trial.last_step <= MOST
-        if ranked and self._halving.prune(study, trial):
+        step = trial.last_step
+        if step is not None and step <= MOST and self._halving.prune(study, trial) and not _is_among_best(study, trial):
             return True
         return self._compared is not None and is_behind(self._objective, *self._compared)
+
+
+def _is_among_best(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether fewer than :data:`KEPT` others had a lower loss with as many pictures, which are not the very first."""
+    step = trial.last_step
+    assert step is not None, "it was reported before"
+    if step < LEAST_UNPAIRED:
+        return False
+    trials = study.get_trials(deepcopy=False)
+    others = [each.intermediate_values.get(step) for each in trials if each.number != trial.number]
+    return sum(each is not None and each < trial.intermediate_values[step] for each in others) < KEPT
 
 
 def is_behind(objective: Objective, partial: Evaluation, best: Evaluation) -> bool:

@@ -79,9 +79,9 @@ def test_the_paired_comparison_alone() -> None:
     assert not is_behind(objective(), evaluation(0, LEAST), evaluation(0))
 
 
-def test_only_the_better_half_goes_on(study: optuna.Study, paired: PairedPruner) -> None:
+def test_the_better_half_and_the_best_four_go_on(study: optuna.Study, paired: PairedPruner) -> None:
     gone_on = []
-    for degradation in (0.2, 0.4, 0.1, 0.3, 0.5, 0.05):
+    for degradation in (0.2, 0.4, 0.1, 0.3, 0.5, 0.45, 0.05, 0.35):
         trial = study.ask()
         should_prune = paired.should_prune(trial, evaluation(degradation, LEAST_UNPAIRED), None)
         study.tell(
@@ -90,7 +90,7 @@ def test_only_the_better_half_goes_on(study: optuna.Study, paired: PairedPruner)
             state=TrialState.PRUNED if should_prune else TrialState.COMPLETE,
         )
         gone_on += [] if should_prune else [degradation]
-    assert gone_on == [0.2, 0.1, 0.05]
+    assert gone_on == [0.2, 0.4, 0.1, 0.3, 0.05], "of the first four none is worse than four others"
 
 
 def test_the_head_of_an_objective_scores_its_pictures_in_the_unit_of_all() -> None:
@@ -122,7 +122,7 @@ def test_pairs_tell_after_eight_pictures() -> None:
     paired = PairedPruner(paired_objective({"distance": 1.0, "error": 1.0}))
     study = optuna.create_study(pruner=paired)
     assert first_look(paired_objective({"distance": 1.0, "error": 1.0}).panel) == LEAST
-    for error, pruned in ((0.02, False), (0.04, True), (0.01, False)):
+    for error, pruned in ((0.02, False), (0.04, True), (0.01, False), (0.03, True)):
         trial = study.ask()
         assert paired.should_prune(trial, with_errors(error, LEAST), None) == pruned
         study.tell(trial, None if pruned else error, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
