@@ -3,9 +3,9 @@
 Most candidates are not worth all pictures, and the best ones are worth more than would be affordable for all. Each
 is judged on its first eight pictures, then on twice as many and so on, and goes on where it is among the better half
 of those judged so far: asynchronous successive halving (Li et al. 2020, MLSys), by Optuna's pruner. From 32 pictures on
-the best four go on in any case: few come as far, and half of them may be one, whichever was lucky. All candidates make the same pictures in the same order, so they are compared on equal terms. One that is
-behind the best candidate beyond doubt, which a paired comparison tells, is pruned whatever its rank. What goes on at 64
-makes all.
+the best four go on in any case: few come as far, and half of them may be one, whichever was lucky. All candidates make
+the same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
+doubt, which a paired comparison tells, is pruned whatever its rank. What goes on at 64 makes all.
 """
 
 from __future__ import annotations
