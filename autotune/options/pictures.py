@@ -41,7 +41,7 @@ class PictureOptions:
     guidance_scale: float | None = option(
         None, "Scale of classifier-free guidance.", topic=Topic.SUBJECT, shown="the model's own", least=0
     )
-    images: int = option(256, "Most pictures per candidate.", topic=Topic.SEARCH, least=8)
+    images: int = option(128, "Most pictures per candidate.", topic=Topic.SEARCH, least=8)
     batch_size: int = option(16, "Pictures per call; fewer take less memory.", topic=Topic.PLACE, least=1, most=1000)
     seed: int = option(0, "Of the search and of the pictures.", topic=Topic.SEARCH, least=0, most=LARGEST_SEED)
 

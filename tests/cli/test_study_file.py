@@ -68,7 +68,7 @@ def test_options_of_every_kind(asked: list[TuneRequest], study: Callable[[str], 
     assert (options.sampler, options.early_stopping, options.quiet) == ("random", False, True)
     assert options.space == {"interval": (1, 3), "depth": (0, 0)}
     # Everything else is as without a file.
-    assert (request.source.name, options.images) == ("emoji-unet", 256)
+    assert (request.source.name, options.images) == ("emoji-unet", 128)
 
 
 def test_paths_are_relative_to_the_file(
