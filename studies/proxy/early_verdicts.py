@@ -1,22 +1,23 @@
 """How often does a last round that ends early say what the whole one would not?
 
-``python -m studies.proxy.early_verdicts MODEL RUN [RUN...]`` takes the finalists and the fewer steps of finished runs
-of ``postdiff-tune`` on a shipped model, has all 480 held-out pictures of each judged, every one of them also in its
-pair with the exact run's, and replays last rounds: the captions are drawn anew with replacement, which gives as many
-replays as one likes, and some of a run's finalists by chance. Every replay is decided twice, by one look at all
-pictures with intervals of 95 %, and by the looks of :mod:`autotune.quality.sequential`, each time with the second
-opinion.
+``python -m studies.proxy.early_verdicts MODEL RUN [RUN...]`` takes finished runs of ``postdiff-tune`` on a shipped
+model and has the held-out pictures judged that their last rounds did not need, in the runs' own folders. Then it replays last
+rounds: the captions are drawn anew with replacement, which gives as many replays as one likes, and some of a run's
+finalists by chance. Every replay is decided twice, by one look at all pictures with intervals of 95 %, and by the looks
+of :mod:`autotune.quality.sequential`, each time with the second opinion.
 
-Pictures and outcomes are kept in ``runs/early-verdicts``: interrupted, the same command goes on.
+The first captions have errors in pairs, in a replay as in a last round: they are drawn among themselves.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import optuna
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -26,9 +27,7 @@ from torch import Tensor
 
 from autotune.core.interval import Interval
 from autotune.cost import parse_budget
-from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.second_opinion import PAIRS
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
@@ -36,22 +35,11 @@ from autotune.quality import Baseline, Evaluation, Objective
 from autotune.quality.sequential import Look, looks
 from autotune.results.finalists import FILE, read_finalists
 from autotune.results.ruling import NO_WORSE, Ruling
+from autotune.study.trials import CONFIG, sqlite_url
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
-from autotune.workflows.setup import Setup, prepare
-from studies.shipped import BATCH, fast_pipeline
-
-FOLDER = Path("runs") / "early-verdicts"
-IMAGES = 480
-
-
-@dataclass(frozen=True)
-class LastRound:
-    """What a run's last round compared."""
-
-    finalists: tuple[Policy, ...]
-    fewer_steps: Policy
+from autotune.workflows.setup import prepare
 
 
 @dataclass(frozen=True)
@@ -63,25 +51,32 @@ class Replay:
     pictures: int
 
 
-def last_round_of(run: Path) -> LastRound:
-    """Of a finished run.
-
-    Raises:
-        SystemExit: it is not finished, or has no candidates.
-    """
-    found = read_finalists(run / FILE)
-    if found is None or not found.candidates:
-        raise SystemExit(f"{run} has no last round with candidates")
-    return LastRound(tuple(each.policy for each in found.candidates), found.fewer_steps.policy)
-
-
 class World:
-    """Judged pictures of which last rounds are drawn."""
+    """The judged pictures of a run, of which last rounds are drawn."""
 
-    def __init__(self, setup: Setup, evaluator: Evaluator, paired: int) -> None:
-        self._setup, self._evaluator, self._paired = setup, evaluator, paired
-        self._baseline = evaluator.objective.baseline
-        self._references = dict(setup.references)
+    def __init__(self, pipe: Any, run: Path) -> None:
+        found = read_finalists(run / FILE)
+        if found is None or not found.candidates:
+            raise SystemExit(f"{run} has no last round with candidates")
+        (name,) = optuna.get_all_study_names(sqlite_url(run / "study.db"))
+        asked = optuna.load_study(study_name=name, storage=sqlite_url(run / "study.db")).user_attrs[CONFIG]
+        options = TuneOptions(seed=asked["seed"], images=asked["images"], batch_size=asked["batch_size"])
+        (setup,) = prepare(pipe, [parse_budget(asked["budget"])], options)
+        with Progress(quiet=True) as quiet:
+            self._evaluator = evaluator_for(setup, setup.held_out, "held-out", run, quiet, setup.last_judges)
+            self.finalists = tuple(each.policy for each in found.candidates)
+            self.fewer_steps = found.fewer_steps.policy
+            for policy in (*self.finalists, self.fewer_steps):
+                self._evaluator.outcome(policy)
+        self.second = setup.second_opinion
+        self._baseline = self._evaluator.objective.baseline
+        self._paired = self._evaluator.exact_runs.count
+
+    def rows(self, draw: torch.Generator) -> Tensor:
+        """Numbers (N,) of pictures drawn with replacement, those with errors in pairs first."""
+        count = len(self._evaluator.rows)
+        first = torch.randint(self._paired, (self._paired,), generator=draw)
+        return torch.cat([first, torch.randint(self._paired, count, (count - self._paired,), generator=draw)])
 
     def objective(self, rows: Tensor) -> Objective:
         """That of a last round whose pictures are those in ``rows`` (N,), each of a caption of its own."""
@@ -102,27 +97,30 @@ class World:
         return Evaluation(evaluation.features[rows], alignment, self._first(evaluation.errors, rows), further)
 
     def _first(self, errors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """As a last round has them, of its first pictures alone."""
         return {name: values[rows[: self._paired]] for name, values in errors.items()}
 
 
-def decided(world: World, policies: Sequence[Policy], rows: Tensor, look: Look, second: str | None) -> Ruling:
+def decided(world: World, policies: Sequence[Policy], rows: Tensor, look: Look) -> Ruling:
     """What a look at the first of ``rows`` finds of finalists and, last, their rival."""
     first = rows[: look.pictures]
     *finalists, rival = (world.evaluation(policy, first) for policy in policies)
     objective = world.objective(first)
     verdict = objective.verdict(finalists, rival, level=look.level)
     other: Interval | None = None
-    if second is not None:
-        other = objective.by(second).verdict(finalists, rival, best=verdict.best, level=look.level).difference
+    if world.second is not None:
+        other = objective.by(world.second).verdict(finalists, rival, best=verdict.best, level=look.level).difference
     return Ruling(verdict.difference, other, verdict.better and (other is None or other.high < NO_WORSE))
 
 
-def replay(world: World, policies: Sequence[Policy], rows: Tensor, second: str | None) -> Replay:
+def replay(world: World, draw: torch.Generator) -> Replay:
+    """One last round with some of the finalists on captions drawn anew."""
+    rows, order = world.rows(draw), torch.randperm(len(world.finalists), generator=draw).tolist()
+    some = order[: int(torch.randint(1, len(order) + 1, (1,), generator=draw))]
+    policies = [*(world.finalists[place] for place in some), world.fewer_steps]
     planned = looks([str(row) for row in range(len(rows))])
-    whole = decided(world, policies, rows, Look(len(rows), 0.95), second).better
+    whole = decided(world, policies, rows, Look(len(rows), 0.95)).better
     for look in planned:
-        ruling = decided(world, policies, rows, look, second)
+        ruling = decided(world, policies, rows, look)
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
     return Replay(whole, ruling.better, look.pictures)
@@ -134,24 +132,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--replays", type=int, default=200)
     args = parser.parse_args()
-    rounds = [last_round_of(run) for run in args.runs]
-    folder, pipe = FOLDER / args.model, fast_pipeline(args.model)
-    (setup,) = prepare(pipe, [parse_budget("100%")], TuneOptions(batch_size=BATCH, held_out_images=IMAGES))
-    judges = replace(setup.last_judges, error_pictures=IMAGES)
-    draw, found = torch.Generator().manual_seed(0), list[Replay]()
-    with without_bars(pipe), quiet_optuna(), Progress(quiet=True) as quiet:
-        evaluator = evaluator_for(setup, setup.held_out, "held-out", folder, quiet, judges)
-        wanted = {policy.key: policy for each in rounds for policy in (*each.finalists, each.fewer_steps)}
-        for policy in track(wanted.values(), "pictures", transient=True):
-            evaluator.outcome(policy)
-        world = World(setup, evaluator, PAIRS)
-        for _ in track(range(args.replays), "replays", transient=True):
-            drawn = rounds[int(torch.randint(len(rounds), (1,), generator=draw))]
-            order = torch.randperm(len(drawn.finalists), generator=draw).tolist()
-            some = order[: int(torch.randint(1, len(order) + 1, (1,), generator=draw))]
-            rows = torch.randint(IMAGES, (IMAGES,), generator=draw)
-            policies = [drawn.finalists[place] for place in some] + [drawn.fewer_steps]
-            found.append(replay(world, policies, rows, setup.second_opinion))
+    pipe = demo_pipeline(args.model)
+    with without_bars(pipe), quiet_optuna():
+        worlds = [World(pipe, run) for run in track(args.runs, "pictures", transient=True)]
+    draw = torch.Generator().manual_seed(0)
+    found = [
+        replay(worlds[number % len(worlds)], draw) for number in track(range(args.replays), "replays", transient=True)
+    ]
     Console(highlight=False, width=120).print(_table(args.model, found))
 
 
