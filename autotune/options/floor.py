@@ -15,7 +15,7 @@ class FloorOptions:
 
     max_loss: float | None = option(
         None,
-        "Find the cheapest policy whose held-out loss is at most X.",
+        "Cheapest policy with a held-out loss of at most X, for certain.",
         topic=Topic.BUDGET,
         shown="none",
         least=0,

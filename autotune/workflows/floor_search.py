@@ -137,6 +137,18 @@ class Ladder:
         return (len(self.rungs) - 1) // 2
 
     @property
+    def dearest(self) -> tuple[Rung, ...]:
+        """The searches of a floor that only the largest budgets hold: none takes longer."""
+        asked: list[int] = []
+
+        def fails(place: int) -> bool:
+            asked.append(place)
+            return False
+
+        bracket(len(self.rungs), fails)
+        return tuple(self.rungs[place] for place in asked)
+
+    @property
     def timed(self) -> bool:
         """Whether time is to be low; else FLOPs are."""
         return self.top.budget.needs_latency
