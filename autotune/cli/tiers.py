@@ -1,4 +1,4 @@
-"""Tiers on the command line: ``--tier NAME=COST`` or ``NAME=loss:X`` of a search, and ``--tier NAME`` of a file of them."""
+"""Tiers on the command line: ``--tier NAME=COST`` or ``NAME=loss:X`` of a search, ``--tier NAME`` of a file."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def floor_labels(floors: Sequence[Floor]) -> list[str]:
         >>> floor_labels([Floor(0.02), Floor(0.1, 0.3)])
         ['loss-0.02', 'loss-0.1-and-change-0.3']
     """
-    return budget_labels([str(floor) for floor in floors])
+    return budget_labels([str(floor) for floor in floors], "floor")
 
 
 def _run(

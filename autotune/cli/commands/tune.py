@@ -102,7 +102,7 @@ def tune(
         raise InputError("--explain compares budgets, and the tiers have none; leave it out")
     budgets = tuple(parse_budget(text) for text in ([] if tiers and floors else texts))
     named = [str(floor) for floor in floors.values()] + [str(budget) for budget in budgets]
-    budget_labels(named)
+    budget_labels(named, "floor" if floors else "budget")
     source = ModelSource.find(model)
     prompts, inputs = options.prompts, options.inputs
     if prompts is not None and inputs is not None:
