@@ -8,7 +8,7 @@ from pydantic import Field
 
 from autotune.core.interval import Interval
 from autotune.core.records import Record
-from autotune.policy.records import Certificate
+from autotune.policy import Certificate
 
 
 class Nearest(Record):

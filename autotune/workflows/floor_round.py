@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from autotune.core.interrupts import checkpoint
 from autotune.core.interval import NOTHING, Interval
 from autotune.evaluation.evaluator import Evaluator
-from autotune.policy import Policy
-from autotune.policy.records import Certificate
+from autotune.policy import Certificate, Policy
 from autotune.policy.words import computes_everything
 from autotune.quality.floor import Bounded, Certified, Floor, certify
 from autotune.quality.panel import FIDELITY

@@ -101,8 +101,8 @@ def tune(
     elif floors and options.explain:
         raise InputError("--explain compares budgets, and the tiers have none; leave it out")
     budgets = tuple(parse_budget(text) for text in ([] if tiers and floors else texts))
-    named = [str(floor) for floor in floors.values()] + [str(budget) for budget in budgets]
-    budget_labels(named, "floor" if floors else "budget")
+    goals = [str(goal) for goal in (*floors.values(), *budgets)]
+    budget_labels(goals, "floor" if floors else "budget")
     source = ModelSource.find(model)
     prompts, inputs = options.prompts, options.inputs
     if prompts is not None and inputs is not None:
@@ -116,7 +116,7 @@ def tune(
     if isinstance(options.target, Profile):
         source.check_profile(options.target, options.call_batch)
     subject = Path(model).resolve().name if study is None else study.stem
-    name = options.study_name or default_study_name(subject, *named)
+    name = options.study_name or default_study_name(subject, *goals)
     options = replace(
         options,
         prompts=prompts,
