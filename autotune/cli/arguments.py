@@ -56,8 +56,7 @@ Study = Annotated[
     Path | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="TOML file of these options and of a table [knobs] as for --space, or the name of one that"
-        " 'postdiff models' lists. What the command line says wins.",
+        help="TOML file of options and a table [knobs] as for --space, or its name.",
         rich_help_panel=Topic.SUBJECT,
         show_default="none",
         is_eager=True,

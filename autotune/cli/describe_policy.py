@@ -17,7 +17,7 @@ from autotune.core.faults import during
 from autotune.models.shipped import DEMO_NAMES
 from autotune.plan import Plan
 from autotune.policy import Policy, PolicySet
-from autotune.policy.words import in_words
+from autotune.policy.words import certified_in_words, in_words
 from autotune.report.plan_picture import WORDS, PlanPicture, draw
 from autotune.report.plan_text import PlanText
 from autotune.report.tiers import tier_lines, tiers_document, tiers_table
@@ -134,6 +134,8 @@ def _records(policy: Policy) -> list[RenderableType]:
             f"{loss.value:.3f} (95 % interval {loss.low:.3f} to {loss.high:.3f}; 0 is the full run) on"
             f" {quality.images} pictures of {quality.prompts} held-out {'inputs' if loss_alone else 'prompts'}"
         )
+        if quality.certificate is not None:
+            facts["certified"] = certified_in_words(quality.certificate)
         error = quality.policy.error
         if error is not None:
             facts["error"] = (

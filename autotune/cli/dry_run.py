@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from autotune.cli.exit_codes import DONE
 from autotune.cli.requests import TuneRequest
 from autotune.core.faults import during
 from autotune.pipelines.bars import without_bars
+from autotune.workflows.floor_search import Ladder, ceiling
 from autotune.workflows.forecast import (
     Forecast,
     Pace,
@@ -34,21 +36,34 @@ def run_dry(request: TuneRequest) -> int:
     with during("while loading the model"):
         pipe = request.source.load(request.device, request.dtype)
     options = request.options
+    searched: list[tuple[Setup, int, float]]
     with Progress(quiet=options.quiet) as progress, without_bars(pipe):
         with during("while preparing the search"):
-            setups = prepare(pipe, request.budgets, options, on_progress=progress.profiling)
+            budgets = request.budgets
+            if request.floors:
+                budgets = (ceiling(*budgets[:1] or (None,), target=options.target is not None),)
+            setups = prepare(pipe, budgets, options, on_progress=progress.profiling)
+            searched = [(setup, options.trials, options.timeout) for setup in setups]
+            if request.floors:
+                ladder = Ladder.of(setups[0], request.folder.name, options, *request.budgets[:1] or (None,))
+                searched = [(rung.setup, rung.trials, rung.timeout) for rung in ladder.dearest]
         with during("while timing the full run"):
             pace = measure_pace(setups[0], progress)
     workers = 1 + len(request.more_devices)
     forecasts = [
-        forecast(setup, pace, trials=options.trials, timeout=options.timeout, workers=workers) for setup in setups
+        forecast(setup, pace, trials=trials, timeout=timeout, workers=workers) for setup, trials, timeout in searched
     ]
+    if request.floors:
+        # There is one last round, of policies of different costs: as long as the dearest budget's.
+        forecasts[:-1] = [replace(each, last_round_seconds=0.0, spared_seconds=0.0) for each in forecasts[:-1]]
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     for each in forecasts:
         console.print(_table(each))
-    sentences = _sentences(setups[0], forecasts, pace, options.timeout, workers)
+    sentences = _sentences(setups[0], forecasts, pace, [timeout for *_, timeout in searched], workers)
+    if request.floors:
+        sentences.insert(0, "These budgets are searched at most for a floor; smaller ones, if these hold it.")
     console.print("\n".join(sentences), markup=False, soft_wrap=True)
     return DONE
 
@@ -65,13 +80,15 @@ def _table(budget: Forecast) -> Table:
     return table
 
 
-def _sentences(setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeout: float, workers: int = 1) -> list[str]:
+def _sentences(
+    setup: Setup, budgets: Sequence[Forecast], pace: Pace, timeouts: Sequence[float], workers: int = 1
+) -> list[str]:
     images, shared = len(setup.tuning.rows), shared_seconds(setup, pace)
     measured = f"a call with {pace.pictures} picture{'s' * (pace.pictures > 1)}"
     if pace.steps < setup.full.steps:
         measured += f" and {pace.steps} of the {setup.full.steps} steps"
     lines = [f"A picture of the full run takes about {duration(pace.seconds)} here ({measured} was timed)."]
-    for each in budgets:
+    for each, timeout in zip(budgets, timeouts, strict=True):
         lines.append(f"Budget {each.budget}: {_candidates(each, images)} {_time_for_them(each, timeout, workers)}")
     search, last, exact = (
         sum(values)

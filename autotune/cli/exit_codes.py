@@ -13,8 +13,11 @@ The same command goes on."""
 BAD_INPUT = 2
 """Something the user gave cannot be used, and nothing was written."""
 
-FEWER_STEPS_WIN = 3
-"""Nothing within the budget beats fewer steps, which were exported."""
+NOTHING_FOUND = 3
+"""Nothing within the budget beats fewer steps, which were exported.
+
+Under a floor: nothing cheaper than the full run is certified to hold it, and the full run was exported.
+"""
 
 INTERRUPTED = 130
 """Ctrl-C, as shells say it; the same command goes on."""

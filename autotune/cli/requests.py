@@ -13,13 +13,15 @@ from autotune.options import CompareOptions, TuneOptions
 if TYPE_CHECKING:
     from autotune.cost import Budget
     from autotune.policy import Policy
+    from autotune.quality.floor import Floor
 
 
 @dataclass(frozen=True)
 class TuneRequest:
     """A search: of which model, within which budgets, and how. ``options`` name the study and the run's folder.
 
-    ``tiers`` are the budgets' names where they become a file of policies, else none.
+    ``tiers`` are the budgets' or the floors' names where they become a file of policies, else none. Where there are
+    ``floors``, there is one budget at most, which must hold besides.
     """
 
     source: ModelSource
@@ -28,8 +30,14 @@ class TuneRequest:
     device: str
     dtype: DType
     tiers: tuple[str, ...] = ()
+    floors: tuple[Floor, ...] = ()
     more_devices: tuple[str, ...] = ()
     """Those on which workers of this search's own run, one on each."""
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """What tells the results apart, for people."""
+        return tuple(f"Floor {each}" for each in self.floors) or tuple(f"Budget {each}" for each in self.budgets)
 
     @property
     def folder(self) -> Path:

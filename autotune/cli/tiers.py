@@ -1,8 +1,8 @@
-"""Tiers on the command line: ``--tier NAME=COST`` of a search, and ``--tier NAME`` of a file that holds several."""
+"""Tiers on the command line: ``--tier NAME=COST`` or ``NAME=loss:X`` of a search, ``--tier NAME`` of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autotune.core.errors import InputError, PolicyError, did_you_mean
@@ -11,10 +11,14 @@ from autotune.core.naming import FULL_TIER, is_hub_id
 if TYPE_CHECKING:
     from autotune.cli.models import ModelSource
     from autotune.policy import Policy, PolicySet
+    from autotune.quality.floor import Floor
+
+# Parts of a tier that are floors; all others are budgets.
+_FLOORS = ("loss", "change")
 
 
 def tier_budgets(texts: Sequence[str]) -> dict[str, str]:
-    """What ``--tier`` asks for: budgets, as ``--budget`` takes them, by the names of tiers.
+    """What ``--tier`` asks for by the names of tiers: budgets, as ``--budget`` takes them, or floors.
 
     Raises:
         InputError: one is not written so, has a name that no tier may have, a name is given twice, or there are more
@@ -40,6 +44,50 @@ def tier_budgets(texts: Sequence[str]) -> dict[str, str]:
         found[name] = budget
     if len(found) > MAX_TIERS:
         raise InputError(f"--tier: {len(found)} are given; a file holds at most {MAX_TIERS}")
+    return found
+
+
+def tier_floors(costs: Mapping[str, str]) -> dict[str, Floor]:
+    """The floors that tiers ask for by their names; none where they ask for budgets.
+
+    Args:
+        costs: What :func:`tier_budgets` found.
+
+    Raises:
+        InputError: one has a floor that is none, two floors of a kind or a budget as well, or another has none.
+
+    Example:
+        >>> tier_floors({"lossless": "loss:0", "high": "loss:0.05,change:0.2"})["high"]
+        Floor(loss=0.05, change=0.2)
+        >>> tier_floors({"draft": "25%"})
+        {}
+    """
+    from autotune.options.floor import FloorOptions
+
+    found: dict[str, Floor] = {}
+    for name, text in costs.items():
+        given: dict[str, float] = {}
+        parts = [[half.strip() for half in part.split(":", 1)] for part in text.split(",")]
+        if not any(part[0] in _FLOORS for part in parts):
+            continue
+        for part in parts:
+            kind, most = (*part, "")[:2]
+            if kind not in _FLOORS or kind in given:
+                raise InputError(f"--tier {name}={text}: a floor is loss:X, change:X or both; it takes no budget")
+            try:
+                given[kind] = float(most)
+            except ValueError:
+                raise InputError(f"--tier {name}={text}: {most or 'nothing'} is no number; write {kind}:0.02") from None
+        try:
+            floor = FloorOptions(max_loss=given.get("loss"), max_change=given.get("change")).floor
+        except InputError as error:
+            raise InputError(f"--tier {name}={text}: {error}") from None
+        assert floor is not None, "one was given"
+        found[name] = floor
+    if found and (others := [name for name in costs if name not in found]):
+        raise InputError(
+            f"--tier {others[0]}={costs[others[0]]}: other tiers have floors; give every tier one, or none"
+        )
     return found
 
 

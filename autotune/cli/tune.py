@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from autotune.cli.exit_codes import DONE, FEWER_STEPS_WIN
+from autotune.cli.exit_codes import DONE, NOTHING_FOUND
 from autotune.cli.faults import one_sentence
 from autotune.cli.requests import TuneRequest
 from autotune.cli.worker_processes import DeviceWorkers
 from autotune.core.faults import during
 from autotune.core.interrupts import Interrupted
-from autotune.core.naming import TUNER_LOG
+from autotune.core.naming import FEWER_STEPS, TUNER_LOG
 from autotune.evaluation.grid import Column, save_grid
 from autotune.report import Row, ended_early, less_is_enough, results_table, verdict
 from autotune.report.dashboard import publish
@@ -53,10 +53,16 @@ def run_tune(request: TuneRequest) -> int:
 
 def _run(request: TuneRequest) -> int:
     from autotune.workflows.tune import tune_budgets
+    from autotune.workflows.tune_floors import tune_floors
 
     with during("while loading the model"):
         pipe = request.source.load(request.device, request.dtype)
-    results = tune_budgets(pipe, request.budgets, request.options, _helpers(request))
+    results: Sequence[TuneResult]
+    if request.floors:
+        (budget,) = request.budgets or (None,)
+        results = tune_floors(pipe, request.floors, budget, request.options, _helpers(request))
+    else:
+        results = tune_budgets(pipe, request.budgets, request.options, _helpers(request))
     try:
         policies = None
         if request.tiers:
@@ -89,7 +95,7 @@ def _helpers(request: TuneRequest) -> DeviceWorkers | None:
 def _show_all(request: TuneRequest, results: Sequence[TuneResult]) -> int:
     quiet = request.options.quiet
     several = len(results) > 1
-    for result, budget in zip(results, request.budgets, strict=True):
+    for result, heading in zip(results, request.headings, strict=True):
         place = result.policy_folder
         rows = _rows(result)
         with during("in the comparison picture"):
@@ -100,12 +106,12 @@ def _show_all(request: TuneRequest, results: Sequence[TuneResult]) -> int:
         with during("while publishing to the dashboard"):
             publish(run)
         if not quiet:
-            _show(result, rows, place, f"Budget {budget}" if several else None)
+            _show(result, rows, place, heading if several else None)
     if not quiet:
         if results[0].tradeoff is not None:
             show_tradeoff(results[0].tradeoff)
         print(f"See every trial: postdiff dashboard {shlex.quote(str(request.folder))}")
-    return DONE if all(result.finalists.better for result in results) else FEWER_STEPS_WIN
+    return DONE if all(result.finalists.succeeded for result in results) else NOTHING_FOUND
 
 
 def _show_tiers(request: TuneRequest, policies: PolicySet) -> None:
@@ -127,7 +133,9 @@ def _show_tiers(request: TuneRequest, policies: PolicySet) -> None:
 def _rows(result: TuneResult) -> list[Row]:
     """The full run, fewer steps and, where one succeeded, the best candidate."""
     finalists = result.finalists
-    names = (finalists.full.name, finalists.fewer_steps.name, "policy")
+    floor = finalists.floor
+    best = "policy" if floor is None or finalists.winner in finalists.candidates else "not certified"
+    names = (finalists.full.name, finalists.fewer_steps.name, best)
     return [
         Row(
             name=name,
@@ -187,7 +195,9 @@ def _show(result: TuneResult, rows: list[Row], place: Path, heading: str | None)
             second_opinion=None if second is None else second.judge,
         )
     )
-    exported = result.policy.id if finalists.better else f"fewer steps, {result.policy.id},"
+    exported = result.policy.id
+    if finalists.winner.trial is None or finalists.winner.name == FEWER_STEPS:
+        exported = f"{finalists.winner.name}, {exported},"
     lines = [
         verdict(finalists, result.noun),
         *filter(None, [ended_early(finalists), less_is_enough(result.policy)]),

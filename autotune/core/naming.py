@@ -59,8 +59,8 @@ def default_study_name(model: str, *budgets: str) -> str:
     return _file_name("-".join([model, *(budget.replace("%", "pct") for budget in budgets)]))
 
 
-def budget_labels(budgets: Sequence[str]) -> list[str]:
-    """What tells the files of several budgets apart.
+def budget_labels(budgets: Sequence[str], what: str = "budget") -> list[str]:
+    """What tells the files of several budgets apart, or of ``what`` else they are.
 
     Raises:
         InputError: There are none, or two that are the same.
@@ -74,7 +74,7 @@ def budget_labels(budgets: Sequence[str]) -> list[str]:
         raise InputError("no budget is given; give at least one, such as 40%")
     for number, label in enumerate(labels):
         if label in labels[:number]:
-            raise InputError(f"the budget {budgets[number]} is given twice; give each once")
+            raise InputError(f"the {what} {budgets[number]} is given twice; give each once")
     return labels
 
 

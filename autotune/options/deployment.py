@@ -20,14 +20,14 @@ class DeploymentOptions:
 
     target: Profile | str | Path | None = option(
         None,
-        "Profile of the hardware that times are meant for.",
+        "Hardware profile for times.",
         topic=Topic.BUDGET,
         shell=Path | None,
         shown="this machine's",
     )
     call_batch: int | None = option(
         None,
-        "Pictures per call in deployment, for time and memory.",
+        "Pictures per call in deployment.",
         topic=Topic.BUDGET,
         flag="--batch",
         shown="1",

@@ -69,10 +69,10 @@ class JudgeOptions:
     )
     scorer: AnyScorer | None = option(
         None,
-        "open_clip model that judges: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
+        "open_clip judge: folder, hf-hub:OWNER/MODEL or ARCHITECTURE/WEIGHTS.",
         topic=Topic.JUDGES,
         shell=str | None,
-        shown="the model's own, else CLIP ViT-B/32",
+        shown="the model's own",
     )
     network: AnyNetwork | None = option(
         None,

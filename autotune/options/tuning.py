@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune.options.declare import OptionError
 from autotune.options.deployment import DeploymentOptions
+from autotune.options.floor import FloorOptions
 from autotune.options.judging import JudgeOptions, LastRoundOptions
 from autotune.options.pictures import HeldOutOptions
 from autotune.options.running import RunOptions
@@ -18,7 +20,7 @@ class SetupOptions(DeploymentOptions, SearchOptions, LastRoundOptions, JudgeOpti
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(RunOptions, SetupOptions):
+class TuneOptions(FloorOptions, RunOptions, SetupOptions):
     """What :func:`autotune.tune` and ``postdiff tune`` take, besides model and budget."""
 
     def __post_init__(self) -> None:
@@ -27,5 +29,8 @@ class TuneOptions(RunOptions, SetupOptions):
         Raises:
             OptionError: it does not.
         """
+        FloorOptions.__post_init__(self)
         RunOptions.__post_init__(self)
         JudgeOptions.__post_init__(self)
+        if self.explain and self.floor is not None:
+            raise OptionError("<explain> compares budgets; leave it out, or <max_loss> and <max_change>")

@@ -26,6 +26,7 @@ from autotune.policy.loading import policy_from_dict, read_policy
 from autotune.policy.policy import Policy
 from autotune.policy.policy_set import PolicySet, load_policies, read_set, set_from_dict, tier_name
 from autotune.policy.records import (
+    Certificate,
     ContenderQuality,
     MeasuredTime,
     ModelInfo,
@@ -38,6 +39,7 @@ from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, Sch
 
 __all__ = [
     "CacheRule",
+    "Certificate",
     "ClassName",
     "ConfigKey",
     "ConfigValue",

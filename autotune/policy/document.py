@@ -51,7 +51,7 @@ class PolicyDocument(Record):
         if self.version < lowest_version(self.quality):
             raise ValueError(
                 "quality: without an alignment or a scorer, with fewer_steps_policy or with an error, it is of version"
-                " 2, say so in version"
+                " 2, and so it is with a certificate; say so in version"
             )
         for index, rule in enumerate(self.cache):
             if rule.mode == "residual" and rule.order is not None and self.version < RESIDUAL_ORDER:
@@ -109,7 +109,8 @@ def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = (
         return 1
     scores = (quality.policy, quality.full, quality.fewer_steps)
     later = any(each.alignment is None or each.error is not None for each in scores)
-    return 2 if later or quality.scorer is None or quality.fewer_steps_policy is not None else 1
+    later = later or quality.fewer_steps_policy is not None or quality.certificate is not None
+    return 2 if later or quality.scorer is None else 1
 
 
 def _check_decreasing(key: str, values: tuple[int, ...] | tuple[float, ...], steps: int) -> None:

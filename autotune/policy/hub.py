@@ -10,7 +10,7 @@ from autotune.core.naming import is_hub_id
 from autotune.policy.canonical import id_of
 from autotune.policy.document import PolicyDocument
 from autotune.policy.records import PolicyQuality
-from autotune.policy.words import in_words
+from autotune.policy.words import certified_in_words, in_words
 
 POLICY_FILE, POLICIES_FILE, CARD = "policy.json", "policies.json", "README.md"
 
@@ -171,6 +171,7 @@ def _scores(quality: PolicyQuality, steps: int) -> str:
             *(f"| {name} | {' | '.join(_text(getattr(of, score)) for score in scores)} |" for name, of in runs),
             "",
             f"Loss of the policy minus that of the fewer steps: {_text(quality.difference)}.",
+            *([] if quality.certificate is None else ["", f"Certified: {certified_in_words(quality.certificate)}."]),
         ]
     )
 

@@ -82,6 +82,21 @@ class ContenderQuality(GrownRecord):
     error: Interval | None = None
 
 
+class Certificate(Record):
+    """A floor that the policy was chosen for as the cheapest to hold it, and what held-out pictures showed of it.
+
+    ``loss`` and ``change`` are None where there is no floor under them. The upper end of each interval is at most the
+    floor; ``level`` is what the intervals hold with. The full run, which is exported where nothing cheaper holds the
+    floor, has neither loss nor change.
+    """
+
+    max_loss: Annotated[float, Field(ge=0)] | None
+    max_change: Annotated[float, Field(ge=0)] | None
+    loss: Interval | None
+    change: Interval | None
+    level: Annotated[float, Field(gt=0, lt=1)]
+
+
 class PolicyQuality(GrownRecord):
     """Held-out quality of the policy, of the full run and of fewer steps at the same cost.
 
@@ -91,10 +106,10 @@ class PolicyQuality(GrownRecord):
     (None where it had nothing to judge; version 2), ``estimator`` the distance to the reference,
     taken in the features of ``network`` (None: the scorer's), ``weights`` those of the
     objective's terms. ``fewer_steps_policy`` is the id of the fewer steps where they are not the
-    pipeline's own (version 2).
+    pipeline's own (version 2). ``certificate`` is there where a floor was asked for (version 2).
     """
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"fewer_steps_policy"})
+    later_keys: ClassVar[frozenset[str]] = frozenset({"fewer_steps_policy", "certificate"})
 
     prompts: Annotated[Count, Field(ge=1)]
     images: Annotated[Count, Field(ge=1)]
@@ -109,6 +124,7 @@ class PolicyQuality(GrownRecord):
     fewer_steps_count: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     difference: Interval
     fewer_steps_policy: Text | None = None
+    certificate: Certificate | None = None
 
 
 class Provenance(Record):

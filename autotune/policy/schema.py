@@ -15,6 +15,7 @@ from autotune.policy.document import FORMAT, VERSIONS
 from autotune.policy.policy import Policy
 from autotune.policy.policy_set import MAX_TIERS, SET_FORMAT, SET_VERSIONS, TIER_PATTERN
 from autotune.policy.records import (
+    Certificate,
     ContenderQuality,
     MeasuredTime,
     ModelInfo,
@@ -133,6 +134,15 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "fewer_steps_policy": "Id of these fewer steps; null where they are the pipeline's own (version 2).",
         "difference": "loss(policy) - loss(fewer steps), paired by prompt; better with confidence where all of it is"
         " below 0.",
+        "certificate": "The floor that the policy was chosen to hold; left out where none was asked for (else version"
+        " 2).",
+    },
+    Certificate: {
+        "max_loss": "The most that the loss may be; null is no such floor.",
+        "max_change": "The most that pictures may change, in the unit of --objective fidelity; null is no such floor.",
+        "loss": "Held-out loss as it was tested, its upper end at most max_loss.",
+        "change": "Held-out change as it was tested, its upper end at most max_change.",
+        "level": "What the intervals hold with.",
     },
     Provenance: {
         "study": "Name of the Optuna study.",

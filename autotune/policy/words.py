@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autotune.policy.canonical import id_of
 from autotune.policy.document import PolicyDocument
+from autotune.policy.records import Certificate
 
 
 def in_words(policy: PolicyDocument) -> str:
@@ -52,3 +53,16 @@ def steps_in_words(policy: PolicyDocument) -> str:
     levels = "other noise levels" if policy.timesteps != "default" or policy.sigmas is not None else ""
     own = " and ".join(filter(None, (solver, levels)))
     return f"{policy.steps} steps with {own} ({id_of(policy)})"
+
+
+def floor_in_words(certificate: Certificate) -> str:
+    """What a certificate says may be lost: ``a loss of at most 0.02``."""
+    parts = {"loss": certificate.max_loss, "change": certificate.max_change}
+    return " and ".join(f"a {name} of at most {most:g}" for name, most in parts.items() if most is not None)
+
+
+def certified_in_words(certificate: Certificate) -> str:
+    """The same with what was seen: ``a loss of at most 0.02 (held-out 0.011, 95 % interval 0.002 to 0.019)``."""
+    seen = [each for each in (certificate.loss, certificate.change) if each is not None]
+    ends = " and ".join(f"{each.value:.3f}, 95 % interval {each.low:.3f} to {each.high:.3f}" for each in seen)
+    return f"{floor_in_words(certificate)} (held-out {ends})"

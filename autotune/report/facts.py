@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autotune.core.naming import FEWER_STEPS
+from autotune.core.naming import FEWER_STEPS, FULL_RUN
 from autotune.policy import Interval, MeasuredTime
-from autotune.policy.words import in_words, steps_in_words
+from autotune.policy.words import floor_in_words, in_words, steps_in_words
+from autotune.report.floor import floor_outcome
 from autotune.report.run import Run, TrialSummary
 from autotune.report.verdict import ended_early, less_is_enough, verdict
 from autotune.results.finalists import Contender, Finalists
@@ -66,9 +67,11 @@ def facts_of(run: Run) -> Facts:
 
 
 def subject(run: Run) -> str:
-    """Model and budget: ``emoji-unet within 40%``."""
+    """Model and budget: ``emoji-unet within 40%``; the model alone where a floor decides."""
     if run.search_record is None:
         return run.study.study_name
+    if run.last_round is not None and run.last_round.floor is not None:
+        return run.search_record.model
     return f"{run.search_record.model} within {run.search_record.budget}"
 
 
@@ -104,17 +107,25 @@ def _finished(run: Run) -> Facts:
     sure = found.prompts_needed is None
     loss, difference = exported.quality.loss, found.difference
     title = f"{subject(run)}: a policy that beats fewer steps" if better else f"{subject(run)}: take {steps}"
+    if found.floor is not None:
+        title = f"{subject(run)}: {floor_outcome(found, found.floor)}"
     time = exported.time
     cost = f"{percent(exported.cost.relative)} of the full run’s compute"
     if time is not None:
         cost += f" and {percent(time.relative)} of its time"
     policy = "The exported policy" if better else f"The exported policy, {steps},"
+    if exported.name == FULL_RUN:
+        policy = "The exported policy, the full run,"
     lead = (
         f"{policy} makes pictures {_gain(exported)}{_QUALITY[_seen(loss, sure)]}.",
         f"A picture takes {cost}; its quality is that of {found.images} pictures of {found.prompts} {run.noun} that the"
         " search never saw.",
         verdict(found, run.noun)
-        + ("" if better else " So fewer steps were exported: they are the simpler way to spend the same."),
+        + (
+            ""
+            if better or found.floor is not None
+            else " So fewer steps were exported: they are the simpler way to spend the same."
+        ),
         *filter(None, [ended_early(found), None if run.policy is None else less_is_enough(run.policy)]),
     )
     return Facts(
@@ -138,9 +149,11 @@ def _finished(run: Run) -> Facts:
             Card(
                 f"Against {steps}",
                 _WORDS[_seen(difference, sure)],
-                f"Loss of the best policy found minus theirs at the same cost: {difference.value:+.3f}, 95 % interval"
-                f" {interval_text(difference, sign=True)}; lower is better",
+                f"Loss of the {'best policy found' if found.floor is None else 'exported policy'} minus theirs at the"
+                f" same cost: {difference.value:+.3f}, 95 % interval {interval_text(difference, sign=True)}; lower is"
+                " better",
             ),
+            *_floor_card(found),
             *_second_card(found),
         ),
         policy=exported.id,
@@ -189,6 +202,15 @@ def _time_card(time: MeasuredTime | None, full: MeasuredTime | None) -> Card:
         factor(time.relative, "faster", "slower"),
         f"{percent(time.relative)} of the full run: {of} a picture, in batches of {time.batch_size} on {time.device}",
     )
+
+
+def _floor_card(found: Finalists) -> tuple[Card, ...]:
+    floor = found.floor
+    if floor is None:
+        return ()
+    within = "" if floor.budget is None else f", within {floor.budget}"
+    figure = "certified" if floor.met else "not certified"
+    return (Card(f"Floor: {floor_in_words(floor.certificate)}{within}", figure, verdict(found)),)
 
 
 def _second_card(found: Finalists) -> tuple[Card, ...]:

@@ -7,17 +7,20 @@ from autotune.core.naming import singular
 from autotune.cost import parse_budget
 from autotune.policy import Policy
 from autotune.policy.words import steps_in_words
+from autotune.report.floor import floor_verdict
 from autotune.results.finalists import Finalists
 from autotune.search.proposer import LEAST_USED
 
 
 def verdict(found: Finalists, noun: str = "prompts") -> str:
-    """Whether the policy beats fewer steps at the same cost.
+    """Whether the policy beats fewer steps at the same cost; or where a floor was asked for, whether it holds that.
 
     Args:
         found: The last round.
         noun: What its inputs are.
     """
+    if found.floor is not None:
+        return floor_verdict(found, found.floor, noun)
     rival = f"{steps_in_words(found.fewer_steps.policy)} at the same cost"
     seen, second = _seen(found.difference), found.second_opinion
     if not found.candidates:
@@ -50,7 +53,7 @@ def ended_early(found: Finalists) -> str | None:
     """That not all pictures were made, where the verdict was known before."""
     if found.images_planned is None:
         return None
-    known = "they were enough" if found.better else "more would hardly have changed the verdict"
+    known = "they were enough" if found.succeeded else "more would hardly have changed the verdict"
     return f"The last round ended after {found.images} of {found.images_planned} pictures of each run: {known}."
 
 
@@ -64,7 +67,8 @@ def _seen(difference: Interval) -> str:
 
 def less_is_enough(policy: Policy) -> str | None:
     """That an exported policy leaves much of its budget in FLOPs, where it does: a budget is no target."""
-    if policy.cost is None or policy.budget is None:
+    floor = policy.quality is not None and policy.quality.certificate is not None
+    if policy.cost is None or policy.budget is None or floor:
         return None
     full, bounds = policy.cost.flops / policy.cost.relative, parse_budget(policy.budget).bounds
     shares = [float(bound.flops_share) for bound in bounds if bound.flops_share is not None]

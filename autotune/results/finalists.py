@@ -22,6 +22,7 @@ from autotune.cost import Cost
 from autotune.policy import ContenderQuality, MeasuredTime, Policy, PolicyQuality
 from autotune.policy.words import is_plain
 from autotune.quality.verdict import LEAST_PROMPTS
+from autotune.results.floor import FloorFound
 from autotune.results.ruling import Opinion, Ruling, is_feasible, rule
 
 if TYPE_CHECKING:
@@ -101,9 +102,12 @@ class Finalists(GrownRecord):
             search are stronger.
         prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
         second_opinion: None where nobody else was asked, or there is no candidate.
+        floor: Where the cheapest policy above a floor was sought. That is then the winner, which may be fewer steps or
+            the full run; ``difference`` and ``verdict`` are the winner's against fewer steps, and of the candidates
+            the first is the winner or, if it is none of them, the nearest to the floor.
     """
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion", "images_planned"})
+    later_keys: ClassVar[frozenset[str]] = frozenset({"prompts_needed", "second_opinion", "images_planned", "floor"})
 
     verdict: str
     difference: Interval
@@ -114,6 +118,7 @@ class Finalists(GrownRecord):
     prompts_needed: int | None = None
     second_opinion: SecondOpinion | None = None
     images_planned: int | None = None
+    floor: FloorFound | None = None
 
     @model_validator(mode="after")
     def _check_winner(self) -> Self:
@@ -135,18 +140,24 @@ class Finalists(GrownRecord):
         prompts_needed: int | None = None,
         second_opinion: SecondOpinion | None = None,
         images_planned: int | None = None,
+        floor: FloorFound | None = None,
+        winner: str | None = None,
     ) -> Finalists:
-        """What a last round found of these runs; ``candidates`` are the best policies of the search, best first."""
+        """What a last round found of these runs; ``candidates`` are the best policies of the search, best first.
+
+        ``winner`` names what is exported, where that does not follow from the verdict.
+        """
         return Finalists(
             verdict=verdict,
             difference=difference,
             prompts=prompts,
             images=images,
-            winner=candidates[0].name if verdict == BETTER else fewer_steps.name,
+            winner=winner or (candidates[0].name if verdict == BETTER else fewer_steps.name),
             contenders=(full, fewer_steps, *candidates, *([plain] if plain is not None else [])),
             prompts_needed=prompts_needed,
             second_opinion=second_opinion,
             images_planned=images_planned,
+            floor=floor,
         )
 
     @property
@@ -176,8 +187,13 @@ class Finalists(GrownRecord):
         return self.verdict == BETTER
 
     @property
+    def succeeded(self) -> bool:
+        """Whether what was asked for is found: a policy better than fewer steps, or cheaper than the full run."""
+        return self.better if self.floor is None else self.floor.met
+
+    @property
     def winner(self) -> Contender:
-        """What is exported: the best candidate where it is better, else fewer steps."""
+        """What is exported: the best candidate where it is better, else fewer steps; or what holds the floor."""
         return next(each for each in self.contenders if each.name == self.winner_name)
 
     @property
@@ -191,7 +207,7 @@ class Finalists(GrownRecord):
             return run.name
         if run.name == self.winner_name:
             return f"policy, {run.name}"
-        return f"best policy found, {run.name}" if run == self.candidates[0] else run.name
+        return f"best policy found, {run.name}" if run == self.candidates[0] and self.floor is None else run.name
 
     def with_times(self, times: Sequence[MeasuredTime]) -> Finalists:
         """The same with the measured time of each run on the :attr:`headline_runs`."""
@@ -214,7 +230,8 @@ class Finalists(GrownRecord):
             fewer_steps=self.fewer_steps.quality,
             fewer_steps_count=self.fewer_steps.policy.steps,
             fewer_steps_policy=None if is_plain(self.fewer_steps.policy) else self.fewer_steps.id,
-            difference=self.difference if self.better else NOTHING,
+            difference=self.difference if self.better or self.floor is not None else NOTHING,
+            certificate=None if self.floor is None else self.floor.certificate,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,6 +263,8 @@ def judge(
     second: Opinion | None = None,
     ruling: Ruling | None = None,
     planned: int | None = None,
+    floor: FloorFound | None = None,
+    winner: Policy | None = None,
 ) -> Finalists:
     """Score all runs on ``evaluator``, which must hold prompts and seeds the search has not seen.
 
@@ -259,7 +278,14 @@ def judge(
         second: See :func:`autotune.results.ruling.rule`.
         ruling: What is known of the candidates already; None finds it.
         planned: Pictures of each run that there might have been; None is as many as there are.
+        floor: What was found of one, where one was asked for; candidates then stay in their order.
+        winner: What is exported, where a floor decides that.
     """
+    numbers = [each.trial for each in candidates]
+
+    def name_of(run: EvaluatedPolicy) -> str:
+        """Two searches number their trials alike."""
+        return f"trial {run.trial}" + (f" of {run.study}" if numbers.count(run.trial) > 1 else "")
 
     def contender(name: str, run: EvaluatedPolicy) -> Contender:
         evaluation = evaluator.outcome(run.policy).evaluation
@@ -276,11 +302,15 @@ def judge(
 
     ruling = ruling or rule(evaluator, [each.policy for each in candidates], fewer_steps.policy, second)
     prompts, images = len(set(evaluator.keys)), len(evaluator.keys)
-    runs = [(not is_feasible(evaluator, each.policy), contender(f"trial {each.trial}", each)) for each in candidates]
+    runs = [(not is_feasible(evaluator, each.policy), contender(name_of(each), each)) for each in candidates]
+    if floor is None:
+        runs.sort(key=lambda each: (each[0], each[1].quality.loss.value))
+    names = {full.key: FULL_RUN, fewer_steps.policy.key: FEWER_STEPS}
+    names = {run.policy.key: run.name for _, run in runs} | names
     return Finalists.of(
         full=contender(FULL_RUN, EvaluatedPolicy(None, None, full)),
         fewer_steps=contender(FEWER_STEPS, fewer_steps),
-        candidates=[run for _, run in sorted(runs, key=lambda each: (each[0], each[1].quality.loss.value))],
+        candidates=[run for _, run in runs],
         difference=NOTHING if ruling.difference is None else ruling.difference.rounded(),
         verdict=BETTER if ruling.better else NO_BETTER,
         prompts=prompts,
@@ -291,6 +321,8 @@ def judge(
         if second is None or ruling.second is None
         else SecondOpinion(judge=second.name, difference=ruling.second.rounded()),
         images_planned=planned if planned is not None and planned > images else None,
+        floor=floor,
+        winner=None if winner is None else names[winner.key],
     )
 
 

@@ -54,6 +54,36 @@ def explore(
     )
 
 
+def search_at(
+    setup: Setup,
+    study: optuna.Study,
+    others: Sequence[tuple[Setup, optuna.Study]],
+    evaluator: Evaluator,
+    folder: Path,
+    options: TuneOptions,
+    timeout: float,
+    progress: SearchProgress,
+) -> None:
+    """One budget's search by the tuner, which begins with known recipes and the best that other budgets found.
+
+    Args:
+        setup: Of the budget.
+        study: Its study, which workers may join from now on.
+        others: Those searched before.
+        evaluator: Of the tuning inputs.
+        folder: The run's.
+        options: Trials and seed are the budget's.
+        timeout: In seconds.
+        progress: Is told of what is done.
+    """
+    enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+    for other, found in others:
+        best = [dict(trial.params) for trial in ranked(found)[:_LEARNED]]
+        enqueue_recipes(study, [(f"best of {other.budget}", values) for values in best])
+    close(study, False)
+    explore(setup, study, evaluator, folder, options.trials, timeout, options.seed, progress)
+
+
 def explore_budgets(
     setups: Sequence[Setup],
     studies: Sequence[optuna.Study],
@@ -78,13 +108,8 @@ def explore_budgets(
     growing = sorted(range(len(setups)), key=lambda number: setups[number].recipes[0].proposal.cost.flops)
 
     def run(number: int, others: Sequence[int], timeout: float) -> None:
-        setup, study = setups[number], studies[number]
-        enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
-        for other in others:
-            best = [dict(trial.params) for trial in ranked(studies[other])[:_LEARNED]]
-            enqueue_recipes(study, [(f"best of {setups[other].budget}", values) for values in best])
-        close(study, False)
-        explore(setup, study, evaluator, folder, options.trials, timeout, options.seed, progress)
+        found = [(setups[other], studies[other]) for other in others]
+        search_at(setups[number], studies[number], found, evaluator, folder, options, timeout, progress)
 
     for place, number in enumerate(growing):
         if len(setups) > 1:
@@ -93,7 +118,9 @@ def explore_budgets(
         words = "the last round" if len(setups) == 1 else "the last rounds"
         if others:
             words = f"{others} more search{'es' * (others > 1)} and {words}"
-        progress.then(words, pictures_after(setups, setups[number]), others * options.timeout)
+        # Nothing times a timeout without an end is no number.
+        seconds = others * options.timeout if others else 0.0
+        progress.then(words, pictures_after(setups, setups[number]), seconds)
         run(number, growing[:place], options.timeout)
     for place, number in enumerate(growing[:-1]):
         progress.stage(f"what larger budgets found, at {setups[number].budget}")

@@ -80,10 +80,10 @@ def last_round(
         ruling=ruling,
         planned=planned[-1].pictures,
     )
-    return finalists.with_times(_times(setup, finalists, progress)), evaluator
+    return finalists.with_times(measured_times(setup, finalists, progress)), evaluator
 
 
-def _times(setup: Setup, finalists: Finalists, progress: Progress) -> list[MeasuredTime]:
+def measured_times(setup: Setup, finalists: Finalists, progress: Progress) -> list[MeasuredTime]:
     """How long each of the headline runs takes, measured in turn."""
     # Times under a bound on time are comparable with it.
     wanted = TIMED_IMAGES if setup.proposer.limits.latency_ms is None else setup.call_batch
@@ -128,7 +128,7 @@ def _finalists(
         before = len(broken)
         for each in found:
             try:
-                _evaluate(evaluator, diagnosis, each.policy)
+                evaluate_finalist(evaluator, diagnosis, each.policy)
             except CandidateError as error:
                 broken.add(each.policy.key)
                 progress.stage(f"trial {each.trial} is left out, for held-out {setup.noun} break it: {error}")
@@ -136,7 +136,7 @@ def _finalists(
             return found
 
 
-def _evaluate(evaluator: Evaluator, diagnosis: Diagnosis, policy: Policy) -> None:
+def evaluate_finalist(evaluator: Evaluator, diagnosis: Diagnosis, policy: Policy) -> None:
     """Have the pictures of a policy made and judged, which are kept.
 
     Raises:

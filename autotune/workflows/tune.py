@@ -4,107 +4,48 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, Protocol
 
 import optuna
-from optuna.artifacts import upload_artifact
-from torch import Tensor
 
-from autotune.core.errors import InputError, Unavailable, out_of_space
 from autotune.core.faults import during
-from autotune.core.interrupts import Interrupted, checkpoint, deferred
-from autotune.core.naming import TUNER_LOG, budget_labels, default_study_name
+from autotune.core.interrupts import checkpoint
+from autotune.core.naming import budget_labels, default_study_name
 from autotune.cost import Budget, parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.grid import save_grid, square
-from autotune.evaluation.inputs import read_rows
-from autotune.evaluation.second_opinion import SecondOpinion
 from autotune.options import TuneOptions
 from autotune.options.declare import with_keywords
-from autotune.pipelines.bars import without_bars
-from autotune.policy import Policy
-from autotune.quality.panel import FIDELITY
-from autotune.results.finalists import FILE as FINALISTS
-from autotune.results.finalists import Finalists
-from autotune.results.gallery import keep_gallery, shown_pictures
 from autotune.results.tradeoff import FILE as TRADEOFF
-from autotune.results.tradeoff import Tradeoff
-from autotune.search.trial_runner import artifact_store
-from autotune.study.heartbeat import await_tuner
-from autotune.study.manifest import Manifest, manifest_of, publish
-from autotune.study.trials import check_studies, evaluated, open_study, sqlite_url
-from autotune.workflows.evaluators import OUTCOMES, evaluator_for, outcomes_folder
+from autotune.study.manifest import Manifest
+from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.explore import explore_budgets
-from autotune.workflows.export import exported, notes
+from autotune.workflows.finish import TuneResult, finished, keep_full_run
 from autotune.workflows.helpers import Helpers
 from autotune.workflows.last_round import last_round
-from autotune.workflows.log import logged
-from autotune.workflows.progress import Progress, clock
-from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.search_record import keep_search_record
-from autotune.workflows.setup import Setup, prepare
-from autotune.workflows.spending import Spending, spending
+from autotune.workflows.session import Session, prepared, session
+from autotune.workflows.setup import Setup
 from autotune.workflows.tradeoff import run_tradeoff_study
-from autotune.workflows.undo import beyond_refusal, make_run_folder, undone_if_refused
+from autotune.workflows.tune_floors import tune_floors
+from autotune.workflows.undo import beyond_refusal
+
+__all__ = ["BUDGET", "TuneResult", "tune", "tune_budgets"]
 
 P = ParamSpec("P")
 
 _LOG = logging.getLogger(__name__)
 
-_FULL_RUN_GRID = "full_run_grid"
-
-
-@dataclass(frozen=True, eq=False)
-class TuneResult:
-    """What a search found.
-
-    Attributes:
-        policy: The exported policy, complete with cost, held-out quality and provenance.
-        baseline: Fewer steps at the same cost. ``policy`` runs the same where nothing beat it
-            (``finalists.better`` is False).
-        finalists: Held-out scores of everything in the last round.
-        study: The Optuna study.
-        run_dir: Holds ``policy.json``, ``finalists.json``, ``artifacts/`` and, unless another storage
-            was given, ``study.db``.
-        policy_folder: Holds ``policy.json`` and what the report of it is made from: ``run_dir``, or with several
-            budgets a folder in it.
-        policy_file: Where the policy was written, in ``run_dir``.
-        noun: What the inputs are: prompts, classes, seeds or anything else.
-        preview_prompts: The first n held-out inputs as people read them: a prompt is itself.
-        preview_inputs: Pictures among them, (n, 3, H, W) uint8 of the tuned size, by the names of their arguments.
-        previews: Pictures of them, (n, 3, H, W) uint8, of each run on ``finalists.headline_runs``.
-        spending: What the search's pictures took.
-        notes: What a user should know of the budget: doubts about the target's profile, time over the budget.
-        tradeoff: Whether fewer or cheaper steps serve the model better, where that was asked.
-    """
-
-    policy: Policy
-    baseline: Policy
-    finalists: Finalists
-    study: optuna.Study
-    run_dir: Path
-    policy_folder: Path
-    policy_file: Path
-    preview_prompts: tuple[str, ...]
-    previews: tuple[Tensor, ...]
-    spending: Spending
-    noun: str = "prompts"
-    preview_inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    tradeoff: Tradeoff | None = None
+BUDGET = "40%"
+"""Where neither a budget nor a floor is given."""
 
 
 class _Tune(Protocol[P]):
     """:func:`tune` with the keywords of :class:`autotune.options.TuneOptions`."""
 
     def __call__(
-        self, pipe: Any | None = None, budget: str = "40%", *args: P.args, **options: P.kwargs
+        self, pipe: Any | None = None, budget: str | None = None, *args: P.args, **options: P.kwargs
     ) -> TuneResult: ...
 
 
@@ -118,8 +59,11 @@ def _with(declaration: Callable[P, TuneOptions]) -> Callable[[Callable[..., Tune
 
 
 @_with(TuneOptions)
-def tune(pipe: Any | None = None, budget: str = "40%", *, options: TuneOptions) -> TuneResult:
+def tune(pipe: Any | None = None, budget: str | None = None, *, options: TuneOptions) -> TuneResult:
     """Search the policy with the least loss of quality within ``budget``, and export it.
+
+    With ``max_loss`` or ``max_change`` it is the cheapest policy above that floor instead, within ``budget`` if one is
+    given; see :func:`autotune.workflows.tune_floors.tune_floors`.
 
     Everything is checked before the first file is written. The same call again resumes an
     interrupted search and counts what is already done; with another model, budget, prompts or
@@ -135,7 +79,8 @@ def tune(pipe: Any | None = None, budget: str = "40%", *, options: TuneOptions) 
     Args:
         pipe: A diffusers pipeline; None is the shipped ``emoji-unet``.
         budget: Share of the full run's FLOPs (``"40%"``), FLOPs of one picture (``"1.2TFLOPs"``), time of a
-            pipeline call on the target (``"850ms"``, ``"40%ms"``, ``"2x"``), or several joined by commas.
+            pipeline call on the target (``"850ms"``, ``"40%ms"``, ``"2x"``), or several joined by commas. None is
+            40%, or any with a floor.
         options: As keywords, see below and :class:`autotune.options.TuneOptions`.
 
     Raises:
@@ -149,7 +94,11 @@ def tune(pipe: Any | None = None, budget: str = "40%", *, options: TuneOptions) 
         >>> result.policy.cost.relative <= 0.4, result.finalists.verdict in ("better", "no better")
         (True, True)
     """
-    (result,) = tune_budgets(pipe, (parse_budget(budget),), options)
+    given = None if budget is None else parse_budget(budget)
+    if options.floor is not None:
+        (result,) = tune_floors(pipe, (options.floor,), given, options)
+    else:
+        (result,) = tune_budgets(pipe, (given or parse_budget(BUDGET),), options)
     return result
 
 
@@ -181,67 +130,36 @@ def tune_budgets(
         Unavailable: the disk is full, or the storage has not answered for minutes; the same call resumes.
     """
     budget_labels([str(budget) for budget in budgets])
-    if options.inputs is not None:
-        options = replace(options, inputs=read_rows(options.inputs))
-    try:
-        with during("while preparing the search"), Progress(quiet=options.quiet) as progress:
-            setups = prepare(pipe, budgets, options, on_progress=progress.profiling)
-    except KeyboardInterrupt:
-        said = "interrupted while preparing the search; nothing of it is kept yet, repeat the same command to begin"
-        raise Interrupted(Path(options.run_dir or "."), said) from None
+    setups = prepared(pipe, budgets, options)
     first = setups[0]
     name = options.study_name or default_study_name(first.model_name, *(str(setup.budget) for setup in setups))
-    folder = Path(options.run_dir) if options.run_dir is not None else Path("runs") / name
-    with quiet_optuna(), without_bars(first.pipe), undone_if_refused() as undo:
-        make_run_folder(folder, undo)
-        url = options.storage or sqlite_url(folder / "study.db")
+    with session(first, name, options) as running:
         names = [name] if len(setups) == 1 else [default_study_name(name, str(setup.budget)) for setup in setups]
         wanted = {each: setup.configuration for each, setup in zip(names, setups, strict=True)}
-        try:
-            with logged(folder / TUNER_LOG), deferred(), Progress(quiet=options.quiet) as progress:
-                with during("while opening the study"):
-                    # All of them first: where one is refused none is made.
-                    undo.studies(url, {*names} - check_studies(url, wanted))
-                    studies = [open_study(each, url, configuration) for each, configuration in wanted.items()]
-                    for setup, study in zip(setups, studies, strict=True):
-                        publish(study, Manifest.of(name, pipe, setup, options))
-                        if helpers is not None and (alone := manifest_of(study).alone) is not None:
-                            raise InputError(f"no other process can join the search: {alone}")
-                undo.contents(folder / OUTCOMES)
-                undo.contents(outcomes_folder(first, folder))
-                # The last that may be refused: judges that cannot tell the full run's pictures from bad ones.
-                most = options.timeout * len(setups)
-                search = f"the search, at most {clock(most)}," if math.isfinite(most) else "the search"
-                progress.phase("full run", "what it finished is", then=f"{search} and the last round")
-                evaluator = evaluator_for(first, first.tuning, "tuning", folder, progress)
-                undo.forget()
-                with beyond_refusal(), during("in the search"):
-                    started = None if helpers is None else partial(helpers, url, name, folder, progress.notice)
-                    results = _run(setups, studies, evaluator, folder, options, progress, started)
-                    return _explained(first, results, name, url, progress) if options.explain else results
-        except KeyboardInterrupt:
-            raise Interrupted(folder, progress.interrupted(folder)) from None
-        except OSError as error:
-            if not out_of_space(error):
-                raise
-            raise Unavailable(
-                f"{folder} cannot be written to ({error.strerror}); make room, then repeat the same command to go on"
-            ) from error
+        with during("while opening the study"):
+            # All of them first: where one is refused none is made.
+            running.check(wanted)
+            studies = [
+                running.open(each, setup, Manifest.of(name, pipe, setup, options), alone=helpers is None)
+                for each, setup in zip(names, setups, strict=True)
+            ]
+        evaluator = running.begin(options.timeout * len(setups))
+        with beyond_refusal(), during("in the search"):
+            results = _run(setups, studies, evaluator, running, name, options, helpers)
+            return _explained(first, results, name, running) if options.explain else results
 
 
 def _run(
     setups: Sequence[Setup],
     studies: Sequence[optuna.Study],
     evaluator: Evaluator,
-    folder: Path,
+    running: Session,
+    name: str,
     options: TuneOptions,
-    progress: Progress,
-    helpers: Callable[[], AbstractContextManager[None]] | None,
+    helpers: Helpers | None,
 ) -> tuple[TuneResult, ...]:
     """Every budget's search, then every budget's last round, for which all searches have candidates."""
-    first = setups[0]
-    if not first.judges.text and not first.judges.panel.weight(FIDELITY):
-        progress.stage(f"the {first.noun} have no prompts that differ: alignment is no part of the loss")
+    folder, progress = running.folder, running.progress
     labels = budget_labels([str(setup.budget) for setup in setups])
     places = [folder / label if len(setups) > 1 else folder for label in labels]
     for setup, study, place in zip(setups, studies, places, strict=True):
@@ -249,84 +167,26 @@ def _run(
         place.mkdir(exist_ok=True)
         keep_search_record(setup, place, study=study.study_name, storage=options.storage)
     for study in studies:
-        _keep_full_run(study, evaluator, folder)
-    with _at_work(helpers, studies, options.trials):
+        keep_full_run(study, evaluator, folder)
+    with running.helped(helpers, name, studies, options.trials):
         explore_budgets(setups, studies, evaluator, folder, options, progress)
     progress.phase("last round", "all candidates and what it finished are")
-
-    @cache
-    def judging(count: int) -> tuple[Evaluator, SecondOpinion | None]:
-        inputs = first.held_out.head(count)
-        evaluator = evaluator_for(first, inputs, "held-out", folder, progress, first.last_judges)
-        return evaluator, SecondOpinion.of(first.second_opinion, evaluator)
-
+    judging = running.judging()
     results = []
     for setup, study, place, label in zip(setups, studies, places, labels, strict=True):
         with during("in the last round"):
             finalists, held_out = last_round(setup, study, studies, judging, progress)
-            finalists.save(place / FINALISTS)
         policy_file = folder / (f"policy-{label}.json" if len(setups) > 1 else "policy.json")
-        with during(f"in the export of {policy_file.name}"):
-            policy = exported(setup, study, finalists)
-            _LOG.info("budget %s: %s, exports %s", setup.budget, finalists.verdict, policy.id)
-            policy.save(place / "policy.json")
-            if policy_file.parent != place:
-                policy.save(policy_file)
-        checkpoint()
-        progress.stage("pictures to look at")
-        with during("in the pictures to look at"):
-            keep_gallery(place, finalists, held_out, setup.held_out.seeds, setup.pictures, setup.maker.size)
-            shown = [run.policy for run in finalists.headline_runs]
-            spent, seconds = spending(evaluated(study), len(setup.tuning.rows)), progress.laps.seconds
-            for what, each in seconds.items():
-                _LOG.info("%s took %s", what, clock(each))
-            keep_search_record(
-                setup,
-                place,
-                study=study.study_name,
-                storage=options.storage,
-                policies=shown,
-                exact_share=round(spent.exact_share, 4),
-                seconds=seconds,
-            )
         results.append(
-            TuneResult(
-                policy=policy,
-                baseline=finalists.fewer_steps.policy,
-                finalists=finalists,
-                study=study,
-                run_dir=folder,
-                policy_folder=place,
-                policy_file=policy_file,
-                noun=setup.noun,
-                preview_prompts=tuple(row.label for row in held_out.rows[: len(held_out.full.preview)]),
-                preview_inputs=shown_pictures(held_out.rows[: len(held_out.full.preview)], setup.maker.size),
-                previews=tuple(held_out.outcome(run.policy).preview for run in finalists.headline_runs),
-                spending=spent,
-                notes=notes(setup, policy),
-            )
+            finished(setup, study, finalists, held_out, place, policy_file, options.storage, progress, [study])
         )
     checkpoint()
     return tuple(results)
 
 
-def _at_work(
-    helpers: Callable[[], AbstractContextManager[None]] | None, studies: Sequence[optuna.Study], trials: int
-) -> AbstractContextManager[None]:
-    """The helpers, where there are any and something is left to do."""
-    if helpers is None or all(len(evaluated(study)) >= trials for study in studies):
-        return nullcontext()
-    for study in studies:
-        # What an earlier run has closed would look done to them before this one opens it again.
-        await_tuner(study)
-    return helpers()
-
-
-def _explained(
-    setup: Setup, results: Sequence[TuneResult], name: str, url: str, progress: Progress
-) -> tuple[TuneResult, ...]:
+def _explained(setup: Setup, results: Sequence[TuneResult], name: str, running: Session) -> tuple[TuneResult, ...]:
     """The results of one run with its tradeoff study, which is kept beside each of its reports."""
-    folder = results[0].run_dir
+    folder, progress = running.folder, running.progress
     progress.phase("study of fewer or cheaper steps", "the exported policy and what it finished are")
     with during("in fewer or cheaper steps"):
         found = run_tradeoff_study(
@@ -335,26 +195,10 @@ def _explained(
             evaluator_for(setup, setup.held_out, "held-out", folder, progress),
             folder,
             name=name,
-            url=url,
+            url=running.url,
             progress=progress,
             tuned=[result.study for result in results],
         )
     for result in results:
         found.save(result.policy_folder / TRADEOFF)
     return tuple(replace(result, tradeoff=found) for result in results)
-
-
-def _keep_full_run(study: optuna.Study, evaluator: Evaluator, folder: Path) -> None:
-    """Once per study: what every trial is compared with, for the dashboard."""
-    if _FULL_RUN_GRID in study.user_attrs:
-        return
-    score = evaluator.objective.score(evaluator.full.evaluation)
-    study.set_user_attr("full_run_distance", score.distance)
-    if score.alignment is not None:
-        study.set_user_attr("full_run_alignment", score.alignment)
-    grid = folder / "grids" / "full_run.png"
-    save_grid(square(evaluator.full.preview), None, grid)
-    artifact = upload_artifact(
-        artifact_store=artifact_store(folder), file_path=str(grid), study_or_trial=study, mimetype="image/png"
-    )
-    study.set_user_attr(_FULL_RUN_GRID, artifact)

@@ -68,7 +68,7 @@ def test_while_the_machine_is_profiled(in_process: Run, tmp_path: Path, monkeypa
 
 def test_while_a_search_is_prepared(in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_: object())
-    monkeypatch.setattr(import_module("autotune.workflows.tune"), "prepare", press)
+    monkeypatch.setattr("autotune.workflows.session.prepare", press)
     stopped = in_process("tune", "--out", "run")
     is_one_line(stopped)
     assert "while preparing the search; nothing of it is kept yet" in stopped.errors

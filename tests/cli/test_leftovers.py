@@ -18,7 +18,7 @@ import autotune.evaluation.judges
 from autotune.cli import BAD_INPUT, run
 from autotune.policy import CacheRule, Policy
 from autotune.study.trials import sqlite_url
-from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, _use, tiny_pipeline
+from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, tiny_pipeline, use_pictures
 
 from .conftest import Finished
 
@@ -45,7 +45,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     MISFIT.save(folder / "misfit.json")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        _use(FakePictures(), monkeypatch)
+        use_pictures(FakePictures(), monkeypatch)
         monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())
         assert run([*TUNE, "--scorer", "reading", "--out", "run", "--study-name", "study"]) in (0, 3)
     return folder
@@ -58,7 +58,7 @@ def here(kept: Path, in_process: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: Blind())
     # Of this process, whose own SIGTERM stays as it is.
     monkeypatch.setattr("autotune.cli.worker.signal.signal", lambda *_: None)
-    _use(FakePictures(), monkeypatch)
+    use_pictures(FakePictures(), monkeypatch)
     return tmp_path
 
 

@@ -18,7 +18,7 @@ from autotune.report.run import study_url
 from autotune.study.storage import holds_studies, open_storage, shown, sqlite_file
 from autotune.study.trials import sqlite_url
 from autotune.workflows.worker import studies_of
-from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, _use, tiny_pipeline
+from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, tiny_pipeline, use_pictures
 
 from .conftest import Finished
 
@@ -61,7 +61,7 @@ def arguments(material: Path, out: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    _use(FakePictures(), monkeypatch)
+    use_pictures(FakePictures(), monkeypatch)
     monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())
     # Of this process, whose own SIGTERM stays as it is.
     monkeypatch.setattr("autotune.cli.worker.signal.signal", lambda *_: None)
@@ -72,7 +72,7 @@ def tuned(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in a folder whose name has everything. Only to be read."""
     folder = tmp_path_factory.mktemp("tuned") / EVERYTHING
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _use(FakePictures(), monkeypatch)
+        use_pictures(FakePictures(), monkeypatch)
         monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())
         assert run(arguments(material, str(folder))) in (0, 3)
     return folder

@@ -32,7 +32,7 @@ WEIGHTLESS = "autotune.cli.models.ModelSource.weightless_pipeline"
 # Command, what breaks in it, the phase that is named, and the log in a run's folder that gets the traceback.
 PLACES: list[tuple[tuple[str, ...], str, str, str | None]] = [
     (("tune", "--out", "run"), "autotune.cli.models.ModelSource.load", "while loading the model", "run/log.txt"),
-    (("tune", "--out", "run"), "autotune.workflows.tune.prepare", "while preparing the search", "run/log.txt"),
+    (("tune", "--out", "run"), "autotune.workflows.session.prepare", "while preparing the search", "run/log.txt"),
     (("tune", "--out", "run", "--dry-run"), "autotune.cli.dry_run.prepare", "while preparing the search", None),
     (("tune", "--out", "run", "--dry-run"), "autotune.cli.models.ModelSource.load", "while loading the model", None),
     ((*COMPARE, "--out", "run"), "autotune.cli.models.ModelSource.load", "while loading the model", "run/log.txt"),

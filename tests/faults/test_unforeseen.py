@@ -29,7 +29,7 @@ from autotune.workflows.progress import Progress
 from tests.support.fake_search import HELD_OUT, PROMPTS, tiny_pipeline
 
 # Not "from autotune.workflows import tune", which is the function.
-tune_module = import_module("autotune.workflows.tune")
+finish = import_module("autotune.workflows.finish")
 last_round = import_module("autotune.workflows.last_round")
 
 STEPS, TRIALS = 4, 7
@@ -210,8 +210,8 @@ def scorer(search: Search) -> Any:
     return search.scorer
 
 
-def tune(search: Search) -> Any:
-    return tune_module
+def end(search: Search) -> Any:
+    return finish
 
 
 def command(search: Search) -> Any:
@@ -249,8 +249,8 @@ LATE = {
         ZeroDivisionError(),
         "ZeroDivisionError while measuring time; ",
     ),
-    "export": Place(always(tune, "exported"), IndexError("5"), "IndexError in the export of policy.json: 5; "),
-    "pictures": Place(always(tune, "keep_gallery"), EOFError(), "EOFError in the pictures to look at; "),
+    "export": Place(always(end, "exported"), IndexError("5"), "IndexError in the export of policy.json: 5; "),
+    "pictures": Place(always(end, "keep_gallery"), EOFError(), "EOFError in the pictures to look at; "),
     "comparison picture": Place(
         always(command, "_save_comparison"), ValueError("size"), "ValueError in the comparison picture: size; "
     ),

@@ -43,7 +43,7 @@ def test_a_folder_with_a_card_is_tuned_without_options(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder.parent)
-    module = import_module("autotune.workflows.tune")
+    module = import_module("autotune.workflows.session")
     prepared: list[Any] = []
 
     def stop(setup: Any, *_: Any) -> None:

@@ -14,6 +14,7 @@ from autotune.policy import (
     MAX_BYTES,
     MAX_ID,
     CacheRule,
+    Certificate,
     Guidance,
     Policy,
     Provenance,
@@ -305,6 +306,17 @@ def test_a_measured_error_is_of_version_2_and_files_without_one_do_not_know_it(t
     read = read_policy(tmp_path / "policy.json")
     assert read.quality is not None and read.quality.policy.error == quality.difference
     assert read.quality.full.error is None
+
+
+def test_certificates_are_of_version_2_alone() -> None:
+    quality = RECORDS["quality"]
+    assert "certificate" not in json.dumps(Policy(steps=20, quality=quality).to_dict())
+    seen = Certificate(max_loss=0.1, max_change=None, loss=quality.difference, change=None, level=0.97)
+    certified = quality.model_copy(update={"certificate": seen})
+    again = policy_from_dict(Policy(version=2, steps=20, quality=certified).to_dict())
+    assert again.quality is not None and again.quality.certificate == seen
+    with pytest.raises(ValueError, match="so it is with a certificate; say so in version"):
+        Policy(steps=20, quality=certified)
 
 
 def test_fewer_steps_of_another_solver_are_named_in_version_2_alone() -> None:

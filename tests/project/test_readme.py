@@ -34,6 +34,7 @@ from autotune.evaluation.accepted_inputs import accepted
 from autotune.evaluation.inputs import say_different
 from autotune.options import TuneOptions
 from autotune.policy import CacheRule, Guidance, Policy, PolicySet, ResolutionStage
+from autotune.quality.floor import Floor
 from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from tests.support.builders import FAMILIES, sd_img2img
@@ -207,6 +208,12 @@ def test_fewer_or_cheaper_steps_are_asked_about(elsewhere: Path, monkeypatch: py
     assert asked["budgets"] == ("40%",) and asked["explain"] is True
 
 
+def test_a_floor_is_asked_for(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = searches(monkeypatch)
+    assert run(tune_options(command("postdiff-tune --max-loss 0.02"))) == 130
+    assert asked["floors"] == ("loss 0.02",) and asked["budgets"] == ()
+
+
 def test_a_budget_in_time(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
 
@@ -361,7 +368,14 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(vars(options), budgets=tuple(map(str, budgets)), helpers=helpers)
         raise Interrupted(Path(options.run_dir or ""))
 
+    def tune_floors(
+        pipe: object, floors: tuple[Floor, ...], budget: Budget | None, options: TuneOptions, helpers: object
+    ) -> None:
+        asked.update(floors=tuple(map(str, floors)))
+        tune_budgets(pipe, () if budget is None else (budget,), options, None)
+
     # Not "from autotune.workflows import tune", which is the function.
     monkeypatch.setattr(import_module("autotune.workflows.tune"), "tune_budgets", tune_budgets)
+    monkeypatch.setattr(import_module("autotune.workflows.tune_floors"), "tune_floors", tune_floors)
     monkeypatch.setattr(ModelSource, "load", lambda *_, **__: object())
     return asked

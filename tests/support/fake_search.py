@@ -139,7 +139,8 @@ def of_prompts(
     return fake(policy, [row.prompt for row in rows], *rest, **more)
 
 
-def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_pictures(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put them in the place of a pipeline's, for every search."""
     monkeypatch.setattr(Setup, "pictures", lambda setup, *args, **more: of_prompts(fake, *args, **more))
 
 
@@ -147,7 +148,7 @@ def _use(fake: FakePictures, monkeypatch: pytest.MonkeyPatch) -> None:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> FakePictures:
     """Takes the place of the pipeline in ``tune``."""
     fake = FakePictures()
-    _use(fake, monkeypatch)
+    use_pictures(fake, monkeypatch)
     return fake
 
 
@@ -183,7 +184,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
 def _whole(folder: Path) -> TuneResult:
     """Once, however many packages of tests import the fixture."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _use(FakePictures(), monkeypatch)
+        use_pictures(FakePictures(), monkeypatch)
         return tune(tiny_pipeline(), "40%", **search_arguments(folder / "whole"))
 
 
@@ -193,7 +194,7 @@ def explained(pipe: Any, whole: TuneResult, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("explained") / "run"
     shutil.copytree(whole.run_dir, folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _use(FakePictures(), monkeypatch)
+        use_pictures(FakePictures(), monkeypatch)
         monkeypatch.setattr(
             "autotune.workflows.tune.run_tradeoff_study",
             functools.partial(run_tradeoff_study, budgets=("5%", "40%"), trials=1),

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from autotune.core.interrupts import Interrupted
-from autotune.workflows import last_round
 from autotune.workflows.tune import TuneResult, tune
 from tests.support.fake_search import FakePictures
 
 # Not "from autotune.workflows import tune", which is the function.
-tune_module = import_module("autotune.workflows.tune")
+MODULES = [import_module(f"autotune.workflows.{name}") for name in ("session", "tune", "finish", "last_round")]
 
 # By what each begins with, in their order.
 PHASES = {
@@ -31,7 +30,7 @@ PHASES = {
 
 def interrupted_at(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C when ``function`` is called."""
-    module = tune_module if hasattr(tune_module, function) else last_round
+    module = next(each for each in MODULES if hasattr(each, function))
     original = getattr(module, function)
 
     def pressed(*args: Any, **kwargs: Any) -> Any:

@@ -212,3 +212,8 @@ def test_an_interrupted_run_says_what_is_kept(
         Interrupted, match=f"interrupted in the {where}; {kept} in .*, repeat the same command to go on"
     ):
         tune(pipe, "40%", **search_arguments(tmp_path / "run"))
+
+
+def test_a_search_without_an_end_is_shown_too(pipe: Any, pictures: FakePictures, tmp_path: Path) -> None:
+    given = search_arguments(tmp_path / "run") | {"trials": 1, "timeout": float("inf"), "quiet": False}
+    assert tune(pipe, "40%", **given).policy.steps > 0

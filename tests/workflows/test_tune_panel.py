@@ -199,7 +199,7 @@ def test_exact_runs_are_foreseen(pipe: Any, arguments: dict[str, Any]) -> None:
     assert (found.intents, found.exact_pictures) == (PLACES * (PLACES + 1) // 2 - 1, 8)
     assert found.exact_seconds == pytest.approx(0.5 * 8 * (found.intents + 3))
     assert 0 < found.exact_share < 1
-    (sentence,) = (line for line in _sentences(setup, [found], pace, 1e6) if "exact" in line)
+    (sentence,) = (line for line in _sentences(setup, [found], pace, [1e6]) if "exact" in line)
     assert f"for exact runs with their guidance, {found.intents} of 8 pictures" in sentence
     (classic,) = prepare(pipe, [parse_budget("40%")], TuneOptions(**kept, judges=["distance"]))
     assert forecast(classic, pace, trials=1000, timeout=1e6).exact_seconds == 0

@@ -24,7 +24,14 @@ from autotune.study.storage import open_storage
 from autotune.study.trials import evaluated, sqlite_url
 from autotune.workflows.tune import tune_budgets
 from autotune.workflows.worker import JoinedStudy, studies_of, work
-from tests.support.fake_search import PROMPTS, FakePictures, ReadingScorer, _use, search_arguments, tiny_pipeline
+from tests.support.fake_search import (
+    PROMPTS,
+    FakePictures,
+    ReadingScorer,
+    search_arguments,
+    tiny_pipeline,
+    use_pictures,
+)
 
 BUDGETS, STUDIES = ("40%", "60%"), ["study-40pct", "study-60pct"]
 
@@ -34,7 +41,7 @@ def _named() -> Iterator[None]:
     """A scorer that another process could name as well, and pictures that are a formula."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(autotune.evaluation.judges, "Scorer", lambda name, device: ReadingScorer())
-        _use(FakePictures(), monkeypatch)
+        use_pictures(FakePictures(), monkeypatch)
         yield
 
 

@@ -13,7 +13,7 @@ from autotune.cli.arguments import Device, DTypeOption, Model, Study
 from autotune.cli.declared import reads
 from autotune.cli.models import ModelSource
 from autotune.cli.requests import TuneRequest
-from autotune.cli.tiers import tier_budgets
+from autotune.cli.tiers import tier_budgets, tier_floors
 from autotune.core.errors import InputError
 from autotune.core.extras import require_tuner
 from autotune.core.naming import budget_labels, default_study_name
@@ -43,7 +43,7 @@ def tune(
     tier: Annotated[
         list[str],
         typer.Option(
-            help="NAME=COST in place of --budget: policies named in one file; repeat it.",
+            help="NAME=COST or NAME=loss:X, repeated: policies in one file.",
             show_default="none",
             metavar="TIER",
             rich_help_panel=Topic.BUDGET,
@@ -53,7 +53,7 @@ def tune(
         bool,
         typer.Option(
             "--frontier",
-            help=f"A policy for each of {', '.join(_FRONTIER)} of the FLOPs.",
+            help=f"A policy at {', '.join(_FRONTIER[:-1])} and {_FRONTIER[-1]} of FLOPs.",
             rich_help_panel=Topic.BUDGET,
         ),
     ] = False,
@@ -92,9 +92,17 @@ def tune(
         first, other = said[:2]
         raise InputError(f"--{other} takes budgets of its own; leave --{first} out, or name all of them")
     tiers = tier_budgets(budgets_named["tier"])
+    floors = tier_floors(tiers)
     texts = [*_FRONTIER] if budgets_named["frontier"] else [*tiers.values()] or budgets_named["budget"] or ["40%"]
-    budgets = tuple(parse_budget(text) for text in texts)
-    budget_labels(texts)
+    if options.floor is not None:
+        if tiers or budgets_named["frontier"] or len(budgets_named["budget"]) > 1:
+            raise InputError("--max-loss and --max-change go with one --budget at most; a tier's own floor is loss:X")
+        floors, texts = {"": options.floor}, budgets_named["budget"]
+    elif floors and options.explain:
+        raise InputError("--explain compares budgets, and the tiers have none; leave it out")
+    budgets = tuple(parse_budget(text) for text in ([] if tiers and floors else texts))
+    goals = [str(goal) for goal in (*floors.values(), *budgets)]
+    budget_labels(goals, "floor" if floors else "budget")
     source = ModelSource.find(model)
     prompts, inputs = options.prompts, options.inputs
     if prompts is not None and inputs is not None:
@@ -108,7 +116,7 @@ def tune(
     if isinstance(options.target, Profile):
         source.check_profile(options.target, options.call_batch)
     subject = Path(model).resolve().name if study is None else study.stem
-    name = options.study_name or default_study_name(subject, *texts)
+    name = options.study_name or default_study_name(subject, *goals)
     options = replace(
         options,
         prompts=prompts,
@@ -127,7 +135,7 @@ def tune(
         from autotune.cli.models import devices_here
 
         first, *more = devices_here(named)
-    request = TuneRequest(source, budgets, options, first, dtype, tuple(tiers), tuple(more))
+    request = TuneRequest(source, budgets, options, first, dtype, tuple(tiers), tuple(floors.values()), tuple(more))
 
     if dry_run:
         from autotune.cli.dry_run import run_dry
