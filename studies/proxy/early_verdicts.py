@@ -1,10 +1,10 @@
 """How often does a last round that ends early say what the whole one would not?
 
 ``python -m studies.proxy.early_verdicts MODEL RUN [RUN...]`` takes finished runs of ``postdiff-tune`` on a shipped
-model and has the held-out pictures judged that their last rounds did not need, in the runs' own folders. Then it replays last
-rounds: the captions are drawn anew with replacement, which gives as many replays as one likes, and some of a run's
-finalists by chance. Every replay is decided twice, by one look at all pictures with intervals of 95 %, and by the looks
-of :mod:`autotune.quality.sequential`, each time with the second opinion.
+model and has the held-out pictures judged that their last rounds did not need, in the runs' own folders. Then it
+replays last rounds: the captions are drawn anew with replacement, which gives as many replays as one likes, and some
+of a run's finalists by chance. Every replay is decided twice, by one look at all pictures with intervals of 95 %, and
+by the looks of :mod:`autotune.quality.sequential`, each time with the second opinion.
 
 The first captions have errors in pairs, in a replay as in a last round: they are drawn among themselves.
 """
