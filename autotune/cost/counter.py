@@ -29,7 +29,7 @@ class _Known:
     flops: int
 
 
-class WorkCounter(TorchDispatchMode):
+class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what ``FlopCounterMode`` counts, by the part of a model that is computed at the time.
 
     It follows no modules: who wants to know of parts calls :meth:`enter` and :meth:`leave`. A denoiser repeats its
@@ -37,7 +37,7 @@ class WorkCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._work: dict[Hashable, Work] = defaultdict(lambda: Work(0, 0))
         self._open: list[Hashable] = []
         self._known: dict[Hashable, _Known] = {}
@@ -81,9 +81,9 @@ class WorkCounter(TorchDispatchMode):
         flops = 0 if count is None else int(count(*args, **kwargs, out_val=output))
         self._add(func, flops)
         if key is not None:
-            made = output if isinstance(output, tuple) else (output,)
-            if all(isinstance(each, Tensor) and each.is_meta for each in made):
-                layouts = tuple((tuple(each.shape), each.stride(), each.dtype) for each in made)
+            outputs: tuple[Any, ...] = output if isinstance(output, tuple) else (output,)
+            if all(isinstance(each, Tensor) and each.is_meta for each in outputs):
+                layouts = tuple((tuple(each.shape), each.stride(), each.dtype) for each in outputs)
                 self._known[key] = _Known(layouts, isinstance(output, Tensor), flops)
         return output
 
