@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from autotune.cost.counter import WorkCounter
 from autotune.cost.work import Work, WorkTable
 from autotune.plan.structure import Structure
 
 T = TypeVar("T")
-
-# The papers' "MACs" are those of convolutions and linear layers; attention products are left out.
-_CONV_LINEAR = {torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.addmm, torch.ops.aten.mm}
 
 
 def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[[Any], Mapping[str, Any]]) -> WorkTable:
@@ -30,30 +27,26 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
     skeleton = weightless(denoiser)
     with torch.device("meta"):
         inputs = make_inputs(config)
-    modules = dict(skeleton.named_modules())
-    elements: dict[str, int] = {}
+    modules, counter = dict(skeleton.named_modules()), WorkCounter()
+    elements: dict[int, int] = {}
 
-    def note_size(name: str) -> Any:
+    def entering(index: int) -> Any:
+        return lambda module, args: counter.enter(index)
+
+    def leaving(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            elements[name] = sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+            counter.leave()
+            elements[index] = sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
         return hook
 
-    for unit in structure.units:
-        modules[unit.name].register_forward_hook(note_size(unit.name))
-    counter = FlopCounterMode(display=False)
+    for index, unit in enumerate(structure.units):
+        modules[unit.name].register_forward_pre_hook(entering(index))
+        modules[unit.name].register_forward_hook(leaving(index))
     with counter, torch.no_grad():
         skeleton(**inputs)
-    counts = counter.get_flop_counts()
-    prefix = type(skeleton).__name__
-    with_parts = [_work(counts.get(f"{prefix}.{unit.name}", {})) for unit in structure.units]
-    own, always = list(with_parts), _work(counts["Global"])
-    for work, parent in zip(with_parts, structure.parents, strict=True):
-        if parent is None:
-            always = always - work
-        else:
-            own[parent] = own[parent] - work
-    return WorkTable(tuple(own), tuple(elements[unit.name] for unit in structure.units), always)
+    units = range(len(structure.units))
+    return WorkTable(tuple(counter.of(unit) for unit in units), tuple(elements[unit] for unit in units), counter.of())
 
 
 def weightless(denoiser: Any) -> nn.Module:
@@ -72,12 +65,6 @@ def weightless(denoiser: Any) -> nn.Module:
 
 def count_call(call: Callable[[], T]) -> tuple[T, Work]:
     """What ``call`` returns, and the work it does; of ``meta`` tensors attention is counted too."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    with WorkCounter() as counter, torch.no_grad():
         output = call()
-    return output, _work(counter.get_flop_counts().get("Global", {}))
-
-
-def _work(counts: Mapping[Any, int]) -> Work:
-    conv_linear = sum(count for operation, count in counts.items() if operation in _CONV_LINEAR)
-    return Work(sum(counts.values()), conv_linear // 2)
+    return output, counter.total

@@ -30,29 +30,34 @@ class Bench:
         self.scorer = Scorer(assets.scorer_dir)
         self.text = self.scorer.text_features(prompts)
         full = self.evaluation(self.pictures)
-        self.coarse = coarse(self.pictures)
-        spoiled = self.scorer.image_features(self.coarse)
+        coarsest = coarse(self.pictures)
+        spoiled = self.scorer.image_features(coarsest)
         chance = shuffled_alignment(full.features, self.text)
         self.objective = Objective(Reference.load(assets.reference), Baseline(full, spoiled, chance, tuple(prompts)))
+        self.features, self.textures = full.features, textures(self.pictures)
+        self.units = self._drift(coarsest), self._error(spoiled)
 
     def evaluation(self, pictures: Tensor) -> Evaluation:
         return Evaluation.of(self.scorer.image_features(pictures), self.text)
 
     def loss(self, pictures: Tensor) -> float:
-        return self.objective.score(self.evaluation(pictures)).loss
+        return self._loss(self.evaluation(pictures))
 
     def loss_with_errors(self, pictures: Tensor) -> float:
         """Drift and error against the pictures as they were, each in the unit of coarse ones."""
-        drifted, error = (of(pictures) / of(self.coarse) for of in (self._drift, self._error))
-        return self.loss(pictures) + 2 * drifted + min(error, CEILING)
+        evaluation = self.evaluation(pictures)
+        found = self._drift(pictures), self._error(evaluation.features)
+        drifted, error = (value / unit for value, unit in zip(found, self.units, strict=True))
+        return self._loss(evaluation) + 2 * drifted + min(error, CEILING)
+
+    def _loss(self, evaluation: Evaluation) -> float:
+        return self.objective.score(evaluation).loss
 
     def _drift(self, pictures: Tensor) -> float:
-        return float(drift(textures(pictures) - textures(self.pictures), torch.arange(N)[None]))
+        return float(drift(textures(pictures) - self.textures, torch.arange(N)[None]))
 
-    def _error(self, pictures: Tensor) -> float:
-        return float(
-            feature_distances(*(self.scorer.image_features(each) for each in (pictures, self.pictures))).mean()
-        )
+    def _error(self, features: Tensor) -> float:
+        return float(feature_distances(features, self.features).mean())
 
 
 @pytest.fixture(scope="module")
