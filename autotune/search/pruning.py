@@ -38,6 +38,9 @@ LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
 
 _HALVES = 2
+# More than half at every look, for later candidates are better than earlier ones: two searches of emoji-unet made 37 and
+# 43 % of all pictures.
+_GO_ON = 0.7
 _RESAMPLES = 400
 
 
@@ -47,15 +50,15 @@ def first_look(panel: Panel) -> int:
 
 
 def usual_share(pictures: int, least: int = LEAST) -> float:
-    """Share of its pictures that a candidate makes on average where half of those left end at every look.
+    """Share of its pictures that a candidate makes on average, by what goes on at a look in searches that get better.
 
     Example:
-        >>> usual_share(256)  # (8 / 2 + 16 / 4 + 32 / 8 + 64 / 16 + 256 / 16) / 256
-        0.125
+        >>> round(usual_share(128), 2)
+        0.37
     """
     made, left, spent = least, 1.0, 0.0
     while made < pictures and made <= MOST and pictures >= LEAST_UNPAIRED:
-        spent, left, made = spent + made * left / _HALVES, left / _HALVES, made * _HALVES
+        spent, left, made = spent + made * left * (1 - _GO_ON), left * _GO_ON, made * _HALVES
     return (spent + pictures * left) / pictures
 
 

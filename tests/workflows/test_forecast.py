@@ -46,10 +46,11 @@ def test_what_is_dear_is_extrapolated_from_little(step: float) -> None:
     assert machine.now <= 20 + 2 * 3 * step + 1e-6
 
 
-def test_half_of_those_left_end_at_every_comparison() -> None:
+def test_seven_of_ten_go_on_at_every_look() -> None:
     assert usual_share(16) == 1
-    assert usual_share(32) == (8 / 2 + 16 / 4 + 32 / 4) / 32
-    assert usual_share(256) == (8 / 2 + 16 / 4 + 32 / 8 + 64 / 16 + 256 / 16) / 256
+    assert usual_share(32) == pytest.approx((8 * 0.3 + 16 * 0.7 * 0.3 + 32 * 0.49) / 32)
+    spent = 8 * 0.3 + 16 * 0.7 * 0.3 + 32 * 0.7**2 * 0.3 + 64 * 0.7**3 * 0.3 + 256 * 0.7**4
+    assert usual_share(256) == pytest.approx(spent / 256)
 
 
 def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path) -> None:
