@@ -38,7 +38,7 @@ LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
 
 _HALVES = 2
-# More than half at every look, for later candidates are better than earlier ones: two searches of emoji-unet made 37 and
+# More than half at every look, as later candidates are better than earlier ones: two searches of emoji-unet made 37 and
 # 43 % of all pictures.
 _GO_ON = 0.7
 _RESAMPLES = 400

@@ -61,6 +61,7 @@ def test_while_commands_are_read(in_process: Run, monkeypatch: pytest.MonkeyPatc
 
 def test_while_the_machine_is_profiled(in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSource, "load", lambda *_, **options: object())
+    monkeypatch.setattr("autotune.cli.profile._asked_scales", lambda *_: None)
     monkeypatch.setattr("autotune.cost.measure_profile", press)
     is_one_line(in_process("profile", "--out", "here.json"))
     assert not any(tmp_path.iterdir())
