@@ -17,8 +17,6 @@ from autotune.cli.models import DType, ModelSource
 from autotune.core.faults import during
 from autotune.core.naming import CompileMode
 from autotune.cost.profile import BatchTimes, Profile
-from search_spaces import space_for
-from search_spaces.denoiser import DenoiserSpace
 
 # Columns of the table where the output is no terminal.
 _WIDTH = 100
@@ -81,6 +79,10 @@ def _measure(pipe: Any, options: ProfileOptions) -> Profile:
 
 def _asked_scales(pipe: Any, options: ProfileOptions) -> Sequence[float] | None:
     """Those that a search over the whole space asks for; None where it has no choice of them."""
+    # They load torch, as no wrong option should.
+    from search_spaces import space_for
+    from search_spaces.denoiser import DenoiserSpace
+
     space = space_for(pipe, height=options.height, width=options.width)
     return [float(scale) for scale in space.asked_scales] if isinstance(space, DenoiserSpace) else None
 
