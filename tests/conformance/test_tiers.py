@@ -9,7 +9,7 @@ import torch
 
 from autotune.policy import Policy
 from autotune.runtime import applied, apply_policies, remove_policy, tier
-from tests.conformance.test_contract import VARIANTS, pipeline, plain, run
+from tests.conformance.test_contract import VARIANTS, pipeline, run
 from tests.support.builders import FAMILIES
 from tests.support.techniques import STEPS, structure_of, technique
 
@@ -23,7 +23,7 @@ CASES = ("everything", "reuse layers", "residual")
 def test_a_tiers_pictures_are_those_of_its_policy_alone(name: str) -> None:
     pipe = pipeline(name)
     tiers = policies(name, pipe)
-    alone: dict[str, Any] = {"full": plain(name)}
+    alone: dict[str, Any] = {"full": run(name, pipe, steps=STEPS)}
     for each, policy in tiers.items():
         with applied(pipe, policy):
             alone[each] = run(name, pipe)
@@ -35,7 +35,7 @@ def test_a_tiers_pictures_are_those_of_its_policy_alone(name: str) -> None:
             assert torch.equal(found, alone[each]), each
     finally:
         remove_policy(pipe)
-    assert torch.equal(run(name, pipe, steps=STEPS), plain(name))
+    assert torch.equal(run(name, pipe, steps=STEPS), alone["full"])
 
 
 def policies(name: str, pipe: Any) -> dict[str, Policy]:

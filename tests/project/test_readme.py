@@ -222,6 +222,7 @@ def test_a_budget_in_time(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("autotune.cost.profile.measure.measure_profile", measure)
     monkeypatch.setattr("autotune.cost.measure_profile", measure, raising=False)
+    monkeypatch.setattr("autotune.cli.profile._asked_scales", lambda *_: None)
     assert run(command("postdiff profile")[1:]) == 0
     assert [times.batch for times in autotune.cost.load_profile("gpu.json").batches] == [1, 4]
     assert run(tune_options(command("postdiff-tune --model path/or/hub-id"))) == 130
