@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Literal
 
 from autotune.plan.structure import Structure
@@ -71,7 +72,11 @@ class DenoiserSpace(SearchSpace):
 
     def taken(self, index: int) -> Fraction:
         """The scale that a value of the knob ``scale`` means."""
-        return taken_scales(self.scales)[index]
+        return self._taken[index]
+
+    @cached_property
+    def _taken(self) -> tuple[Fraction, ...]:
+        return taken_scales(self.scales)
 
     @property
     def asked_scales(self) -> tuple[Fraction, ...]:
