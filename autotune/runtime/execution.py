@@ -194,7 +194,7 @@ class Execution:
         return scaled
 
     def _noise(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Note what noise is added to; inpainting does it after every step, to its surroundings."""
+        """Note what noise is added to; inpainting does it after every step, outside of the mask."""
         noised = Noised.of(inspect.signature(original).bind(*args, **kwargs).arguments)
         call = self.session.call
         if call.plan is None:

@@ -22,7 +22,7 @@ _SEEDING = 64
 
 @dataclass
 class Noised:
-    """What a pipeline gave the scheduler to add noise to: image-to-image's start, inpainting's surroundings."""
+    """What a pipeline gave the scheduler to add noise to: image-to-image's start, what inpainting keeps."""
 
     original: Tensor
     noise: Tensor
