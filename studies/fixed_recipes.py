@@ -5,11 +5,11 @@
 1. **tuned**: ``autotune.tune_budgets``, the best candidate of each last round;
 2. **fixed recipes** within 2 % of the budget (:mod:`studies.search.recipes`): fewer steps with uniform and with tuned
    timesteps, DeepCache or FORA, PAB-like, T-GATE and PostDiff's mix, each in that of its settings which scores best on
-   64 tuning prompts;
+   64 tuning prompts; and the best that a person writes in one line, of a whole grid (:mod:`studies.search.grid`);
 3. **judges**: Frechet distance of EfficientNet-Lite0's features to real pictures, in the 64 directions in which these
    vary most, and alignment by a second CLIP, with equal weights (:mod:`studies.proxy.features`), of 1,024 pictures of
-   as many captions which neither the search nor its last round has seen. Differences are paired by caption; 95 %
-   bootstrap intervals.
+   as many captions (``--pictures``) which neither the search nor its last round has seen. Differences are paired by
+   caption; 95 % bootstrap intervals.
 
 The loss is 0 for the full run. Pictures and features are kept in ``runs/fixed``: the same command goes on where it
 stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.
@@ -57,7 +57,9 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import TuneResult, tune_budgets
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
-from studies.search.recipes import TUNED_STEPS, UNIFORM, methods, tuned_steps
+from studies.search.grid import FOLDER as GRID_FOLDER
+from studies.search.grid import grid
+from studies.search.recipes import ONE_LINE, TUNED_STEPS, UNIFORM, methods, tuned_steps
 from studies.shipped import BATCH, fast_pipeline
 
 FOLDER = Path("runs") / "fixed"
@@ -66,7 +68,7 @@ BUDGETS = {"25%": 0.25, "40%": 0.4, "60%": 0.6}
 PICTURES = 1024
 TUNED = "tuned"
 _TRIALS = 48
-# Half of what ``postdiff-tune`` takes by itself: enough captions must be left for the judges.
+# Of the last round half of what ``postdiff-tune`` takes: enough captions must be left for the judges.
 _SEARCH_PICTURES, _HELD_OUT_PICTURES = 128, 240
 _RECIPE_PICTURES = 64
 _SKEWS = (-4, -2, 0, 2, 4)
@@ -135,19 +137,23 @@ class Judges:
         return seen | {"clip": self._clip.image_features(pictures).cpu()}
 
 
-def unseen(model: str, setup: Setup) -> Examples:
+def unseen(model: str, setup: Setup, count: int) -> Examples:
     """Captions that neither the search nor its last round has seen."""
     assets = demo_assets(model)
     seen = {*setup.tuning.prompts, *setup.held_out.prompts}
     captions = [caption for caption in (*assets.tuning_prompts, *assets.held_out_prompts) if caption not in seen]
-    chosen = rows_of_prompts(random.Random(0).sample(captions, PICTURES))
-    return Examples(chosen, tuple(range(_SEED, _SEED + PICTURES)))
+    chosen = rows_of_prompts(random.Random(0).sample(captions, count))
+    return Examples(chosen, tuple(range(_SEED, _SEED + count)))
 
 
 def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator) -> dict[str, Policy]:
     """Every method's best setting on the tuning prompts."""
     space, steps = setup.proposer.space, setup.recipes[0].proposal.policy.steps
-    tried = {TUNED_STEPS: tuned_steps(space, steps, _SKEWS), **methods(space, setup.pricer, budget, _MOST_STEPS)}
+    tried = {
+        TUNED_STEPS: tuned_steps(space, steps, _SKEWS),
+        ONE_LINE: grid(space, setup.pricer, budget, _MOST_STEPS),
+        **methods(space, setup.pricer, budget, _MOST_STEPS),
+    }
 
     def loss(policy: Policy) -> float:
         return evaluator.objective.score(evaluator.outcome(policy).evaluation).loss
@@ -209,6 +215,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=_TRIALS, help="candidates for each budget")
     parser.add_argument("--images", type=int, default=_SEARCH_PICTURES, help="most tuning pictures a candidate")
     parser.add_argument("--held-out-images", type=int, default=_HELD_OUT_PICTURES, help="pictures of the last round")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="captions that nobody saw, for the judges")
     args = parser.parse_args()
     model: str = args.model
     console, folder = Console(highlight=False, width=150), FOLDER / model
@@ -230,9 +237,10 @@ def main() -> None:
         results = tune_budgets(pipe, budgets, options)
         few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
-            evaluator = evaluator_for(setups[0], few, "recipes", folder / f"recipes-{asked}", quiet)
+            evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
         fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, BUDGETS.values(), strict=True)]
-        judges = Judges(setups[0], unseen(model, setups[0]), model, folder / f"judged-{asked}")
+        captions = unseen(model, setups[0], args.pictures)
+        judges = Judges(setups[0], captions, model, folder / f"judged-{asked}-{args.pictures}")
         cells = []
         for budget, setup, result, policies in zip(BUDGETS, setups, results, fixed, strict=True):
             found = standings(judges, setup, best_candidate(result), policies)
@@ -251,7 +259,7 @@ def main() -> None:
         "trials": args.trials,
         "images": args.images,
         "held_out_images": args.held_out_images,
-        "pictures": PICTURES,
+        "pictures": args.pictures,
         "cells": cells,
     }
     write_atomically(RESULTS / f"fixed_recipes-{model}.json", json.dumps(document, indent=1) + "\n")

@@ -48,10 +48,9 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
 from studies.fixed_recipes import Judges
-from studies.search.grid import grid, on_top, settings, within
+from studies.search.grid import FOLDER, grid, on_top, settings, within
 from studies.shipped import BATCH, fast_pipeline
 
-FOLDER = Path("runs") / "one-liners"
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = ("25%", "40%", "60%")
 FEW, FINALISTS = 64, 3
@@ -188,6 +187,15 @@ def table(model: str, budget: str, found: Sequence[Contender]) -> Table:
     return shown
 
 
+def keep(cells: Sequence[Mapping[str, Any]], path: Path, model: str, trials: int, held_out_images: int) -> None:
+    """Write cells; those of other budgets stay where they are of as many candidates and prompts."""
+    what = {"model": model, "trials": trials, "held_out_images": held_out_images}
+    former = json.loads(path.read_text()) if path.is_file() else {}
+    found = {cell["budget"]: cell for cell in former.get("cells", ()) if what.items() <= former.items()}
+    found |= {cell["budget"]: cell for cell in cells}
+    write_atomically(path, json.dumps(what | {"cells": [found[each] for each in sorted(found)]}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
@@ -222,8 +230,7 @@ def main() -> None:
             contenders = compared(found, setup, held_out, judges)
             console.print(table(args.model, budget, contenders))
             cells.append({"budget": budget, "contenders": [asdict(each) for each in contenders]})
-    document = {"model": args.model, "trials": args.trials, "held_out_images": args.held_out_images, "cells": cells}
-    write_atomically(RESULTS / f"one_liners-{args.model}.json", json.dumps(document, indent=1) + "\n")
+    keep(cells, RESULTS / f"one_liners-{args.model}.json", args.model, args.trials, args.held_out_images)
 
 
 def _fresh(setup: Setup, policy: Policy, first: int, last: int) -> Any:

@@ -6,12 +6,16 @@ Nothing is reused and every step is taken at full size. A search that loses to t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from autotune.core.errors import PolicyError
 from autotune.cost import Pricer
 from autotune.policy import Policy
 from search_spaces import SearchSpace
 from search_spaces.schedule import PARTS
+
+FOLDER = Path("runs") / "one-liners"
+"""Where the studies keep what the grid's policies scored on few tuning prompts."""
 
 SOLVERS = 3
 """Of the space's solvers the first so many, the pipeline's own among them."""

@@ -24,6 +24,7 @@ CANDIDATES = 5
 """Settings of each method that are tried, spread over all that fit."""
 
 UNIFORM, TUNED_STEPS = "fewer steps", "fewer steps, tuned timesteps and solver"
+ONE_LINE = "one line: solver and guidance interval"
 
 Settings = Iterator[Policy]
 
