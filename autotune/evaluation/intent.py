@@ -18,59 +18,46 @@ from autotune.policy import Policy
 from autotune.policy.techniques import Guidance
 from autotune.runtime.timesteps import scheduler_for, try_steps
 
-PLACES = 4
-"""Parts of a trajectory at whose borders exact runs switch guidance: few, so that many policies share a run.
-
-With four there are at most nine exact runs besides the full one. What that costs in ranking, ``studies.proxy.validity``
-measures; five parts rank worse, for their borders lie farthest from where guidance mostly begins and ends.
-"""
-
 Levels = Callable[[Policy], Sequence[float]]
 """The noise level at which each step of a policy begins, falling: on any scale that ends at 0."""
 
 
-def exact_policy(policy: Policy, full: Policy, *, places: int | None = PLACES, levels: Levels | None = None) -> Policy:
+def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) -> Policy:
     """The exact run of a policy's intent: ``full`` itself where the policy leaves guidance alone.
 
-    Guidance is mapped to the full run's steps by the noise levels at which it begins and ends.
+    Guidance begins and ends at those of the full run's steps that are nearest to the policy's by noise level. No
+    coarser grid serves: moving guidance by an eighth of the trajectory changes pictures more than what is measured,
+    saving does (``studies.proxy.validity`` compares grids).
 
     Args:
         policy: The policy.
         full: The full run.
-        places: Parts of the trajectory at whose borders guidance may switch; None takes any step.
         levels: Noise levels of steps; by default :func:`plain_levels`.
 
     Example:
         >>> full = autotune.Policy(steps=20)
         >>> policy = autotune.Policy(steps=6, guidance={"start_step": 2, "stop_step": 5})
         >>> exact_policy(policy, full).id
-        's20-g5_15'
+        's20-g7_17'
         >>> exact_policy(autotune.Policy(steps=6), full).id
         's20'
     """
     if policy.guidance is None:
         return full
     levels = levels or plain_levels
-    steps = full.steps
-    parts = steps if places is None else min(places, steps)
     own, whole = levels(policy), levels(full)
-
-    def place(step: int) -> float:
-        return position(own, step, whole) / steps * parts
-
-    first, last = place(policy.guidance.start_step), place(policy.guidance.stop_step)
+    first, last = (position(own, step, whole) for step in (policy.guidance.start_step, policy.guidance.stop_step))
     start, stop = round(first), round(last)
-    if places is not None and policy.guidance.stop_step < policy.steps:
-        # Guidance in the last steps changes pictures most: what stops before them still does.
-        stop = min(stop, parts - 1)
+    if policy.guidance.stop_step < policy.steps:
+        # Guidance in the last step changes pictures most: what stops before it still does.
+        stop = min(stop, full.steps - 1)
     if start >= stop:
-        # Too short for the grid: the part that holds its middle.
-        start = min(math.floor((first + last) / 2), parts - 1)
+        # Shorter than a step of the full run: the one that holds its middle.
+        start = min(math.floor((first + last) / 2), full.steps - 1)
         stop = start + 1
-    if start == 0 and stop == parts:
+    if start == 0 and stop == full.steps:
         return full
-    guidance = Guidance(start_step=round(start * steps / parts), stop_step=round(stop * steps / parts))
-    return full.model_copy(update={"guidance": guidance})
+    return full.model_copy(update={"guidance": Guidance(start_step=start, stop_step=stop)})
 
 
 def is_exact(policy: Policy, full: Policy) -> bool:

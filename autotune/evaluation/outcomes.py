@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autotune.evaluation.intent import PLACES
 from autotune.evaluation.judged import packed, unpacked
 from autotune.evaluation.tensor_files import known, read_tensors
 from autotune.quality import Evaluation
@@ -18,7 +17,7 @@ PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
 
 # Kept errors are of exact runs whose guidance switches where it does now.
-_ERRORS = f"errors-{PLACES}"
+_ERRORS = "errors-nearest"
 
 
 @dataclass(frozen=True, eq=False)

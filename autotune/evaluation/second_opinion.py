@@ -21,7 +21,7 @@ Of the judges that need no download it agrees best on its own with judges that n
 NOBODY = "none"
 """What options name to ask nobody."""
 
-PAIRS = 128
+PAIRS = 64
 """Pictures of the last round that are compared with the exact run's, where the second opinion is of pairs."""
 
 

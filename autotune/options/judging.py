@@ -53,7 +53,7 @@ class JudgeOptions:
         least=0,
     )
     error_pictures: int = option(
-        32, "First pictures whose error is measured, in pairs with the exact run's.", topic=Topic.JUDGES, least=1
+        8, "First pictures whose error is measured, in pairs with the exact run's.", topic=Topic.JUDGES, least=1
     )
     distance: str | None = option(
         None,

@@ -29,7 +29,7 @@ from autotune.evaluation.examples import (
 )
 from autotune.evaluation.generation import PictureMaker, picture_maker
 from autotune.evaluation.inputs import Row, noun_of, plain, rows_of_prompts, say_different
-from autotune.evaluation.intent import PLACES, exact_policy, levels_in
+from autotune.evaluation.intent import exact_policy, levels_in
 from autotune.evaluation.judges import Judges, judges, panel_for
 from autotune.evaluation.own_assets import own_judges, prompts_to_tune
 from autotune.evaluation.second_opinion import judges_of_last_round, second_name
@@ -249,7 +249,7 @@ def prepare(
         ),
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
-        exact=f"{chosen.error_pictures} pictures, guidance in {PLACES} parts" if chosen.panel.errors else None,
+        exact=f"{chosen.error_pictures} pictures, guidance at the nearest steps" if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [
