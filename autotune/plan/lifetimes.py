@@ -75,9 +75,7 @@ def weighed_calls(compute_steps: Collection[int], count: int, call: int, steps: 
     """
     place = call - bisect_left(steps, steps[call])
     before = sorted(step for step in compute_steps if step < steps[call])[-count:]
-    return tuple(
-        min(bisect_left(steps, step) + place, bisect_left(steps, step + 1) - 1) for step in reversed(before)
-    )
+    return tuple(min(bisect_left(steps, step) + place, bisect_left(steps, step + 1) - 1) for step in reversed(before))
 
 
 def _groups(rules: Sequence[Rule], patterns: Sequence[Pattern]) -> list[tuple[Group, Rule]]:

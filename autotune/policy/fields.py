@@ -78,7 +78,9 @@ def _is_config_number(value: Any) -> bool:
 
 def _ending_in_a_weight(weights: tuple[float, ...]) -> tuple[float, ...]:
     if len(weights) > 1 and weights[-1] == 0:
-        raise ValueError(f"{shown(list(weights))} ends in a weight of 0, of a result that need not be kept: leave it out")
+        raise ValueError(
+            f"{shown(list(weights))} ends in a weight of 0, of a result that need not be kept: leave it out"
+        )
     return weights
 
 

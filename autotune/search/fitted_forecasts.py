@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,12 +14,14 @@ from torch.utils._pytree import tree_leaves
 from autotune.core.errors import InputError
 from autotune.evaluation.generation import PictureMaker
 from autotune.evaluation.inputs import Row
+from autotune.evaluation.pictures import picture_batches
 from autotune.pipelines.families import family_of
 from autotune.pipelines.units import find_units
 from autotune.plan import Rule, resolve_rules, taken_at
 from autotune.plan.lifetimes import weighed_calls
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Policy, lowest_version
+from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from autotune.runtime.hooks import residual_of
 from autotune.runtime.models import denoiser_of, root_of
@@ -88,10 +89,21 @@ def fitted_policy(
     full = _with_weights(policy, {}, cached=False)
     structure = find_units(root_of(denoiser_of(maker.pipe)))
     recorder = _Recorder(maker.pipe, weighted, structure, frozenset(numbers))
-    pictures = replace(maker, prefixes=None).pictures(full, inputs, seeds)
-    with recorder.on(), closing(pictures) as batches:
-        for _ in batches:
+    # From their start: a run that goes on from another one's state has nothing to record before.
+    with applied(maker.pipe, full), recorder.on():
+        for _ in picture_batches(
+            maker.pipe,
+            inputs,
+            seeds,
+            height=maker.height,
+            width=maker.width,
+            guidance_scale=maker.guidance_scale,
+            batch_size=maker.batch_size,
+            shared=maker.call,
+        ):
             pass
+    if not recorder.samples:
+        raise InputError("no step of the calls takes what a step before it has computed: there is nothing to fit")
     return _with_weights(
         policy,
         {
@@ -171,6 +183,11 @@ class _Recorder:
             self._results.clear()
             self._entries.clear()
 
+    @property
+    def samples(self) -> int:
+        """Rows that something was fitted to."""
+        return sum(equations.samples for equations in self._equations.values())
+
     def weights(self, number: int, step: int, ridge: float) -> tuple[float, ...]:
         """Rounded, without zeros at the end."""
         equations = self._equations.get((number, step))
@@ -220,7 +237,9 @@ class _Recorder:
             return
         weighed = weighed_calls(rule.compute_steps, len(rule.weights[now.step]), now.index, steps)
         if all(call in results for call in weighed):
-            earlier = [[self._rows_of(now, then) for now, then in zip(tensors, results[call], strict=True)] for call in weighed]
+            earlier = [
+                [self._rows_of(now, then) for now, then in zip(tensors, results[call], strict=True)] for call in weighed
+            ]
             equations = self._equations.setdefault((number, now.step), NormalEquations(len(weighed)))
             equations.add(tensors, earlier)
 
