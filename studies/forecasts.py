@@ -3,12 +3,12 @@
 ``python -m studies.forecasts MODEL`` takes budgets of 25, 40 and 60 % of the full run's FLOPs. At each there is one
 rule over the whole stack of blocks, with as many evenly spaced computing steps, of the full run's number of steps, as
 the budget pays for. What the other steps take differs: the last output (reuse), the polynomial through the last ones
-(Taylor, orders 1 and 2), the weights that ``autotune.fit_forecasts`` finds on 8 prompts, and of a transformer the same
-of its residual.
+(Taylor, orders 1 and 2), with the two or three weights that ``autotune.fit_forecasts`` finds on 8 prompts, and of a
+transformer the same of its residual.
 
 The error is the squared distance of the final latents from those of the full run from the same noise, relative to
 their size: the mean over 32 prompts that nothing was fitted to. Differences are paired by prompt, against the better
-of the two Taylor orders, with 95 % intervals by Student's t. The table also goes to
+of the two Taylor orders, with 95 % intervals by Student's t; so are ratios, as geometric means. The table also goes to
 ``studies/results/forecasts-MODEL.json``.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,9 @@ class Contender:
     Attributes:
         error: Mean relative squared error of the final latents.
         behind: That minus the better Taylor order's, with the 95 % interval, paired.
+        ratio: Geometric mean over prompts of the error divided by the better Taylor order's, with the 95 % interval: a
+            prompt whose picture becomes another one counts as one prompt and does not decide the mean.
+        better_on: Of how many prompts the error is lower.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Contender:
     relative: float
     error: float
     behind: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    better_on: int
 
 
 def even_steps(steps: int, count: int) -> tuple[int, ...]:
@@ -86,11 +92,12 @@ def contenders(pipe: Any, model: str, steps: int, compute: Sequence[int], prompt
     found |= {
         name: _policy(outputs, steps, compute, mode="forecast", order=order) for order, name in enumerate(TAYLOR, 1)
     }
-    found["fitted"] = autotune.fit_forecasts(pipe, found[TAYLOR[0]], prompts)
+    for terms in (2, 3):
+        found[f"fitted, {terms} weights"] = autotune.fit_forecasts(pipe, found[TAYLOR[0]], prompts, terms=terms)
     if model in RESIDUAL_OF:
         line = _policy(RESIDUAL_OF[model], steps, compute, mode="residual", order=1)
         found["residual, order 1"] = line
-        found["residual, fitted"] = autotune.fit_forecasts(pipe, line, prompts)
+        found["residual, fitted, 2 weights"] = autotune.fit_forecasts(pipe, line, prompts)
     return found
 
 
@@ -116,10 +123,20 @@ def errors(found: Tensor, exact: Tensor) -> Tensor:
 
 def difference(own: Tensor, other: Tensor) -> tuple[float, float, float]:
     """The mean of paired differences with its 95 % interval."""
-    paired = (own - other).numpy()
+    value, low, high = _interval(own - other)
+    return round(value, 6), round(low, 6), round(high, 6)
+
+
+def ratio(own: Tensor, other: Tensor) -> tuple[float, float, float]:
+    """The geometric mean of paired ratios with its 95 % interval."""
+    value, low, high = _interval(own.log() - other.log())
+    return round(math.exp(value), 3), round(math.exp(low), 3), round(math.exp(high), 3)
+
+
+def _interval(paired: Tensor) -> tuple[float, float, float]:
     mean = float(paired.mean())
-    half = float(stats.t.ppf(0.975, len(paired) - 1) * stats.sem(paired))
-    return round(mean, 5), round(mean - half, 5), round(mean + half, 5)
+    half = float(stats.t.ppf(0.975, len(paired) - 1) * stats.sem(paired.numpy()))
+    return mean, mean - half, mean + half
 
 
 def study(model: str, budgets: Sequence[float] = BUDGETS) -> list[dict[str, Any]]:
@@ -144,8 +161,10 @@ def study(model: str, budgets: Sequence[float] = BUDGETS) -> list[dict[str, Any]
                     name,
                     policy.id,
                     round(pricer.price(policy).relative, 4),
-                    round(float(seen[name].mean()), 5),
+                    round(float(seen[name].mean()), 6),
                     difference(seen[name], seen[best]),
+                    ratio(seen[name], seen[best]),
+                    int((seen[name] < seen[best]).sum()),
                 )
                 for name, policy in policies.items()
             ]
@@ -159,12 +178,14 @@ def table(model: str, cell: Mapping[str, Any]) -> Table:
     shown = Table(
         title=f"{model}, {cell['budget']:.0%}: computes in steps {', '.join(map(str, cell['compute_steps']))}"
     )
-    for column in ("skipped steps take", "policy", "FLOPs", "latent error", f"behind {cell['best_taylor']}"):
+    for column in ("skipped steps take", "policy", "FLOPs", "latent error", f"behind {cell['best_taylor']}", "ratio"):
         shown.add_column(column)
     for each in cell["contenders"]:
         value, low, high = each["behind"]
-        behind = "" if each["name"] == cell["best_taylor"] else f"{value:+.4f} ({low:+.4f}..{high:+.4f})"
-        shown.add_row(each["name"], each["policy"], f"{each['relative']:.1%}", f"{each['error']:.4f}", behind)
+        behind, times = f"{value:+.5f} ({low:+.5f}..{high:+.5f})", "{:.2f} ({:.2f}..{:.2f})".format(*each["ratio"])
+        if each["name"] == cell["best_taylor"]:
+            behind = times = ""
+        shown.add_row(each["name"], each["policy"], f"{each['relative']:.1%}", f"{each['error']:.5f}", behind, times)
     return shown
 
 

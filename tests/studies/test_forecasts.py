@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.forecasts import difference, errors, even_steps
+from studies.forecasts import difference, errors, even_steps, ratio
 
 
 @given(steps=st.integers(2, 50), data=st.data())
@@ -29,3 +29,7 @@ def test_differences_are_paired() -> None:
     value, low, high = difference(torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3))
     # Student's t of two degrees of freedom.
     assert (value, low, high) == pytest.approx((2.0, 2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+
+
+def test_ratios_are_geometric_means() -> None:
+    assert ratio(torch.tensor([2.0, 8.0]), torch.tensor([1.0, 1.0]))[0] == 4.0
