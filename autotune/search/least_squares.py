@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from autotune.core.errors import InputError
@@ -65,11 +65,12 @@ class NormalEquations:
         start = np.eye(self.count)[0]
         penalty = ridge * np.trace(gram) / self.count * np.eye(self.count)
         # Of equal predictors, without a ridge, the least change: lstsq takes the solution of least norm.
-        return start + np.linalg.lstsq(gram + penalty, moments - gram @ start, rcond=None)[0]
+        change = np.linalg.lstsq(gram + penalty, moments - gram @ start, rcond=None)[0]
+        return np.asarray(start + change, dtype=np.float64)
 
-    def error(self, weights: Sequence[float]) -> float:
+    def error(self, weights: ArrayLike) -> float:
         """Mean over rows of ``||y - X w||^2 / ||y||^2``."""
-        signed = np.array([1.0, *(-weight for weight in weights)])
+        signed = np.concatenate([[1.0], -np.asarray(weights, dtype=np.float64)])
         return float(signed @ self._products @ signed) / max(self.samples, 1)
 
 

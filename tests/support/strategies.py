@@ -80,7 +80,9 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     mode: Any = draw(st.sampled_from(["reuse", "forecast", "residual"] if everything else ["reuse", "forecast"]))
     order = draw(st.integers(1, 2)) if mode == "forecast" or (mode == "residual" and draw(st.booleans())) else None
     weighted = everything and mode != "reuse" and draw(st.booleans())
-    names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units)))
+    # Weights of all would not fit into a file.
+    most = 3 if weighted else None
+    names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units), max_size=most))
     # Where sizes change, results of before are of no use, which a rule with weights must say.
     computing = [
         tuple(sorted({0, *(until if weighted else ()), *draw(st.sets(st.integers(0, steps - 1)))})) for _ in names
@@ -113,7 +115,7 @@ def _weights(
         since = max((each for each in until if each <= step), default=0)
         there = sum(since <= each < step for each in compute)
         count = draw(st.integers(1, min(there, 3)))
-        numbers = st.floats(-1000, 1000, allow_subnormal=False)
+        numbers = st.integers(-999, 999).map(lambda hundredths: hundredths / 100)
         found.append(
             (*draw(st.lists(numbers, min_size=count - 1, max_size=count - 1)), draw(numbers.filter(lambda x: x != 0)))
         )
