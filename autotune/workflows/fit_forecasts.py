@@ -17,7 +17,7 @@ from autotune.search.fitted_forecasts import fitted_policy
 from autotune.search.least_squares import RIDGE
 
 TERMS = 2
-"""Weights of a step. Three fit full runs better and, where errors compound, forecast no better."""
+"""Weights of a step. Three fit full runs better, but may forecast several steps in a row worse, as errors compound."""
 
 # Full runs of pipelines that take nothing but a seed.
 _SEED_ROWS = 8
