@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from autotune.policy.schema import policy_schema
     from autotune.runtime import applied, apply_policies, apply_policy, full_policy, remove_policy, tier
     from autotune.workflows.compare import compare
+    from autotune.workflows.fit_forecasts import fit_forecasts
     from autotune.workflows.tune import tune
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "compare",
     "demo_pipeline",
     "errors",
+    "fit_forecasts",
     "full_policy",
     "load_policies",
     "load_policy",
@@ -62,6 +64,7 @@ __getattr__ = attributes(
         "apply_policy": "runtime",
         "compare": "workflows.compare",
         "demo_pipeline": "models.shipped",
+        "fit_forecasts": "workflows.fit_forecasts",
         "full_policy": "runtime",
         "load_policies": "policy.policy_set",
         "load_policy": "policy.loading",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.core.errors import InputError
-from autotune.engines.refusals import BLOCKS, EngineError, check_steps, lever_of, reusing
+from autotune.engines.refusals import BLOCKS, EngineError, check_no_weights, check_steps, lever_of, reusing
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Policy
 
@@ -122,6 +122,7 @@ def _range(rules: Sequence[CacheRule], structure: Structure, blocks: Sequence[st
             raise EngineError(NAME, lever, "it reuses whole blocks, not the layers inside of them")
         if rule.mode != "residual":
             raise EngineError(NAME, lever, f"it adds what blocks added, mode 'residual', not mode {rule.mode!r}")
+        check_no_weights(rule, NAME)
         if (rule.order, rule.compute_steps) != (rules[0].order, rules[0].compute_steps):
             raise EngineError(NAME, lever, "all blocks that rest there do so in the same steps")
         for end, begin in structure.resolve(rule.units).items():

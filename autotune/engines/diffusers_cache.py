@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from autotune.core.errors import InputError
-from autotune.engines.refusals import EngineError, check_steps, lever_of, reusing
+from autotune.engines.refusals import EngineError, check_no_weights, check_steps, lever_of, reusing
 from autotune.plan import compile_plan
 from autotune.plan.plan import Action
 from autotune.plan.structure import Structure
@@ -50,6 +50,7 @@ def diffusers_config(
         lever = lever_of(each, structure)
         if each.mode == "residual":
             raise EngineError(NAME, lever, "its caches keep outputs, not what blocks add to their inputs")
+        check_no_weights(each, NAME)
         if (each.mode, each.order, each.compute_steps) != (rule.mode, rule.order, rule.compute_steps):
             raise EngineError(NAME, lever, "all modules of its cache compute in the same steps and to the same order")
         units |= structure.resolve(each.units)

@@ -46,6 +46,16 @@ def check_steps(policy: Policy, engine: str, calls: Sequence[int]) -> None:
         raise EngineError(engine, "other_solver", "it counts calls, and this scheduler calls the model twice in a step")
 
 
+def check_no_weights(rule: CacheRule, engine: str) -> None:
+    """Refuse forecasts by weights.
+
+    Raises:
+        EngineError: The rule has some.
+    """
+    if rule.weights is not None:
+        raise EngineError(engine, FORECAST, "its forecasts are polynomials, without weights that a policy lists")
+
+
 def reusing(policy: Policy) -> tuple[CacheRule, ...]:
     """The cache rules that let anything be reused."""
     return tuple(rule for rule in policy.cache if len(rule.compute_steps) < policy.steps)

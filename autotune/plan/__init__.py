@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.plan.compile import compile_plan, is_guided
-from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources
+from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources, is_weighted
 from autotune.plan.rules import Rule, resolve_rules, taken_at
 from autotune.plan.sizes import MIN_SCALE, accepted_scales, latent_size
 
@@ -19,6 +19,7 @@ __all__ = [
     "accepted_scales",
     "is_guided",
     "compile_plan",
+    "is_weighted",
     "latent_size",
     "resolve_rules",
     "taken_at",

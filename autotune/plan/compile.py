@@ -36,7 +36,8 @@ def compile_plan(
         start: the first call that is made; image-to-image leaves out those before.
 
     Raises:
-        PolicyError: a unit the denoiser does not have, or a scale it does not accept.
+        PolicyError: a unit the denoiser does not have, a scale it does not accept, or weights of a result that is not
+            computed.
     """
     steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
     sizes = sizes_of(policy, structure, height, width)
@@ -50,7 +51,7 @@ def compile_plan(
         fresh.append(call == start or sizes[step] != sizes[before] or counts[step] > counts[before])
         reading = [] if fresh[-1] else [(rule.names, rule.mode) for rule in rules if step not in rule.compute_steps]
         patterns.append(_pattern(structure, tuple(reading)))
-    taken = sources_of(rules, patterns, fresh, start)
+    taken = sources_of(rules, patterns, fresh, steps, start)
     kept, dropped = lifetimes_of(taken, start)
     stage_ends = {stage.until_step - 1: stage.handoff for stage in policy.resolution}
     last_call = {step: call for call, step in enumerate(steps)}

@@ -17,6 +17,11 @@ Group = tuple[int, ...]
 Sources = tuple[tuple[int, float], ...]
 
 
+def is_weighted(terms: Sources) -> bool:
+    """Whether taking ``terms`` is more than taking one result as it is."""
+    return len(terms) > 1 or terms[0][1] != 1
+
+
 class Action(IntEnum):
     """What a unit does in a call.
 
@@ -63,7 +68,7 @@ class DenoiserCall:
         branches: 2 where the conditional and the unconditional branch are computed, else 1.
         pattern: what the units do.
         taken: groups that take from memory, each with which of its earlier results: pairs of the
-            call they were computed in and their weight, summing to 1.
+            call they were computed in and their weight. The weights of an order sum to 1, fitted ones need not.
         kept: groups whose result of this call is taken later.
         dropped: kept results (group, call) that nobody takes after this call.
         fresh: nothing computed before can serve (first call, another resolution, a branch that did not run before).
@@ -85,7 +90,7 @@ class DenoiserCall:
     @cached_property
     def actions(self) -> tuple[Action, ...]:
         """One entry per unit."""
-        forecast = {unit for group, terms in self.taken if len(terms) > 1 for unit in group}
+        forecast = {unit for group, terms in self.taken if is_weighted(terms) for unit in group}
         return tuple(
             Action.FORECAST if unit in forecast and action is Action.REUSE else action
             for unit, action in enumerate(self.pattern.actions)

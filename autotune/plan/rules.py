@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from autotune.core.errors import PolicyError
@@ -21,7 +21,7 @@ _CROSS_ATTENTION = ("cross attention",)
 class Rule:
     """One cache rule against one denoiser: units with the first block of their range, and when they compute.
 
-    ``names`` are the policy's words for the units.
+    ``names`` are the policy's words for the units, ``weights`` its numbers by step, the newest result's first.
     """
 
     names: tuple[str, ...]
@@ -29,6 +29,7 @@ class Rule:
     mode: str
     order: int
     compute_steps: frozenset[int]
+    weights: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 def resolve_rules(policy: Policy, structure: Structure) -> list[Rule]:
@@ -39,7 +40,14 @@ def resolve_rules(policy: Policy, structure: Structure) -> list[Rule]:
             or cross-attention to keep in a denoiser without.
     """
     rules = [
-        Rule(rule.units, units_of(structure, rule.units), rule.mode, rule.order or 0, frozenset(rule.compute_steps))
+        Rule(
+            rule.units,
+            units_of(structure, rule.units),
+            rule.mode,
+            rule.order or 0,
+            frozenset(rule.compute_steps),
+            dict(zip(rule.skipped_steps(policy.steps), rule.weights or (), strict=False)),
+        )
         for rule in policy.cache
     ]
     guidance = policy.guidance

@@ -75,7 +75,11 @@ def digest(document: Mapping[str, Any]) -> str:
 def _rule_id(rule: CacheRule) -> str:
     gaps = {b - a for a, b in pairwise(rule.compute_steps)}
     spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
-    how = ("x" if rule.mode == "residual" else "") + (f"f{rule.order}" if rule.order else "")
+    how = "x" if rule.mode == "residual" else ""
+    if rule.weights is not None:
+        how += f"w{max(map(len, rule.weights), default=0)}"
+    elif rule.order:
+        how += f"f{rule.order}"
     # No file name on Windows holds a star.
     units = "+".join(rule.units).replace("**", "all").replace("*", "each")
     return units + spacing + how

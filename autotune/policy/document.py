@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -14,22 +15,25 @@ from autotune.policy.records import ModelInfo, PolicyCost, PolicyQuality, Proven
 from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
 
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 """A file says the lowest that has what it says."""
 
 RESIDUAL_ORDER = 2
 """The first in which mode ``residual`` may have an order."""
 
+WEIGHTS = 3
+"""The first in which cache rules may have weights."""
+
 
 class PolicyDocument(Record):
-    """The fields of a policy file, versions 1 and 2; :class:`autotune.Policy` is one with what can be done with it.
+    """The fields of a policy file, versions 1 to 3; :class:`autotune.Policy` is one with what can be done with it.
 
     ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
     per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
     """
 
     format: Literal["postdiff-policy"] = FORMAT
-    version: Literal[1, 2] = 1
+    version: Literal[1, 2, 3] = 1
     model: ModelInfo | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     scheduler: SchedulerChoice | None = None
@@ -63,6 +67,8 @@ class PolicyDocument(Record):
                     f"cache.{index}.compute_steps: step {rule.compute_steps[-1]} does not exist,"
                     f" the last of {self.steps} steps is {self.steps - 1}"
                 )
+            if rule.weights is not None:
+                self._check_weights(f"cache.{index}", rule)
         return self
 
     def _check_schedule(self) -> None:
@@ -88,6 +94,35 @@ class PolicyDocument(Record):
                 raise ValueError(f"resolution: scales must grow, {stage.scale:g} follows {scale:g}")
             scale, until = stage.scale, stage.until_step
 
+    def _check_weights(self, place: str, rule: CacheRule) -> None:
+        """Weights are those of results that will be there, whatever forces units to compute in between."""
+        assert rule.weights is not None
+        if self.version < WEIGHTS:
+            raise ValueError(f"{place}.weights: a rule has them from version {WEIGHTS} on, say so in version")
+        forced = {stage.until_step for stage in self.resolution}
+        if self.guidance is not None:
+            forced.add(self.guidance.start_step)
+        unsaid = sorted(forced.difference(rule.compute_steps))
+        if unsaid:
+            raise ValueError(
+                f"{place}.compute_steps: with weights they list step {unsaid[0]} too, in which all units compute"
+                " because resolution or guidance changes"
+            )
+        skipped = rule.skipped_steps(self.steps)
+        if len(rule.weights) != len(skipped):
+            raise ValueError(
+                f"{place}.weights: {len(rule.weights)} lists for {len(skipped)} steps that are not in compute_steps,"
+                " give one for each"
+            )
+        for step, weights in zip(skipped, rule.weights, strict=True):
+            since = max((each for each in forced if each <= step), default=0)
+            there = bisect_left(rule.compute_steps, step) - bisect_left(rule.compute_steps, since)
+            if len(weights) > there:
+                raise ValueError(
+                    f"{place}.weights: {len(weights)} for step {step}, before which the units have computed"
+                    f" {there} result{'s' * (there != 1)}{f' since step {since}' * (since > 0)}: give at most as many"
+                )
+
     def _check_guidance(self) -> None:
         if self.guidance is None:
             return
@@ -101,8 +136,10 @@ class PolicyDocument(Record):
             )
 
 
-def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = ()) -> Literal[1, 2]:
+def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = ()) -> Literal[1, 2, 3]:
     """The version of the format that has what the records and the cache rules say."""
+    if any(rule.weights is not None for rule in cache):
+        return 3
     if any(rule.mode == "residual" and rule.order is not None for rule in cache):
         return 2
     if quality is None:

@@ -13,6 +13,8 @@ from autotune.core.records import LISTED, MAX_TEXT, NAMED, ONE_LINE, Text, in_sc
 MAX_STEPS = 1000
 MAX_TIMESTEP = 100_000
 MAX_CONFIG_LIST = 16
+MAX_WEIGHTS = 3
+MAX_WEIGHT = 1000.0
 # Larger whole numbers are not exact in every JSON reader.
 MAX_CONFIG_NUMBER = 2**53
 
@@ -74,6 +76,14 @@ def _is_config_number(value: Any) -> bool:
     return abs(value) <= MAX_CONFIG_NUMBER if isinstance(value, int) else math.isfinite(value)
 
 
+def _ending_in_a_weight(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if len(weights) > 1 and weights[-1] == 0:
+        raise ValueError(
+            f"{shown(list(weights))} ends in a weight of 0, of a result that need not be kept: leave it out"
+        )
+    return weights
+
+
 def _kind_of_timesteps(value: Any) -> str | None:
     if isinstance(value, str):
         return NAMED
@@ -81,6 +91,13 @@ def _kind_of_timesteps(value: Any) -> str | None:
 
 
 StepIndex = Annotated[int, Field(ge=0, le=MAX_STEPS)]
+# Plus zero, for equal policies have equal files.
+Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT), AfterValidator(lambda weight: weight + 0.0)]
+StepWeights = Annotated[
+    tuple[Weight, ...],
+    Field(strict=False, min_length=1, max_length=MAX_WEIGHTS),
+    AfterValidator(_ending_in_a_weight),
+]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 Integer = Annotated[int, Field(gt=-(2**64), lt=2**64)]
 UnitName = Annotated[Text, AfterValidator(_unit_form), in_schema(pattern=_whole(rf"({_NAME})(\.({_NAME}))*"))]

@@ -38,8 +38,9 @@ class Policy(PolicyDocument):
         Steps, ``@`` another solver, ``ts-`` timesteps or ``sigmas``; scale@until per stage, with
         ``~`` when noise-matched; per rule the units (``each`` and ``all`` for ``*`` and ``**``) and
         ``i`` interval, or ``n`` number of computing steps when they are not evenly spaced, then
-        ``x`` for residual, ``f`` and the order of a forecast of either; guided steps, with ``+ca`` when
-        cross-attention is reused after them. At most 120 characters: a longer one ends in a hash.
+        ``x`` for residual, ``f`` and the order of a forecast of either, or ``w`` and the most weights
+        that a step has; guided steps, with ``+ca`` when cross-attention is reused after them. At most
+        120 characters: a longer one ends in a hash.
         """
         return id_of(self)
 

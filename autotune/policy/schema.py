@@ -82,6 +82,8 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "order": "Degree of the extrapolation in mode 'forecast', and from version 2 on of the last changes in mode"
         " 'residual'; else null.",
         "compute_steps": "Steps at which the units compute, increasing, the first being 0.",
+        "weights": "For every step not in compute_steps, in order, weights of the last computed results, the newest"
+        " first, whose weighted sum the step takes; instead of an order (version 3), else left out.",
     },
     PolicyCost: {
         "flops": "Floating-point operations of the denoising loop for one picture, two per multiply-add.",
@@ -154,12 +156,15 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
     },
 }
 
-_ORDER_GOES_WITH_FORECAST = {
+_HAS_ORDER = {"properties": {"order": {"type": "integer"}}, "required": ["order"]}
+_HAS_WEIGHTS = {"properties": {"weights": {"type": "array"}}, "required": ["weights"]}
+_EXTRAPOLATION_GOES_WITH_MODE = {
+    "not": {"allOf": [_HAS_ORDER, _HAS_WEIGHTS]},
     "if": {"properties": {"mode": {"const": "forecast"}}, "required": ["mode"]},
-    "then": {"properties": {"order": {"type": "integer"}}, "required": ["order"]},
+    "then": {"anyOf": [_HAS_ORDER, _HAS_WEIGHTS]},
     "else": {
         "if": {"properties": {"mode": {"const": "residual"}}, "required": ["mode"]},
-        "else": {"properties": {"order": {"type": "null"}}},
+        "else": {"properties": {"order": {"type": "null"}, "weights": {"type": "null"}}},
     },
 }
 _SIGMAS_GO_WITH_DEFAULT = {
@@ -169,7 +174,7 @@ _SIGMAS_GO_WITH_DEFAULT = {
 
 
 def policy_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a policy file, versions 1 and 2: what ``postdiff schema`` prints.
+    """The JSON Schema (draft 2020-12) of a policy file, versions 1 to 3: what ``postdiff schema`` prints.
 
     Every policy that :func:`autotune.load_policy` accepts is valid under it. The reverse holds for the form only:
     the module's docstring says what a schema cannot see.
@@ -192,7 +197,7 @@ def policy_schema() -> dict[str, Any]:
     # pydantic says what keys of the right form hold, and leaves others free.
     for record, field in (("PolicyQuality", "weights"), ("Provenance", "versions"), ("SchedulerChoice", "config")):
         records[record]["properties"][field]["additionalProperties"] = False
-    records["CacheRule"] |= _ORDER_GOES_WITH_FORECAST
+    records["CacheRule"] |= _EXTRAPOLATION_GOES_WITH_MODE
     records["CacheRule"]["properties"]["compute_steps"] |= {"uniqueItems": True, "prefixItems": [{"const": 0}]}
     about = {
         "$schema": DIALECT,

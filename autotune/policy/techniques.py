@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from autotune.core.records import Record, shown
-from autotune.policy.fields import MAX_STEPS, ClassName, ConfigKey, ConfigValue, StepIndex, UnitName
+from autotune.core.records import GrownRecord, Record, shown
+from autotune.policy.fields import MAX_STEPS, ClassName, ConfigKey, ConfigValue, StepIndex, StepWeights, UnitName
 
 
 class ResolutionStage(Record):
@@ -39,7 +39,7 @@ class Guidance(Record):
     after: Literal["nothing", "cross_attention"] = "nothing"
 
 
-class CacheRule(Record):
+class CacheRule(GrownRecord):
     """Units that compute at ``compute_steps`` and at every other step take what they computed before.
 
     A unit is a layer (``"up_blocks.1.resnets.0"``) or a whole block (``"up_blocks.1"``). An entry
@@ -53,12 +53,22 @@ class CacheRule(Record):
     ``mode="forecast"`` extrapolates the last ``order + 1`` computed outputs to the present step
     by the polynomial through them, as TaylorSeer does with finite differences (Liu et al. 2025,
     section 3.2); while there are fewer, those.
+
+    Instead of an ``order`` these two modes may have ``weights`` (version 3): for every step that is not in
+    ``compute_steps``, in order, one to three weights of the last computed results, the newest first. The step takes
+    their weighted sum. They need not sum to 1; least squares on full runs find them (L2P, arXiv 2604.26365;
+    :func:`autotune.fit_forecasts`). Where a solver calls the denoiser several times a step, every call weighs the
+    results of the same calls of those steps. A call of the pipeline that begins after one of them (``strength``) has no
+    result of it: there the polynomial through as many of the last results as there are weights takes their place.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     units: Annotated[tuple[UnitName, ...], Field(strict=False, min_length=1, max_length=64)]
     mode: Literal["reuse", "residual", "forecast"] = "reuse"
     order: Annotated[int, Field(ge=1, le=2)] | None = None
     compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)]
+    weights: Annotated[tuple[StepWeights, ...], Field(strict=False, max_length=MAX_STEPS)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> CacheRule:
@@ -70,6 +80,9 @@ class CacheRule(Record):
                 f"compute_steps must begin with 0, not with {self.compute_steps[0]}:"
                 " there is nothing to reuse at the first step"
             )
+        if self.weights is not None:
+            self._check_weights_go_with_mode()
+            return self
         wrong = {"reuse": self.order is not None, "residual": False, "forecast": self.order is None}
         if wrong[self.mode]:
             raise ValueError(
@@ -77,6 +90,19 @@ class CacheRule(Record):
                 " null in mode 'reuse', and either in mode 'residual'"
             )
         return self
+
+    def _check_weights_go_with_mode(self) -> None:
+        if self.mode == "reuse":
+            raise ValueError(
+                "weights do not go with mode 'reuse', which takes the last result as it is: use mode 'forecast'"
+                " or 'residual'"
+            )
+        if self.order is not None:
+            raise ValueError(f"order {self.order} and weights both say how results are extrapolated: leave one out")
+
+    def skipped_steps(self, steps: int) -> tuple[int, ...]:
+        """Those of a policy's ``steps`` in which the units do not compute, which ``weights`` are for."""
+        return tuple(sorted(set(range(steps)).difference(self.compute_steps)))
 
 
 class SchedulerChoice(Record):

@@ -17,6 +17,8 @@ def in_words(policy: PolicyDocument) -> str:
     for rule in policy.cache:
         units = " and ".join(rule.units)
         between = f"forecast (order {rule.order})" if rule.order else "reused"
+        if rule.weights is not None:
+            between = "forecast (fitted weights)"
         what = "What is added by" if rule.mode == "residual" else "Output of"
         parts.append(f"{what} {units} computed in {len(rule.compute_steps)} steps, {between} in the others.")
     if policy.guidance is not None:

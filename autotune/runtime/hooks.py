@@ -33,7 +33,8 @@ class UnitHook(ModelHook):  # type: ignore[misc]
     Attributes:
         action: an :class:`~autotune.plan.Action` as a plain int.
         keep: whether the session wants this call's result, left in ``computed``.
-        given, weights: earlier results and their weights; their sum is the output.
+        given, weights: earlier results and their weights, whose weighted sum is the output; without weights the one
+            result is.
         first: where the residual is kept or added, the hook of the first block of its range, which notes the range's
             input in ``entry``; else None.
         notes_entry: whether it is read in this call.
@@ -88,13 +89,13 @@ class UnitHook(ModelHook):  # type: ignore[misc]
         if self.action == COMPUTE:
             output = compute(*args, **kwargs)
             if self.keep:
-                self.computed = cloned(output) if self.first is None else _minus(output, self.first.entry)
+                self.computed = cloned(output) if self.first is None else residual_of(output, self.first.entry)
             if not self.passes:
                 self.shape = tree_map_only(Tensor, lambda t: (tuple(t.shape), t.dtype, t.device), output)
             return output
         if self.action == RESIDUAL:
             assert self.first is not None
-            residual = self.given[0] if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+            residual = _weighted_sum(self.given, self.weights) if self.weights else self.given[0]
             return _plus(residual, self.first.entry)
         if self.action == NOT_NEEDED and self.passes:
             # Residual streams go by; nobody reads what this block would have added.
@@ -104,7 +105,7 @@ class UnitHook(ModelHook):  # type: ignore[misc]
 
     def put_out(self) -> Any:
         """What is given in the unit's place."""
-        return cloned(self.given[0]) if len(self.given) == 1 else _weighted_sum(self.given, self.weights)
+        return _weighted_sum(self.given, self.weights) if self.weights else cloned(self.given[0])
 
     def _streams(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(kwargs[name] if name in kwargs else args[position] for name, position in self.streams)
@@ -277,7 +278,7 @@ def _weighted_sum(outputs: Sequence[Any], weights: Sequence[Tensor]) -> Any:
     return tree_map(combine, *outputs)
 
 
-def _minus(output: Any, entry: tuple[Any, ...]) -> Any:
+def residual_of(output: Any, entry: tuple[Any, ...]) -> Any:
     if isinstance(output, Tensor):
         return output - entry[0]
     return tuple(None if out is None else out - into for out, into in zip(output, entry, strict=True))

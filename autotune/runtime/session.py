@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from autotune.plan import Action, DenoiserCall, Plan
+from autotune.plan import Action, DenoiserCall, Plan, is_weighted
 from autotune.runtime.call import CallState, Kept, Prepared, SinceStep
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.prefix.sharing import SharedCall
@@ -124,7 +124,7 @@ class Session:
             if action in _FROM_MEMORY:
                 terms = step.sources[unit]
                 hook.given = tuple(self._recall((branch, unit, call), rows) for call, _ in terms)
-                if len(terms) > 1:
+                if is_weighted(terms):
                     hook.weights = tuple(torch.tensor(weight, dtype=torch.float32) for _, weight in terms)
             elif action is Action.NOT_NEEDED and hook.shape is not None:
                 hook.given = (self._stand_in(hook.shape, rows),)

@@ -116,6 +116,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "solver": ("other_solver", {"scheduler": {"name": "DPMSolverMultistepScheduler"}}, "the pipeline's there"),
     "noise": ("other_noise_levels", {"timesteps": "karras"}, "the pipeline's there"),
     "layers": ("reuse_of_layers", rule("**.ff"), "not the layers inside"),
+    "weights": (
+        "forecasting",
+        rule("transformer_blocks.1-2", mode="residual", weights=((1.1,),) * (STEPS - len(COMPUTE))),
+        "without weights that a policy lists",
+    ),
     "layers, forecast": ("forecasting", rule("**.ff", mode="forecast", order=1), "not the layers inside"),
     "outputs": ("reuse_of_blocks", rule("transformer_blocks.1-2"), "mode 'residual', not mode 'reuse'"),
     "the first block": ("reuse_of_blocks", rule("transformer_blocks.0-2", mode="residual"), "transformer_blocks.0"),
@@ -137,7 +142,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_it_lacks_is_refused_by_the_name_of_the_lever(case: str) -> None:
     lever, fields, says = REFUSED[case]
     with pytest.raises(EngineError, match=says) as refused:
-        configuration(pipeline("sd3"), Policy(version=2, steps=STEPS, **fields), "cache-dit")
+        configuration(pipeline("sd3"), Policy(version=3, steps=STEPS, **fields), "cache-dit")
     assert refused.value.lever == lever and f"the lever {lever}:" in str(refused.value)
 
 

@@ -92,13 +92,19 @@ def names(pipe: Any) -> list[str]:
     [
         ("flux", "reuse_of_blocks", {"units": ["transformer_blocks.1"], "mode": "residual"}, "keep outputs"),
         ("flux", "forecasting", {"units": ["**.attn"], "mode": "forecast", "order": 2}, "not the parabola"),
+        (
+            "flux",
+            "forecasting",
+            {"units": ["**.attn"], "mode": "forecast", "weights": ((1.1,),) * (STEPS - 6)},
+            "without weights that a policy lists",
+        ),
         ("flux", "reuse_of_layers", {"units": ["**.attn"], "compute_steps": (0, 1, 3, 4, 9)}, "every so many steps"),
     ],
 )
 def test_what_they_lack_is_refused_by_lever(family: str, lever: str, fields: dict[str, Any], says: str) -> None:
     rule = CacheRule(**{"compute_steps": (0, 2, 4, 6, 8, 10), **fields})
     with pytest.raises(EngineError, match=says) as refused:
-        configuration(pipeline(family), Policy(steps=STEPS, cache=(rule,)), "diffusers")
+        configuration(pipeline(family), Policy(version=3, steps=STEPS, cache=(rule,)), "diffusers")
     assert refused.value.lever == lever
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +110,82 @@ def test_forecasts_begin_anew_at_another_resolution() -> None:
     policy = Policy(steps=4, resolution=(ResolutionStage(scale=0.5, until_step=2),), cache=(rule,))
     plan = compile_plan(policy, STRUCTURE, 8, 8)
     assert plan.steps[3].sources == {NAMES.index("up_blocks.0.resnets.0"): ((2, 1.0),)}
+
+
+UP = NAMES.index("up_blocks.0.resnets.0")
+
+
+def weighted(compute_steps: tuple[int, ...], weights: tuple[tuple[float, ...], ...], **fields: Any) -> Policy:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", compute_steps=compute_steps, weights=weights)
+    return Policy(version=3, steps=len(compute_steps) + len(weights), cache=(rule, *fields.pop("cache", ())), **fields)
+
+
+def test_weights_are_of_the_last_computed_results_the_newest_first() -> None:
+    policy = weighted((0, 2, 4), ((0.9,), (1.5, -0.25), (1.0,), (2.0, -1.0, 0.5)))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert [plan.steps[step].sources.get(UP) for step in (1, 3, 5, 6)] == [
+        ((0, 0.9),),
+        ((0, -0.25), (2, 1.5)),
+        ((4, 1.0),),
+        ((0, 0.5), (2, -1.0), (4, 2.0)),
+    ]
+    # One result as it is is reuse; one that is weighed is not.
+    assert [plan.steps[step].actions[UP] for step in (1, 3, 5, 6)] == [
+        Action.FORECAST,
+        Action.FORECAST,
+        Action.REUSE,
+        Action.FORECAST,
+    ]
+    assert sorted(output for step in plan.steps for output in step.drop) == [(UP, 0), (UP, 2), (UP, 4)]
+
+
+@given(compute=st.sets(st.integers(1, 11)).map(lambda steps: tuple(sorted({0, *steps}))), order=st.integers(1, 2))
+def test_lagranges_numbers_as_weights_make_the_plan_of_an_order(compute: tuple[int, ...], order: int) -> None:
+    rule = CacheRule(units=("up_blocks.0",), mode="forecast", order=order, compute_steps=compute)
+    plan = compile_plan(Policy(steps=12, cache=(rule,)), STRUCTURE, 8, 8)
+    weights = tuple(
+        tuple(float(weight) for _, weight in reversed(plan.steps[step].sources[UP])) for step in rule.skipped_steps(12)
+    )
+    same = compile_plan(weighted(compute, weights), STRUCTURE, 8, 8)
+    assert [step.sources for step in same.steps] == [step.sources for step in plan.steps]
+    assert [step.kept for step in same.steps] == [step.kept for step in plan.steps]
+
+
+def test_every_call_of_a_step_weighs_the_same_calls_of_others() -> None:
+    policy = weighted((0, 2), ((0.9,), (1.5, -0.25)))
+    plan = compile_plan(policy, STRUCTURE, 8, 8, calls=(2, 2, 2, 1))
+    assert [step.sources.get(UP) for step in plan.steps] == [
+        *(None, None, ((0, 0.9),), ((1, 0.9),)),
+        *(None, None, ((0, -0.25), (4, 1.5))),
+    ]
+    # Where a step has fewer calls than the one that weighs it, its last one stands for those that are not there.
+    plan = compile_plan(policy, STRUCTURE, 8, 8, calls=(1, 2, 1, 1))
+    assert [step.sources.get(UP) for step in plan.steps] == [
+        *(None, ((0, 0.9),), ((0, 0.9),)),
+        *(None, ((0, -0.25), (3, 1.5))),
+    ]
+
+
+def test_a_call_that_begins_later_extrapolates_what_it_has() -> None:
+    policy = weighted((0, 3, 5), ((0.9,), (0.8,), (1.5, -0.25), (1.25, -0.5)))
+    plan = compile_plan(policy, STRUCTURE, 8, 8, start=1)
+    sources = [step.sources.get(UP) for step in plan.steps]
+    # From step 1 on, in which everything computes: what the weights of 2 and 4 are for is not there.
+    assert sources == [None, ((1, 1.0),), None, ((1, -0.5), (3, 1.5)), None, ((3, -0.5), (5, 1.25))]
+
+
+def test_weights_hold_after_a_change_of_resolution() -> None:
+    policy = weighted((0, 2, 3), ((0.9,), (1.5, -0.25)), resolution=(ResolutionStage(scale=0.5, until_step=2),))
+    plan = compile_plan(policy, STRUCTURE, 8, 8)
+    assert plan.steps[4].sources == {UP: ((2, -0.25), (3, 1.5))}
+
+
+def test_weights_of_a_result_that_nobody_reads_are_refused() -> None:
+    # In step 1 the last block is taken from memory, and nothing before it is computed.
+    last = CacheRule(units=("up_blocks.1",), compute_steps=(0, 2, 3))
+    policy = weighted((0, 1), ((1.5, -0.25), (1.5, -0.5)), cache=(last,))
+    with pytest.raises(PolicyError, match=r"step 2 weigh a result of step 1, .* leave step 1 out of"):
+        compile_plan(policy, STRUCTURE, 8, 8)
 
 
 def test_unknown_units_are_refused_with_the_nearest() -> None:

@@ -49,6 +49,11 @@ def rule(*units: str, mode: Any = "reuse", order: int | None = None) -> CacheRul
     return CacheRule(units=units, mode=mode, order=order, compute_steps=(0, 2))
 
 
+def weighted(*units: str, mode: Any = "forecast", weights: Any = ((0.9,), (1.4, -0.3))) -> CacheRule:
+    """Of four steps."""
+    return CacheRule(units=units, mode=mode, compute_steps=(0, 2), weights=weights)
+
+
 SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_order": 2})
 
 
@@ -67,6 +72,8 @@ SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_ord
         (Policy(steps=4, guidance=Guidance(start_step=1, stop_step=4)), "s4-g1_4"),
         (Policy(steps=4, cache=(rule("blocks.3-10", mode="residual"),)), "s4-blocks.3-10i2x"),
         (Policy(version=2, steps=4, cache=(rule("blocks.3-10", mode="residual", order=1),)), "s4-blocks.3-10i2xf1"),
+        (Policy(version=3, steps=4, cache=(weighted("b"),)), "s4-bi2w2"),
+        (Policy(version=3, steps=4, cache=(weighted("b", mode="residual"),)), "s4-bi2xw2"),
         (Policy(steps=4, cache=(rule("**.attn2", "b.*.ff", mode="forecast", order=1),)), "s4-all.attn2+b.each.ffi2f1"),
     ],
 )
@@ -98,6 +105,22 @@ def test_a_long_id_ends_in_a_hash_that_tells_policies_apart() -> None:
 )
 def test_key_sees_what_is_executed(changes: dict[str, Any]) -> None:
     assert RICH.model_copy(update=changes).key != RICH.key
+
+
+def test_key_sees_weights() -> None:
+    keys = {
+        Policy(version=3, steps=4, cache=(weighted("a", weights=weights),)).key
+        for weights in (((0.9,), (1.4, -0.3)), ((0.9,), (1.4,)), ((0.9,), (1.4, 0.3)))
+    }
+    assert len(keys) == 3
+
+
+def test_equal_weights_have_one_form() -> None:
+    one, other = (
+        Policy(version=3, steps=4, cache=(weighted("a", weights=weights),))
+        for weights in (((0.0,), (1, -1)), ((-0.0,), (1.0, -1.0)))
+    )
+    assert one.to_text() == other.to_text() and one.key == other.key
 
 
 def test_key_ignores_records() -> None:
@@ -140,6 +163,16 @@ def cached(**changes: Any) -> dict[str, Any]:
     return edited(cache=[{"units": ["a"], "compute_steps": [0]} | changes])
 
 
+def weighing(weights: Any, **changes: Any) -> dict[str, Any]:
+    """A policy of four steps and no records with weights."""
+    rule = {"units": ["a"], "mode": "forecast", "compute_steps": [0, 2], "weights": weights}
+    others = {key: changes.pop(key) for key in ("version", "resolution", "guidance") if key in changes}
+    return {"format": "postdiff-policy", "version": 3, "steps": 4, "cache": [rule | changes]} | others
+
+
+STAGE = [{"scale": 0.5, "until_step": 1}]
+
+
 def configured(**config: Any) -> dict[str, Any]:
     return edited(scheduler={"name": "DDIMScheduler", "config": config})
 
@@ -152,7 +185,7 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(steps=20.5), "steps is 20.5"),
         (edited(steps=0), "steps is 0"),
         (edited(steps=10**30), "steps is 1000000"),
-        (edited(version=3), "policy version 3 is unknown, this release reads 1 and 2"),
+        (edited(version=4), "policy version 4 is unknown, this release reads 1, 2 and 3"),
         (edited(format="other"), "not a policy file"),
         (edited(resolution=[{"scale": 1.5, "until_step": 3}]), "resolution.0.scale is 1.5"),
         (edited(resolution=[{"scale": 0.5, "until_step": 20}]), "until_step 20 must lie"),
@@ -186,6 +219,29 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(guidance={"stop_step": 2, "after": "attention"}), "'nothing' or 'cross_attention'"),
         (cached(units=["a"], mode="reuse", order=1), "null in mode 'reuse'"),
         (cached(units=["a"], mode="residual", order=1), "cache.0.order: mode 'residual' has one from version 2 on"),
+        (weighing([[1], [1]], version=2), "cache.0.weights: a rule has them from version 3 on, say so in version"),
+        (weighing([[1], [1]], mode="reuse"), "weights do not go with mode 'reuse'"),
+        (weighing([[1], [1]], order=1), "order 1 and weights both say how results are extrapolated"),
+        (weighing([[1]]), "cache.0.weights: 1 lists for 2 steps that are not in compute_steps"),
+        (weighing([[1], [1], [1]]), "cache.0.weights: 3 lists for 2 steps"),
+        (weighing([[1, 2], [1]]), "cache.0.weights: 2 for step 1, before which the units have computed 1 result: give"),
+        (weighing([[1], [1, 2, 3]]), "cache.0.weights: 3 for step 3, before which the units have computed 2 results"),
+        (weighing([[1], [1, 2, 3, 4]]), "cache.0.weights.1"),
+        (weighing([[1], []]), "cache.0.weights.1"),
+        (weighing([[1], [1, 0]]), "[1.0, 0.0] ends in a weight of 0"),
+        (weighing([[1], [1000.5]]), "cache.0.weights.1.0 is 1000.5"),
+        (weighing([[1], [float("nan")]]), "cache.0.weights.1.0 is nan"),
+        (weighing([[1], ["1"]]), "cache.0.weights.1.0 is '1'"),
+        (weighing([1, 1]), "cache.0.weights.0 is 1: should be a list"),
+        (weighing([[1], [1]], resolution=STAGE), "cache.0.compute_steps: with weights they list step 1 too"),
+        (
+            weighing([[1], [1]], guidance={"start_step": 1, "stop_step": 4}),
+            "compute_steps: with weights they list step 1 too",
+        ),
+        (
+            weighing([[1], [1, 1]], resolution=[{"scale": 0.5, "until_step": 2}]),
+            "2 for step 3, before which the units have computed 1 result since step 2",
+        ),
         (cached(units=["a.10-3"]), "cache.0.units.0: 'a.10-3' is a range that ends before it starts, write 3-10"),
         (cached(units=["a", "b c"]), "cache.0.units.1: 'b c' is no unit"),
         (cached(units=["a..b"]), "'a..b' is no unit"),
@@ -306,6 +362,22 @@ def test_a_measured_error_is_of_version_2_and_files_without_one_do_not_know_it(t
     read = read_policy(tmp_path / "policy.json")
     assert read.quality is not None and read.quality.policy.error == quality.difference
     assert read.quality.full.error is None
+
+
+def test_files_without_weights_do_not_know_them() -> None:
+    assert "weights" not in json.dumps(RICH.to_dict())
+
+
+def test_three_weights_a_step_fit_into_a_file_of_fifty_steps(tmp_path: Path) -> None:
+    rule = CacheRule(
+        units=("transformer_blocks.0-27",),
+        mode="residual",
+        compute_steps=(0, 1, 2, *range(6, 42, 4)),
+        weights=((12.34567, -10.76543, -0.98765),) * 38,
+    )
+    policy = Policy(version=3, steps=50, cache=(rule,) * 3, **RECORDS)
+    policy.save(tmp_path / "policy.json")
+    assert read_policy(tmp_path / "policy.json").key == policy.key
 
 
 def test_certificates_are_of_version_2_alone() -> None:

@@ -24,6 +24,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 FULL = EXAMPLES[1].to_dict()
 CACHED = EXAMPLES[2].to_dict()
+WEIGHED = EXAMPLES[5].to_dict()
 # What only the whole of a document decides: the validators of records, and Python's own numbers and texts.
 BEYOND = {"value_error", "int_type", "string_unicode", "bool_type"}
 
@@ -31,7 +32,7 @@ BEYOND = {"value_error", "int_type", "string_unicode", "bool_type"}
 def test_it_is_a_schema_that_names_its_dialect_and_itself() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert SCHEMA["$id"] == "urn:postdiff-policy:2"
+    assert SCHEMA["$id"] == "urn:postdiff-policy:3"
     assert SCHEMA["title"] and SCHEMA["description"]
 
 
@@ -93,7 +94,7 @@ def test_it_agrees_with_the_package_on_form(document: dict[Any, Any]) -> None:
             (FULL, (["steps"], 0)),
             (FULL, (["steps"], 1001)),
             (FULL, (["format"], "another")),
-            (FULL, (["version"], 3)),
+            (FULL, (["version"], 4)),
             (FULL, (["timesteps"], "cosine")),
             (FULL, (["model", "height"], 4)),
             (FULL, (["model", "pipeline"], "a\nb")),
@@ -107,6 +108,14 @@ def test_it_agrees_with_the_package_on_form(document: dict[Any, Any]) -> None:
             (CACHED, (["cache", 0, "order"], 1)),
             (CACHED, (["cache", 0, "compute_steps", 0], 1)),
             (CACHED, (["cache", 0, "compute_steps"], [0, 2, 2])),
+            (CACHED, (["cache", 0, "weights"], [[1.0]] * 3)),
+            (WEIGHED, (["cache", 0, "mode"], "reuse")),
+            (WEIGHED, (["cache", 0, "order"], 1)),
+            (WEIGHED, (["cache", 0, "weights"], None)),
+            (WEIGHED, (["cache", 0, "weights", 0], [])),
+            (WEIGHED, (["cache", 0, "weights", 0], 1.0)),
+            (WEIGHED, (["cache", 0, "weights", 0, 0], 1001)),
+            (WEIGHED, (["cache", 0, "weights", 0, 0], "1")),
             (CACHED, (["sigmas"], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])),
             (CACHED, (["scheduler"], {"name": "DDIM Scheduler"})),
             (CACHED, (["scheduler"], {"name": "DDIMScheduler", "config": {"9": 1}})),

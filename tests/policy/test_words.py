@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
-from autotune.policy.words import computes_everything, is_plain, steps_in_words
+from autotune.policy.words import computes_everything, in_words, is_plain, steps_in_words
 
 SOLVER = SchedulerChoice(name="DDIMScheduler", config={})
 
@@ -42,3 +44,15 @@ def test_what_leaves_something_out_does_not_compute_everything(policy: Policy) -
 def test_what_leaves_nothing_out_computes_everything() -> None:
     rule = CacheRule(units=("mid_block",), compute_steps=(0, 1, 2))
     assert computes_everything(Policy(steps=3, guidance=Guidance(stop_step=3), cache=(rule,)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("forecast", "4 steps. Output of a computed in 2 steps, forecast (fitted weights) in the others."),
+        ("residual", "4 steps. What is added by a computed in 2 steps, forecast (fitted weights) in the others."),
+    ],
+)
+def test_fitted_weights_are_named(mode: Any, said: str) -> None:
+    rule = CacheRule(units=("a",), mode=mode, compute_steps=(0, 2), weights=((0.9,), (1.4, -0.3)))
+    assert in_words(Policy(version=3, steps=4, cache=(rule,))) == said

@@ -135,6 +135,13 @@ def test_short_snippets_run_as_printed(tmp_path: Path) -> None:
     assert autotune.load_policy(tmp_path / "made.json").key == autotune.load_policy(json.loads(block("{"))).key
 
 
+def test_forecasts_are_fitted_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    made: dict[str, Any] = {}
+    exec(block("fit.py"), made)
+    assert made["fitted"].id == "s20-up_blocks.2i4w2"
+    assert capsys.readouterr().out.strip().endswith(f"{made['fitted'].cache[0].weights}")
+
+
 def test_tiers_are_searched_for_and_chosen_as_printed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = searches(monkeypatch)
     assert run(tune_options(command("postdiff-tune --tier"))) == 130

@@ -2,13 +2,15 @@
 
 Every unit computes in every call; where the policy takes it from memory, what it computed is thrown away and what it
 put out earlier takes its place. Guidance that has stopped is computed all the same, and its unconditional half
-overwritten. Only reuse and guidance are done here. Others may move the latents to another size in between: what was
-kept at one size is forgotten at the next.
+overwritten. Only reuse, weighted forecasts of outputs and of single units' residuals, and guidance are done here.
+Others may move the latents to another size in between: what was kept at one size is forgotten at the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from autotune.policy import Policy
+from autotune.pipelines.units import find_units
+from autotune.policy import CacheRule, Policy
 
 
 def precise(pipe: Any) -> Any:
@@ -46,6 +49,9 @@ def by_hand(
         hand.end()
 
 
+_Result = tuple[int, int, Any]
+
+
 class _Hand:
     def __init__(self, pipe: Any, denoiser: nn.Module, policy: Policy, conditional_first: bool, separate: bool) -> None:
         self.pictures = 1
@@ -59,15 +65,18 @@ class _Hand:
         self.first_output: Any = None
         self.size: Any = None
         self.resized = False
-        self.memory: dict[tuple[str, int], tuple[int, Any]] = {}
+        # By unit and branch what was computed last, each with its step and its number of rows.
+        self.memory: dict[tuple[str, int], list[_Result]] = {}
         self._replaced: list[tuple[Any, str, Any]] = []
 
     def begin(self) -> None:
         modules = dict(self.denoiser.named_modules())
+        streams = {unit.name: unit.streams for unit in find_units(self.denoiser).units}
         for rule in self.policy.cache:
-            assert rule.mode == "reuse"
+            assert rule.mode == "reuse" or rule.weights is not None
             for name in rule.units:
-                self._replace(modules[name], "forward", self._unit(name, frozenset(rule.compute_steps)))
+                own = streams[name] if rule.mode == "residual" else ()
+                self._replace(modules[name], "forward", self._unit(name, rule, own))
         self._replace(self.denoiser, "forward", self._call)
         self._replace(self.scheduler, "step", self._advance)
 
@@ -121,27 +130,63 @@ class _Hand:
             return self.first_output
         return _doubled(output, self.pictures, self.conditional_first)
 
-    def _unit(self, name: str, compute_steps: frozenset[int]) -> Callable[..., Any]:
+    def _unit(self, name: str, rule: CacheRule, streams: Sequence[str]) -> Callable[..., Any]:
+        """``streams`` are the arguments that are taken off the output and added again, if any."""
+
         def act(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            bound = inspect.signature(original).bind(*args, **kwargs).arguments
+            entry = tree_map_only(Tensor, torch.clone, [bound[stream] for stream in streams])
             output = original(*args, **kwargs)
             rows = _rows(output)
             overwritten = self.single and self.stacked == 2
             wanted = rows // 2 if overwritten else rows
             key = (name, self.branch)
-            rows_then, kept = self.memory.get(key, (0, None))
-            if self.fresh or self.step in compute_steps:
-                self.memory[key] = (wanted, self._conditional(output, wanted, rows))
+            if self.fresh or self.step in rule.compute_steps:
+                result = _combined((1, -1), output, entry) if streams else output
+                before = [] if self.fresh else self.memory.get(key, [])
+                self.memory[key] = [*before, (self.step, wanted, self._conditional(result, wanted, rows))]
                 return output
-            if rows_then < wanted:
+            taken = self._taken(rule, self.memory.get(key, []))
+            if not taken or any(rows_then < wanted for _, (_, rows_then, _) in taken):
                 return output
-            kept = self._conditional(kept, wanted, rows_then)
-            return tree_map_only(Tensor, lambda part: torch.cat([part, part]), kept) if overwritten else kept
+            weights = [weight for weight, _ in taken]
+            parts = [self._conditional(kept, wanted, rows_then) for _, (_, rows_then, kept) in taken]
+            found = parts[0] if weights == [1] else _combined(weights, *parts)
+            if streams:
+                found = _combined((1, 1), found, self._conditional(entry, wanted, rows))
+            return tree_map_only(Tensor, lambda part: torch.cat([part, part]), found) if overwritten else found
 
         return act
+
+    def _taken(self, rule: CacheRule, there: Sequence[_Result]) -> list[tuple[float, _Result]]:
+        """What a skipped step takes, with its weight."""
+        if rule.weights is None:
+            return [(1, each) for each in there[-1:]]
+        weights = rule.weights[rule.skipped_steps(self.policy.steps).index(self.step)]
+        weighed = [step for step in rule.compute_steps if step < self.step][: -len(weights) - 1 : -1]
+        by_step = {each[0]: each for each in there}
+        if all(step in by_step for step in weighed):
+            return [(weight, by_step[step]) for weight, step in zip(weights, weighed, strict=True)]
+        last = there[-len(weights) :]
+        at = [step for step, _, _ in last]
+        return [
+            (math.prod((self.step - other) / (step - other) for other in at if other != step), each)
+            for step, each in zip(at, last, strict=True)
+        ]
 
     def _conditional(self, output: Any, wanted: int, rows: int) -> Any:
         part = slice(0, wanted) if self.conditional_first else slice(rows - wanted, rows)
         return tree_map_only(Tensor, lambda tensor: tensor[part].clone(), output)
+
+
+def _combined(weights: Sequence[float], *outputs: Any) -> Any:
+    """The weighted sum; where the first is not a sequence, the others' only entries are meant."""
+    if isinstance(outputs[0], tuple):
+        return tuple(_combined(weights, *entries) for entries in zip(*outputs, strict=True))
+    if outputs[0] is None:
+        return None
+    tensors = [output if isinstance(output, Tensor) else output[0] for output in outputs]
+    return sum(weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
 
 
 def _rows(output: Any) -> int:

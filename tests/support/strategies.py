@@ -79,8 +79,17 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     after: Any = draw(st.sampled_from(["nothing", "cross_attention"])) if everything and stop != steps else "nothing"
     mode: Any = draw(st.sampled_from(["reuse", "forecast", "residual"] if everything else ["reuse", "forecast"]))
     order = draw(st.integers(1, 2)) if mode == "forecast" or (mode == "residual" and draw(st.booleans())) else None
-    names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units)))
-    computing = [tuple(sorted({0, *draw(st.sets(st.integers(0, steps - 1)))})) for _ in names]
+    weighted = everything and mode != "reuse" and draw(st.booleans())
+    # Weights of all would not fit into a file.
+    most = 3 if weighted else None
+    names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units), max_size=most))
+    # Where sizes change, results of before are of no use, which a rule with weights must say.
+    computing = [
+        tuple(sorted({0, *(until if weighted else ()), *draw(st.sets(st.integers(0, steps - 1)))})) for _ in names
+    ]
+    if weighted:
+        order = None
+    weights = [draw(_weights(compute, until, steps)) if weighted else None for compute in computing]
     return Policy(
         steps=steps,
         resolution=tuple(
@@ -88,12 +97,29 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
         ),
         guidance=None if stop is None else Guidance(stop_step=stop, after=after),
         cache=tuple(
-            CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute)
-            for name, compute in zip(sorted(names), computing, strict=True)
+            CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute, weights=numbers)
+            for name, compute, numbers in zip(sorted(names), computing, weights, strict=True)
         ),
-        version=2 if mode == "residual" and order else 1,
+        version=3 if weighted else 2 if mode == "residual" and order else 1,
         **(draw(schedules(steps)) if everything else {}),
     )
+
+
+@st.composite
+def _weights(
+    draw: st.DrawFn, compute: Sequence[int], until: Sequence[int], steps: int
+) -> tuple[tuple[float, ...], ...]:
+    """For every skipped step as many as there may be, or fewer."""
+    found = []
+    for step in sorted({*range(steps)}.difference(compute)):
+        since = max((each for each in until if each <= step), default=0)
+        there = sum(since <= each < step for each in compute)
+        count = draw(st.integers(1, min(there, 3)))
+        numbers = st.integers(-999, 999).map(lambda hundredths: hundredths / 100)
+        found.append(
+            (*draw(st.lists(numbers, min_size=count - 1, max_size=count - 1)), draw(numbers.filter(lambda x: x != 0)))
+        )
+    return tuple(found)
 
 
 @st.composite
@@ -210,6 +236,19 @@ EXAMPLES: tuple[Policy, ...] = (
             _every(3, "up_blocks.*.resnets.0"),
         ),
         provenance=RECORDS["provenance"],
+    ),
+    Policy(
+        version=3,
+        steps=6,
+        resolution=(ResolutionStage(scale=0.5, until_step=3),),
+        cache=(
+            CacheRule(
+                units=("up_blocks.1",),
+                mode="forecast",
+                compute_steps=(0, 1, 3),
+                weights=((1.5, -0.5), (1.02,), (0.9,)),
+            ),
+        ),
     ),
 )
 

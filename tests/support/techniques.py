@@ -17,6 +17,9 @@ HANDOFFS: tuple[Literal["renoise", "noise_matched"], ...] = ("renoise", "noise_m
 
 
 RESIDUAL_FORECAST = "forecast of a residual"
+WEIGHTED, WEIGHTED_RESIDUAL = "weighted forecast", "weighted residual"
+# Of steps 1 and 4, which sum to anything but 1.
+WEIGHTS = ((0.9,), (1.4, -0.3))
 RESIDUAL_RANGE, CROSS_ATTENTION = "residual of a range", "guidance stops, cross-attention stays"
 UNGUIDED = (
     "nothing",
@@ -28,6 +31,8 @@ UNGUIDED = (
     "residual",
     RESIDUAL_RANGE,
     RESIDUAL_FORECAST,
+    WEIGHTED,
+    WEIGHTED_RESIDUAL,
     "half size, renoise",
     "half size, noise_matched",
     "two stages",
@@ -64,6 +69,8 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
         "residual": {"cache": [_rule([middle], mode="residual")]},
         RESIDUAL_RANGE: {"cache": [_rule([ranges[0]], mode="residual")]} if ranges else None,
         RESIDUAL_FORECAST: {"version": 2, "cache": [_rule([middle], mode="residual", order=1)]},
+        WEIGHTED: {"version": 3, "cache": [_rule([last], mode="forecast", weights=WEIGHTS)]},
+        WEIGHTED_RESIDUAL: {"version": 3, "cache": [_rule([middle], mode="residual", weights=WEIGHTS)]},
         "half size, renoise": {"resolution": [half["renoise"]]},
         "half size, noise_matched": {"resolution": [half["noise_matched"]]},
         "two stages": {
