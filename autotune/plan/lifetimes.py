@@ -11,9 +11,9 @@ from autotune.plan.rules import Rule
 
 
 def sources_of(
-    rules: Sequence[Rule], patterns: Sequence[Pattern], fresh: Sequence[bool], start: int
+    rules: Sequence[Rule], patterns: Sequence[Pattern], fresh: Sequence[bool], branches: Sequence[int], start: int
 ) -> list[dict[Group, Sources]]:
-    """For each call the groups that take from memory, and what they take."""
+    """For each call the groups that take from memory, and what they take: results of no fewer ``branches``."""
     groups = _groups(rules, list(dict.fromkeys(patterns)))
     taken: list[dict[Group, Sources]] = []
     computed: dict[Group, list[int]] = {}
@@ -26,7 +26,9 @@ def sources_of(
             if action is Action.COMPUTE:
                 computed[group].append(call)
             elif action is not Action.NOT_NEEDED:
-                taken[-1][group] = _weights(computed[group][-1 - order :], call)
+                wanted = branches[call - start]
+                serving = [other for other in computed[group] if branches[other - start] >= wanted]
+                taken[-1][group] = _weights(serving[-1 - order :], call)
     return taken
 
 

@@ -14,22 +14,25 @@ from autotune.policy.records import ModelInfo, PolicyCost, PolicyQuality, Proven
 from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
 
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 """A file says the lowest that has what it says."""
 
 RESIDUAL_ORDER = 2
 """The first in which mode ``residual`` may have an order."""
 
+GUIDANCE_RATE = 3
+"""The first in which guidance may compute its unconditional branch in some of its steps only."""
+
 
 class PolicyDocument(Record):
-    """The fields of a policy file, versions 1 and 2; :class:`autotune.Policy` is one with what can be done with it.
+    """The fields of a policy file, versions 1 to 3; :class:`autotune.Policy` is one with what can be done with it.
 
     ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
     per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
     """
 
     format: Literal["postdiff-policy"] = FORMAT
-    version: Literal[1, 2] = 1
+    version: Literal[1, 2, 3] = 1
     model: ModelInfo | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     scheduler: SchedulerChoice | None = None
@@ -99,10 +102,18 @@ class PolicyDocument(Record):
                 f"guidance.after is {self.guidance.after!r}: no step follows stop_step {stop}, use 'nothing', or a"
                 f" stop_step of at most {self.steps - 1}"
             )
+        if self.guidance.compute_steps is not None and self.version < GUIDANCE_RATE:
+            raise ValueError(
+                f"guidance.compute_steps: guidance has them from version {GUIDANCE_RATE} on, say so in version"
+            )
 
 
-def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = ()) -> Literal[1, 2]:
-    """The version of the format that has what the records and the cache rules say."""
+def lowest_version(
+    quality: PolicyQuality | None, cache: Sequence[CacheRule] = (), guidance: Guidance | None = None
+) -> Literal[1, 2, 3]:
+    """The version of the format that has what the records, the cache rules and guidance say."""
+    if guidance is not None and guidance.compute_steps is not None:
+        return 3
     if any(rule.mode == "residual" and rule.order is not None for rule in cache):
         return 2
     if quality is None:

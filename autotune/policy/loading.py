@@ -68,7 +68,7 @@ def policy_from_dict(document: Mapping[str, Any], source: str = "policy") -> Pol
         )
         raise refuse(f"not a policy file, its 'format' is not {FORMAT!r}{several}")
     if type(version) is not int or version not in VERSIONS:
-        known = " and ".join(map(str, VERSIONS))
+        known = f"{', '.join(map(str, VERSIONS[:-1]))} and {VERSIONS[-1]}"
         raise refuse(f"policy version {shown(version)} is unknown, this release reads {known}")
     policy = validated(Policy, document, refuse)
     checksum = policy.provenance.checksum if policy.provenance else None

@@ -38,7 +38,8 @@ class Policy(PolicyDocument):
         Steps, ``@`` another solver, ``ts-`` timesteps or ``sigmas``; scale@until per stage, with
         ``~`` when noise-matched; per rule the units (``each`` and ``all`` for ``*`` and ``**``) and
         ``i`` interval, or ``n`` number of computing steps when they are not evenly spaced, then
-        ``x`` for residual, ``f`` and the order of a forecast of either; guided steps, with ``+ca`` when
+        ``x`` for residual, ``f`` and the order of a forecast of either; guided steps, again with ``i`` or ``n``
+        when the unconditional branch is computed in some of them only, and with ``+ca`` when
         cross-attention is reused after them. At most 120 characters: a longer one ends in a hash.
         """
         return id_of(self)

@@ -73,6 +73,9 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "start_step": "First step with guidance.",
         "stop_step": "First step without it again.",
         "after": "What else happens from stop_step on: 'cross_attention' units then reuse their last output.",
+        "compute_steps": "Steps at which the unconditional branch is computed, increasing, the first being start_step;"
+        " at the others the last difference of the branches is used again; left out where these are all of them (else"
+        " version 3).",
     },
     CacheRule: {
         "units": "Module names of the denoiser ('up_blocks.1'), ranges ('transformer_blocks.3-10') or patterns"
@@ -169,7 +172,7 @@ _SIGMAS_GO_WITH_DEFAULT = {
 
 
 def policy_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a policy file, versions 1 and 2: what ``postdiff schema`` prints.
+    """The JSON Schema (draft 2020-12) of a policy file, versions 1 to 3: what ``postdiff schema`` prints.
 
     Every policy that :func:`autotune.load_policy` accepts is valid under it. The reverse holds for the form only:
     the module's docstring says what a schema cannot see.
@@ -194,6 +197,9 @@ def policy_schema() -> dict[str, Any]:
         records[record]["properties"][field]["additionalProperties"] = False
     records["CacheRule"] |= _ORDER_GOES_WITH_FORECAST
     records["CacheRule"]["properties"]["compute_steps"] |= {"uniqueItems": True, "prefixItems": [{"const": 0}]}
+    for form in records["Guidance"]["properties"]["compute_steps"]["anyOf"]:
+        if form.get("type") == "array":
+            form["uniqueItems"] = True
     about = {
         "$schema": DIALECT,
         "$id": ID,

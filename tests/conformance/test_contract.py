@@ -22,7 +22,7 @@ from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from studies.sampling import random_policies
 from tests.support.builders import FAMILIES
-from tests.support.techniques import STEPS, every_step, names, structure_of, technique
+from tests.support.techniques import RATE_AND_ALL, STEPS, every_step, names, structure_of, technique
 from tests.support.watch import Watch
 
 # One family for each way to run guidance and each kind of denoiser keeps every case; of the others the telling
@@ -36,7 +36,7 @@ VARIANTS = {
     *(f"{name}-controlnet" for name in ("sd", "sdxl", "sd3", "flux")),
     *(f"{name}-{task}" for name in ("sd3", "flux", "qwen-image", "z-image") for task in ("img2img", "inpaint")),
 }
-TELLING = {"reuse layers", "residual of a range", "half size, renoise", "everything"}
+TELLING = {"reuse layers", "residual of a range", "half size, renoise", "everything", RATE_AND_ALL}
 
 
 def _case(name: str, case: str) -> Any:

@@ -49,6 +49,7 @@ def rule(*units: str, mode: Any = "reuse", order: int | None = None) -> CacheRul
     return CacheRule(units=units, mode=mode, order=order, compute_steps=(0, 2))
 
 
+RATED = Policy(version=3, steps=9, guidance=Guidance(start_step=1, stop_step=8, compute_steps=(1, 4, 7)))
 SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_order": 2})
 
 
@@ -65,6 +66,12 @@ SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_ord
         ),
         (Policy(steps=4, guidance=Guidance(stop_step=2, after="cross_attention")), "s4-g2+ca"),
         (Policy(steps=4, guidance=Guidance(start_step=1, stop_step=4)), "s4-g1_4"),
+        (RATED, "s9-g1_8i3"),
+        (Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0, 1, 4))), "s9-g8n3"),
+        (
+            Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0,), after="cross_attention")),
+            "s9-g8n1+ca",
+        ),
         (Policy(steps=4, cache=(rule("blocks.3-10", mode="residual"),)), "s4-blocks.3-10i2x"),
         (Policy(version=2, steps=4, cache=(rule("blocks.3-10", mode="residual", order=1),)), "s4-blocks.3-10i2xf1"),
         (Policy(steps=4, cache=(rule("**.attn2", "b.*.ff", mode="forecast", order=1),)), "s4-all.attn2+b.each.ffi2f1"),
@@ -92,12 +99,24 @@ def test_a_long_id_ends_in_a_hash_that_tells_policies_apart() -> None:
         {"timesteps": tuple(range(20, 0, -1))},
         {"sigmas": tuple(float(sigma) for sigma in range(20, 0, -1))},
         {"guidance": Guidance(stop_step=15, after="cross_attention")},
+        {"guidance": Guidance(stop_step=15, compute_steps=(0, 3))},
         {"resolution": (ResolutionStage(scale=0.5, until_step=6, handoff="noise_matched"),)},
         {"cache": (RICH.cache[0].model_copy(update={"mode": "residual"}),)},
     ],
 )
 def test_key_sees_what_is_executed(changes: dict[str, Any]) -> None:
     assert RICH.model_copy(update=changes).key != RICH.key
+
+
+def test_guidance_that_computes_both_branches_throughout_says_nothing_of_it() -> None:
+    whole = Guidance(start_step=1, stop_step=4, compute_steps=(1, 2, 3))
+    assert whole == Guidance(start_step=1, stop_step=4)
+    assert Policy(steps=4, guidance=whole).to_dict()["guidance"] == {
+        "start_step": 1,
+        "stop_step": 4,
+        "after": "nothing",
+    }
+    assert RATED.to_dict()["guidance"]["compute_steps"] == [1, 4, 7]
 
 
 def test_key_ignores_records() -> None:
@@ -140,6 +159,10 @@ def cached(**changes: Any) -> dict[str, Any]:
     return edited(cache=[{"units": ["a"], "compute_steps": [0]} | changes])
 
 
+def rated(**changes: Any) -> dict[str, Any]:
+    return edited(version=3, guidance={"stop_step": 4} | changes)
+
+
 def configured(**config: Any) -> dict[str, Any]:
     return edited(scheduler={"name": "DDIMScheduler", "config": config})
 
@@ -152,7 +175,7 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(steps=20.5), "steps is 20.5"),
         (edited(steps=0), "steps is 0"),
         (edited(steps=10**30), "steps is 1000000"),
-        (edited(version=3), "policy version 3 is unknown, this release reads 1 and 2"),
+        (edited(version=4), "policy version 4 is unknown, this release reads 1, 2 and 3"),
         (edited(format="other"), "not a policy file"),
         (edited(resolution=[{"scale": 1.5, "until_step": 3}]), "resolution.0.scale is 1.5"),
         (edited(resolution=[{"scale": 0.5, "until_step": 20}]), "until_step 20 must lie"),
@@ -162,6 +185,11 @@ def configured(**config: Any) -> dict[str, Any]:
             "scales must grow",
         ),
         (edited(guidance={"stop_step": 21}), "not an interval"),
+        (edited(guidance={"stop_step": 4, "compute_steps": [0, 2]}), "guidance.compute_steps: guidance has them from"),
+        (rated(start_step=1, compute_steps=[0, 2]), "must begin with start_step 1, not with 0"),
+        (rated(compute_steps=[0, 2, 2]), "guidance: compute_steps must be increasing, each step once: 2 follows 2"),
+        (rated(compute_steps=[0, 4]), "step 4 has no guidance, which runs in [0, 4)"),
+        (rated(compute_steps=[]), "guidance.compute_steps is []"),
         (edited(cache=[{"units": ["a"], "compute_steps": [1, 2]}]), "must begin with 0"),
         (edited(cache=[{"units": ["a"], "compute_steps": [0, 2, 2]}]), "increasing"),
         (edited(cache=[{"units": ["a"], "compute_steps": [0, 20]}]), "step 20 does not exist"),

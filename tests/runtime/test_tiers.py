@@ -37,7 +37,7 @@ from tests.support.watch import traces
 
 each_pipeline = pytest.mark.parametrize("name", NAMES)
 # By tier, the technique.
-TIERS = dict(zip(("high", "medium", "draft"), CASES, strict=True))
+TIERS = dict(zip(("high", "medium", "draft", "rate"), CASES, strict=True))
 
 
 def tiers_of(name: str, pipe: Any) -> dict[str, Policy]:
@@ -338,7 +338,7 @@ def test_what_cannot_be_chosen_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"runs under no policies: call apply_policies"):
         tier(pipe, "draft")
     tiers = tiers_of("sd", pipe)
-    with pytest.raises(InputError, match="the pipeline has no tier 'best'; valid: draft, full, high, medium"):
+    with pytest.raises(InputError, match="the pipeline has no tier 'best'; valid: draft, full, high, medium, rate"):
         apply_policies(pipe, tiers, default="best")
     apply_policies(pipe, tiers, default="high")
     with pytest.raises(InputError, match="no tier 'drafts'; did you mean 'draft'"):

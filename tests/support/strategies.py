@@ -81,18 +81,29 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     order = draw(st.integers(1, 2)) if mode == "forecast" or (mode == "residual" and draw(st.booleans())) else None
     names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units)))
     computing = [tuple(sorted({0, *draw(st.sets(st.integers(0, steps - 1)))})) for _ in names]
+    guided = None if stop is None else draw(guidance(stop, after, everything=everything))
+    rate = guided is not None and guided.compute_steps is not None
     return Policy(
         steps=steps,
         resolution=tuple(
             ResolutionStage(scale=s, until_step=u, handoff=handoff) for s, u in zip(scales, until, strict=True)
         ),
-        guidance=None if stop is None else Guidance(stop_step=stop, after=after),
+        guidance=guided,
         cache=tuple(
             CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute)
             for name, compute in zip(sorted(names), computing, strict=True)
         ),
-        version=2 if mode == "residual" and order else 1,
+        version=3 if rate else 2 if mode == "residual" and order else 1,
         **(draw(schedules(steps)) if everything else {}),
+    )
+
+
+@st.composite
+def guidance(draw: st.DrawFn, stop: int, after: Any, *, everything: bool) -> Guidance:
+    """Guidance until ``stop``; with ``everything`` it may compute its unconditional branch in some of the steps."""
+    computing = draw(st.none() | st.sets(st.integers(0, stop - 1))) if everything else None
+    return Guidance(
+        stop_step=stop, after=after, compute_steps=None if computing is None else tuple(sorted({0, *computing}))
     )
 
 
@@ -211,6 +222,7 @@ EXAMPLES: tuple[Policy, ...] = (
         ),
         provenance=RECORDS["provenance"],
     ),
+    Policy(version=3, steps=6, guidance=Guidance(start_step=1, stop_step=6, compute_steps=(1, 3, 4))),
 )
 
 
