@@ -164,7 +164,7 @@ class _Hand:
             both = self.guided and self.planned
             rows_then, kept = self.memory.get((name, self.branch, both), (0, None))
             if self.fresh or self.step in compute_steps:
-                for planned in {False, both}:
+                for planned in {False, self.planned}:
                     self.memory[name, self.branch, planned] = (wanted, self._conditional(output, wanted, rows))
                 return output
             if rows_then < wanted:
