@@ -105,7 +105,9 @@ def test_a_scheduler_makes_the_same_pictures_with_it(case: str, handoff: str) ->
         policy = cross.policy_of(name, handoff)
         rule = CacheRule(units=(cross.UNITS[name],), compute_steps=(0, 1, 3))
         unscaled = policy.model_copy(update={"resolution": ()})
-        for changed in (policy, policy.model_copy(update={"cache": (rule,)}), unscaled):
+        rate = Guidance(start_step=1, stop_step=5, compute_steps=(1, 3))
+        rated = policy.model_copy(update={"guidance": rate})
+        for changed in (policy, policy.model_copy(update={"cache": (rule,)}), unscaled, rated, rated):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 expected = plainly(family, pipe, changed)

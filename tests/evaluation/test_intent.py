@@ -61,7 +61,14 @@ def test_what_saves_leaves_no_trace() -> None:
     assert exact_policy(policy, FULL) is FULL
     held = policy.model_copy(update={"guidance": Guidance(stop_step=4, after="cross_attention")})
     assert exact_policy(held, FULL).guidance == Guidance(stop_step=10)
-    assert not is_exact(policy, FULL) and not is_exact(held, FULL)
+    rated = policy.model_copy(update={"guidance": Guidance(stop_step=4, compute_steps=(0, 2))})
+    assert exact_policy(rated, FULL).guidance == Guidance(stop_step=10)
+    assert not is_exact(policy, FULL) and not is_exact(held, FULL) and not is_exact(rated, FULL)
+
+
+def test_guidance_as_a_rate_is_no_exact_run() -> None:
+    rated = Policy(version=3, steps=20, guidance=Guidance(stop_step=20, compute_steps=(0, 2)))
+    assert not is_exact(rated, FULL) and exact_policy(rated, FULL) is FULL
 
 
 def test_guidance_that_no_border_is_near_gets_the_part_around_it() -> None:
