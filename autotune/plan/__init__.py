@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.plan.compile import compile_plan
-from autotune.plan.guidance import Guided, guidance_of, is_guided
+from autotune.plan.guidance import Guided
 from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources
 from autotune.plan.rules import Rule, resolve_rules, taken_at
 from autotune.plan.sizes import MIN_SCALE, accepted_scales, latent_size
@@ -20,8 +20,6 @@ __all__ = [
     "Sources",
     "accepted_scales",
     "compile_plan",
-    "guidance_of",
-    "is_guided",
     "latent_size",
     "resolve_rules",
     "taken_at",

@@ -36,7 +36,7 @@ def guidance_of(policy: Policy, steps: Sequence[int], sizes: Sequence[tuple[int,
     for step in steps[start:]:
         if last is not None and sizes[last] != sizes[step]:
             last = None
-        if not is_guided(policy, step):
+        if not _is_guided(policy, step):
             found.append(Guided.CONDITIONAL)
         elif last is None or last == step or _computes_both(policy, step):
             found.append(Guided.BOTH)
@@ -46,7 +46,7 @@ def guidance_of(policy: Policy, steps: Sequence[int], sizes: Sequence[tuple[int,
     return found
 
 
-def is_guided(policy: Policy, step: int) -> bool:
+def _is_guided(policy: Policy, step: int) -> bool:
     """Whether a policy lets guidance run in a step of a call that is guided."""
     guidance = policy.guidance
     return guidance is None or guidance.start_step <= step < guidance.stop_step

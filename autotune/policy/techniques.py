@@ -38,8 +38,8 @@ class Guidance(GrownRecord):
     interval's other steps it is the conditional one minus the *difference of the branches* (conditional minus
     unconditional) when both were computed last, so that guidance adds that difference again
     (CFG-Cache of FasterCache, arXiv 2410.19355, without its weights of frequencies; LinearAG,
-    arXiv 2312.12487, fits weights instead). This needs version 3. Steps that are all of the
-    interval are the default, and are kept as None.
+    arXiv 2312.12487, regresses the branch on earlier ones instead). This needs version 3. Steps
+    that are all of the interval are the default, and are kept as None.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"compute_steps"})
