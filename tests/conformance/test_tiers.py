@@ -41,4 +41,5 @@ def test_a_tiers_pictures_are_those_of_its_policy_alone(name: str) -> None:
 def policies(name: str, pipe: Any) -> dict[str, Policy]:
     family = FAMILIES[name]
     found = {case: technique(case, family, structure_of(family, pipe)) for case in CASES if case in names(family)}
-    return {case.replace(" ", "-").replace(",", ""): policy for case, policy in found.items() if policy is not None}
+    # A tier's name has no spaces, and at most 32 letters.
+    return {case.replace(" ", "-").replace(",", "")[:32]: each for case, each in found.items() if each is not None}
