@@ -204,7 +204,7 @@ def _calls(quote: Quote, width: int) -> Table:
             str(first.step) if first.step == last.step else f"{first.step}-{last.step}",
             *[str(len(calls))] * counted,
             f"{first.height}x{first.width}",
-            "yes" if first.branches > 1 else "no",
+            first.guidance,
             str(first.computed),
             str(first.taken),
             scale.shown(first.flops),

@@ -36,12 +36,13 @@ class CallCost:
         step: which of the policy's steps it belongs to.
         height, width: of the latents.
         branches: 2 where the conditional and the unconditional branch are computed, else 1.
+        reuses_difference: whether the last difference of the branches stands in for the unconditional one.
         computed, taken, not_needed: units that compute, that take from memory, and that nothing reads.
         flops: two per multiply-add.
         macs_conv_linear: multiply-adds of convolutions and linear layers only.
         relative: ``flops`` as a fraction of those of a call of the full run.
         latency_ms: of the denoiser; None without a latency model.
-        kept_bytes: of the features in memory when the call ends, before those that nobody takes any more are dropped.
+        kept_bytes: of what is kept in memory when the call ends, before those that nobody takes any more are dropped.
     """
 
     index: int
@@ -49,6 +50,7 @@ class CallCost:
     height: int
     width: int
     branches: int
+    reuses_difference: bool
     computed: int
     taken: int
     not_needed: int
@@ -57,6 +59,11 @@ class CallCost:
     relative: float
     latency_ms: float | None
     kept_bytes: int
+
+    @property
+    def guidance(self) -> str:
+        """``yes``, ``reused`` where it adds the last difference of its branches again, or ``no``."""
+        return "reused" if self.reuses_difference else "yes" if self.branches > 1 else "no"
 
 
 @dataclass(frozen=True)
@@ -117,14 +124,18 @@ def break_down(
 
 
 def kept_elements(plan: Plan, table: Tables) -> tuple[int, ...]:
-    """Values in memory as each call ends, for one picture, before those that nobody takes any more are dropped."""
+    """Values in memory as each call ends, for one picture, before those that nobody takes any more are dropped.
+
+    They are kept features, and the difference of guidance's branches.
+    """
     kept: dict[tuple[Group, int], int] = {}
     held: list[int] = []
-    for step in plan.steps:
-        elements = table(step.height, step.width).elements
+    for position, step in enumerate(plan.steps):
+        counted = table(step.height, step.width)
         for group in step.kept:
-            kept[group, step.index] = sum(elements[unit] for unit in group) * step.branches
-        held.append(sum(kept.values()))
+            kept[group, step.index] = sum(counted.elements[unit] for unit in group) * step.branches
+        reused = plan.reuses_difference(position) or plan.reuses_difference(position + 1)
+        held.append(sum(kept.values()) + (counted.output if reused else 0))
         for output in step.dropped:
             del kept[output]
     return tuple(held)
@@ -138,7 +149,7 @@ def _calls(
         counted = table(height, width)
         return sum((counted.units[unit] for unit in pattern.computed), counted.always)
 
-    def cost(step: DenoiserCall, elements: int) -> CallCost:
+    def cost(position: int, step: DenoiserCall, elements: int) -> CallCost:
         work = of_sample(step.pattern, step.height, step.width) * step.branches
         computed, taken = len(step.pattern.computed), len(step.pattern.taken)
         return CallCost(
@@ -147,6 +158,7 @@ def _calls(
             height=step.height,
             width=step.width,
             branches=step.branches,
+            reuses_difference=plan.reuses_difference(position),
             computed=computed,
             taken=taken,
             not_needed=len(plan.structure.units) - computed - taken,
@@ -157,7 +169,7 @@ def _calls(
             kept_bytes=elements * itemsize * batch_size,
         )
 
-    return tuple(map(cost, plan.steps, kept_elements(plan, table)))
+    return tuple(map(cost, range(len(plan.steps)), plan.steps, kept_elements(plan, table)))
 
 
 def _unit_work(plan: Plan, table: Tables) -> list[int]:

@@ -36,7 +36,7 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
     def leaving(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             counter.leave()
-            elements[index] = sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+            elements[index] = _values(output)
 
         return hook
 
@@ -44,9 +44,14 @@ def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[
         modules[unit.name].register_forward_pre_hook(entering(index))
         modules[unit.name].register_forward_hook(leaving(index))
     with counter, torch.no_grad():
-        skeleton(**inputs)
+        output = skeleton(**inputs)
     units = range(len(structure.units))
-    return WorkTable(tuple(counter.of(unit) for unit in units), tuple(elements[unit] for unit in units), counter.of())
+    return WorkTable(
+        tuple(counter.of(unit) for unit in units),
+        tuple(elements[unit] for unit in units),
+        counter.of(),
+        _values(output),
+    )
 
 
 def weightless(denoiser: Any) -> nn.Module:
@@ -61,6 +66,10 @@ def weightless(denoiser: Any) -> nn.Module:
         skeleton.encoder_hid_proj = copy.deepcopy(denoiser.encoder_hid_proj).to("meta")
         skeleton.config.encoder_hid_dim_type = denoiser.config.encoder_hid_dim_type
     return skeleton  # type: ignore[no-any-return]
+
+
+def _values(output: Any) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
 
 def count_call(call: Callable[[], T]) -> tuple[T, Work]:

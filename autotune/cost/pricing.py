@@ -227,15 +227,22 @@ class Pricer:
     def _cache_bytes(self, plan: Plan) -> int:
         kept: dict[tuple[Group, int], int] = {}
         held = peak = 0
-        for step in plan.steps:
+        for position, step in enumerate(plan.steps):
             for group in step.kept:
                 size = self._elements(group, step.height, step.width) * step.branches * self._itemsize
                 kept[group, step.index] = size
                 held += size
-            peak = max(peak, held)
+            peak = max(peak, held + self._difference_bytes(plan, position))
             for output in step.dropped:
                 held -= kept.pop(output)
         return peak
+
+    def _difference_bytes(self, plan: Plan, position: int) -> int:
+        """Of the difference of guidance's branches as a call ends, where this or the next one reuses it."""
+        if not (plan.reuses_difference(position) or plan.reuses_difference(position + 1)):
+            return 0
+        step = plan.steps[position]
+        return self.table(step.height, step.width).output * self._itemsize
 
     def _first_bytes(self, plan: Plan, policy: Policy, skipped_calls: int) -> int:
         """Kept after the first step where a pipeline calls its denoiser once a branch.

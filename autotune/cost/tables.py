@@ -18,7 +18,7 @@ from autotune.plan.structure import Structure
 
 _LOG = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 # Searches and tests ask for the same few again and again.
 _LOADED: dict[Hashable, WorkTable] = {}
 
@@ -29,6 +29,7 @@ class _Stored(Record):
     units: tuple[tuple[Count, Count], ...]
     elements: tuple[Count, ...]
     always: tuple[Count, Count]
+    output: Count
 
 
 def cached_table(count: Callable[[], WorkTable], structure: Structure, *key: Hashable) -> WorkTable:
@@ -60,7 +61,7 @@ def _read(path: Path, units: int) -> WorkTable | None:
         return None
     if len(stored.units) != units or len(stored.elements) != units:
         return None
-    return WorkTable(tuple(Work(*work) for work in stored.units), stored.elements, Work(*stored.always))
+    return WorkTable(tuple(Work(*work) for work in stored.units), stored.elements, Work(*stored.always), stored.output)
 
 
 def _document(table: WorkTable) -> dict[str, Any]:
@@ -68,4 +69,5 @@ def _document(table: WorkTable) -> dict[str, Any]:
         "units": [[work.flops, work.macs_conv_linear] for work in table.units],
         "elements": list(table.elements),
         "always": [table.always.flops, table.always.macs_conv_linear],
+        "output": table.output,
     }

@@ -37,12 +37,14 @@ class WorkTable:
 
     ``units`` and ``elements`` follow the structure's units; a unit's work is its own, without that
     of units inside it; ``elements`` is the number of values in its output for one sample. ``always``
-    (embeddings, the last projection and the like) is computed in every call.
+    (embeddings, the last projection and the like) is computed in every call. ``output`` is the number
+    of values in the denoiser's output for one sample.
     """
 
     units: tuple[Work, ...]
     elements: tuple[int, ...]
     always: Work
+    output: int
 
     @property
     def total(self) -> Work:
@@ -59,7 +61,8 @@ class Cost:
         relative: ``flops`` as a fraction of the full run's.
         latency_ms: of a pipeline call with the whole batch on the target, text encoder and decoder included;
             None without a hardware profile.
-        cache_bytes: most memory that kept features take at any step, for the whole batch.
+        cache_bytes: most memory that kept features and the difference of guidance's branches take at any step, for
+            the whole batch.
         latent_bytes: memory of the latents that the runtime holds beside the pipeline's own while these are
             smaller than the pipeline believes, for the whole batch.
     """

@@ -62,7 +62,8 @@ def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) 
 
 def is_exact(policy: Policy, full: Policy) -> bool:
     """Whether a policy approximates nothing: it is the full run but for its guidance."""
-    guidance = None if policy.guidance is None else policy.guidance.model_copy(update={"after": "nothing"})
+    held = {"after": "nothing", "compute_steps": None}
+    guidance = None if policy.guidance is None else policy.guidance.model_copy(update=held)
     return policy.key == full.model_copy(update={"guidance": guidance}).key
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autotune.plan.compile import compile_plan, is_guided
+from autotune.plan.compile import compile_plan
+from autotune.plan.guidance import Guided
 from autotune.plan.plan import Action, DenoiserCall, Group, Pattern, Plan, Sources, is_weighted
 from autotune.plan.rules import Rule, resolve_rules, taken_at
 from autotune.plan.sizes import MIN_SCALE, accepted_scales, latent_size
@@ -11,13 +12,13 @@ __all__ = [
     "Action",
     "DenoiserCall",
     "Group",
+    "Guided",
     "MIN_SCALE",
     "Pattern",
     "Plan",
     "Rule",
     "Sources",
     "accepted_scales",
-    "is_guided",
     "compile_plan",
     "is_weighted",
     "latent_size",

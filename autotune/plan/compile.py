@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from autotune.plan.guidance import Guided, guidance_of
 from autotune.plan.lifetimes import lifetimes_of, sources_of
 from autotune.plan.plan import Action, DenoiserCall, Pattern, Plan
 from autotune.plan.rules import REMEMBERED, resolve_rules, units_of
@@ -27,7 +28,9 @@ def compile_plan(
     """Make ``policy`` explicit for latents of ``height`` x ``width``.
 
     Where features of an earlier call cannot serve (first call, another resolution, a branch
-    that did not run before) every unit computes, whatever the policy says.
+    that did not run before) every unit computes, whatever the policy says. In a call that computes
+    both branches, units take what they computed last in such a call: a difference of branches from
+    features of different ages would be one of ages too.
 
     Args:
         guided: whether the call uses classifier-free guidance at all; without it every step has one branch.
@@ -41,17 +44,20 @@ def compile_plan(
     """
     steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
     sizes = sizes_of(policy, structure, height, width)
-    counts = [branches if guided and is_guided(policy, step) else 1 for step in range(policy.steps)]
+    guidance = guidance_of(policy, steps, sizes, start)
+    counts = [branches if guided and each is Guided.BOTH else 1 for each in guidance]
     rules = resolve_rules(policy, structure)
 
     fresh: list[bool] = []
     patterns: list[Pattern] = []
-    for call in range(start, len(steps)):
+    most = 0  # branches of a call since nothing before could serve
+    for call, count in enumerate(counts, start):
         step, before = steps[call], steps[call - 1]
-        fresh.append(call == start or sizes[step] != sizes[before] or counts[step] > counts[before])
+        fresh.append(call == start or sizes[step] != sizes[before] or count > most)
+        most = count if fresh[-1] else most
         reading = [] if fresh[-1] else [(rule.names, rule.mode) for rule in rules if step not in rule.compute_steps]
         patterns.append(_pattern(structure, tuple(reading)))
-    taken = sources_of(rules, patterns, fresh, steps, start)
+    taken = sources_of(rules, patterns, fresh, counts, steps, start)
     kept, dropped = lifetimes_of(taken, start)
     stage_ends = {stage.until_step - 1: stage.handoff for stage in policy.resolution}
     last_call = {step: call for call, step in enumerate(steps)}
@@ -62,7 +68,8 @@ def compile_plan(
                 call,
                 step := steps[call],
                 *sizes[step],
-                counts[step],
+                guidance[call - start],
+                counts[call - start],
                 patterns[call - start],
                 tuple(taken[call - start].items()),
                 tuple(kept[call - start]),
@@ -92,9 +99,3 @@ def _pattern(structure: Structure, reading: tuple[tuple[tuple[str, ...], str], .
         return Action.RESIDUAL if modes[unit][0] == "residual" else Action.REUSE
 
     return Pattern(tuple(action(unit) for unit in range(len(structure.units))))
-
-
-def is_guided(policy: Policy, step: int) -> bool:
-    """Whether a policy lets guidance run in a step of a call that is guided."""
-    guidance = policy.guidance
-    return guidance is None or guidance.start_step <= step < guidance.stop_step

@@ -13,14 +13,20 @@ from autotune.plan.rules import Rule
 
 
 def sources_of(
-    rules: Sequence[Rule], patterns: Sequence[Pattern], fresh: Sequence[bool], steps: Sequence[int], start: int
+    rules: Sequence[Rule],
+    patterns: Sequence[Pattern],
+    fresh: Sequence[bool],
+    branches: Sequence[int],
+    steps: Sequence[int],
+    start: int,
 ) -> list[dict[Group, Sources]]:
-    """For each call the groups that take from memory, and what they take.
+    """For each call the groups that take from memory, and what they take: results of no fewer branches.
 
     Args:
         rules: the policy's.
         patterns: what the units do in each call from ``start`` on.
         fresh: whether nothing computed before serves, of the same calls.
+        branches: that are computed, of the same calls.
         steps: the step that each call belongs to, from the first one on.
         start: the first call that is made.
 
@@ -39,7 +45,9 @@ def sources_of(
             if action is Action.COMPUTE:
                 computed[group].append(call)
             elif action is not Action.NOT_NEEDED:
-                taken[-1][group] = _terms(rule, computed[group], call, steps, start)
+                wanted = branches[call - start]
+                serving = [other for other in computed[group] if branches[other - start] >= wanted]
+                taken[-1][group] = _terms(rule, serving, call, steps, start)
     return taken
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
+from autotune.plan.guidance import Guided
 from autotune.plan.structure import Structure
 
 Group = tuple[int, ...]
@@ -65,6 +66,7 @@ class DenoiserCall:
         index: which call of the denoiser, counted over the whole schedule.
         step: which of the policy's steps it belongs to; second-order solvers call twice a step.
         height, width: of the latents.
+        guidance: which branches are computed if the pipeline's call is guided.
         branches: 2 where the conditional and the unconditional branch are computed, else 1.
         pattern: what the units do.
         taken: groups that take from memory, each with which of its earlier results: pairs of the
@@ -79,6 +81,7 @@ class DenoiserCall:
     step: int
     height: int
     width: int
+    guidance: Guided
     branches: int
     pattern: Pattern
     taken: tuple[tuple[Group, Sources], ...]
@@ -121,6 +124,15 @@ class Plan:
     residuals: Mapping[int, int]
 
     @cached_property
+    def guided(self) -> bool:
+        """Whether any call computes both branches of guidance."""
+        return any(step.branches > 1 for step in self.steps)
+
+    def reuses_difference(self, position: int) -> bool:
+        """Whether the last difference of the branches stands in for the unconditional one; not after the last call."""
+        return self.guided and position < len(self.steps) and self.steps[position].guidance is Guided.DIFFERENCE
+
+    @cached_property
     def digest(self) -> str:
         """A hash of what every step does, equal for plans that compute the same whatever their policies say."""
         calls = [
@@ -131,7 +143,9 @@ class Plan:
                 tuple(map(int, step.pattern.actions)),
                 sorted(step.sources.items()),
                 step.handoff,
+                # Names that came later count only where they are used.
+                *(["difference"] if self.reuses_difference(position) else []),
             )
-            for step in self.steps
+            for position, step in enumerate(self.steps)
         ]
         return hashlib.sha256(repr((calls, sorted(self.residuals.items()))).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,8 +37,9 @@ def id_of(policy: PolicyDocument) -> str:
     parts += [_rule_id(rule) for rule in policy.cache]
     if policy.guidance is not None:
         start = f"{policy.guidance.start_step}_" if policy.guidance.start_step else ""
+        rate = _spacing(policy.guidance.compute_steps) if policy.guidance.compute_steps else ""
         after = "+ca" if policy.guidance.after == "cross_attention" else ""
-        parts.append(f"g{start}{policy.guidance.stop_step}{after}")
+        parts.append(f"g{start}{policy.guidance.stop_step}{rate}{after}")
     text = "-".join(parts)
     return text if len(text) <= MAX_ID else f"{text[: MAX_ID - 9]}-{key_of(policy)[:8]}"
 
@@ -73,8 +74,6 @@ def digest(document: Mapping[str, Any]) -> str:
 
 
 def _rule_id(rule: CacheRule) -> str:
-    gaps = {b - a for a, b in pairwise(rule.compute_steps)}
-    spacing = f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(rule.compute_steps)}"
     how = "x" if rule.mode == "residual" else ""
     if rule.weights is not None:
         how += f"w{max(map(len, rule.weights), default=0)}"
@@ -82,4 +81,10 @@ def _rule_id(rule: CacheRule) -> str:
         how += f"f{rule.order}"
     # No file name on Windows holds a star.
     units = "+".join(rule.units).replace("**", "all").replace("*", "each")
-    return units + spacing + how
+    return units + _spacing(rule.compute_steps) + how
+
+
+def _spacing(steps: Sequence[int]) -> str:
+    """``i`` and the interval of evenly spaced steps, ``n`` and the number of others."""
+    gaps = {b - a for a, b in pairwise(steps)}
+    return f"i{gaps.pop()}" if len(gaps) == 1 else f"n{len(steps)}"

@@ -24,6 +24,9 @@ RESIDUAL_ORDER = 2
 WEIGHTS = 3
 """The first in which cache rules may have weights."""
 
+GUIDANCE_RATE = 3
+"""The first in which guidance may compute its unconditional branch in some of its steps only."""
+
 
 class PolicyDocument(Record):
     """The fields of a policy file, versions 1 to 3; :class:`autotune.Policy` is one with what can be done with it.
@@ -99,6 +102,11 @@ class PolicyDocument(Record):
         assert rule.weights is not None
         if self.version < WEIGHTS:
             raise ValueError(f"{place}.weights: a rule has them from version {WEIGHTS} on, say so in version")
+        if self.guidance is not None and self.guidance.compute_steps is not None:
+            raise ValueError(
+                f"{place}.weights: they go with guidance that computes both branches in all of its steps; leave"
+                " guidance.compute_steps out, or take an order"
+            )
         forced = {stage.until_step for stage in self.resolution}
         if self.guidance is not None:
             forced.add(self.guidance.start_step)
@@ -134,11 +142,17 @@ class PolicyDocument(Record):
                 f"guidance.after is {self.guidance.after!r}: no step follows stop_step {stop}, use 'nothing', or a"
                 f" stop_step of at most {self.steps - 1}"
             )
+        if self.guidance.compute_steps is not None and self.version < GUIDANCE_RATE:
+            raise ValueError(
+                f"guidance.compute_steps: guidance has them from version {GUIDANCE_RATE} on, say so in version"
+            )
 
 
-def lowest_version(quality: PolicyQuality | None, cache: Sequence[CacheRule] = ()) -> Literal[1, 2, 3]:
-    """The version of the format that has what the records and the cache rules say."""
-    if any(rule.weights is not None for rule in cache):
+def lowest_version(
+    quality: PolicyQuality | None, cache: Sequence[CacheRule] = (), guidance: Guidance | None = None
+) -> Literal[1, 2, 3]:
+    """The version of the format that has what the records, the cache rules and guidance say."""
+    if any(rule.weights is not None for rule in cache) or (guidance is not None and guidance.compute_steps is not None):
         return 3
     if any(rule.mode == "residual" and rule.order is not None for rule in cache):
         return 2

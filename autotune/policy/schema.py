@@ -73,6 +73,9 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "start_step": "First step with guidance.",
         "stop_step": "First step without it again.",
         "after": "What else happens from stop_step on: 'cross_attention' units then reuse their last output.",
+        "compute_steps": "Steps at which the unconditional branch is computed, increasing, the first being start_step;"
+        " at the others the last difference of the branches is used again; left out where these are all of them (else"
+        " version 3).",
     },
     CacheRule: {
         "units": "Module names of the denoiser ('up_blocks.1'), ranges ('transformer_blocks.3-10') or patterns"
@@ -199,6 +202,9 @@ def policy_schema() -> dict[str, Any]:
         records[record]["properties"][field]["additionalProperties"] = False
     records["CacheRule"] |= _EXTRAPOLATION_GOES_WITH_MODE
     records["CacheRule"]["properties"]["compute_steps"] |= {"uniqueItems": True, "prefixItems": [{"const": 0}]}
+    for form in records["Guidance"]["properties"]["compute_steps"]["anyOf"]:
+        if form.get("type") == "array":
+            form["uniqueItems"] = True
     about = {
         "$schema": DIALECT,
         "$id": ID,

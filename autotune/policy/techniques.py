@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -26,17 +27,48 @@ class ResolutionStage(Record):
     handoff: Literal["renoise", "noise_matched"] = "renoise"
 
 
-class Guidance(Record):
+class Guidance(GrownRecord):
     """Classifier-free guidance runs for steps in ``[start_step, stop_step)`` only.
 
     Outside of it the conditional branch alone is computed, as if the guidance scale were 1.
     ``after="cross_attention"`` also lets the cross-attention units reuse, from ``stop_step`` on,
     their last output of the conditional branch ("Cond" in PostDiff, section 3.2).
+
+    The unconditional branch is computed at ``compute_steps``, by default all of the interval. At the
+    interval's other steps it is the conditional one minus the *difference of the branches* (conditional minus
+    unconditional) when both were computed last, so that guidance adds that difference again
+    (CFG-Cache of FasterCache, arXiv 2410.19355, without its weights of frequencies; LinearAG,
+    arXiv 2312.12487, regresses the branch on earlier ones instead). This needs version 3. Steps
+    that are all of the interval are the default, and are kept as None.
     """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset({"compute_steps"})
 
     start_step: StepIndex = 0
     stop_step: StepIndex
     after: Literal["nothing", "cross_attention"] = "nothing"
+    compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)] | None = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _within(self) -> Guidance:
+        steps = self.compute_steps
+        if steps is None:
+            return self
+        _check_increasing(steps)
+        if steps[0] != self.start_step:
+            raise ValueError(
+                f"compute_steps must begin with start_step {self.start_step}, not with {steps[0]}:"
+                " there is no difference of the branches to reuse before"
+            )
+        if steps[-1] >= self.stop_step:
+            raise ValueError(
+                f"compute_steps: step {steps[-1]} has no guidance, which runs in [{self.start_step}, {self.stop_step})"
+            )
+        if len(steps) == self.stop_step - self.start_step:
+            object.__setattr__(self, "compute_steps", None)
+        return self
 
 
 class CacheRule(GrownRecord):
@@ -72,9 +104,7 @@ class CacheRule(GrownRecord):
 
     @model_validator(mode="after")
     def _ordered(self) -> CacheRule:
-        for before, step in pairwise(self.compute_steps):
-            if step <= before:
-                raise ValueError(f"compute_steps must be increasing, each step once: {step} follows {before}")
+        _check_increasing(self.compute_steps)
         if self.compute_steps[0] != 0:
             raise ValueError(
                 f"compute_steps must begin with 0, not with {self.compute_steps[0]}:"
@@ -113,3 +143,9 @@ class SchedulerChoice(Record):
 
     name: ClassName
     config: Annotated[dict[ConfigKey, ConfigValue], Field(max_length=32)] = {}
+
+
+def _check_increasing(steps: Sequence[int]) -> None:
+    for before, step in pairwise(steps):
+        if step <= before:
+            raise ValueError(f"compute_steps must be increasing, each step once: {step} follows {before}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autotune.policy.canonical import id_of
 from autotune.policy.document import PolicyDocument
 from autotune.policy.records import Certificate
+from autotune.policy.techniques import Guidance
 
 
 def in_words(policy: PolicyDocument) -> str:
@@ -22,15 +23,25 @@ def in_words(policy: PolicyDocument) -> str:
         what = "What is added by" if rule.mode == "residual" else "Output of"
         parts.append(f"{what} {units} computed in {len(rule.compute_steps)} steps, {between} in the others.")
     if policy.guidance is not None:
-        parts.append(f"Guidance in steps {policy.guidance.start_step + 1} to {policy.guidance.stop_step} only.")
+        parts.append(_guidance_in_words(policy.guidance))
     if len(parts) == 1:
         parts.append("Every step at full size, with guidance, nothing reused.")
     return " ".join(parts)
 
 
+def _guidance_in_words(guidance: Guidance) -> str:
+    where = f"Guidance in steps {guidance.start_step + 1} to {guidance.stop_step} only"
+    if guidance.compute_steps is None:
+        return f"{where}."
+    return (
+        f"{where}, both branches computed in {len(guidance.compute_steps)} of them, their last difference used again in"
+        " the others."
+    )
+
+
 def computes_everything(policy: PolicyDocument) -> bool:
     """Whether every step is at full size, with guidance, nothing reused: what is cheaper has fewer steps alone."""
-    guided = policy.guidance is None or (policy.guidance.start_step, policy.guidance.stop_step) == (0, policy.steps)
+    guided = policy.guidance is None or policy.guidance == Guidance(stop_step=policy.steps)
     return guided and not policy.resolution and all(len(rule.compute_steps) == policy.steps for rule in policy.cache)
 
 

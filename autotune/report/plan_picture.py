@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from autotune.cost.breakdown import parts_of
 from autotune.cost.work import WorkTable
@@ -25,12 +26,17 @@ _NAMED = 2
 
 @dataclass(frozen=True)
 class Column:
-    """One call of the denoiser. ``fresh``: everything is computed, whatever the policy says."""
+    """One call of the denoiser.
+
+    Attributes:
+        guidance: ``on``, ``reused`` where the last difference of its branches serves again, or ``off``.
+        fresh: everything is computed, whatever the policy says.
+    """
 
     step: int
     height: int
     width: int
-    guided: bool
+    guidance: Literal["on", "reused", "off"]
     fresh: bool
     handoff: str | None
 
@@ -82,8 +88,8 @@ class PlanPicture:
 
     @property
     def guided(self) -> tuple[Span, ...]:
-        """Where classifier-free guidance runs."""
-        return _spans(["on" if column.guided else "off" for column in self.columns])
+        """Where classifier-free guidance runs, and where it reuses what it added last."""
+        return _spans([column.guidance for column in self.columns])
 
 
 def draw(plan: Plan, table: WorkTable | None = None, *, unfold: bool = False) -> PlanPicture:
@@ -110,13 +116,18 @@ def draw(plan: Plan, table: WorkTable | None = None, *, unfold: bool = False) ->
         label = structure.units[units[0]].name if unfold else label_of(structure, units, whole[parts[units[0]]])
         return Row(label, len(units), share, actions[units[0]])
 
+    def guidance(position: int) -> Literal["on", "reused", "off"]:
+        if plan.reuses_difference(position):
+            return "reused"
+        return "on" if plan.steps[position].branches > 1 else "off"
+
     return PlanPicture(
         columns=tuple(
-            Column(step.step, step.height, step.width, step.branches > 1, step.fresh, step.handoff)
-            for step in plan.steps
+            Column(step.step, step.height, step.width, guidance(position), step.fresh, step.handoff)
+            for position, step in enumerate(plan.steps)
         ),
         rows=tuple(map(row, groups.values())),
-        guidance=any(step.branches > 1 for step in plan.steps),
+        guidance=plan.guided,
         outside=table.always.flops / total if table else None,
     )
 

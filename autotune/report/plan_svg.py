@@ -132,6 +132,8 @@ def _calls(first: int, last: int) -> str:
 def _class(span: Span, spans: tuple[Span, ...]) -> str:
     if span.text in ("on", "off"):
         return span.text
+    if span.text == "reused":
+        return "again"
     # Sizes grow: the last is full size.
     sizes = list(dict.fromkeys(each.text for each in spans))
     return "full" if span.text == sizes[-1] else f"low{min(sizes.index(span.text), 2)}"

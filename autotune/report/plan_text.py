@@ -19,7 +19,7 @@ _SIGNS = {
     Action.RESIDUAL: ("+", "+", "green"),
     Action.NOT_NEEDED: ("·", ".", "bright_black"),
 }
-_ON, _OFF = ("▀", "#"), ("·", ".")
+_GUIDANCE = {"on": ("▀", "#"), "reused": ("─", "-"), "off": ("·", ".")}
 _LEVELS = ("▁▂▃▄▅▆▇█", "12345678")
 _LONGEST_LABEL = 46
 _SHARE = 8
@@ -44,7 +44,7 @@ class PlanText:
             yield Text(self._ruler(here, width))
             yield self._line("resolution", width, [(_level(picture, column, plain), "") for column in self._in(here)])
             if picture.guidance:
-                signs = [(_ON if picture.columns[column].guided else _OFF)[plain] for column in self._in(here)]
+                signs = [_GUIDANCE[picture.columns[column].guidance][plain] for column in self._in(here)]
                 yield self._line("guidance", width, [(sign, "") for sign in signs])
             for label, row in zip(labels, picture.rows, strict=True):
                 cells = [(_SIGNS[action][plain], _SIGNS[action][2]) for action in row.actions[here]]

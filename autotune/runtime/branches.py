@@ -1,16 +1,38 @@
-"""Guidance branches stacked in one batch: taking one of them, and standing one in for both."""
+"""Guidance branches: taking one of those stacked in one batch, and standing one in for another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autotune.core.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Conditional minus unconditional.
+
+    Attributes:
+        rows: of either branch.
+        values: in the form of the denoiser's output for one branch.
+    """
+
+    rows: int
+    values: Any
+
+    @classmethod
+    def of(cls, conditional: Any, unconditional: Any, rows: int) -> Difference:
+        return cls(rows, tree_map(_minus, conditional, unconditional))
+
+    def unconditional(self, conditional: Any) -> Any:
+        """What guidance takes for the unconditional branch, to add this difference."""
+        return tree_map(_minus, conditional, self.values)
 
 
 def half(name: str, value: Any, rows: int, *, first: bool, listed: bool) -> Any:
@@ -63,20 +85,44 @@ def twice(output: Any, *, listed: bool) -> Any:
 
     Unconditional + scale * (conditional - unconditional) is then exactly the conditional one.
     """
-    if isinstance(output, Tensor):
-        return torch.cat([output, output])
-    if isinstance(output, list):
-        return output + output if listed else [twice(item, listed=False) for item in output]
-    if isinstance(output, tuple):
-        return tuple(twice(item, listed=listed) for item in output)
+    return joined(output, output, listed=listed)
+
+
+def joined(first: Any, last: Any, *, listed: bool) -> Any:
+    """The denoiser's outputs for either branch as its output for both in one batch."""
+    if isinstance(first, Tensor):
+        return torch.cat([first, last])
+    if isinstance(first, list) and listed:
+        return first + last
+    if isinstance(first, list | tuple):
+        return type(first)(joined(one, other, listed=listed) for one, other in zip(first, last, strict=True))
+    if isinstance(first, BaseOutput):
+        return type(first)(**{key: joined(first[key], last[key], listed=listed) for key in first.keys()})  # noqa: SIM118
+    return first
+
+
+def parted(output: Any, *, listed: bool) -> tuple[Any, Any]:
+    """The inverse of :func:`joined`."""
+    if isinstance(output, Tensor) or (isinstance(output, list) and listed):
+        middle = len(output) // 2
+        return output[:middle], output[middle:]
+    if isinstance(output, list | tuple):
+        parts = [parted(item, listed=listed) for item in output]
+        return type(output)(first for first, _ in parts), type(output)(last for _, last in parts)
     if isinstance(output, BaseOutput):
-        return type(output)(**{key: twice(item, listed=listed) for key, item in output.items()})
-    return output
+        named = {key: parted(item, listed=listed) for key, item in output.items()}
+        kind = type(output)
+        return kind(**{key: each[0] for key, each in named.items()}), kind(**{k: each[1] for k, each in named.items()})
+    return output, output
 
 
 def row_count(sample: Any) -> int:
     """Rows of a denoiser's sample: a tensor, or a list with one tensor a row."""
     return len(sample) if isinstance(sample, list) else int(sample.shape[0])
+
+
+def _minus(one: Any, other: Any) -> Any:
+    return one - other if isinstance(one, Tensor) else one
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autotune.pipelines.families import LatentSize
 from autotune.plan import Plan
+from autotune.runtime.branches import Difference
 from autotune.runtime.lowres import LowResolution, Noised
 from autotune.runtime.prefix.checkpoints import Checkpoint
 from autotune.runtime.prefix.sharing import SharedCall
@@ -68,7 +69,7 @@ class SinceStep:
 
     Attributes:
         branches: calls of the denoiser.
-        first_output: of the first of them, where it serves as the second's too.
+        first_output: of the first of them, where the second's is made from it, or the difference of both.
         raw: latents as they were before the scheduler scaled them for the denoiser; None where nobody asked it to.
         timestep: that it scaled them for.
     """
@@ -98,6 +99,7 @@ class CallState:
         twice: whether the denoiser is called for both branches.
         position: calls of the denoiser that are done.
         kept: results for later calls.
+        difference: of guidance's branches, where the next call is to reuse it.
         since_step: what is forgotten after every step.
         sharing: whether the call goes on from earlier ones and leaves states for later ones.
         resuming: the state that it goes on from, until that is reached.
@@ -118,6 +120,7 @@ class CallState:
     twice: bool = False
     position: int = 0
     kept: Kept = field(default_factory=dict)
+    difference: Difference | None = None
     since_step: SinceStep = field(default_factory=SinceStep)
     sharing: bool = False
     resuming: Checkpoint | None = None

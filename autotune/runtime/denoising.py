@@ -12,12 +12,13 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.pipelines.families import Family, LatentSize
-from autotune.plan import DenoiserCall, Plan, compile_plan, is_guided
+from autotune.plan import DenoiserCall, Guided, Plan, compile_plan
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
-from autotune.runtime.branches import half, row_count, twice
+from autotune.runtime.branches import Difference, half, row_count
 from autotune.runtime.call import CallState, SinceStep
 from autotune.runtime.compatibility import fitted
+from autotune.runtime.guidance import both, difference_in, guidance_in, unconditional
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.lowres import LowResolution
 from autotune.runtime.models import check_no_other_cache, root_of
@@ -166,10 +167,10 @@ class Denoising:
             return filled(call.resuming.output)
         rows = row_count(sample)
         stacked = self._stacked(call, rows)
-        # By the policy and not by the plan: guidance that a call begins without may be turned on in the middle of it.
-        single = not is_guided(self._policy, step.step)
-        if branch == 1 and single:
-            return since_step.first_output
+        guidance = guidance_in(call, step, rows // 2 if stacked == 2 else rows)
+        alone = guidance is not Guided.BOTH
+        if branch == 1 and alone:
+            return unconditional(call, since_step.first_output, guidance)
         if call.low is not None:
             assert call.full is not None
             sample = call.low.sample_for(sample, since_step.timestep, scaled=since_step.raw is not None)
@@ -179,7 +180,7 @@ class Denoising:
         else:
             kwargs = kwargs | {name: sample}
         listed = isinstance(sample, list)
-        halved = stacked == 2 and single
+        halved = stacked == 2 and alone
         if halved:
             args, kwargs = self._halved(args, kwargs, rows, listed=listed)
             rows //= 2
@@ -188,13 +189,19 @@ class Denoising:
             self._attach()
         session.enter(branch, rows, _keep(call, step))
         output = forward(*args, **kwargs)
-        session.leave(branch, rows)
+        keeps, order = not alone and session.keeps_difference, self._family.conditional_first
+        difference = None
+        if keeps and stacked == 2:
+            difference = difference_in(output, rows // 2, conditional_first=order, listed=listed)
+        elif keeps and branch == 1:
+            difference = Difference.of(since_step.first_output, output, rows)
+        session.leave(branch, rows, difference)
         if self._hooks.copies:
             output = cloned(output)
-        if single and self._separate:
+        if self._separate and branch == 0 and (keeps or alone):
             since_step.first_output = cloned(output)
         if halved:
-            output = twice(output, listed=listed)
+            output = both(call, output, guidance, conditional_first=order, listed=listed)
         if call.sharing and call.shared is not None:
             call.shared.output = output
         return output
@@ -208,14 +215,14 @@ class Denoising:
         rows = row_count(raw)
         batch = call.pictures = call.prepared.batch or family.pictures(denoiser, rows, kwargs)
         call.stacked = self._stacked(call, rows)
-        if call.stacked == 2 and not all(is_guided(self._policy, step) for step in range(self._policy.steps)):
-            # What cannot be halved is refused before anything is computed.
-            self._halved(args, kwargs, rows, listed=isinstance(sample, list))
         full = call.full = family.size_of(sample, kwargs)
         compile_for = functools.partial(
             compile_plan, self._policy, self._structure, full.height, full.width, calls=call.calls, start=call.start
         )
         plan = compile_for(guided=call.stacked > 1 or self._separate, branches=max(call.stacked, 2))
+        if call.stacked == 2 and any(step.guidance is not Guided.BOTH for step in plan.steps):
+            # What cannot be halved is refused before anything is computed.
+            self._halved(args, kwargs, rows, listed=isinstance(sample, list))
         if self._separate:
             # Whether there is a second call of the denoiser shows after the first.
             call.unguided = compile_for(guided=False)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from autotune.plan import Action, DenoiserCall, Plan, is_weighted
+from autotune.plan import Action, DenoiserCall, Guided, Plan, is_weighted
+from autotune.runtime.branches import Difference
 from autotune.runtime.call import CallState, Kept, Prepared, SinceStep
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.prefix.sharing import SharedCall
@@ -71,12 +72,25 @@ class Session:
         """What units' hooks note of their outputs, for stand-ins."""
         return {unit: hook.shape for unit, hook in self.hooks.units.items() if hook.passes or hook.shape is not None}
 
+    @property
+    def difference(self) -> Difference | None:
+        """Of guidance's branches, where the next call is to reuse it."""
+        return self.call.difference
+
     def resume(
-        self, calls: int, features: Mapping[tuple[int, int, int], tuple[int, Any]], shapes: Mapping[int, Any]
+        self,
+        calls: int,
+        features: Mapping[tuple[int, int, int], tuple[int, Any]],
+        shapes: Mapping[int, Any],
+        difference: Difference | None,
     ) -> None:
-        """Stand where another call stood after so many calls, with :attr:`features` and :attr:`shapes` it had then."""
+        """Stand where another call stood after so many calls.
+
+        It had these :attr:`features` and :attr:`shapes` then, and this :attr:`difference`.
+        """
         self.call.position = calls
         self.call.kept = dict(features)
+        self.call.difference = difference
         for unit, hook in self.hooks.units.items():
             hook.shape = shapes.get(unit)
 
@@ -101,6 +115,16 @@ class Session:
         """The step after the one being computed."""
         assert self.call.plan is not None
         return self.call.plan.steps[self.call.position + 1]
+
+    @property
+    def keeps_difference(self) -> bool:
+        """Whether the call after the one being computed reuses the difference of guidance's branches.
+
+        By the policy: guidance that a call begins without may be turned on in the middle of it.
+        """
+        plan, following = self.call.plan, self.call.position + 1
+        assert plan is not None
+        return following < len(plan.steps) and plan.steps[following].guidance is Guided.DIFFERENCE
 
     def enter(self, branch: int, rows: int, keep: frozenset[int] | None = None) -> None:
         """Tell every hook what to do in the denoiser call that is about to compute ``rows`` rows.
@@ -134,10 +158,11 @@ class Session:
                 for unit in block.units
             )
 
-    def leave(self, branch: int, rows: int) -> None:
-        """After the denoiser call: take over what the hooks were asked to keep."""
+    def leave(self, branch: int, rows: int, difference: Difference | None = None) -> None:
+        """After the denoiser call: take over what the hooks were asked to keep, and the difference of the branches."""
         step = self.step
         assert step is not None
+        self.call.difference = difference or self.call.difference
         kept, copies = self.call.kept, self.hooks.copies
         for unit, hook in self.hooks.units.items():
             if hook.keep:
@@ -150,14 +175,18 @@ class Session:
         assert call.plan is not None
         drop = call.plan.steps[call.position].drop
         call.kept = {key: kept for key, kept in call.kept.items() if key[1:] not in drop}
+        if not self.keeps_difference:
+            call.difference = None
         call.since_step = SinceStep()
         call.position += 1
         if call.position == len(call.plan.steps):
             self.end()
 
     def kept_bytes(self) -> int:
-        """Memory held by kept features now."""
-        leaves = tree_leaves([output for _, output in self.call.kept.values()])
+        """Memory held now by kept features and the difference of the branches."""
+        difference = self.call.difference
+        held = [output for _, output in self.call.kept.values()], None if difference is None else difference.values
+        leaves = tree_leaves(held)
         return sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
 
     def _kept_rows(self, key: tuple[int, int, int]) -> int:

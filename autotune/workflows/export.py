@@ -41,7 +41,7 @@ def exported(setup: Setup, study: optuna.Study, finalists: Finalists) -> Policy:
     )
     quality = finalists.quality(setup.judges, setup.configuration.guidance_scale)
     records = {
-        "version": lowest_version(quality, winner.policy.cache),
+        "version": lowest_version(quality, winner.policy.cache, winner.policy.guidance),
         "budget": str(setup.budget) if finalists.floor is None else finalists.floor.budget,
         "cost": cost,
         "quality": quality,

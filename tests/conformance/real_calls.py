@@ -40,6 +40,7 @@ class Scenario:
         units: places in the list of the denoiser's blocks and units, as shares of its length.
         compute: further steps that these compute in, after the first.
         interval: of guidance, or None for all steps.
+        rate: every how many of these steps both branches are computed.
         low: the stage below full size that the call begins with, or None.
         cutoff: the step after which a callback of diffusers turns guidance off.
         adapters: IP-Adapters.
@@ -60,6 +61,7 @@ class Scenario:
     order: tuple[str, ...]
     sibling: bool | None
     sibling_in_callback: bool
+    rate: int = 1
 
     @property
     def cuts_off(self) -> bool:
@@ -95,13 +97,22 @@ class Setup:
         names = [block.name for block in structure.blocks if not block.name.startswith("down")]
         names += [unit.name for unit in structure.units[:-1]]
         chosen = {names[(int(share * len(names)) + shift) % len(names)] for share in self.scenario.units}
-        interval = self.scenario.interval if self.family.guided else None
+        guidance = self.guidance() if self.family.guided else None
         return Policy(
             steps=STEPS,
             resolution=() if self.scenario.low is None else (self.scenario.low,),
-            guidance=None if interval is None else Guidance(start_step=interval[0], stop_step=interval[1]),
+            guidance=guidance,
+            version=1 if guidance is None or guidance.compute_steps is None else 3,
             cache=(CacheRule(units=tuple(sorted(chosen)), compute_steps=(0, *sorted(self.scenario.compute))),),
         )
+
+    def guidance(self) -> Guidance | None:
+        """What the policy says of it."""
+        scenario = self.scenario
+        if scenario.interval is None and scenario.rate == 1:
+            return None
+        start, stop = scenario.interval or (0, STEPS)
+        return Guidance(start_step=start, stop_step=stop, compute_steps=tuple(range(start, stop, scenario.rate)))
 
     def call(self, pipe: Any, **options: Any) -> Tensor:
         scenario = self.scenario

@@ -17,12 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autotune.cost import Pricer
 from autotune.plan import Action
-from autotune.policy import Policy
+from autotune.policy import Guidance, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from studies.sampling import random_policies
 from tests.support.builders import FAMILIES
-from tests.support.techniques import STEPS, every_step, names, structure_of, technique
+from tests.support.techniques import RATE_AND_ALL, STEPS, every_step, names, structure_of, technique
 from tests.support.watch import Watch
 
 # One family for each way to run guidance and each kind of denoiser keeps every case; of the others the telling
@@ -36,7 +36,7 @@ VARIANTS = {
     *(f"{name}-controlnet" for name in ("sd", "sdxl", "sd3", "flux")),
     *(f"{name}-{task}" for name in ("sd3", "flux", "qwen-image", "z-image") for task in ("img2img", "inpaint")),
 }
-TELLING = {"reuse layers", "residual of a range", "half size, renoise", "everything"}
+TELLING = {"reuse layers", "residual of a range", "half size, renoise", "everything", RATE_AND_ALL}
 
 
 def _case(name: str, case: str) -> Any:
@@ -200,7 +200,11 @@ def test_latents_below_full_size_take_the_predicted_bytes(name: str) -> None:
 @each_family
 def test_computing_every_step_changes_nothing(name: str) -> None:
     pipe = pipeline(name)
-    with applied(pipe, every_step(structure_of(FAMILIES[name], pipe))):
+    policy = every_step(structure_of(FAMILIES[name], pipe))
+    if "guidance" not in FAMILIES[name].refuses:
+        whole = Guidance(stop_step=STEPS, compute_steps=tuple(range(STEPS)))
+        policy = policy.model_copy(update={"guidance": whole})
+    with applied(pipe, policy):
         assert torch.equal(run(name, pipe), plain(name))
 
 
@@ -249,7 +253,9 @@ def test_two_pipelines_do_not_touch_each_other(name: str) -> None:
 @each_family
 @pytest.mark.parametrize("change", ["size", "guidance"])
 def test_other_sizes_and_no_guidance_are_priced_exactly(name: str, change: str) -> None:
-    family, pipe, policy = FAMILIES[name], pipeline(name), policy_of(name, "everything")
+    family, pipe = FAMILIES[name], pipeline(name)
+    rated = change == "guidance" and family.guided and "guidance" not in family.refuses
+    policy = policy_of(name, RATE_AND_ALL if rated else "everything")
     if change == "size" and family.other_size is None:
         pytest.skip("the family has one size")
     size = family.other_size if change == "size" else None
@@ -260,7 +266,7 @@ def test_other_sizes_and_no_guidance_are_priced_exactly(name: str, change: str) 
         watch.follow_session()
         run(name, pipe, **options)
     predicted = pricer(name, size, guidance=change != "guidance").price(policy, skipped_calls=skipped_calls(name))
-    assert watch.flops == predicted.flops
+    assert (watch.flops, max(watch.kept)) == (predicted.flops, predicted.cache_bytes)
 
 
 @each_family

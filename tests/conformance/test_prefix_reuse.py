@@ -15,11 +15,11 @@ from autotune.runtime.prefix.checkpoints import PrefixCache
 from tests.conformance import test_schedulers_cross as cross
 from tests.conformance.test_contract import FULL, TELLING, VARIANTS
 from tests.support.builders import FAMILIES, TinyFamily
-from tests.support.techniques import STEPS, names, structure_of, technique
+from tests.support.techniques import RATE, STEPS, names, structure_of, technique
 
 ROOMY = 2**30
 # By default, of every family.
-ALSO = {"nothing", "second-order forecast", "half size, noise_matched", "guidance stops"}
+ALSO = {"nothing", "second-order forecast", "half size, noise_matched", "guidance stops", RATE}
 
 
 def arguments(family: TinyFamily, **options: Any) -> dict[str, Any]:
@@ -47,6 +47,11 @@ def later_changes(family: TinyFamily, policy: Policy) -> list[Policy]:
     ]
     if family.guided and policy.guidance is None:
         changed.append(policy.model_copy(update={"guidance": Guidance(stop_step=STEPS - 1)}))
+    if policy.guidance is not None and policy.guidance.compute_steps is not None:
+        # One more, where the other goes on with a difference from before.
+        more = (*policy.guidance.compute_steps[:-1], STEPS - 2, STEPS - 1)
+        guidance = policy.guidance.model_copy(update={"compute_steps": more})
+        changed.append(policy.model_copy(update={"guidance": guidance}))
     return [other for other in changed if other.key != policy.key]
 
 
@@ -100,7 +105,9 @@ def test_a_scheduler_makes_the_same_pictures_with_it(case: str, handoff: str) ->
         policy = cross.policy_of(name, handoff)
         rule = CacheRule(units=(cross.UNITS[name],), compute_steps=(0, 1, 3))
         unscaled = policy.model_copy(update={"resolution": ()})
-        for changed in (policy, policy.model_copy(update={"cache": (rule,)}), unscaled):
+        rate = Guidance(start_step=1, stop_step=5, compute_steps=(1, 3))
+        rated = policy.model_copy(update={"guidance": rate})
+        for changed in (policy, policy.model_copy(update={"cache": (rule,)}), unscaled, rated, rated):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 expected = plainly(family, pipe, changed)

@@ -41,6 +41,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         order=tuple(draw(st.permutations(events))),
         sibling=draw(st.sampled_from([None, False, True])),
         sibling_in_callback=draw(st.booleans()),
+        rate=draw(st.integers(1, 3)),
     )
 
 

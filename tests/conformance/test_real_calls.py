@@ -53,10 +53,21 @@ def test_guidance_in_the_middle_beside_a_sibling_with_a_policy(name: str) -> Non
     check(replace(PLAIN, name=name, sibling=True))
 
 
+@pytest.mark.parametrize("name", _cases(NAMES))
+def test_guidance_every_second_step(name: str) -> None:
+    """Units compute in other steps than both branches do."""
+    check(replace(PLAIN, name=name, interval=(0, 4), rate=2, compute=frozenset({1})))
+
+
 @pytest.mark.parametrize("name", _cases(sorted(DECIDES)))
 def test_guidance_that_is_turned_off_within_the_call(name: str) -> None:
     """Before the policy stops it; what was kept with guidance is taken without."""
     check(replace(PLAIN, name=name, cutoff=1, compute=frozenset(), interval=(1, 4)))
+
+
+@pytest.mark.parametrize("name", _cases(sorted(DECIDES)))
+def test_guidance_every_second_step_that_is_turned_off_within_the_call(name: str) -> None:
+    check(replace(PLAIN, name=name, cutoff=1, compute=frozenset(), interval=(0, 4), rate=3))
 
 
 # The inpainting pipeline of Stable Diffusion 3 takes transformers of 16 or 33 channels, and the tiny one has 4.

@@ -113,6 +113,11 @@ def rule(*units: str, **fields: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "size": ("low_resolution", {"resolution": [{"scale": 0.5, "until_step": 4}]}, "one size"),
     "guidance": ("guidance_interval", {"guidance": {"start_step": 0, "stop_step": 5}}, "in all steps or in none"),
+    "a rate": (
+        "guidance_rate",
+        {"version": 3, "guidance": {"stop_step": STEPS, "compute_steps": [0, 2]}},
+        "computes both branches",
+    ),
     "solver": ("other_solver", {"scheduler": {"name": "DPMSolverMultistepScheduler"}}, "the pipeline's there"),
     "noise": ("other_noise_levels", {"timesteps": "karras"}, "the pipeline's there"),
     "layers": ("reuse_of_layers", rule("**.ff"), "not the layers inside"),
@@ -142,7 +147,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_it_lacks_is_refused_by_the_name_of_the_lever(case: str) -> None:
     lever, fields, says = REFUSED[case]
     with pytest.raises(EngineError, match=says) as refused:
-        configuration(pipeline("sd3"), Policy(version=3, steps=STEPS, **fields), "cache-dit")
+        configuration(pipeline("sd3"), Policy(**{"version": 2, "steps": STEPS, **fields}), "cache-dit")
     assert refused.value.lever == lever and f"the lever {lever}:" in str(refused.value)
 
 

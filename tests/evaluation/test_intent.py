@@ -38,6 +38,7 @@ def test_it_is_the_full_run_but_for_guidance(policy: Policy, steps: int) -> None
     start, stop = exact.guidance.start_step, exact.guidance.stop_step
     assert 0 <= start < stop <= steps and (start, stop) != (0, steps)
     # Guidance that ends before the last step still does, where there is more than one.
+    assert policy.guidance is not None
     assert stop < steps or steps == 1 or policy.guidance.stop_step == policy.steps or start == steps - 1
     # Another look changes nothing.
     assert exact_policy(exact, full).key == exact.key
@@ -61,7 +62,14 @@ def test_what_saves_leaves_no_trace() -> None:
     assert exact_policy(policy, FULL) is FULL
     held = policy.model_copy(update={"guidance": Guidance(stop_step=4, after="cross_attention")})
     assert exact_policy(held, FULL).guidance == Guidance(stop_step=8)
-    assert not is_exact(policy, FULL) and not is_exact(held, FULL)
+    rated = policy.model_copy(update={"guidance": Guidance(stop_step=4, compute_steps=(0, 2))})
+    assert exact_policy(rated, FULL).guidance == Guidance(stop_step=8)
+    assert not is_exact(policy, FULL) and not is_exact(held, FULL) and not is_exact(rated, FULL)
+
+
+def test_guidance_as_a_rate_is_no_exact_run() -> None:
+    rated = Policy(version=3, steps=20, guidance=Guidance(stop_step=20, compute_steps=(0, 2)))
+    assert not is_exact(rated, FULL) and exact_policy(rated, FULL) is FULL
 
 
 def test_guidance_shorter_than_a_step_gets_the_step_around_it() -> None:

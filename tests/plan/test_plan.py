@@ -81,6 +81,65 @@ def test_an_unguided_call_has_one_branch_throughout() -> None:
     assert [s.branches for s in plan.steps] == [1, 1, 1]
 
 
+def rated(*compute_steps: int, steps: int = 6, **fields: Any) -> Policy:
+    """Guidance throughout, both branches computed in ``compute_steps``."""
+    return Policy(version=3, steps=steps, guidance=Guidance(stop_step=steps, compute_steps=compute_steps), **fields)
+
+
+def test_a_step_that_reuses_the_difference_has_one_branch() -> None:
+    plan = compile_plan(rated(0, 3), STRUCTURE, 8, 8)
+    assert [s.branches for s in plan.steps] == [2, 1, 1, 2, 1, 1]
+    assert [plan.reuses_difference(at) for at in range(7)] == [False, True, True, False, True, True, False]
+
+
+def test_an_unguided_call_reuses_no_difference() -> None:
+    plan, plain = (compile_plan(each, STRUCTURE, 8, 8, guided=False) for each in (rated(0, 3), Policy(steps=6)))
+    assert not any(plan.reuses_difference(at) for at in range(6))
+    assert plan.digest == plain.digest
+
+
+def test_both_branches_are_computed_in_the_first_step_of_a_size_and_of_a_call() -> None:
+    stages = (ResolutionStage(scale=0.5, until_step=2),)
+    plan = compile_plan(rated(0, 5, resolution=stages), STRUCTURE, 8, 8)
+    assert [s.branches for s in plan.steps] == [2, 1, 2, 1, 1, 2]
+    assert [s.branches for s in compile_plan(rated(0, 5), STRUCTURE, 8, 8, start=2).steps] == [2, 1, 1, 2]
+
+
+def test_the_calls_of_a_step_compute_both_branches_together() -> None:
+    plan = compile_plan(rated(0, 3, steps=5), STRUCTURE, 8, 8, calls=(2, 2, 2, 2, 1), start=2)
+    assert [(s.step, s.branches) for s in plan.steps] == [(1, 2), (1, 2), (2, 1), (2, 1), (3, 2), (3, 2), (4, 1)]
+
+
+def test_with_both_branches_units_take_what_they_computed_with_both() -> None:
+    """Not what they computed since for the conditional one alone; that takes the latest of either."""
+    rule = CacheRule(units=("up_blocks.0",), compute_steps=(0, 1, 4))
+    plan = compile_plan(rated(0, 3, 4, cache=(rule,)), STRUCTURE, 8, 8)
+    unit = NAMES.index("up_blocks.0.resnets.0")
+    assert [s.branches for s in plan.steps] == [2, 1, 1, 2, 2, 1]
+    assert [dict(s.sources).get(unit) for s in plan.steps] == [None, None, ((1, 1.0),), ((0, 1.0),), None, ((4, 1.0),)]
+    assert [s.fresh for s in plan.steps] == [True, False, False, False, False, False]
+    assert [sorted(s.drop) for s in plan.steps] == [[], [], [(unit, 1)], [(unit, 0)], [], [(unit, 4)]]
+
+
+@given(policies(everything=True), st.booleans(), st.data())
+def test_every_difference_has_been_computed_at_its_size(policy: Policy, guided: bool, data: st.DataObject) -> None:
+    policy = policy.model_copy(update={"cache": (), "resolution": policy.resolution[:1]})
+    if any(stage.scale == 0.75 for stage in policy.resolution):
+        policy = policy.model_copy(update={"resolution": ()})
+    calls = data.draw(st.lists(st.integers(1, 2), min_size=policy.steps, max_size=policy.steps))
+    without_gate = None if policy.guidance is None else policy.guidance.model_copy(update={"after": "nothing"})
+    policy = policy.model_copy(update={"guidance": without_gate})
+    start = data.draw(st.integers(0, sum(calls) - 1))
+    plan = compile_plan(policy, STRUCTURE, 8, 8, guided=guided, calls=calls, start=start)
+    held: tuple[int, int] | None = None
+    for position, step in enumerate(plan.steps):
+        if step.branches == 2:
+            held = step.height, step.width
+        assert not plan.reuses_difference(position) or held == (step.height, step.width)
+        in_step = {other.branches for other in plan.steps if other.step == step.step}
+        assert in_step == {step.branches}
+
+
 def test_outputs_are_kept_from_their_last_computation_to_their_last_reading() -> None:
     policy = Policy(steps=6, cache=(CacheRule(units=("up_blocks.0",), compute_steps=(0, 3, 5)),))
     plan = compile_plan(policy, STRUCTURE, 8, 8)

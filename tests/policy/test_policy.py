@@ -54,6 +54,7 @@ def weighted(*units: str, mode: Any = "forecast", weights: Any = ((0.9,), (1.4, 
     return CacheRule(units=units, mode=mode, compute_steps=(0, 2), weights=weights)
 
 
+RATED = Policy(version=3, steps=9, guidance=Guidance(start_step=1, stop_step=8, compute_steps=(1, 4, 7)))
 SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_order": 2})
 
 
@@ -70,6 +71,12 @@ SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_ord
         ),
         (Policy(steps=4, guidance=Guidance(stop_step=2, after="cross_attention")), "s4-g2+ca"),
         (Policy(steps=4, guidance=Guidance(start_step=1, stop_step=4)), "s4-g1_4"),
+        (RATED, "s9-g1_8i3"),
+        (Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0, 1, 4))), "s9-g8n3"),
+        (
+            Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0,), after="cross_attention")),
+            "s9-g8n1+ca",
+        ),
         (Policy(steps=4, cache=(rule("blocks.3-10", mode="residual"),)), "s4-blocks.3-10i2x"),
         (Policy(version=2, steps=4, cache=(rule("blocks.3-10", mode="residual", order=1),)), "s4-blocks.3-10i2xf1"),
         (Policy(version=3, steps=4, cache=(weighted("b"),)), "s4-bi2w2"),
@@ -99,6 +106,7 @@ def test_a_long_id_ends_in_a_hash_that_tells_policies_apart() -> None:
         {"timesteps": tuple(range(20, 0, -1))},
         {"sigmas": tuple(float(sigma) for sigma in range(20, 0, -1))},
         {"guidance": Guidance(stop_step=15, after="cross_attention")},
+        {"guidance": Guidance(stop_step=15, compute_steps=(0, 3))},
         {"resolution": (ResolutionStage(scale=0.5, until_step=6, handoff="noise_matched"),)},
         {"cache": (RICH.cache[0].model_copy(update={"mode": "residual"}),)},
     ],
@@ -121,6 +129,17 @@ def test_equal_weights_have_one_form() -> None:
         for weights in (((0.0,), (1, -1)), ((-0.0,), (1.0, -1.0)))
     )
     assert one.to_text() == other.to_text() and one.key == other.key
+
+
+def test_guidance_that_computes_both_branches_throughout_says_nothing_of_it() -> None:
+    whole = Guidance(start_step=1, stop_step=4, compute_steps=(1, 2, 3))
+    assert whole == Guidance(start_step=1, stop_step=4)
+    assert Policy(steps=4, guidance=whole).to_dict()["guidance"] == {
+        "start_step": 1,
+        "stop_step": 4,
+        "after": "nothing",
+    }
+    assert RATED.to_dict()["guidance"]["compute_steps"] == [1, 4, 7]
 
 
 def test_key_ignores_records() -> None:
@@ -173,6 +192,10 @@ def weighing(weights: Any, **changes: Any) -> dict[str, Any]:
 STAGE = [{"scale": 0.5, "until_step": 1}]
 
 
+def rated(**changes: Any) -> dict[str, Any]:
+    return edited(version=3, guidance={"stop_step": 4} | changes)
+
+
 def configured(**config: Any) -> dict[str, Any]:
     return edited(scheduler={"name": "DDIMScheduler", "config": config})
 
@@ -195,6 +218,11 @@ def configured(**config: Any) -> dict[str, Any]:
             "scales must grow",
         ),
         (edited(guidance={"stop_step": 21}), "not an interval"),
+        (edited(guidance={"stop_step": 4, "compute_steps": [0, 2]}), "guidance.compute_steps: guidance has them from"),
+        (rated(start_step=1, compute_steps=[0, 2]), "must begin with start_step 1, not with 0"),
+        (rated(compute_steps=[0, 2, 2]), "guidance: compute_steps must be increasing, each step once: 2 follows 2"),
+        (rated(compute_steps=[0, 4]), "step 4 has no guidance, which runs in [0, 4)"),
+        (rated(compute_steps=[]), "guidance.compute_steps is []"),
         (edited(cache=[{"units": ["a"], "compute_steps": [1, 2]}]), "must begin with 0"),
         (edited(cache=[{"units": ["a"], "compute_steps": [0, 2, 2]}]), "increasing"),
         (edited(cache=[{"units": ["a"], "compute_steps": [0, 20]}]), "step 20 does not exist"),
@@ -233,6 +261,10 @@ def configured(**config: Any) -> dict[str, Any]:
         (weighing([[1], [float("nan")]]), "cache.0.weights.1.0 is nan"),
         (weighing([[1], ["1"]]), "cache.0.weights.1.0 is '1'"),
         (weighing([1, 1]), "cache.0.weights.0 is 1: should be a list"),
+        (
+            weighing([[1], [1]], guidance={"stop_step": 4, "compute_steps": [0, 2]}),
+            "cache.0.weights: they go with guidance that computes both branches in all of its steps",
+        ),
         (weighing([[1], [1]], resolution=STAGE), "cache.0.compute_steps: with weights they list step 1 too"),
         (
             weighing([[1], [1]], guidance={"start_step": 1, "stop_step": 4}),

@@ -95,6 +95,7 @@ def test_it_agrees_with_the_package_on_form(document: dict[Any, Any]) -> None:
             (FULL, (["steps"], 1001)),
             (FULL, (["format"], "another")),
             (FULL, (["version"], 4)),
+            (FULL, (["guidance", "compute_steps"], [0, 2, 2])),
             (FULL, (["timesteps"], "cosine")),
             (FULL, (["model", "height"], 4)),
             (FULL, (["model", "pipeline"], "a\nb")),

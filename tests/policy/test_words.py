@@ -7,6 +7,7 @@ import pytest
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from autotune.policy.words import computes_everything, in_words, is_plain, steps_in_words
 
+RATED = Policy(version=3, steps=8, guidance=Guidance(stop_step=8, compute_steps=(0, 2, 4, 6)))
 SOLVER = SchedulerChoice(name="DDIMScheduler", config={})
 
 
@@ -33,6 +34,7 @@ def test_fewer_steps_are_named_by_what_is_not_the_pipelines_own(policy: Policy, 
     [
         Policy(steps=8, guidance=Guidance(stop_step=5)),
         Policy(steps=8, guidance=Guidance(start_step=1, stop_step=8)),
+        RATED,
         Policy(steps=8, resolution=(ResolutionStage(scale=0.5, until_step=3),)),
         Policy(steps=8, cache=(CacheRule(units=("mid_block",), compute_steps=(0, 4)),)),
     ],
@@ -56,3 +58,10 @@ def test_what_leaves_nothing_out_computes_everything() -> None:
 def test_fitted_weights_are_named(mode: Any, said: str) -> None:
     rule = CacheRule(units=("a",), mode=mode, compute_steps=(0, 2), weights=((0.9,), (1.4, -0.3)))
     assert in_words(Policy(version=3, steps=4, cache=(rule,))) == said
+
+
+def test_guidance_as_a_rate_is_said() -> None:
+    assert in_words(RATED) == (
+        "8 steps. Guidance in steps 1 to 8 only, both branches computed in 4 of them, their last difference used again"
+        " in the others."
+    )

@@ -12,6 +12,7 @@ from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.report.plan_picture import PlanPicture, Row, draw, runs_of, shortened
 from autotune.report.plan_svg import lay_out
 from autotune.report.plan_text import PlanText
+from autotune.report.plots.plan_chart import plan
 from tests.support.builders import FAMILIES
 
 POLICIES = {
@@ -60,10 +61,28 @@ def test_columns_say_size_guidance_and_handoff(pricer: Pricer) -> None:
     picture = drawn(pricer, POLICIES["all"])
     full = pricer.height
     assert [column.height for column in picture.columns] == [full // 2] * 2 + [full] * 4
-    assert [column.guided for column in picture.columns] == [False, True, True, True, False, False]
+    assert [column.guidance for column in picture.columns] == ["off", "on", "on", "on", "off", "off"]
     assert [column.handoff for column in picture.columns] == [None, "renoise", None, None, None, None]
     assert [(span.first, span.last) for span in picture.resolutions] == [(0, 1), (2, 5)]
     assert [span.text for span in picture.guided] == ["off", "on", "off"]
+
+
+def test_guidance_that_reuses_its_difference_is_drawn_as_that(pricer: Pricer) -> None:
+    guidance = Guidance(start_step=1, stop_step=5, compute_steps=(1, 4))
+    picture = drawn(pricer, Policy(version=3, steps=6, guidance=guidance))
+    assert [span.text for span in picture.guided] == ["off", "on", "reused", "on", "off"]
+    console = Console(file=(text := io.StringIO()), width=100)
+    console.print(PlanText(picture))
+    assert (
+        "guidance: off in call 1, on in call 2, reused in calls 3 to 4, on in call 5, off in call 6" in text.getvalue()
+    )
+    boxes = [(box.kind, box.title) for box in lay_out(picture).boxes if box.kind.startswith("guidance")]
+    assert ("guidance again", "guidance reused, calls 3 to 4") in boxes
+    bars = [bar for bar in plan(picture)["data"] if bar["name"].startswith("guidance")]
+    assert [(bar["name"], bar["base"], bar["x"]) for bar in bars] == [
+        ("guidance", [1.5, 4.5], [1, 1]),
+        ("guidance reused", [2.5], [2]),
+    ]
 
 
 def test_labels_are_short_and_exact(pricer: Pricer) -> None:

@@ -100,7 +100,7 @@ def test_saving_saves_the_plain_pipeline(name: str, solver: str, tmp_path: Path)
     assert not any("postdiff" in file.read_text() for file in tmp_path.rglob("*.json"))
 
 
-@pytest.mark.parametrize("cases", [CASES[:2], CASES[1:]])
+@pytest.mark.parametrize("cases", [CASES[:2], CASES[2:]])
 def test_two_pipelines_in_two_threads(cases: tuple[str, str]) -> None:
     names = ("sd", "flux")
     pipes: list[Any] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from autotune.policy import Policy
 from autotune.runtime import applied, apply_policy, remove_policy
 from tests.support.ecosystem import denoiser_of, make, plain, policy_of, reuse, run
-from tests.support.techniques import COMPUTE
+from tests.support.techniques import COMPUTE, RATE_AND_ALL
 
 # In both, layers that are units themselves and layers inside of units.
 TARGETS = {
@@ -40,8 +40,8 @@ def load(name: str, pipe: Any) -> None:
     pipe.load_lora_weights(dict(adapter(name)))
 
 
-def policies(name: str, pipe: Any) -> tuple[Policy, Policy]:
-    return policy_of(name, pipe), reuse(UNIT[name])
+def policies(name: str, pipe: Any) -> tuple[Policy, ...]:
+    return policy_of(name, pipe), reuse(UNIT[name]), policy_of(name, pipe, RATE_AND_ALL)
 
 
 @cache
@@ -63,7 +63,7 @@ def calls_of(module: Any) -> list[None]:
 
 
 @each_pipeline
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize("called_before", [False, True])
 def test_loaded_under_a_policy_or_before_it_is_the_same(name: str, index: int, called_before: bool) -> None:
     pipe = make(name)
@@ -79,7 +79,7 @@ def test_loaded_under_a_policy_or_before_it_is_the_same(name: str, index: int, c
 
 
 @each_pipeline
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_removing_the_policy_restores_the_adapted_pipeline(name: str, index: int) -> None:
     pipe = make(name)
     load(name, pipe)
@@ -109,7 +109,7 @@ def test_a_unit_that_is_adapted_computes_when_planned_and_only_then(name: str, w
 @each_pipeline
 def test_fused_under_a_policy_or_before_it_is_the_same(name: str) -> None:
     pipe = make(name)
-    everything, _ = policies(name, pipe)
+    everything, *_ = policies(name, pipe)
     load(name, pipe)
     pipe.fuse_lora()
     fused = run(name, pipe)

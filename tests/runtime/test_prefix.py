@@ -45,6 +45,10 @@ def reusing(*compute_steps: int, unit: str = "up_blocks.1", **fields: Any) -> Po
     return Policy(steps=STEPS, cache=(CacheRule(units=(unit,), compute_steps=compute_steps),), **fields)
 
 
+def rated(*compute_steps: int, stop: int = STEPS) -> Policy:
+    return Policy(version=3, steps=STEPS, guidance=Guidance(stop_step=stop, compute_steps=compute_steps))
+
+
 def plainly(policy: Policy, **options: Any) -> Tensor:
     with applied(pipeline(), policy):
         return generate(pipeline(), PROMPTS, SEEDS, **options)
@@ -71,6 +75,9 @@ def test_plans_share_what_comes_before_the_first_difference() -> None:
     assert shared_steps(plan(one), plan(reusing(0, 2, 5))) == 4
     assert shared_steps(plan(one), plan(reusing(0, 2, 4, unit="mid_block"))) == 1
     assert shared_steps(plan(one), plan(reusing(0, 2, 4, guidance=Guidance(stop_step=3)))) == 3
+    # One branch in both: with the last difference of the branches, and without guidance.
+    assert shared_steps(plan(rated(0, 1)), plan(rated(0, 1, stop=2))) == 2
+    assert shared_steps(plan(rated(0, 3)), plan(rated(0, 3, 4))) == 4
     # A hand-off is part of the step before it.
     stage = ResolutionStage(scale=0.5, until_step=4)
     later, matched = ResolutionStage(scale=0.5, until_step=5), stage.model_copy(update={"handoff": "noise_matched"})
@@ -136,15 +143,19 @@ _STAGES = st.builds(
 _INTERVALS = st.tuples(st.integers(0, 2), st.integers(3, STEPS)).map(
     lambda at: Guidance(start_step=at[0], stop_step=at[1])
 )
+_RATES = st.sets(st.integers(1, STEPS - 1)).map(
+    lambda steps: Guidance(stop_step=STEPS, compute_steps=tuple(sorted({0, *steps})))
+)
 _POLICIES = st.builds(
     lambda stage, guidance, rule: Policy(
+        version=3,
         steps=STEPS,
         resolution=() if stage is None else (stage,),
         guidance=guidance,
         cache=() if rule is None else (rule,),
     ),
     st.none() | _STAGES,
-    st.none() | _INTERVALS,
+    st.none() | _INTERVALS | _RATES,
     st.none() | _RULES,
 )
 
@@ -206,6 +217,19 @@ def test_a_checkpoint_without_what_is_read_later_is_passed_over() -> None:
     later = reusing(0, 1, 2, 3)
     assert torch.equal(sharing(later, prefixes), plainly(later))
     assert skipped(prefixes) == [0, 0, 3]
+
+
+def test_a_difference_of_the_branches_is_gone_on_from() -> None:
+    prefixes = PrefixCache(ROOMY)
+    one, other = rated(0, 1, 5), rated(0, 1, 4)
+    for policy in (one, other):
+        assert torch.equal(sharing(policy, prefixes), plainly(policy))
+    assert skipped(prefixes) == [0, 3]
+    # The full run has left none after its second call.
+    prefixes = PrefixCache(ROOMY)
+    for policy in (Policy(steps=STEPS), rated(0, 1)):
+        assert torch.equal(sharing(policy, prefixes), plainly(policy))
+    assert skipped(prefixes) == [0, 1]
 
 
 def test_states_hold_what_any_of_the_calls_kept() -> None:

@@ -25,14 +25,20 @@ from tests.support.ecosystem import make
 from tests.support.techniques import STEPS
 from tests.support.tiny import tiny_sd
 
-INTERVALS = {"stops": Guidance(stop_step=3), "in the middle": Guidance(start_step=1, stop_step=4)}
+INTERVALS = {
+    "stops": Guidance(stop_step=3),
+    "in the middle": Guidance(start_step=1, stop_step=4),
+    "every second step": Guidance(stop_step=5, compute_steps=(0, 2, 4)),
+    "every third step": Guidance(start_step=1, stop_step=5, compute_steps=(1, 4)),
+}
 REUSE = {"sd": "up_blocks.1", "sdxl": "up_blocks.1", "z-image": "layers.1"}
 each_interval = pytest.mark.parametrize("interval", INTERVALS)
 
 
 def policy_of(name: str, interval: str | None, *, cached: bool = True) -> Policy:
     rule = CacheRule(units=(REUSE[name],), compute_steps=(0, 2))
-    return Policy(steps=STEPS, guidance=INTERVALS[interval] if interval else None, cache=(rule,) if cached else ())
+    guidance = INTERVALS[interval] if interval else None
+    return Policy(version=3, steps=STEPS, guidance=guidance, cache=(rule,) if cached else ())
 
 
 def check(name: str, pipe: Any, policy: Policy, batch: int = 1, **options: Any) -> Tensor:
@@ -135,6 +141,8 @@ def test_one_branch_stands_in_for_both_in_whatever_holds_rows() -> None:
     [
         ("sd", SDCFGCutoffCallback, "stops"),
         ("sd", SDCFGCutoffCallback, "in the middle"),
+        ("sd", SDCFGCutoffCallback, "every second step"),
+        ("sd", SDCFGCutoffCallback, "every third step"),
         # The tiny SDXL makes a picture of its own of the last bits of an unguided first step, in any precision.
         ("sdxl", SDXLCFGCutoffCallback, "stops"),
     ],

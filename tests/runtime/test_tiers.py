@@ -37,7 +37,7 @@ from tests.support.watch import traces
 
 each_pipeline = pytest.mark.parametrize("name", NAMES)
 # By tier, the technique.
-TIERS = dict(zip(("high", "medium", "draft"), CASES, strict=True))
+TIERS = dict(zip(("high", "medium", "draft", "rate"), CASES, strict=True))
 
 
 def tiers_of(name: str, pipe: Any) -> dict[str, Policy]:
@@ -134,14 +134,14 @@ def test_each_tier_has_its_own_solver() -> None:
 @each_pipeline
 def test_threads_choose_for_themselves_and_calls_take_turns(name: str) -> None:
     pipe = with_tiers(name, "draft")
-    begun = threading.Barrier(4)
+    begun = threading.Barrier(len(TIERS) + 1)
 
     def work(chosen: str) -> tuple[str, Tensor]:
         with tier(pipe, chosen):
             begun.wait(60)
             return chosen, run(name, pipe)
 
-    with ThreadPoolExecutor(4) as pool, tier(pipe, "high"):
+    with ThreadPoolExecutor(len(TIERS) + 1) as pool, tier(pipe, "high"):
         for chosen, found in pool.map(work, (*TIERS, "full")):
             assert torch.equal(found, wanted(name, chosen)), chosen
         # A thread that chooses nothing sees nobody's choice.
@@ -276,7 +276,7 @@ def adapted(name: str, chosen: str) -> Tensor:
 def test_tiers_outlive_adapters_offloading_and_copies(name: str, order: tuple[str, ...]) -> None:
     pipe = with_tiers(name)
     has_adapter = False
-    turns = itertools.cycle(("draft", "high", "full"))
+    turns = itertools.cycle(("draft", "high", "rate", "full"))
 
     def holds(pipe: Any) -> None:
         for chosen in itertools.islice(turns, 2):
@@ -338,7 +338,7 @@ def test_what_cannot_be_chosen_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"runs under no policies: call apply_policies"):
         tier(pipe, "draft")
     tiers = tiers_of("sd", pipe)
-    with pytest.raises(InputError, match="the pipeline has no tier 'best'; valid: draft, full, high, medium"):
+    with pytest.raises(InputError, match="the pipeline has no tier 'best'; valid: draft, full, high, medium, rate"):
         apply_policies(pipe, tiers, default="best")
     apply_policies(pipe, tiers, default="high")
     with pytest.raises(InputError, match="no tier 'drafts'; did you mean 'draft'"):

@@ -156,3 +156,17 @@ def test_pictures_in_pairs_and_snapped_guidance() -> None:
         for (letter, n), cell in zip(columns(corner), cells, strict=True):
             each = found.get((letter, n, default, int(paired or n), int(steps or 1)))
             assert cell == ("" if each is None else f"{each['spearman']:.2f}"), name
+
+
+def test_guidance_rates_are_those_of_the_files() -> None:
+    rows = {model: document(f"results/guidance_rate-{model}.json")["rows"] for model in MODELS}
+    shown = table("Guidance as a rate", "policy")
+    assert len(shown) == len(rows[MODELS[0]])
+    for of_unet, of_dit in zip(*rows.values(), strict=True):
+        assert of_unet["policy"] == of_dit["policy"]
+        errors = ["{:.4f} ({:.4f} to {:.4f})".format(*row["error"]) for row in (of_unet, of_dit)]
+        assert shown[f"`{of_unet['policy']}`"] == [
+            f"{of_unet['relative']:.0%}".replace("%", " %"),
+            of_unet["kind"],
+            *errors,
+        ]

@@ -1,9 +1,10 @@
 """What a policy means, done by hand and slowly: no hooks, nothing spared.
 
 Every unit computes in every call; where the policy takes it from memory, what it computed is thrown away and what it
-put out earlier takes its place. Guidance that has stopped is computed all the same, and its unconditional half
-overwritten. Only reuse, weighted forecasts of outputs and of single units' residuals, and guidance are done here.
-Others may move the latents to another size in between: what was kept at one size is forgotten at the next.
+put out earlier takes its place. Guidance that has stopped, or whose last difference of the branches serves again, is
+computed all the same, and its unconditional half overwritten. Only reuse, weighted forecasts of outputs and of single
+units' residuals, and guidance are done here. Others may move the latents to another size in between: what was kept at
+one size is forgotten at the next.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from autotune.pipelines.units import find_units
 from autotune.policy import CacheRule, Policy
@@ -65,8 +66,13 @@ class _Hand:
         self.first_output: Any = None
         self.size: Any = None
         self.resized = False
-        # By unit and branch what was computed last, each with its step and its number of rows.
-        self.memory: dict[tuple[str, int], list[_Result]] = {}
+        # By unit and branch what was computed last, each with its step and its number of rows; and once more what was
+        # computed last in calls planned for both branches.
+        self.memory: dict[tuple[str, int, bool], list[_Result]] = {}
+        # The step that was planned for both branches last; of what was computed then, rows and difference.
+        self.both: int | None = None
+        self.difference: tuple[int, Any] | None = None
+        self.planned = self.alone = False
         self._replaced: list[tuple[Any, str, Any]] = []
 
     def begin(self) -> None:
@@ -102,6 +108,17 @@ class _Hand:
         guidance = self.policy.guidance
         return guidance is not None and not guidance.start_step <= step < guidance.stop_step
 
+    def _plan_guidance(self, rows: int) -> None:
+        """Whether this step is planned for both branches, and whether the conditional one of so many rows does."""
+        guidance = self.policy.guidance
+        if self.resized:
+            self.both = self.difference = None
+        asked = guidance is None or guidance.compute_steps is None or self.step in guidance.compute_steps
+        self.planned = not self.single and (asked or self.both in (None, self.step))
+        if self.planned:
+            self.both, self.difference = self.step, None
+        self.alone = self.single or (not self.planned and self.difference is not None and self.difference[0] == rows)
+
     def _advance(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.step, self.branch = self.step + 1, 0
         return original(*args, **kwargs)
@@ -119,16 +136,32 @@ class _Hand:
             size = (sample[0] if isinstance(sample, list) else sample).shape[1:]
             self.resized, self.size = size != self.size, size
         self.fresh = self.step == self.first_step or grew or self.resized
+        rows = len(sample) // 2 if self.stacked == 2 else len(sample)
+        if self.branch == 0:
+            self._plan_guidance(rows)
         output = original(*args, **kwargs)
         self.branch += 1
-        if not self.single:
+        if self.separate and self.branch == 1:
+            self.first_output = tree_map_only(Tensor, torch.clone, output)
             return output
         if self.separate:
-            if self.branch == 1:
-                self.first_output = tree_map_only(Tensor, torch.clone, output)
-                return output
-            return self.first_output
-        return _doubled(output, self.pictures, self.conditional_first)
+            return self._unconditional(self.first_output, output, rows)
+        if self.stacked != 2:
+            return output
+        first, last = _part(output, slice(0, rows)), _part(output, slice(rows, 2 * rows))
+        if self.conditional_first:
+            return _joined(first, self._unconditional(first, last, rows))
+        return _joined(self._unconditional(last, first, rows), last)
+
+    def _unconditional(self, conditional: Any, computed: Any, rows: int) -> Any:
+        """What takes the unconditional branch's place, where it was computed."""
+        if self.single:
+            return conditional
+        if self.alone:
+            assert self.difference is not None
+            return tree_map(torch.sub, conditional, self.difference[1])
+        self.difference = rows, tree_map(torch.sub, conditional, computed)
+        return computed
 
     def _unit(self, name: str, rule: CacheRule, streams: Sequence[str]) -> Callable[..., Any]:
         """``streams`` are the arguments that are taken off the output and added again, if any."""
@@ -138,13 +171,17 @@ class _Hand:
             entry = tree_map_only(Tensor, torch.clone, [bound[stream] for stream in streams])
             output = original(*args, **kwargs)
             rows = _rows(output)
-            overwritten = self.single and self.stacked == 2
+            overwritten = self.alone and self.stacked == 2
             wanted = rows // 2 if overwritten else rows
-            key = (name, self.branch)
+            if self.alone and self.branch == 1:
+                return output
+            key = (name, self.branch, self.guided and self.planned)
             if self.fresh or self.step in rule.compute_steps:
                 result = _combined((1, -1), output, entry) if streams else output
-                before = [] if self.fresh else self.memory.get(key, [])
-                self.memory[key] = [*before, (self.step, wanted, self._conditional(result, wanted, rows))]
+                for planned in {False, self.planned}:
+                    at = (name, self.branch, planned)
+                    before = [] if self.fresh else self.memory.get(at, [])
+                    self.memory[at] = [*before, (self.step, wanted, self._conditional(result, wanted, rows))]
                 return output
             taken = self._taken(rule, self.memory.get(key, []))
             if not taken or any(rows_then < wanted for _, (_, rows_then, _) in taken):
@@ -195,13 +232,19 @@ def _rows(output: Any) -> int:
     return len(output)
 
 
-def _doubled(output: Any, pictures: int, conditional_first: bool) -> Any:
-    """Both halves are the conditional one, where there are two."""
+def _part(output: Any, rows: slice) -> Any:
+    """Of all that has rows some of them."""
     if isinstance(output, tuple):
-        return tuple(_doubled(part, pictures, conditional_first) for part in output)
-    if isinstance(output, dict) and not isinstance(output, Tensor):
-        return type(output)(**{key: _doubled(part, pictures, conditional_first) for key, part in output.items()})
-    if not isinstance(output, Tensor | list) or len(output) != 2 * pictures:
-        return output
-    half = output[:pictures] if conditional_first else output[pictures:]
-    return half + half if isinstance(half, list) else torch.cat([half, half])
+        return tuple(_part(part, rows) for part in output)
+    if isinstance(output, dict):
+        return type(output)(**{key: _part(part, rows) for key, part in output.items()})
+    return output[rows]
+
+
+def _joined(first: Any, last: Any) -> Any:
+    """The inverse of :func:`_part`, of both halves."""
+    if isinstance(first, tuple):
+        return tuple(_joined(*parts) for parts in zip(first, last, strict=True))
+    if isinstance(first, dict):
+        return type(first)(**{key: _joined(part, last[key]) for key, part in first.items()})
+    return first + last if isinstance(first, list) else torch.cat([first, last])

@@ -12,10 +12,10 @@ from autotune.policy import CacheRule, Policy
 from autotune.runtime import applied
 from autotune.runtime.apply import session_of
 from tests.support.builders import FAMILIES, TinyFamily
-from tests.support.techniques import COMPUTE, STEPS, structure_of, technique
+from tests.support.techniques import COMPUTE, RATE_AND_ALL, STEPS, structure_of, technique
 
 NAMES = ("sd", "pixart-alpha", "flux")
-CASES = ("everything", "reuse nearly all", "second-order forecast")
+CASES = ("everything", "reuse nearly all", "second-order forecast", RATE_AND_ALL)
 
 
 def make(name: str) -> Any:

@@ -79,7 +79,8 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     after: Any = draw(st.sampled_from(["nothing", "cross_attention"])) if everything and stop != steps else "nothing"
     mode: Any = draw(st.sampled_from(["reuse", "forecast", "residual"] if everything else ["reuse", "forecast"]))
     order = draw(st.integers(1, 2)) if mode == "forecast" or (mode == "residual" and draw(st.booleans())) else None
-    weighted = everything and mode != "reuse" and draw(st.booleans())
+    rate = everything and stop is not None and draw(st.booleans())
+    weighted = everything and mode != "reuse" and not rate and draw(st.booleans())
     # Weights of all would not fit into a file.
     most = 3 if weighted else None
     names = draw(st.sets(st.sampled_from((*units, *PATTERNS) if everything else units), max_size=most))
@@ -90,17 +91,19 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     if weighted:
         order = None
     weights = [draw(_weights(compute, until, steps)) if weighted else None for compute in computing]
+    guided = None if stop is None else draw(guidance(stop, after, rate=rate))
+    rate = guided is not None and guided.compute_steps is not None
     return Policy(
         steps=steps,
         resolution=tuple(
             ResolutionStage(scale=s, until_step=u, handoff=handoff) for s, u in zip(scales, until, strict=True)
         ),
-        guidance=None if stop is None else Guidance(stop_step=stop, after=after),
+        guidance=guided,
         cache=tuple(
             CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute, weights=numbers)
             for name, compute, numbers in zip(sorted(names), computing, weights, strict=True)
         ),
-        version=3 if weighted else 2 if mode == "residual" and order else 1,
+        version=3 if rate or weighted else 2 if mode == "residual" and order else 1,
         **(draw(schedules(steps)) if everything else {}),
     )
 
@@ -120,6 +123,15 @@ def _weights(
             (*draw(st.lists(numbers, min_size=count - 1, max_size=count - 1)), draw(numbers.filter(lambda x: x != 0)))
         )
     return tuple(found)
+
+
+@st.composite
+def guidance(draw: st.DrawFn, stop: int, after: Any, *, rate: bool) -> Guidance:
+    """Guidance until ``stop``; with ``rate`` it computes its unconditional branch in some of the steps."""
+    computing = draw(st.sets(st.integers(0, stop - 1))) if rate else None
+    return Guidance(
+        stop_step=stop, after=after, compute_steps=None if computing is None else tuple(sorted({0, *computing}))
+    )
 
 
 @st.composite
@@ -250,6 +262,7 @@ EXAMPLES: tuple[Policy, ...] = (
             ),
         ),
     ),
+    Policy(version=3, steps=6, guidance=Guidance(start_step=1, stop_step=6, compute_steps=(1, 3, 4))),
 )
 
 

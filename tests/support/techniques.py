@@ -38,7 +38,8 @@ UNGUIDED = (
     "two stages",
     "everything",
 )
-GUIDED = ("guidance stops", "guidance in the middle", CROSS_ATTENTION)
+RATE, RATE_AND_ALL = "guidance every second step", "guidance every second step, and everything"
+GUIDED = ("guidance stops", "guidance in the middle", CROSS_ATTENTION, RATE, RATE_AND_ALL)
 
 
 def names(family: TinyFamily) -> tuple[str, ...]:
@@ -85,6 +86,10 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
             else None
         ),
     }
+    fields[RATE] = {"version": 3, "guidance": Guidance(stop_step=STEPS, compute_steps=(0, 2, 4))}
+    # At the new size, in step 2, both branches are computed all the same.
+    reused = Guidance(start_step=1, stop_step=5, compute_steps=(1, 4))
+    fields[RATE_AND_ALL] = everything | {"version": 3, "guidance": reused}
     chosen = fields[name]
     return None if chosen is None or chosen.keys() & family.refuses else Policy(steps=STEPS, **chosen)
 

@@ -17,10 +17,7 @@ def cost_by_step(breakdown: Breakdown) -> Figure:
             "x": [call.index + 1 for call in calls],
             "y": [100 * call.relative for call in calls],
             "marker": {"color": "@blue"},
-            "customdata": [
-                [call.step + 1, call.height, call.width, "yes" if call.branches > 1 else "no", call.flops / 1e9]
-                for call in calls
-            ],
+            "customdata": [[call.step + 1, call.height, call.width, call.guidance, call.flops / 1e9] for call in calls],
             "hovertemplate": "step %{customdata[0]}: %{y:.1f} % of a full call, %{customdata[4]:.4g} GFLOPs<br>"
             "latents %{customdata[1]} x %{customdata[2]}, guidance: %{customdata[3]}<extra></extra>",
             "showlegend": False,

@@ -19,6 +19,8 @@ _ACTIONS = {
     Action.RESIDUAL: ("@residual-ground", "@residual-dot", "."),
     Action.NOT_NEEDED: ("@page", "@grid", ""),
 }
+# State, what is said of it, ground, pattern.
+_GUIDANCE = (("on", "guidance", "@vermillion", ""), ("reused", "guidance reused", "@page", "/"))
 _SIZES = ("@orange", "@sky", "@green", "@purple")
 
 
@@ -60,12 +62,14 @@ def plan(picture: PlanPicture) -> Figure:
         data.append(bars(f"latents {size}", color, color, "", spans))
     if picture.guidance:
         names.append("guidance")
-        spans = [
-            ("guidance", span.first, span.last, f"guidance, {calls(span.first, span.last)}")
-            for span in picture.guided
-            if span.text == "on"
-        ]
-        data.append(bars("guidance", "@vermillion", "@vermillion", "", spans))
+        for state, said, color, pattern in _GUIDANCE:
+            spans = [
+                ("guidance", span.first, span.last, f"{said}, {calls(span.first, span.last)}")
+                for span in picture.guided
+                if span.text == state
+            ]
+            if spans:
+                data.append(bars(said, color, "@vermillion", pattern, spans))
     rows = []
     for row in picture.rows:
         name = row.label if row.units == 1 else f"{row.label} ({row.units})"

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from autotune.core.errors import InputError
 from autotune.pipelines.families import LatentSize
 from autotune.plan import Plan
+from autotune.runtime.branches import Difference
 from autotune.runtime.prefix.keys import Feature, features_read, shapes_read
 
 
@@ -46,6 +47,7 @@ class Checkpoint:
         low: the latents while they are smaller than the pipeline believes, and their size.
         features: kept results, one for each branch that computed them, with the rows they were computed for.
         shapes: of units' outputs, as hooks note them.
+        difference: of guidance's branches, where the call was to reuse it next; not copied either.
     """
 
     calls: int
@@ -56,23 +58,32 @@ class Checkpoint:
     low: tuple[Tensor, LatentSize] | None
     features: Mapping[Feature, Mapping[int, tuple[int, Any]]]
     shapes: Mapping[int, Any]
+    difference: Difference | None = None
 
     def serves(self, plan: Plan) -> bool:
         """Whether it holds all that ``plan`` takes from the calls before."""
+        if plan.reuses_difference(self.calls) and self.difference is None:
+            return False
         return features_read(plan, self.calls) <= self.features.keys() and shapes_read(plan, self.calls).issubset(
             self.shapes
         )
 
     def merged(self, other: Checkpoint) -> Checkpoint:
         """This one with what another of the same calls holds besides."""
-        return replace(self, features={**other.features, **self.features}, shapes={**other.shapes, **self.shapes})
+        return replace(
+            self,
+            features={**other.features, **self.features},
+            shapes={**other.shapes, **self.shapes},
+            difference=self.difference or other.difference,
+        )
 
     def storages(self) -> Counter[tuple[int, int]]:
         """Address and bytes of the memory it holds on to; features are not copied, and shared between checkpoints."""
         low = None if self.low is None else self.low[0]
         held = (self.result, self.output, dict(self.scheduler), self.generators, low)
         features = [output for rows in self.features.values() for _, output in rows.values()]
-        tensors = [leaf for leaf in tree_leaves((held, features)) if isinstance(leaf, Tensor)]
+        difference = None if self.difference is None else self.difference.values
+        tensors = [leaf for leaf in tree_leaves((held, features, difference)) if isinstance(leaf, Tensor)]
         return Counter({(s.data_ptr(), s.nbytes()) for s in (tensor.untyped_storage() for tensor in tensors)})
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from autotune.plan import Plan
+from autotune.runtime.branches import Difference
 from autotune.runtime.lowres import LowResolution
 from autotune.runtime.prefix.checkpoints import Checkpoint, PrefixCache, Use
 from autotune.runtime.prefix.keys import Feature, features_read, prefix_keys
@@ -47,8 +48,16 @@ class Resumable(Protocol):
     def shapes(self) -> Mapping[int, Any]:
         """What is known of the shapes of units' outputs."""
 
+    @property
+    def difference(self) -> Difference | None:
+        """Of guidance's branches, where the next call is to reuse it."""
+
     def resume(
-        self, calls: int, features: Mapping[tuple[int, int, int], tuple[int, Any]], shapes: Mapping[int, Any]
+        self,
+        calls: int,
+        features: Mapping[tuple[int, int, int], tuple[int, Any]],
+        shapes: Mapping[int, Any],
+        difference: Difference | None,
     ) -> None:
         """Stand where another call stood after so many calls."""
 
@@ -115,7 +124,9 @@ class SharedCall:
             if (unit, call) in read
             for branch, kept in rows.items()
         }
-        session.resume(checkpoint.calls, features, checkpoint.shapes)
+        # What another call holds for itself would be no part of this one's price.
+        difference = checkpoint.difference if self._plan.reuses_difference(checkpoint.calls) else None
+        session.resume(checkpoint.calls, features, checkpoint.shapes, difference)
 
     def leave(
         self, plan: Plan, result: Any, scheduler: Any, session: Resumable, low: LowResolution | None, *, guided: bool
@@ -143,6 +154,7 @@ class SharedCall:
             low=None if low is None else (low.latents.clone(), low.size),
             features=features,
             shapes=session.shapes,
+            difference=session.difference,
         )
         self._cache.add(self._identity, self._keys[calls], checkpoint)
 
