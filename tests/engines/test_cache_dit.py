@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "layers": ("reuse_of_layers", rule("**.ff"), "not the layers inside"),
     "weights": (
         "forecasting",
-        rule("transformer_blocks.1-2", mode="residual", weights=((1.1,),) * (STEPS - len(COMPUTE))),
+        {"version": 3} | rule("transformer_blocks.1-2", mode="residual", weights=((1.1,),) * (STEPS - len(COMPUTE))),
         "without weights that a policy lists",
     ),
     "layers, forecast": ("forecasting", rule("**.ff", mode="forecast", order=1), "not the layers inside"),
