@@ -15,6 +15,7 @@ from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_pr
 from autotune.study.candidate import Candidate
 from autotune.study.trials import Trials, attributes, evaluated, policy_of, ranked, refining
 from search_spaces import moved
+from search_spaces.earlier import completed
 
 Units = tuple[tuple[str, ...], ...]
 Neighbour = tuple[Candidate, Proposal]
@@ -69,18 +70,21 @@ class Refiner:
 
     def _of_knobs(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
         """One change of its knobs, at the budget."""
-        proposal = self._proposer.propose(self._proposer.space.nearby(origin.params, draw))
+        proposal = self._proposer.propose(self._proposer.space.nearby(self._knobs_of(origin), draw))
         if proposal is not None:
             yield Candidate(proposal.values), proposal
 
     def _of_schedule(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
         """One or two changes of its schedule, which no knobs stand for."""
-        policy = policy_of(origin)
+        policy, values = policy_of(origin), self._knobs_of(origin)
         for changed in self._schedules(policy, draw):
-            proposal = self._proposer.explicit(changed, origin.params)
+            proposal = self._proposer.explicit(changed, values)
             if proposal is not None:
                 # As it will be evaluated.
-                yield Candidate(origin.params, user_attrs=refining(origin.number, proposal.policy.to_dict())), proposal
+                yield Candidate(values, user_attrs=refining(origin.number, proposal.policy.to_dict())), proposal
+
+    def _knobs_of(self, origin: FrozenTrial) -> dict[str, int]:
+        return completed(origin.params, [knob.name for knob in self._proposer.space.knobs])
 
     def _schedules(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
         if policy.cache and self._measure is not None:
