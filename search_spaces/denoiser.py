@@ -12,7 +12,7 @@ from autotune.plan.structure import Structure
 from autotune.policy import Policy, ResolutionStage
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
-from search_spaces.schedule import PARTS, Schedule, at
+from search_spaces.schedule import MOST_COOL_DOWN, PARTS, Schedule, at
 from search_spaces.solvers import MOST_SKEW, OWN, Solver
 from search_spaces.space import SearchSpace
 
@@ -34,7 +34,6 @@ LONGEST = 50
 """What intervals, warm-up and cool-down may be widened to."""
 
 _MAX_WARM_UP = 5
-_MAX_COOL_DOWN = 3
 _MOST_MIDDLE = PARTS // 2
 # Earlier, the first window would be little more than a warm-up; later, the second little more than a cool-down.
 _LATE_START = 8, 16
@@ -168,7 +167,7 @@ class DenoiserSpace(SearchSpace):
         """The knobs that say when all that is reused is computed, besides the intervals."""
         return (
             Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=LONGEST),
-            Knob("cool_down", 0, _MAX_COOL_DOWN, "steps at the end that are computed in full", most=LONGEST),
+            Knob("cool_down", 0, MOST_COOL_DOWN, "steps at the end that are computed in full", most=LONGEST),
             Knob(
                 "late_interval",
                 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 
 PARTS = 20
 """Points in time are knobs in twentieths of the steps: the same value means the same at any step count."""
@@ -13,6 +13,20 @@ PARTS = 20
 def at(twentieths: int, steps: int) -> int:
     """``twentieths`` of ``steps``, rounded to the nearest whole step, half up."""
     return (2 * twentieths * steps + PARTS) // (2 * PARTS)
+
+
+MOST_COOL_DOWN = 3
+"""Steps at the end that a search computes in full, unless it is told to try more."""
+
+
+def cool_down_of(compute: Collection[int], steps: int) -> set[int]:
+    """Computing steps in a row up to the very last step, at most :data:`MOST_COOL_DOWN`; none where that one reuses.
+
+    Example:
+        >>> cool_down_of((0, 3, 6, 7), 8)
+        {6, 7}
+    """
+    return set(islice(takewhile(lambda step: step in compute, reversed(range(steps))), MOST_COOL_DOWN))
 
 
 @dataclass(frozen=True)
