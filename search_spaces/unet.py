@@ -79,7 +79,12 @@ class UNetSpace(DenoiserSpace):
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
             Knob("interval", 1, MAX_INTERVAL, "every how many steps that output is computed", most=LONGEST),
             *self.schedule_knobs(),
-            Knob("second_depth", 0, max(depth - 1, 0), "a deeper output that is reused besides, more often; 0 none"),
+            Knob(
+                "second_depth",
+                0,
+                max(depth - 1, 0),
+                "a deeper output that is reused besides, where it lies below the first; 0 none",
+            ),
             Knob(
                 "second_interval",
                 1,
@@ -169,10 +174,10 @@ class UNetSpace(DenoiserSpace):
 
         rules = [rule(values["depth"], compute, schedule.forecast_order(values["forecast"], compute))]
         # Where the first output is reused nothing reads the deeper one, so it computes in steps of the first only.
-        deeper = min(values["second_depth"], values["depth"] - 1)
         rarer = schedule.rarer(compute, values["second_interval"])
-        if deeper and len(rarer) < len(compute):
-            rules.append(rule(deeper, rarer, schedule.forecast_order(values["forecast"], rarer, compute)))
+        if 0 < values["second_depth"] < values["depth"] and len(rarer) < len(compute):
+            order = schedule.forecast_order(values["forecast"], rarer, compute)
+            rules.append(rule(values["second_depth"], rarer, order))
         return tuple(rules)
 
 

@@ -105,9 +105,10 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
 
 
 def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    fixed = ("scale", "switch", "handoff", "warm_up", "forecast", "guidance_start", "solver", "skew")
     plain = space_for(pipe).recipes[0].values
-    few = {name: (plain[name], plain[name]) for name in fixed} | {"depth": (0, 2), "interval": (1, 3)}
+    free = ("depth", "interval", "guidance_stop", "gate")
+    few = {name: (value, value) for name, value in plain.items() if name not in free}
+    few |= {"depth": (0, 2), "interval": (1, 3)}
     arguments |= {"trials": 30, "space": few}
     result = tune(pipe, "40%", **arguments)
     repeats = [trial for trial in result.study.trials if "duplicate_of" in attributes(trial)]
@@ -180,6 +181,12 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
         "depth": 2,
         "interval": 5,
         "warm_up": 3,
+        "cool_down": 1,
+        "late_interval": 2,
+        "late_start": 12,
+        "second_depth": 1,
+        "second_interval": 2,
+        "middle": 0,
         "forecast": 1,
         "guidance_start": 2,
         "guidance_stop": 13,
