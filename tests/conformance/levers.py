@@ -35,11 +35,15 @@ def levers(space: DenoiserSpace) -> dict[str, Lever]:
 
 
 def all_at_once(space: DenoiserSpace) -> dict[str, int]:
-    """A setting of all knobs but the solver in which each does something, as far as its range allows."""
+    """A setting of all knobs but the solver in which each does something, as far as its range allows.
+
+    But for those that would leave the few steps of a test nothing to reuse: a size between, a second window, a
+    cool-down.
+    """
     wanted = {
-        "scale": _half(space), "switch": 6, "handoff": 1, "middle": 4, "depth": 99, "interval": 2, "first_block": 1,
+        "scale": _half(space), "switch": 6, "handoff": 1, "middle": 0, "depth": 99, "interval": 2, "first_block": 1,
         "blocks": 2, "block_interval": 2, "layer_interval": 2, "forecast": 1, "cross_interval": 3, "warm_up": 1,
-        "cool_down": 1, "late_interval": 3, "late_start": 10, "second_depth": 1, "second_interval": 2,
+        "cool_down": 0, "late_interval": 0, "late_start": 10, "second_depth": 1, "second_interval": 2,
         "guidance_start": 3, "guidance_stop": 14, "gate": 1, "skew": 2,
     }  # fmt: skip
     return {knob.name: min(max(wanted[knob.name], knob.low), knob.high) for knob in space.knobs if knob.name in wanted}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import optuna
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from autotune.search.samplers import sampler_for
@@ -16,11 +16,11 @@ from search_spaces.earlier import PLAIN_OF_LATER
 from tests.search_spaces.test_unet_space import SPACE
 from tests.study.test_configuration import ONE
 
-ENDS = {knob.name: IntDistribution(knob.low, knob.high) for knob in SPACE.knobs}
-EARLIER = {name: ends for name, ends in ENDS.items() if name not in PLAIN_OF_LATER}
+ENDS: dict[str, BaseDistribution] = {knob.name: IntDistribution(knob.low, knob.high) for knob in SPACE.knobs}
+EARLIER: dict[str, BaseDistribution] = {name: ends for name, ends in ENDS.items() if name not in PLAIN_OF_LATER}
 
 
-def study_of(knobs: dict[str, IntDistribution]) -> optuna.Study:
+def study_of(knobs: dict[str, BaseDistribution]) -> optuna.Study:
     """The recipes, evaluated; those that later knobs change as they were without."""
     study = optuna.create_study()
     for number, recipe in enumerate(SPACE.recipes):
