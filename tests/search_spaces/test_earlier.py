@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import create_trial
 
 from search_spaces import SearchSpace
 from search_spaces.earlier import PLAIN_OF_LATER, are_as_before, completed
@@ -19,6 +21,15 @@ def test_later_knobs_do_nothing_to_what_was_said_before(space: SearchSpace) -> N
         values = completed(before, names)
         space.check(values)
         assert values == {**space.recipes[0].values, **before}
+
+
+def test_a_trial_from_before_is_the_policy_it_was() -> None:
+    space = test_unet_space.SPACE
+    wanted = test_unet_space.values(depth=3, interval=2)
+    knobs = [knob for knob in space.knobs if knob.name not in PLAIN_OF_LATER]
+    ends: dict[str, BaseDistribution] = {knob.name: IntDistribution(knob.low, knob.high) for knob in knobs}
+    trial = create_trial(params={name: wanted[name] for name in ends}, distributions=ends, value=0.0)
+    assert space.from_trial(trial) == space.policy(wanted, 20)
 
 
 def test_what_was_never_said_stays_missing() -> None:
