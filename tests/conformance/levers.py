@@ -67,11 +67,12 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     yield "residual of blocks", Lever(blocks, partial(_caches, "residual"))
     every_second = {"depth": 1, "interval": 2, "layer_interval": 2, "warm_up": 0}
     yield "forecast", Lever({**every_second, "forecast": 1}, partial(_caches, "forecast"))
-    every_third = {"depth": 1, "interval": 3, "layer_interval": 3, "block_interval": 3, "blocks": 1}
+    outermost = len(getattr(space, "reusable", ()))
+    every_third = {"depth": outermost, "interval": 3, "layer_interval": 3, "block_interval": 3, "blocks": 1}
     yield "last step computed", Lever({**every_third, "cool_down": 1}, partial(_computes_last, 1))
     yield "second window", Lever({**every_third, "late_interval": 1}, partial(_computes_last, 2))
     deeper = {"depth": 2, "interval": 2, "second_depth": 1, "second_interval": 2}
-    if getattr(space, "reusable", ()):
+    if outermost:
         yield "reuse at two depths", Lever(deeper, lambda policy: len(policy.cache) == 2)
     yield "guidance begins late", Lever({"guidance_start": 5}, lambda policy: _guidance(policy).start_step > 0)
     yield "guidance ends early", Lever({"guidance_stop": 12}, lambda policy: _guidance(policy).stop_step < policy.steps)
