@@ -12,17 +12,31 @@ from autotune.plan.structure import Structure
 from autotune.policy import Policy, ResolutionStage
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
-from search_spaces.schedule import at
+from search_spaces.schedule import MOST_COOL_DOWN, PARTS, Schedule, at
 from search_spaces.solvers import MOST_SKEW, OWN, Solver
 from search_spaces.space import SearchSpace
 
-LOW_RESOLUTION = Lever("low_resolution", ("scale", "switch", "handoff"), essential=("scale", "switch"))
+LOW_RESOLUTION = (
+    Lever("low_resolution", ("scale", "switch", "handoff"), essential=("scale", "switch")),
+    Lever("middle_resolution", ("middle",), essential=("middle",), part_of="low_resolution"),
+)
+SECOND_WINDOW = Lever(
+    "second_window", ("late_interval", "late_start"), essential=("late_interval",), part_of="reuse", modifies=True
+)
 GUIDANCE = (
     Lever("guidance_interval", ("guidance_start", "guidance_stop")),
     Lever("gating", ("gate",), essential=("gate",), part_of="guidance_interval"),
 )
 NOISE = (Lever("other_solver", ("solver",), essential=("solver",)), Lever("other_noise_levels", ("skew",)))
 
+MAX_INTERVAL = 6
+LONGEST = 50
+"""What intervals, warm-up and cool-down may be widened to."""
+
+_MAX_WARM_UP = 5
+_MOST_MIDDLE = PARTS // 2
+# Earlier, the first window would be little more than a warm-up; later, the second little more than a cool-down.
+_LATE_START = 8, 16
 
 # Of more scales than this only those nearest to eighths are taken: the others look alike, and each has to be timed.
 _MOST_SCALES = 8
@@ -78,11 +92,30 @@ class DenoiserSpace(SearchSpace):
     def _taken(self) -> tuple[Fraction, ...]:
         return taken_scales(self.scales)
 
+    def middle(self, index: int) -> Fraction | None:
+        """The scale halfway from the one that a value of the knob ``scale`` means to full size; None where there is
+        none between them.
+        """
+        return self._middle[index]
+
+    @cached_property
+    def _middle(self) -> tuple[Fraction | None, ...]:
+        offered = sorted(set(self._taken))
+
+        def halfway(first: Fraction) -> Fraction | None:
+            between = [scale for scale in offered if first < scale < 1]
+            return min(between, key=lambda scale: abs(scale - (first + 1) / 2)) if between else None
+
+        return tuple(map(halfway, self._taken))
+
     @property
     def asked_scales(self) -> tuple[Fraction, ...]:
         """All scales that policies of this space may have, growing; the last is 1."""
-        (knob,) = (knob for knob in self.knobs if knob.name == "scale")
-        return tuple(sorted({self.taken(index) for index in range(knob.low, knob.high + 1)} | {Fraction(1)}))
+        ranges = {knob.name: range(knob.low, knob.high + 1) for knob in self.knobs}
+        found = {self.taken(index) for index in ranges["scale"]} | {Fraction(1)}
+        if any(ranges["middle"]):
+            found |= {middle for index in ranges["scale"] if (middle := self.middle(index)) is not None}
+        return tuple(sorted(found))
 
     def noise_levels(self, values: Mapping[str, int], steps: int) -> Mapping[str, Any]:
         """What a policy says of solver and noise levels."""
@@ -112,16 +145,70 @@ class DenoiserSpace(SearchSpace):
         others = list(enumerate(self.solvers))[1:]
         return {f"fewer steps, {solver.name}": {"solver": index} for index, solver in others}
 
-    def stages(self, values: Mapping[str, int], switch: int) -> tuple[ResolutionStage, ...]:
-        """The stage of low resolution, if any, that ends before step ``switch``."""
-        if not switch:
-            return ()
-        handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
-        scale = float(self.taken(values["scale"]))
-        return (ResolutionStage(scale=scale, until_step=switch, handoff=handoff),)
+    def size_knobs(self) -> tuple[Knob, ...]:
+        """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""
+        full = len(self.scales) - 1
+        middle = _MOST_MIDDLE if any(self._middle) else 0
+        return (
+            Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
+            Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
+            Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
+            Knob(
+                "middle",
+                0,
+                middle,
+                "steps halfway between that scale and full size, which follow, in twentieths of all steps",
+                most=PARTS - 1 if middle else 0,
+            ),
+        )
 
-    def times(self, values: Mapping[str, int], steps: int) -> tuple[int, int, int]:
-        """First step at full size (0: all are), first with guidance, first after it."""
-        switch = min(at(values["switch"], steps), steps - 1) if self.taken(values["scale"]) < 1 else 0
+    @staticmethod
+    def schedule_knobs() -> tuple[Knob, ...]:
+        """The knobs that say when all that is reused is computed, besides the intervals."""
+        return (
+            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=LONGEST),
+            Knob("cool_down", 0, MOST_COOL_DOWN, "steps at the end that are computed in full", most=LONGEST),
+            Knob(
+                "late_interval",
+                0,
+                MAX_INTERVAL,
+                "every how many steps all that is reused is computed later on; 0 as before",
+                most=LONGEST,
+            ),
+            Knob("late_start", *_LATE_START, "twentieths of the steps after which it is", least=0, most=PARTS),
+        )
+
+    def stages(self, values: Mapping[str, int], switches: Sequence[int]) -> tuple[ResolutionStage, ...]:
+        """The stages of low resolution, if any, that end before the steps ``switches``."""
+        handoff: Literal["renoise", "noise_matched"] = "noise_matched" if values["handoff"] else "renoise"
+        scales = self.taken(values["scale"]), self.middle(values["scale"])
+        return tuple(
+            ResolutionStage(scale=float(scale), until_step=switch, handoff=handoff)
+            for scale, switch in zip(scales, switches, strict=False)
+            if scale is not None
+        )
+
+    def times(self, values: Mapping[str, int], steps: int) -> tuple[tuple[int, ...], int, int]:
+        """First steps at another size, none where all are at full size; first with guidance, first after it."""
         stop = max(at(values["guidance_stop"], steps), 1)
-        return switch, min(at(values["guidance_start"], steps), stop - 1), stop
+        return self._switches(values, steps), min(at(values["guidance_start"], steps), stop - 1), stop
+
+    def _switches(self, values: Mapping[str, int], steps: int) -> tuple[int, ...]:
+        scale, ends = values["scale"], [values["switch"], values["switch"] + values["middle"]]
+        first, second = (min(at(end, steps), steps - 1) for end in ends)
+        if not first or self.taken(scale) == 1:
+            return ()
+        return (first,) if second == first or self.middle(scale) is None else (first, second)
+
+    def schedule(self, values: Mapping[str, int], steps: int) -> Schedule:
+        """When all that is reused computes, besides the intervals."""
+        switches, start, _ = self.times(values, steps)
+        return Schedule(
+            steps,
+            warm_up=values["warm_up"],
+            cool_down=values["cool_down"],
+            switches=switches,
+            start=start,
+            late_interval=values["late_interval"],
+            late_start=at(values["late_start"], steps),
+        )

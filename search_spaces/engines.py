@@ -15,8 +15,11 @@ __all__ = ["NARROWED", "narrowed"]
 Space = TypeVar("Space", bound=SearchSpace)
 Ranges = Mapping[str, tuple[int, int]]
 
-# What is left to vary: the range of blocks, and when these compute.
-_CACHE_DIT = ("first_block", "blocks", "block_interval", "warm_up")
+# What is left to vary: the range of blocks, and when these compute, which is a mask of steps there.
+_CACHE_DIT = (
+    *("first_block", "blocks", "block_interval"),
+    *("warm_up", "cool_down", "late_interval", "late_start"),
+)
 
 
 def narrowed(space: Space, engine: str, structure: Structure, pipeline: str) -> Space:

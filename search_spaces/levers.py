@@ -34,6 +34,7 @@ class Lever:
             its knobs do nothing.
         part_of: Name of the lever, further ahead in the list, that it belongs to and is off with.
         gathers: Whether it is nothing but its parts, and on where any of these is.
+        modifies: Whether it is no part that would turn on one that gathers, but changes how the other parts are done.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Lever:
     essential: tuple[str, ...] = ()
     part_of: str | None = None
     gathers: bool = False
+    modifies: bool = False
 
 
 def is_on(lever: Lever, levers: Sequence[Lever], values: Mapping[str, int], plain: Mapping[str, int]) -> bool:
@@ -160,7 +162,7 @@ def nearby(
 
 
 def _parts(lever: Lever, levers: Sequence[Lever]) -> list[Lever]:
-    return [part for part in levers if part.part_of == lever.name]
+    return [part for part in levers if part.part_of == lever.name and not part.modifies]
 
 
 def _can_be_on(

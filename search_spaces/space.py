@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from autotune.core.errors import InputError, did_you_mean
 from autotune.policy import Policy
+from search_spaces.earlier import completed
 from search_spaces.knobs import Knob
 from search_spaces.levers import Ask, Lever, asked, drawn, nearby
 
@@ -126,12 +127,15 @@ class SearchSpace(ABC):
         """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``).
 
         The trial is asked for a switch of every lever, and for the knobs of those that are on. One that has ended, or
-        is fixed, may have all knobs and no switches instead, as those of a search do.
+        is fixed, may have all knobs and no switches instead, as those of a search do, and one that has ended may lack
+        knobs that came later.
         """
         try:
             values = self.drawn(trial.suggest_int)
         except ValueError:  # What such a trial says of a parameter that it does not have.
-            values = self.values_of(trial)
+            names = {knob.name for knob in self.knobs}
+            values = completed(trial.params, names)
+            values = values if values.keys() == names else self.values_of(trial)
         return self.policy(values, self.default_steps if steps is None else steps)
 
     def sample(self, seed: int, steps: int | None = None) -> Policy:

@@ -9,18 +9,23 @@ from typing import Literal
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy
-from search_spaces.denoiser import GUIDANCE, LOW_RESOLUTION, NOISE, DenoiserSpace
+from search_spaces.denoiser import (
+    GUIDANCE,
+    LONGEST,
+    LOW_RESOLUTION,
+    MAX_INTERVAL,
+    NOISE,
+    SECOND_WINDOW,
+    DenoiserSpace,
+)
+from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
-from search_spaces.schedule import PARTS, computing_steps, forecast_order
+from search_spaces.schedule import PARTS, Schedule
 from search_spaces.solvers import OWN, Solver
 from search_spaces.space import Recipe
 
-_MAX_INTERVAL = 6
-_MAX_WARM_UP = 5
 _MAX_ORDER = 2
-# What intervals and warm-up may be widened to.
-_LONGEST = 50
 _LATEST_START = PARTS // 2
 _LAYERS = ("self-attention", "joint-attention", "feed-forward")
 _CROSS = ("cross-attention",)
@@ -47,8 +52,9 @@ class TransformerSpace(DenoiserSpace):
     """
 
     levers = (
-        LOW_RESOLUTION,
-        Lever("reuse", ("warm_up",), gathers=True),
+        *LOW_RESOLUTION,
+        Lever("reuse", ("warm_up", "cool_down"), gathers=True),
+        SECOND_WINDOW,
         Lever(
             "reuse_of_blocks",
             ("first_block", "blocks", "block_interval"),
@@ -82,28 +88,26 @@ class TransformerSpace(DenoiserSpace):
         full, count = len(self.scales) - 1, len(self.blocks)
         cross, gate = bool(self.cross_attention), guided and bool(self.cross_attention)
         self.knobs = (
-            Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
-            Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
-            Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
+            *self.size_knobs(),
             Knob("first_block", 0, max(count - 1, 0), "the first of the blocks that are stepped over"),
             Knob("blocks", 0, count, "how many are; 0 none"),
-            Knob("block_interval", 1, _MAX_INTERVAL, "every how many steps they are computed", most=_LONGEST),
+            Knob("block_interval", 1, MAX_INTERVAL, "every how many steps they are computed", most=LONGEST),
             Knob(
                 "layer_interval",
                 1,
-                _MAX_INTERVAL if self.layers else 1,
+                MAX_INTERVAL if self.layers else 1,
                 "the same for the layers in all blocks",
-                most=_LONGEST if self.layers else 1,
+                most=LONGEST if self.layers else 1,
             ),
             Knob("forecast", 0, _MAX_ORDER, "order of the layers' extrapolation between computed steps; 0 reuses"),
             Knob(
                 "cross_interval",
                 1,
-                _MAX_INTERVAL if cross else 1,
+                MAX_INTERVAL if cross else 1,
                 "the same for cross-attention",
-                most=_LONGEST if cross else 1,
+                most=LONGEST if cross else 1,
             ),
-            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=_LONGEST),
+            *self.schedule_knobs(),
             Knob(
                 "guidance_start",
                 0,
@@ -119,10 +123,12 @@ class TransformerSpace(DenoiserSpace):
             ("guidance_start", -1),
             ("gate", -1),
             ("guidance_stop", 1),
+            ("late_interval", -1),
             ("cross_interval", -1),
             ("layer_interval", -1),
             ("block_interval", -1),
             ("blocks", -1),
+            ("middle", -1),
             ("switch", -1),
             ("scale", 1),
         )
@@ -132,17 +138,25 @@ class TransformerSpace(DenoiserSpace):
         plain = {"scale": full, "switch": 0, "handoff": 0, "first_block": 0, "blocks": 0, "block_interval": 1}
         plain |= {"layer_interval": 1, "forecast": 0, "cross_interval": 1, "warm_up": 0}
         plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
+        plain |= {knob.name: PLAIN_OF_LATER[knob.name] for knob in self.knobs if knob.name in PLAIN_OF_LATER}
         three_quarters = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(3, 4)))
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         settings: dict[str, dict[str, int]] = {"fewer steps": {}, **self.solver_recipes()}
         if self.layers:
-            # FORA reuses every layer, cross-attention included.
-            settings |= {
-                f"FORA, interval {n}": {"layer_interval": n, "cross_interval": n if cross else 1} for n in (2, 3)
-            }
-            settings["TaylorSeer, interval 3"] = {"layer_interval": 3, "forecast": 1, "warm_up": 2}
-            settings["PAB-like"] = {"layer_interval": 2, "cross_interval": 4 if cross else 1, "warm_up": 2}
-        # Model-Optimizer's preset for PixArt leaves the last quarter of the blocks to compute in every step.
+            # FORA reuses every layer, cross-attention included. In FORA (arXiv 2407.01425) and TaylorSeer (2503.06923)
+            # the interval alone says when to compute, to the very end; that the last step computes is ours. PAB
+            # (2408.12588) reuses down to timestep 100 of 1000, so that the last tenth computes in full.
+            fora = {n: {"layer_interval": n, "cross_interval": n if cross else 1} for n in (2, 3)}
+            taylor_seer = {"layer_interval": 3, "forecast": 1, "warm_up": 2}
+            settings |= {f"FORA, interval {n}": values for n, values in fora.items()}
+            settings["FORA, interval 3, last step computed"] = fora[3] | {"cool_down": 1}
+            settings["TaylorSeer, interval 3"] = taylor_seer
+            settings["TaylorSeer, interval 3, last step computed"] = taylor_seer | {"cool_down": 1}
+            settings["PAB-like"] = {
+                "layer_interval": 2, "cross_interval": 4 if cross else 1, "warm_up": 2, "cool_down": 2,
+            }  # fmt: skip
+        # Model-Optimizer's preset for PixArt leaves the last quarter of the blocks to compute in every step; the others
+        # compute where the step's number is a multiple of three, be the last one among these or not.
         settings["all but the last quarter of the blocks every third step"] = {
             "blocks": count - count // 4,
             "block_interval": 3,
@@ -151,6 +165,7 @@ class TransformerSpace(DenoiserSpace):
             "first_block": count // 2,
             "blocks": count - count // 2,
             "block_interval": 2,
+            "cool_down": 1,
         }
         if full:
             settings["half the steps at three quarters of the size"] = {"scale": three_quarters, "switch": PARTS // 2}
@@ -170,35 +185,34 @@ class TransformerSpace(DenoiserSpace):
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
-        switch, start, stop = self.times(values, steps)
+        switches, start, stop = self.times(values, steps)
         gated = bool(values["gate"]) and stop < steps
         after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
         return Policy(
             steps=steps,
             **self.noise_levels(values, steps),
-            resolution=self.stages(values, switch),
+            resolution=self.stages(values, switches),
             guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
-            cache=self._cache(values, steps, switch, start, gated=gated),
+            cache=self._cache(values, self.schedule(values, steps), gated=gated),
         )
 
-    def _cache(
-        self, values: Mapping[str, int], steps: int, switch: int, start: int, *, gated: bool
-    ) -> tuple[CacheRule, ...]:
+    def _cache(self, values: Mapping[str, int], schedule: Schedule, *, gated: bool) -> tuple[CacheRule, ...]:
         def compute(interval: int) -> tuple[int, ...]:
-            return computing_steps(steps, interval=interval, warm_up=values["warm_up"], switch=switch, start=start)
+            # What is computed always is so later on, too.
+            return schedule.computing_steps(interval) if interval > 1 else tuple(range(schedule.steps))
 
         rules = []
         stepped_over, when = self._range(values["first_block"], values["blocks"]), compute(values["block_interval"])
-        if stepped_over and len(when) < steps:
+        if stepped_over and len(when) < schedule.steps:
             rules.append(CacheRule(units=stepped_over, mode="residual", compute_steps=when))
         # What guidance holds belongs to no rule of its own.
         cross = () if gated else self.cross_attention
         for units, interval in ((self.layers, values["layer_interval"]), (cross, values["cross_interval"])):
             when = compute(interval)
-            if not units or len(when) == steps:
+            if not units or len(when) == schedule.steps:
                 continue
             wanted = values["forecast"] if units is self.layers else 0
-            order = forecast_order(wanted, when, steps, switch=switch, start=start)
+            order = schedule.forecast_order(wanted, when)
             rules.append(
                 CacheRule(units=units, mode="forecast" if order else "reuse", order=order or None, compute_steps=when)
             )

@@ -9,18 +9,24 @@ from typing import Literal
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
 from autotune.policy import CacheRule, Guidance, Policy
-from search_spaces.denoiser import GUIDANCE, LOW_RESOLUTION, NOISE, DenoiserSpace
+from search_spaces.denoiser import (
+    GUIDANCE,
+    LONGEST,
+    LOW_RESOLUTION,
+    MAX_INTERVAL,
+    NOISE,
+    SECOND_WINDOW,
+    DenoiserSpace,
+)
+from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
-from search_spaces.schedule import PARTS, computing_steps, forecast_order
+from search_spaces.schedule import PARTS, Schedule
 from search_spaces.solvers import OWN, Solver
 from search_spaces.space import Recipe
 
-_MAX_INTERVAL = 6
-_MAX_WARM_UP = 5
+_MAX_SECOND_INTERVAL = 4
 _MAX_ORDER = 2
-# What intervals and warm-up may be widened to.
-_LONGEST = 50
 _LATEST_START = PARTS // 2
 
 
@@ -37,8 +43,15 @@ class UNetSpace(DenoiserSpace):
     """
 
     levers = (
-        LOW_RESOLUTION,
-        Lever("reuse", ("depth", "interval", "warm_up"), essential=("depth", "interval")),
+        *LOW_RESOLUTION,
+        Lever("reuse", ("depth", "interval", "warm_up", "cool_down"), essential=("depth", "interval")),
+        SECOND_WINDOW,
+        Lever(
+            "reuse_at_two_depths",
+            ("second_depth", "second_interval"),
+            essential=("second_depth", "second_interval"),
+            part_of="reuse",
+        ),
         Lever("forecasting", ("forecast",), essential=("forecast",), part_of="reuse"),
         *GUIDANCE,
         *NOISE,
@@ -62,12 +75,23 @@ class UNetSpace(DenoiserSpace):
         full, depth = len(self.scales) - 1, len(self.reusable)
         gate = guided and bool(structure.of_kind("cross-attention"))
         self.knobs = (
-            Knob("scale", 0, full, "side length of the first steps, an index into the scales; the last is full size"),
-            Knob("switch", 0, PARTS - 1, "steps at that scale, in twentieths of all steps"),
-            Knob("handoff", 0, 1, "what follows them: 0 fresh noise, 1 the noise there is"),
+            *self.size_knobs(),
             Knob("depth", 0, depth, "which output is reused: 0 none, the highest leaves least to compute"),
-            Knob("interval", 1, _MAX_INTERVAL, "every how many steps that output is computed", most=_LONGEST),
-            Knob("warm_up", 0, _MAX_WARM_UP, "steps computed in full before the intervals begin", most=_LONGEST),
+            Knob("interval", 1, MAX_INTERVAL, "every how many steps that output is computed", most=LONGEST),
+            *self.schedule_knobs(),
+            Knob(
+                "second_depth",
+                0,
+                max(depth - 1, 0),
+                "a deeper output that is reused besides, where it lies below the first; 0 none",
+            ),
+            Knob(
+                "second_interval",
+                1,
+                _MAX_SECOND_INTERVAL if depth > 1 else 1,
+                "of the steps that compute the first output, every how many-th computes the deeper one",
+                most=LONGEST if depth > 1 else 1,
+            ),
             Knob("forecast", 0, _MAX_ORDER, "order of the extrapolation between computed steps; 0 reuses as it is"),
             Knob(
                 "guidance_start",
@@ -84,17 +108,24 @@ class UNetSpace(DenoiserSpace):
             ("guidance_start", -1),
             ("gate", -1),
             ("guidance_stop", 1),
+            ("second_interval", -1),
+            ("second_depth", -1),
+            ("late_interval", -1),
             ("interval", -1),
             ("depth", -1),
+            ("middle", -1),
             ("switch", -1),
             ("scale", 1),
         )
         plain = {"scale": full, "switch": 0, "handoff": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
         plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
+        plain |= {knob.name: PLAIN_OF_LATER[knob.name] for knob in self.knobs if knob.name in PLAIN_OF_LATER}
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
         branch_0 = {"depth": depth}
         branch_1 = {"depth": max(depth - 1, 0)}
+        # In DeepCache (arXiv 2312.00858, section 3.3), TaylorSeer and PostDiff the interval alone says when to compute,
+        # to the very end; that the last step computes is ours.
         mix = {"scale": half, "switch": PARTS // 2}
         settings: dict[str, dict[str, int]] = {
             "fewer steps": {},
@@ -102,6 +133,7 @@ class UNetSpace(DenoiserSpace):
             "DeepCache, interval 2": branch_0 | {"interval": 2},
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
+            "DeepCache, interval 3, last step computed": branch_0 | {"interval": 3, "cool_down": 1},
             "TaylorSeer, interval 3": branch_0 | {"interval": 3, "forecast": 1},
         }
         if full:
@@ -120,32 +152,33 @@ class UNetSpace(DenoiserSpace):
 
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:
         self.check(values)
-        switch, start, stop = self.times(values, steps)
+        switches, start, stop = self.times(values, steps)
         gated = bool(values["gate"]) and stop < steps
         after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
         return Policy(
             steps=steps,
             **self.noise_levels(values, steps),
-            resolution=self.stages(values, switch),
+            resolution=self.stages(values, switches),
             guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
-            cache=self._cache(values, steps, switch, start),
+            cache=self._cache(values, self.schedule(values, steps)),
         )
 
-    def _cache(self, values: Mapping[str, int], steps: int, switch: int, start: int) -> tuple[CacheRule, ...]:
-        compute = computing_steps(
-            steps, interval=values["interval"], warm_up=values["warm_up"], switch=switch, start=start
-        )
-        if values["depth"] == 0 or len(compute) == steps:
+    def _cache(self, values: Mapping[str, int], schedule: Schedule) -> tuple[CacheRule, ...]:
+        compute = schedule.computing_steps(values["interval"])
+        if values["depth"] == 0 or values["interval"] == 1 or len(compute) == schedule.steps:
             return ()
-        order = forecast_order(values["forecast"], compute, steps, switch=switch, start=start)
-        return (
-            CacheRule(
-                units=(self.reusable[values["depth"] - 1],),
-                mode="forecast" if order else "reuse",
-                order=order or None,
-                compute_steps=compute,
-            ),
-        )
+
+        def rule(depth: int, when: tuple[int, ...], order: int) -> CacheRule:
+            mode: Literal["reuse", "forecast"] = "forecast" if order else "reuse"
+            return CacheRule(units=(self.reusable[depth - 1],), mode=mode, order=order or None, compute_steps=when)
+
+        rules = [rule(values["depth"], compute, schedule.forecast_order(values["forecast"], compute))]
+        # Where the first output is reused nothing reads the deeper one, so it computes in steps of the first only.
+        rarer = schedule.rarer(compute, values["second_interval"])
+        if 0 < values["second_depth"] < values["depth"] and len(rarer) < len(compute):
+            order = schedule.forecast_order(values["forecast"], rarer, compute)
+            rules.append(rule(values["second_depth"], rarer, order))
+        return tuple(rules)
 
 
 def reusable_outputs(structure: Structure) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
 
+import numpy as np
 from optuna.trial import FrozenTrial
 
 from autotune.core.fingerprint import digest
@@ -15,6 +17,8 @@ from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_pr
 from autotune.study.candidate import Candidate
 from autotune.study.trials import Trials, attributes, evaluated, policy_of, ranked, refining
 from search_spaces import moved
+from search_spaces.earlier import completed
+from search_spaces.schedule import cool_down_of
 
 Units = tuple[tuple[str, ...], ...]
 Neighbour = tuple[Candidate, Proposal]
@@ -69,18 +73,21 @@ class Refiner:
 
     def _of_knobs(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
         """One change of its knobs, at the budget."""
-        proposal = self._proposer.propose(self._proposer.space.nearby(origin.params, draw))
+        proposal = self._proposer.propose(self._proposer.space.nearby(self._knobs_of(origin), draw))
         if proposal is not None:
             yield Candidate(proposal.values), proposal
 
     def _of_schedule(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:
         """One or two changes of its schedule, which no knobs stand for."""
-        policy = policy_of(origin)
+        policy, values = policy_of(origin), self._knobs_of(origin)
         for changed in self._schedules(policy, draw):
-            proposal = self._proposer.explicit(changed, origin.params)
+            proposal = self._proposer.explicit(changed, values)
             if proposal is not None:
                 # As it will be evaluated.
-                yield Candidate(origin.params, user_attrs=refining(origin.number, proposal.policy.to_dict())), proposal
+                yield Candidate(values, user_attrs=refining(origin.number, proposal.policy.to_dict())), proposal
+
+    def _knobs_of(self, origin: FrozenTrial) -> dict[str, int]:
+        return completed(origin.params, [knob.name for knob in self._proposer.space.knobs])
 
     def _schedules(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
         if policy.cache and self._measure is not None:
@@ -101,18 +108,32 @@ class Refiner:
 def rescheduled(policy: Policy, sensitivity: Sensitivity) -> Policy:
     """The policy whose rules compute as often as before, but where the outputs they reuse change least in between.
 
+    A rule that computes the last steps still does. One that computes only in steps of another still does, too: where
+    the other reuses, it may have no reader.
+
     Args:
         policy: Has a row of the sensitivity for each of its rules.
         sensitivity: Of the full run.
     """
     listed = policy.sigmas or (policy.timesteps if isinstance(policy.timesteps, tuple) else None)
     changes = sensitivity.at(progress_of(listed) if listed else even_progress(policy.steps)).changes
-    required = {stage.until_step for stage in policy.resolution}
-    if policy.guidance is not None and policy.guidance.start_step:
+    required = {0, *(stage.until_step for stage in policy.resolution)}
+    if policy.guidance is not None:
         required.add(policy.guidance.start_step)
+    computing = [set(rule.compute_steps) for rule in policy.cache]
 
-    def better(rule: CacheRule, row: int) -> CacheRule:
-        count = max(len(rule.compute_steps), len(required) + 1)
-        return CacheRule(**{**dict(rule), "compute_steps": best_compute_steps(changes[row], count, required)})
+    @cache
+    def better(row: int) -> tuple[int, ...]:
+        fixed = required | cool_down_of(computing[row], policy.steps)
+        outer = next((other for other, steps in enumerate(computing) if computing[row] < steps), None)
+        count = max(len(computing[row]), len(fixed))
+        if outer is None:
+            return best_compute_steps(changes[row], count, fixed)
+        among = better(outer)
+        # From one step in which it may compute to the next.
+        between = np.diff(np.cumsum(changes[row])[list(among)], prepend=0.0)
+        places = best_compute_steps(between, count, [among.index(step) for step in fixed])
+        return tuple(among[place] for place in places)
 
-    return Policy(**{**dict(policy), "cache": tuple(better(rule, row) for row, rule in enumerate(policy.cache))})
+    rules = [CacheRule(**{**dict(rule), "compute_steps": better(row)}) for row, rule in enumerate(policy.cache)]
+    return Policy(**{**dict(policy), "cache": tuple(rules)})

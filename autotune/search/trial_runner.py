@@ -41,6 +41,7 @@ from autotune.study.trials import (
     recipe_of,
 )
 from autotune.study.write_queue import WriteQueue
+from search_spaces.earlier import completed
 
 _LOG = logging.getLogger(__name__)
 
@@ -192,6 +193,8 @@ class TrialRunner:
     def _values(self, trial: optuna.Trial, asked: Mapping[str, int]) -> Mapping[str, int]:
         """Values of all knobs of a trial, which become its parameters."""
         knobs = self.proposer.space.knobs
+        # One that was queued before some knobs came means what it meant then.
+        asked = completed(asked, [knob.name for knob in knobs]) if asked else asked
         if trial.params or asked.keys() != {knob.name for knob in knobs}:
             return self.knobs(trial)
         for knob in knobs:

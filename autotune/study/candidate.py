@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.study.optuna_internals import id_of
 from search_spaces import SearchSpace
+from search_spaces.earlier import completed
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ def draw(sampler: BaseSampler, space: SearchSpace, trials: Sequence[FrozenTrial]
 
 
 def _as_asked(trial: FrozenTrial, space: SearchSpace, *, conditional: bool) -> FrozenTrial:
-    """A trial with the parameters that drawing its knobs would have given it; none where it does not have all knobs."""
+    """A trial with the parameters that drawing its knobs would have given it; none where it does not have all knobs.
+
+    Of those that came later than the trial it has the values that do nothing.
+    """
     seen = copy.copy(trial)
-    complete = trial.params.keys() == {knob.name for knob in space.knobs}
-    found = space.asked(trial.params, conditional=conditional) if complete else {}
+    names = {knob.name for knob in space.knobs}
+    values = completed(trial.params, names) if trial.params else {}
+    found = space.asked(values, conditional=conditional) if values.keys() == names else {}
     seen.params = {name: value for name, (value, _, _) in found.items()}
     seen.distributions = {name: IntDistribution(low, high) for name, (_, low, high) in found.items()}
     return seen

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autotune.core.fingerprint import digest
+from search_spaces.earlier import are_as_before
 
 # What only decides which policies are tried, and how their scores are weighed.
 _SEARCH_ONLY = {
@@ -87,6 +88,8 @@ def differs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _differing(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Names and both values of what two configurations should have in common and have not."""
     before, now = _flat(stored), _flat(wanted)
+    if are_as_before(before.get("knobs", ()), now.get("knobs", ())):
+        now["knobs"] = before.get("knobs")
     found = [(name, before.get(name), now.get(name)) for name in sorted({*before, *now})]
     different = [each for each in found if each[1] != each[2]]
     return [each for each in different if not (each[0] == "scorer" and None in each[1:] and _is_idle(now))]

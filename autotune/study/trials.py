@@ -21,6 +21,7 @@ from autotune.study.candidate import Candidate
 from autotune.study.configuration import Configuration, difference, differs
 from autotune.study.optuna_internals import live_trial, new_trial, set_state
 from autotune.study.storage import holds_studies, open_storage, shown
+from search_spaces.earlier import completed
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,13 +173,17 @@ def _with_number(study: optuna.Study, number: int) -> FrozenTrial:
 
 
 def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[str, int]]]) -> None:
-    """Queue named settings that the study does not have yet, in order."""
+    """Queue named settings that the study does not have yet, in order; one that lacks later knobs has them as well."""
     trials = study.get_trials(deepcopy=False)
     # One that was cut off may have been left alone by those who found it: here it gets another chance.
     lost = {trial.user_attrs.get(RECIPE) for trial in trials if _cut_off(trial)}
     lost -= {trial.user_attrs.get(RECIPE) for trial in trials if not _cut_off(trial)}
     for name, values in recipes:
-        study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=name not in lost)
+        known = (
+            trial.system_attrs.get(_ASKED, trial.params) for trial in trials if trial.user_attrs.get(RECIPE) == name
+        )
+        if name in lost or not any(completed(each, values) == values for each in known):
+            study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=name not in lost)
 
 
 class Trials(Protocol):

@@ -18,6 +18,7 @@ from autotune.study.trials import enqueue_recipes, ranked
 from autotune.workflows.forecast import pictures_after
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
+from search_spaces.earlier import completed
 
 # Of every budget, so many of the best are tried at the others.
 _LEARNED = 2
@@ -77,8 +78,9 @@ def search_at(
         progress: Is told of what is done.
     """
     enqueue_recipes(study, [(recipe.name, recipe.proposal.values) for recipe in setup.recipes])
+    names = [knob.name for knob in setup.proposer.space.knobs]
     for other, found in others:
-        best = [dict(trial.params) for trial in ranked(found)[:_LEARNED]]
+        best = [completed(trial.params, names) for trial in ranked(found)[:_LEARNED]]
         enqueue_recipes(study, [(f"best of {other.budget}", values) for values in best])
     close(study, False)
     explore(setup, study, evaluator, folder, options.trials, timeout, options.seed, progress)

@@ -13,7 +13,7 @@ from typing import Any
 from autotune.core.errors import PolicyError
 from autotune.cost import Pricer
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
-from search_spaces.schedule import computing_steps
+from search_spaces.schedule import Schedule
 from search_spaces.transformer import TransformerSpace, patterns
 from search_spaces.unet import UNetSpace
 
@@ -130,7 +130,7 @@ def _postdiff(steps: int, scale: Fraction, deep: tuple[str, ...]) -> Settings:
         switch = round(share * steps)
         if not 0 < switch < steps:
             continue
-        compute = computing_steps(steps, interval=2, warm_up=0, switch=switch)
+        compute = Schedule(steps, switches=(switch,)).computing_steps(2)
         cache = (CacheRule(units=deep, compute_steps=compute),) if deep and len(compute) < steps else ()
         for stop in range(max(steps // 4, 1), steps):
             yield Policy(

@@ -35,6 +35,7 @@ from autotune.workflows import progress as search_progress
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.setup import Setup, prepare
 from search_spaces import moved
+from search_spaces.earlier import completed
 from search_spaces.levers import Ask
 from studies.search.grid import settings, within
 from studies.shipped import BATCH, search_prompts
@@ -162,7 +163,7 @@ def chance_of(numbers: random.Random) -> Ask:
 
 def trial_of(proposer: Proposer, values: Mapping[str, int], loss: float) -> optuna.trial.FrozenTrial:
     bounds: dict[str, BaseDistribution] = {k.name: IntDistribution(k.low, k.high) for k in proposer.space.knobs}
-    return create_trial(params=dict(values), distributions=bounds, value=loss)
+    return create_trial(params=completed(values, bounds), distributions=bounds, value=loss)
 
 
 def neighbour(proposer: Proposer, entries: Sequence[Entry], draw: random.Random) -> Proposal | None:

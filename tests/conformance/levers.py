@@ -35,10 +35,15 @@ def levers(space: DenoiserSpace) -> dict[str, Lever]:
 
 
 def all_at_once(space: DenoiserSpace) -> dict[str, int]:
-    """A setting of all knobs but the solver in which each does something, as far as its range allows."""
+    """A setting of all knobs but the solver in which each does something, as far as its range allows.
+
+    But for those that would leave the few steps of a test nothing to reuse: a size between, a second window, a
+    cool-down.
+    """
     wanted = {
-        "scale": _half(space), "switch": 6, "handoff": 1, "depth": 99, "interval": 2, "first_block": 1, "blocks": 2,
-        "block_interval": 2, "layer_interval": 2, "forecast": 1, "cross_interval": 3, "warm_up": 1,
+        "scale": _half(space), "switch": 6, "handoff": 1, "middle": 0, "depth": 99, "interval": 2, "first_block": 1,
+        "blocks": 2, "block_interval": 2, "layer_interval": 2, "forecast": 1, "cross_interval": 3, "warm_up": 1,
+        "cool_down": 0, "late_interval": 0, "late_start": 10, "second_depth": 1, "second_interval": 2,
         "guidance_start": 3, "guidance_stop": 14, "gate": 1, "skew": 2,
     }  # fmt: skip
     return {knob.name: min(max(wanted[knob.name], knob.low), knob.high) for knob in space.knobs if knob.name in wanted}
@@ -49,6 +54,10 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     for index, handoff in enumerate(("renoise", "noise_matched")):
         small = {"scale": _half(space), "switch": 8, "handoff": index}
         yield f"small first, {handoff}", Lever(small, partial(_begins_small, handoff))
+    between = [index for index in range(len(space.scales)) if space.middle(index) is not None]
+    if between:
+        growing = {"scale": min(between, key=lambda index: abs(index - _half(space))), "switch": 6, "middle": 6}
+        yield "small, then larger first", Lever(growing, lambda policy: len(policy.resolution) == 2)
     for depth, unit in enumerate(getattr(space, "reusable", ()), 1):
         yield f"reuse of {unit}", Lever({"depth": depth, "interval": 2}, partial(_reuses, (unit,)))
     layers, cross = getattr(space, "layers", ()), getattr(space, "cross_attention", ())
@@ -58,6 +67,13 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     yield "residual of blocks", Lever(blocks, partial(_caches, "residual"))
     every_second = {"depth": 1, "interval": 2, "layer_interval": 2, "warm_up": 0}
     yield "forecast", Lever({**every_second, "forecast": 1}, partial(_caches, "forecast"))
+    outermost = len(getattr(space, "reusable", ()))
+    every_third = {"depth": outermost, "interval": 3, "layer_interval": 3, "block_interval": 3, "blocks": 1}
+    yield "last step computed", Lever({**every_third, "cool_down": 1}, partial(_computes_last, 1))
+    yield "second window", Lever({**every_third, "late_interval": 1}, partial(_computes_last, 2))
+    deeper = {"depth": 2, "interval": 2, "second_depth": 1, "second_interval": 2}
+    if outermost:
+        yield "reuse at two depths", Lever(deeper, lambda policy: len(policy.cache) == 2)
     yield "guidance begins late", Lever({"guidance_start": 5}, lambda policy: _guidance(policy).start_step > 0)
     yield "guidance ends early", Lever({"guidance_stop": 12}, lambda policy: _guidance(policy).stop_step < policy.steps)
     gated = {"guidance_stop": 10, "gate": 1}
@@ -85,6 +101,11 @@ def _reuses(units: tuple[str, ...], policy: Policy) -> bool:
 
 def _caches(mode: str, policy: Policy) -> bool:
     return any(rule.mode == mode for rule in policy.cache)
+
+
+def _computes_last(count: int, policy: Policy) -> bool:
+    last = set(range(policy.steps - count, policy.steps))
+    return any(last <= set(rule.compute_steps) for rule in policy.cache)
 
 
 def _guidance(policy: Policy) -> Guidance:

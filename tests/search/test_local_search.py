@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autotune.cost import Pricer, parse_budget
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, policy_from_dict
@@ -51,6 +53,25 @@ def test_the_way_counts_and_not_the_number_of_steps() -> None:
     policy = Policy(steps=16, cache=(rule(0, 8),))
     (found,) = rescheduled(policy, sensitivity(0, 0, 0, 0, 0, 0, 1, 0)).cache
     assert found.compute_steps[1] in (11, 12)
+
+
+def test_last_steps_that_compute_still_do() -> None:
+    nothing_at_the_end = sensitivity(0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0)
+    (found,) = rescheduled(Policy(steps=8, cache=(rule(0, 2, 6, 7),)), nothing_at_the_end).cache
+    assert {6, 7} < set(found.compute_steps) and len(found.compute_steps) == 4
+    (found,) = rescheduled(Policy(steps=8, cache=(rule(0, 2, 4, 6),)), nothing_at_the_end).cache
+    assert not {6, 7} & set(found.compute_steps), "one that reuses at the end may compute wherever it likes"
+
+
+@given(st.sets(st.integers(1, 11), min_size=1), st.data())
+def test_a_rule_within_another_stays_within_it(steps: set[int], data: st.DataObject) -> None:
+    deeper = data.draw(st.sets(st.sampled_from(sorted(steps)), max_size=len(steps) - 1))
+    rules = rule(0, *sorted(steps)), rule(0, *sorted(deeper))
+    changes = data.draw(st.lists(st.floats(0, 1), min_size=24, max_size=24))
+    measured = Sensitivity((("a",), ("b",)), np.reshape(changes, (2, 12)), even_progress(12))
+    outer, inner = rescheduled(Policy(steps=12, cache=rules), measured).cache
+    assert set(inner.compute_steps) < set(outer.compute_steps)
+    assert [len(each.compute_steps) for each in (outer, inner)] == [len(each.compute_steps) for each in rules]
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,19 @@ KNOBS = (
     Knob("warm_up", 0, 5, ""),
     Knob("layers", 1, 6, ""),
     Knob("blocks", 0, 4, ""),
+    Knob("late", 0, 6, ""),
     Knob("skew", -2, 2, ""),
     Knob("free", 0, 9, ""),
 )
-PLAIN = {"depth": 0, "interval": 1, "order": 0, "warm_up": 0, "layers": 1, "blocks": 0, "skew": 0, "free": 4}
+PLAIN = {"depth": 0, "interval": 1, "order": 0, "warm_up": 0, "layers": 1, "blocks": 0, "late": 0, "skew": 0, "free": 4}
 REUSE = Lever("reuse", ("depth", "interval"), essential=("depth", "interval"))
 FORECASTING = Lever("forecasting", ("order",), essential=("order",), part_of="reuse")
 GATHERED = Lever("gathered", ("warm_up",), gathers=True)
+MODIFYING = Lever("modifying", ("late",), essential=("late",), part_of="gathered", modifies=True)
 LAYERS = Lever("of_layers", ("layers",), essential=("layers",), part_of="gathered")
 BLOCKS = Lever("of_blocks", ("blocks",), essential=("blocks",), part_of="gathered")
 SKEWED = Lever("skewed", ("skew",))
-LEVERS = (REUSE, FORECASTING, GATHERED, LAYERS, BLOCKS, SKEWED)
+LEVERS = (REUSE, FORECASTING, GATHERED, MODIFYING, LAYERS, BLOCKS, SKEWED)
 
 
 def ranges(knob: Knob) -> st.SearchStrategy[Knob]:
@@ -85,6 +87,16 @@ def test_off_with_what_it_belongs_to() -> None:
     # Nothing else is asked for.
     values = drawn(LEVERS, KNOBS, PLAIN, lambda name, *_: answers[name])
     assert values == PLAIN | {"free": 7}
+
+
+def test_what_modifies_parts_is_none_and_off_without_them() -> None:
+    assert not is_on(GATHERED, LEVERS, {**PLAIN, "late": 3}, PLAIN)
+    answers = {"reuse": 0, "gathered": 1, "modifying": 1, "of_layers": 0, "of_blocks": 0, "skewed": 0}
+    values = drawn(LEVERS, KNOBS, PLAIN, lambda name, low, high: answers.get(name, high))
+    assert values == PLAIN | {"free": 9}
+    answers["of_layers"] = 1
+    values = drawn(LEVERS, KNOBS, PLAIN, lambda name, low, high: answers.get(name, high))
+    assert values == PLAIN | {"free": 9, "warm_up": 5, "layers": 6, "late": 6}
 
 
 def test_ranges_that_leave_no_choice_have_no_switch() -> None:

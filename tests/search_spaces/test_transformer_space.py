@@ -71,7 +71,10 @@ def test_each_notch_towards_costlier_ends_at_plain_steps(values: Mapping[str, in
     [
         values(blocks=4, block_interval=1),
         values(blocks=0, block_interval=6, first_block=3),
-        values(layer_interval=1, forecast=2, warm_up=5),
+        values(layer_interval=1, forecast=2, warm_up=5, cool_down=3),
+        values(late_interval=4, late_start=8),
+        values(blocks=4, block_interval=1, late_interval=4),
+        values(switch=0, scale=1, middle=6),
         values(switch=12, handoff=1),
         values(scale=1, switch=0, handoff=1),
         values(gate=1),
@@ -97,6 +100,30 @@ def test_knobs_do_what_they_say() -> None:
     assert (layers.units, layers.mode, layers.order) == (("**.attn1", "**.ff", "**.attn"), "forecast", 1)
     assert layers.compute_steps == (0, 1, 4, 5, 8, 11, 14, 17)
     assert (cross.units, cross.mode, cross.compute_steps) == (("**.attn2",), "reuse", (0, 1, 5, 9, 13, 17))
+
+
+def test_all_that_is_reused_has_the_same_end_and_the_same_second_window() -> None:
+    knobs = values(
+        blocks=2, block_interval=4, layer_interval=2, cross_interval=1, cool_down=2, late_interval=3, late_start=10
+    )
+    blocks, layers = SPACE.policy(knobs, 20).cache
+    assert blocks.compute_steps == (0, 4, 8, 11, 14, 17, 18, 19)
+    assert layers.compute_steps == (0, 2, 4, 6, 8, 11, 14, 17, 18, 19)
+
+
+def test_own_recipes_that_cache_compute_the_last_step_and_published_ones_as_published() -> None:
+    policies = {recipe.name: SPACE.policy(recipe.values, 12) for recipe in SPACE.recipes}
+    last = {name: 11 in policy.cache[0].compute_steps for name, policy in policies.items() if policy.cache}
+    assert last == {
+        "FORA, interval 2": False,
+        "FORA, interval 3": False,
+        "FORA, interval 3, last step computed": True,
+        "TaylorSeer, interval 3": True,  # 2, 5, 8, 11 after the warm-up
+        "TaylorSeer, interval 3, last step computed": True,
+        "PAB-like": True,
+        "all but the last quarter of the blocks every third step": False,
+        "back blocks every second step": True,
+    }
 
 
 def test_a_gate_takes_cross_attention_over() -> None:

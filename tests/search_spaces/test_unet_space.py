@@ -103,8 +103,13 @@ def test_equal_plans_are_equal_policies(one: Mapping[str, int], other: Mapping[s
         values(interval=1, depth=4),
         values(interval=6, depth=0),
         values(interval=6, depth=0, warm_up=5),
+        values(interval=6, depth=0, cool_down=3),
+        values(interval=1, depth=4, late_interval=6, second_depth=2, second_interval=4),
+        values(late_interval=5, late_start=8, second_depth=3, second_interval=3),
         values(switch=12),
         values(scale=0, switch=0),
+        values(scale=0, switch=0, middle=8),
+        values(switch=12, middle=8),
     ],
 )
 def test_knobs_without_effect_leave_the_plain_policy(same: dict[str, int]) -> None:
@@ -120,6 +125,84 @@ def test_knobs_do_what_they_say() -> None:
     assert policy.guidance == Guidance(start_step=3, stop_step=15)
     assert policy.cache[0].units == ("up_blocks.1.attentions.0",)
     assert policy.cache[0].compute_steps == (0, 1, 2, 3, 5, 8, 9, 12, 15, 18)
+
+
+CACHES = values(depth=3, interval=2)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        CACHES | {"second_depth": 2},
+        CACHES | {"second_interval": 4},
+        CACHES | {"late_interval": 2, "late_start": 8},
+        CACHES | {"late_start": 16},
+        CACHES | {"late_interval": 6, "late_start": 20},
+        CACHES | {"middle": 5},
+    ],
+)
+def test_knobs_without_effect_leave_the_policy_that_caches(same: dict[str, int]) -> None:
+    assert SPACE.policy(same, 20) == SPACE.policy(CACHES, 20)
+
+
+@pytest.mark.parametrize(("depth", "second"), [(1, 1), (2, 2), (2, 3), (3, 3)])
+def test_a_second_output_that_is_no_deeper_is_none(depth: int, second: int) -> None:
+    caches = values(depth=depth, interval=2)
+    assert SPACE.policy(caches | {"second_depth": second, "second_interval": 2}, 20) == SPACE.policy(caches, 20)
+
+
+def test_the_last_steps_compute() -> None:
+    (rule,) = SPACE.policy(values(depth=3, interval=4, cool_down=2), 20).cache
+    assert rule.compute_steps == (0, 4, 8, 12, 16, 18, 19)
+
+
+def test_another_interval_later_on() -> None:
+    (rule,) = SPACE.policy(values(depth=3, interval=2, late_interval=5, late_start=10), 20).cache
+    assert rule.compute_steps == (0, 2, 4, 6, 8, 13, 18)
+
+
+def test_a_deeper_output_is_computed_in_some_steps_of_the_first() -> None:
+    knobs = values(depth=4, interval=2, second_depth=2, second_interval=3, cool_down=1, forecast=1)
+    outer, deeper = SPACE.policy(knobs, 16).cache
+    assert (outer.units, deeper.units) == (("up_blocks.2.resnets.0",), ("up_blocks.1.attentions.0",))
+    assert outer.compute_steps == (0, 2, 4, 6, 8, 10, 12, 14, 15)
+    assert deeper.compute_steps == (0, 6, 12, 15)
+    assert (outer.order, deeper.order) == (1, 1)
+    steps = compile_plan(SPACE.policy(knobs, 16), STRUCTURE, 16, 16).steps
+    (first,), (second,) = (STRUCTURE.resolve(rule.units) for rule in (outer, deeper))
+    assert (steps[6].actions[first], steps[6].actions[second]) == (Action.COMPUTE, Action.COMPUTE)
+    assert (steps[8].actions[first], steps[8].actions[second]) == (Action.COMPUTE, Action.FORECAST)
+    assert (steps[9].actions[first], steps[9].actions[second]) == (Action.FORECAST, Action.NOT_NEEDED)
+
+
+@given(VALUES, STEPS)
+def test_a_second_depth_saves_where_it_changes_anything(values: Mapping[str, int], steps: int) -> None:
+    with_it, without = SPACE.policy(values, steps), SPACE.policy({**values, "second_depth": 0}, steps)
+    computed = [
+        sum(
+            action is Action.COMPUTE
+            for step in compile_plan(policy, STRUCTURE, 16, 16).steps
+            for action in step.actions
+        )
+        for policy in (with_it, without)
+    ]
+    assert computed[0] < computed[1] if with_it != without else computed[0] == computed[1]
+    assert len(with_it.cache) == len(without.cache) + (with_it != without)
+
+
+def test_a_size_halfway_follows_the_first() -> None:
+    policy = SPACE.policy(values(scale=1, switch=6, middle=5, handoff=1), 20)
+    assert [(stage.scale, stage.until_step) for stage in policy.resolution] == [(0.5, 6), (0.75, 11)]
+    assert {stage.handoff for stage in policy.resolution} == {"noise_matched"}
+    assert [SPACE.middle(index) for index in range(4)] == [Fraction(1, 2), Fraction(3, 4), None, None]
+    without = SPACE.policy(values(scale=2, switch=6), 20)
+    assert SPACE.policy(values(scale=2, switch=6, middle=5), 20) == without, "nothing lies between"
+
+
+def test_sizes_that_are_asked_for_include_those_halfway() -> None:
+    narrow = SPACE.within({"scale": (1, 1)})
+    assert narrow.asked_scales == (Fraction(1, 2), Fraction(3, 4), Fraction(1))
+    assert narrow.within({"middle": (0, 0)}).asked_scales == (Fraction(1, 2), Fraction(1))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from autotune.cli import run
 from autotune.report.run import read_run
 from autotune.study.trials import sqlite_url
 from autotune.workflows.worker import studies_of
+from search_spaces.earlier import PLAIN_OF_LATER
 
 COMMAND = [
     *("tune", "--budget", "40%", "--images", "8", "--held-out-images", "8", "--batch-size", "8", "--steps", "8"),
@@ -57,3 +58,13 @@ def test_the_same_command_resumes_it(folder: Path) -> None:
     after = [(trial.number, trial.params, trial.values) for trial in trials_in(folder)]
     assert after[: len(before)] == before
     assert len(after) > len(before)
+
+
+def test_what_it_had_queued_is_run_as_it_was_meant(folder: Path) -> None:
+    study = optuna.load_study(study_name=STUDY, storage=sqlite_url(folder / "study.db"))
+    queued = {**trials_in(folder)[3].params, "warm_up": 2}
+    assert not queued.keys() & PLAIN_OF_LATER.keys()
+    study.enqueue_trial(queued)
+    assert run([*COMMAND, "--trials", "13", "--out", str(folder)]) in (0, 3)
+    (trial,) = (each for each in trials_in(folder) if queued.items() <= each.params.items())
+    assert trial.params == queued | PLAIN_OF_LATER and trial.values

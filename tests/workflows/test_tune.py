@@ -48,7 +48,7 @@ def keys(study: optuna.Study) -> list[str]:
 
 def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: TuneResult) -> None:
     result = whole
-    assert len(evaluated(result.study)) == 13
+    assert len(evaluated(result.study)) == 14
     assert states(result.study) == {TrialState.COMPLETE}
     assert all(trial.user_attrs["relative_cost"] <= LIMIT for trial in result.study.trials)
 
@@ -105,9 +105,10 @@ def test_every_trial_carries_what_the_dashboard_shows(whole: TuneResult) -> None
 
 
 def test_the_same_policy_is_never_evaluated_twice(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    fixed = ("scale", "switch", "handoff", "warm_up", "forecast", "guidance_start", "solver", "skew")
     plain = space_for(pipe).recipes[0].values
-    few = {name: (plain[name], plain[name]) for name in fixed} | {"depth": (0, 2), "interval": (1, 3)}
+    free = ("depth", "interval", "guidance_stop", "gate")
+    few = {name: (value, value) for name, value in plain.items() if name not in free}
+    few |= {"depth": (0, 2), "interval": (1, 3)}
     arguments |= {"trials": 30, "space": few}
     result = tune(pipe, "40%", **arguments)
     repeats = [trial for trial in result.study.trials if "duplicate_of" in attributes(trial)]
@@ -180,6 +181,12 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
         "depth": 2,
         "interval": 5,
         "warm_up": 3,
+        "cool_down": 1,
+        "late_interval": 2,
+        "late_start": 12,
+        "second_depth": 1,
+        "second_interval": 2,
+        "middle": 0,
         "forecast": 1,
         "guidance_start": 2,
         "guidance_stop": 13,
@@ -191,11 +198,11 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
     killed = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     killed.enqueue_trial(values)
     space_for(pipe).values_of(killed.ask())
-    resumed = tune(pipe, "40%", **continued | {"trials": 14})
+    resumed = tune(pipe, "40%", **continued | {"trials": 15})
     assert TrialState.RUNNING not in states(resumed.study)
     again = [trial for trial in resumed.study.trials if trial.params == values]
     assert [trial.state for trial in again] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert len(evaluated(resumed.study)) == 14
+    assert len(evaluated(resumed.study)) == 15
 
 
 def test_a_finished_search_is_not_searched_again(
@@ -264,10 +271,10 @@ def test_knobs_that_no_step_count_of_is_within_the_budget_fail_a_trial_and_the_n
     )
     study = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     study.enqueue_trial(too_costly)
-    result = tune(pipe, "40%", **continued | {"trials": 14})
+    result = tune(pipe, "40%", **continued | {"trials": 15})
     (failed,) = [trial for trial in result.study.trials if trial.state is TrialState.FAIL]
     assert "no step count" in failed.user_attrs["failure"] and failed.params == too_costly
-    assert len(evaluated(result.study)) == 14
+    assert len(evaluated(result.study)) == 15
 
 
 def test_pictures_that_score_nan_fail_their_trial(
@@ -485,7 +492,7 @@ def test_a_finalist_that_breaks_on_held_out_pictures_gives_its_place_to_the_next
 
 
 def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    arguments["trials"] = 14
+    arguments["trials"] = 15
     results = tune_budgets(pipe, [parse_budget("30%"), parse_budget("60%")], TuneOptions(**arguments))
     folder = arguments["run_dir"]
     assert [result.policy_file.name for result in results] == ["policy-30.json", "policy-60.json"]

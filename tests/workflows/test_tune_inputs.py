@@ -34,9 +34,13 @@ from tests.support.builders import FAMILIES
 COUNT = 12
 # Knobs that leave fewer steps and reuse, and so few known recipes.
 FEW = {
-    name: (0, 0) for name in ("switch", "handoff", "warm_up", "forecast", "guidance_start", "gate", "solver", "skew")
+    name: (0, 0)
+    for name in (
+        *("switch", "handoff", "middle", "warm_up", "cool_down", "late_interval", "second_depth", "forecast"),
+        *("guidance_start", "gate", "solver", "skew"),
+    )
 }
-FEW |= {"guidance_stop": (20, 20), "interval": (1, 2)}
+FEW |= {"guidance_stop": (20, 20), "interval": (1, 2), "late_start": (10, 10), "second_interval": (1, 1)}
 
 
 class Colours:
