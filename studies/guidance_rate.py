@@ -20,7 +20,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -32,16 +31,14 @@ from autotune.cost import Pricer
 from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Guidance, Policy
-from autotune.quality.bootstrap import interval, resampled
-from autotune.runtime import applied
-from autotune.runtime.models import default_steps, recommended
+from autotune.runtime.models import default_steps
+from studies.latents import errors, latents, mean
 from studies.shipped import search_prompts
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.4, 0.6)
 EVERY = (2, 3)
-PROMPTS, RESAMPLES = 32, 2000
-_LEVEL = 0.95
+PROMPTS = 32
 
 
 @dataclass(frozen=True)
@@ -75,30 +72,6 @@ def policies(full_steps: int, share: float) -> Iterator[tuple[str, Policy]]:
         yield f"every {every} steps", Policy(version=3, steps=steps, guidance=_guided(0, steps, spread))
         yield f"first steps, as for every {every}", Policy(steps=steps, guidance=_guided(0, both))
         yield f"middle steps, as for every {every}", Policy(steps=steps, guidance=_guided(middle, middle + both))
-
-
-def latents(pipe: Any, policy: Policy, prompts: list[str]) -> Tensor:
-    """Where a policy's calls end, (N, C, H, W) in double precision."""
-    known = recommended(pipe)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    with applied(pipe, policy):
-        result = pipe(
-            prompts, generator=generators, guidance_scale=known.guidance_scale, output_type="latent", **known.call
-        )
-    return result.images.double()  # type: ignore[no-any-return]
-
-
-def errors(found: Tensor, full: Tensor) -> Tensor:
-    """One of each prompt, (N,)."""
-    return (found - full).square().flatten(1).sum(1) / full.square().flatten(1).sum(1)
-
-
-def mean(values: Tensor) -> tuple[float, float, float]:
-    """With the ends of its interval."""
-    rows = torch.arange(len(values))[:, None]
-    replicates = torch.cat([values[drawn].mean(1) for drawn in resampled(rows, RESAMPLES, seed=0)])
-    found = interval(float(values.mean()), replicates, _LEVEL).rounded()
-    return found.value, found.low, found.high
 
 
 def measure(model: str) -> list[Row]:

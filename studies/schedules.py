@@ -1,0 +1,200 @@
+"""Where steps lie, and in which of them a cache computes: by hand, by dynamic programming, and polished.
+
+``python -m studies.schedules MODEL`` compares, by the error of final latents to the exact run from the same noise
+(relative, squared), on 32 prompts that nothing was fitted on:
+
+- **computing steps** of one cache rule, as many of them as 25, 40 and 60 % of the full run's FLOPs pay for: evenly
+  apart; by dynamic programming over how outputs change along a full run (:mod:`autotune.search.sensitivity`); and the
+  better of these two after hill climbing on the errors of eight other prompts (:mod:`studies.search.polish`);
+- **noise levels** of fewer steps, for each solver that takes a list: its own, the best of nine skews, and fitted on
+  the same eight prompts (:mod:`studies.search.fitted_noise_levels`).
+
+Differences to the first of each row are in pairs by prompt, with 95 % bootstrap intervals. Results go to
+``studies/results/schedules-MODEL.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from autotune.core.records import write_atomically
+from autotune.cost import Pricer
+from autotune.evaluation.generation import picture_maker
+from autotune.evaluation.inputs import rows_of_prompts
+from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.pipelines.bars import without_bars
+from autotune.policy import CacheRule, Policy
+from autotune.search.sensitivity import best_compute_steps, measure_sensitivity
+from search_spaces import space_for
+from search_spaces.transformer import TransformerSpace
+from studies.latents import errors, latents, mean
+from studies.search.fitted_noise_levels import fitted_noise_levels
+from studies.search.polish import computing_step_shifts, polished
+from studies.search.recipes import evenly
+from studies.shipped import fast_pipeline
+
+RESULTS = Path(__file__).with_name("results")
+BUDGETS = (0.25, 0.4, 0.6)
+STEPS = (5, 6, 8, 12)
+FITTED, OTHERS = 8, 32
+EVALUATIONS = 40
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A schedule on the prompts that nothing was fitted on.
+
+    Attributes:
+        how: How it was found.
+        policy: Its id.
+        relative: FLOPs as a share of the full run's.
+        error: Mean relative squared error of the latents.
+        apart: The mean difference to the row's first schedule, with its 95 % interval.
+        evaluations: Policies whose latents were made to find it.
+    """
+
+    how: str
+    policy: str
+    relative: float
+    error: float
+    apart: tuple[float, float, float]
+    evaluations: int
+
+
+class Bench:
+    """A shipped model; errors on the prompts to fit on, and on the others. Latents of a policy are made once."""
+
+    def __init__(self, model: str) -> None:
+        self.pipe = fast_pipeline(model)
+        assets = demo_assets(model)
+        self.full = Policy(steps=assets.full_steps)
+        self.space: Any = space_for(self.pipe)
+        self.pricer = Pricer(self.pipe, full_steps=assets.full_steps)
+        self.prompts = assets.tuning_prompts[: FITTED + OTHERS]
+        self._made: dict[tuple[str, bool], Tensor] = {}
+
+    def error(self, policy: Policy, exact: Policy) -> float:
+        """The mean on the prompts to fit on."""
+        return float(errors(self._latents(policy, fitting=True), self._latents(exact, fitting=True)).mean())
+
+    def compared(self, found: Mapping[str, tuple[Policy, int]], exact: Policy) -> list[Compared]:
+        """On the other prompts."""
+        wanted = self._latents(exact, fitting=False)
+        seen = {how: errors(self._latents(policy, fitting=False), wanted) for how, (policy, _) in found.items()}
+        first = next(iter(seen.values()))
+        return [
+            Compared(
+                how,
+                policy.id,
+                round(self.pricer.price(policy).relative, 4),
+                round(float(seen[how].mean()), 5),
+                mean(seen[how] - first),
+                tried,
+            )
+            for how, (policy, tried) in found.items()
+        ]
+
+    def _latents(self, policy: Policy, *, fitting: bool) -> Tensor:
+        key = policy.key, fitting
+        if key not in self._made:
+            prompts = self.prompts[:FITTED] if fitting else self.prompts[FITTED:]
+            self._made[key] = latents(self.pipe, policy, prompts, first_seed=0 if fitting else FITTED)
+        return self._made[key]
+
+
+def computing_steps(bench: Bench, budget: float) -> list[Compared]:
+    """Evenly, by dynamic programming and polished; as many steps as let a quarter of them or more compute."""
+    space = bench.space
+    units = space.layers if isinstance(space, TransformerSpace) else space.reusable[-1:]
+
+    def with_steps(steps: int, compute: Sequence[int]) -> Policy:
+        return Policy(steps=steps, cache=(CacheRule(units=units, compute_steps=tuple(compute)),))
+
+    def most_computing(steps: int) -> int:
+        counts = range(steps - 1, 0, -1)
+        fits = (n for n in counts if bench.pricer.price(with_steps(steps, evenly(steps, n))).relative <= budget)
+        return next(fits, 0)
+
+    steps = next(n for n in range(bench.full.steps, 0, -1) if 4 * most_computing(n) >= n)
+    count, exact = most_computing(steps), Policy(steps=steps)
+    rows = rows_of_prompts(bench.prompts[:FITTED])
+    changes = measure_sensitivity(picture_maker(bench.pipe), exact, [units], rows, range(FITTED)).changes[0]
+    even, best = with_steps(steps, evenly(steps, count)), with_steps(steps, best_compute_steps(changes, count))
+
+    def error(policy: Policy) -> float:
+        return bench.error(policy, exact)
+
+    climbed = polished(min(even, best, key=error), error, computing_step_shifts, EVALUATIONS)
+    found = {
+        "evenly": (even, 0),
+        "dynamic programming": (best, 1),
+        "polished": (climbed.policy, climbed.evaluations + 1),
+    }
+    return bench.compared(found, exact)
+
+
+def noise_levels(bench: Bench, steps: int) -> list[Compared]:
+    """By the pipeline's own solver, and by each that takes a list: its own levels, the best skew, fitted ones."""
+
+    def error(policy: Policy) -> float:
+        return bench.error(policy, bench.full)
+
+    found = {"own solver": (Policy(steps=steps), 0)}
+    for solver in bench.space.solvers:
+        fitted = fitted_noise_levels(solver, steps, error)
+        if fitted is None:
+            continue
+        own = Policy(steps=steps, **solver.fields(0, steps))
+        skewed = [Policy(steps=steps, **solver.fields(skew, steps)) for skew in range(-4, 5)]
+        found |= {
+            solver.name: (own, 0),
+            f"{solver.name}, best skew": (min(skewed, key=error), len(skewed)),
+            f"{solver.name}, fitted": (fitted.policy, fitted.evaluations),
+        }
+    return bench.compared(found, bench.full)
+
+
+def table(title: str, found: Sequence[Compared]) -> Table:
+    shown = Table(title=title)
+    for column in ("how", "policy", "FLOPs", "error of latents", "apart from the first", "policies tried"):
+        shown.add_column(column)
+    for each in found:
+        value, low, high = each.apart
+        apart = "" if each is found[0] else f"{value:+.4f} ({low:+.4f}..{high:+.4f})"
+        shown.add_row(
+            each.how, each.policy[:60], f"{each.relative:.1%}", f"{each.error:.4f}", apart, str(each.evaluations)
+        )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    args = parser.parse_args()
+    console, bench = Console(highlight=False, width=180), Bench(args.model)
+    document: dict[str, Any] = {"model": args.model, "computing_steps": {}, "noise_levels": {}}
+    torch.set_num_threads(1)
+    with without_bars(bench.pipe):
+        for budget in BUDGETS:
+            found = computing_steps(bench, budget)
+            console.print(table(f"{args.model}, computing steps, {budget:.0%}", found))
+            document["computing_steps"][f"{budget:.0%}"] = [asdict(each) for each in found]
+        for steps in STEPS:
+            found = noise_levels(bench, steps)
+            console.print(table(f"{args.model}, noise levels of {steps} steps", found))
+            document["noise_levels"][str(steps)] = [asdict(each) for each in found]
+    write_atomically(RESULTS / f"schedules-{args.model}.json", json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
