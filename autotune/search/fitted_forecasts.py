@@ -55,8 +55,7 @@ def fitted_policy(
     memory, as much as running under the policy takes, and of each skipped step inner products.
 
     Without ``terms`` it fits two weights a step and three, runs under both, and takes those whose pictures are closer
-    to the full run's. Three always fit full runs as well as two, on other inputs too. But errors compound along a run,
-    which no full run shows.
+    to the full run's. Three fit full runs better, but errors compound along a run, which no full run shows.
 
     Where steps call the denoiser twice, their weights are fitted to both calls. Steps that the maker's calls leave out
     (``strength``) get the weight 1 of the newest result.
