@@ -3,13 +3,13 @@
 ``python -m studies.forecasts MODEL`` takes budgets of 25, 40 and 60 % of the full run's FLOPs. At each there is one
 rule over the whole stack of blocks, with as many evenly spaced computing steps, of the full run's number of steps, as
 the budget pays for. What the other steps take differs: the last output (reuse), the polynomial through the last ones
-(Taylor, orders 1 and 2), with the two or three weights that ``autotune.fit_forecasts`` finds on 8 prompts, and of a
-transformer the same of its residual.
+(Taylor, orders 1 and 2), and two or three of them with the weights that ``autotune.fit_forecasts`` finds, and chooses
+between, on 32 prompts. ``--residuals`` adds the same of a transformer's residual.
 
 The error is the squared distance of the final latents from those of the full run from the same noise, relative to
-their size: the mean over 32 prompts that nothing was fitted to. Differences are paired by prompt, against the better
-of the two Taylor orders, with 95 % intervals by Student's t; so are ratios, as geometric means. The table also goes to
-``studies/results/forecasts-MODEL.json``.
+their size: the mean over 64 prompts that nothing was fitted to. They come after the first 32, which have decided on
+how is fitted. Differences are paired by prompt, against the better of the two Taylor orders, with 95 % intervals by
+Student's t; so are ratios, as geometric means. The table also goes to ``studies/results/forecasts-MODEL.json``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy, lowest_version
 from autotune.runtime import applied, full_policy
 from autotune.runtime.models import recommended
-from studies.shipped import fast_pipeline, search_prompts
+from studies.shipped import BATCH, fast_pipeline, search_prompts
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.25, 0.4, 0.6)
-FITTED_ON, JUDGED_ON = 8, 32
-_SEED = 5 * 10**6
+FITTED_ON, LOOKED_AT, JUDGED_ON = 32, 32, 64
+"""Prompts: the first of those to tune on; the first of those to judge on, which are left out; and the next ones."""
+_SEED = 6 * 10**6
 
 # The stack's end, and the range whose residual the stack is. No residual crosses a U-Net, whose widths differ.
 FORECAST_OF: Mapping[str, str] = {"emoji-unet": "up_blocks.2", "emoji-dit": "transformer_blocks.7"}
@@ -85,19 +86,22 @@ def schedule(pricer: Pricer, model: str, steps: int, budget: float) -> tuple[int
     raise ValueError(f"{budget:.0%} pays for no step")
 
 
-def contenders(pipe: Any, model: str, steps: int, compute: Sequence[int], prompts: Sequence[str]) -> dict[str, Policy]:
+def contenders(
+    pipe: Any, model: str, steps: int, compute: Sequence[int], prompts: Sequence[str], *, residuals: bool = False
+) -> dict[str, Policy]:
     """Policies of one schedule by name."""
     outputs = FORECAST_OF[model]
     found = {"reuse": _policy(outputs, steps, compute)}
     found |= {
         name: _policy(outputs, steps, compute, mode="forecast", order=order) for order, name in enumerate(TAYLOR, 1)
     }
-    for terms in (2, 3):
-        found[f"fitted, {terms} weights"] = autotune.fit_forecasts(pipe, found[TAYLOR[0]], prompts, terms=terms)
-    if model in RESIDUAL_OF:
+    fitted = autotune.fit_forecasts(pipe, found[TAYLOR[0]], prompts, batch_size=BATCH)
+    found[f"fitted, {_terms(fitted)} weights"] = fitted
+    if residuals and model in RESIDUAL_OF:
         line = _policy(RESIDUAL_OF[model], steps, compute, mode="residual", order=1)
         found["residual, order 1"] = line
-        found["residual, fitted, 2 weights"] = autotune.fit_forecasts(pipe, line, prompts)
+        fitted = autotune.fit_forecasts(pipe, line, prompts, batch_size=BATCH)
+        found[f"residual, fitted, {_terms(fitted)} weights"] = fitted
     return found
 
 
@@ -139,18 +143,18 @@ def _interval(paired: Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def study(model: str, budgets: Sequence[float] = BUDGETS) -> list[dict[str, Any]]:
+def study(model: str, budgets: Sequence[float] = BUDGETS, *, residuals: bool = False) -> list[dict[str, Any]]:
     """For each budget its schedule and contenders."""
     pipe = fast_pipeline(model)
     full = full_policy(pipe)
     fit_on, judge_on = search_prompts(model)
-    judge_on, pricer = judge_on[:JUDGED_ON], Pricer(pipe)
+    judge_on, pricer = judge_on[LOOKED_AT : LOOKED_AT + JUDGED_ON], Pricer(pipe)
     cells = []
     with without_bars(pipe):
         exact = latents(pipe, full, judge_on)
         for budget in budgets:
             compute = schedule(pricer, model, full.steps, budget)
-            policies = contenders(pipe, model, full.steps, compute, fit_on[:FITTED_ON])
+            policies = contenders(pipe, model, full.steps, compute, fit_on[:FITTED_ON], residuals=residuals)
             seen = {
                 name: errors(latents(pipe, policy, judge_on), exact)
                 for name, policy in track(policies.items(), f"{model}, {budget:.0%}", transient=True)
@@ -192,13 +196,18 @@ def table(model: str, cell: Mapping[str, Any]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--residuals", action="store_true", help="of a transformer, forecast residuals too")
     args = parser.parse_args()
-    cells = study(args.model)
+    cells = study(args.model, residuals=args.residuals)
     console = Console(highlight=False, width=180)
     for cell in cells:
         console.print(table(args.model, cell))
     what = {"model": args.model, "fitted_on": FITTED_ON, "judged_on": JUDGED_ON, "cells": cells}
     write_atomically(RESULTS / f"forecasts-{args.model}.json", json.dumps(what, indent=1) + "\n")
+
+
+def _terms(fitted: Policy) -> int:
+    return max(len(each) for rule in fitted.cache for each in rule.weights or ())
 
 
 def _policy(unit: str, steps: int, compute: Sequence[int], **how: Any) -> Policy:

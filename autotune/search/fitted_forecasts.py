@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -28,6 +29,9 @@ from autotune.runtime.models import denoiser_of, root_of
 from autotune.runtime.snapshot import cloned
 from autotune.search.least_squares import RIDGE, NormalEquations, check_terms
 
+TERMS = (2, 3)
+"""Numbers of weights to choose from; one weight only scales what reuse takes."""
+
 DIGITS = 5
 """Decimal places of weights: files stay small, and forecasts change by less than outputs of half precision tell."""
 
@@ -41,7 +45,7 @@ def fitted_policy(
     inputs: Sequence[Row],
     seeds: Sequence[int],
     *,
-    terms: int = 2,
+    terms: int | None = None,
     ridge: float = RIDGE,
 ) -> Policy:
     """The policy with fitted weights in all of its cache rules of modes ``forecast`` and ``residual``.
@@ -49,6 +53,9 @@ def fitted_policy(
     The pipeline runs once for all inputs under the policy without its cache rules: at its steps, noise levels, sizes
     and guidance. Of a rule's units, all of which share the weights, it holds the last ``terms`` computed results in
     memory, as much as running under the policy takes, and of each skipped step inner products.
+
+    Without ``terms`` it fits two weights a step and three, runs under both, and takes those whose pictures are closer
+    to the full run's. Three fit full runs better, but errors compound along a run, which no full run shows.
 
     Where steps call the denoiser twice, their weights are fitted to both calls. Steps that the maker's calls leave out
     (``strength``) get the weight 1 of the newest result.
@@ -68,7 +75,9 @@ def fitted_policy(
         PolicyError: the pipeline cannot run under the policy, or with weights a rule must compute in further steps.
         InputError: there is nothing to fit, or nothing to fit it to.
     """
-    check_terms(terms, ridge)
+    choices = TERMS if terms is None else (terms,)
+    for each in choices:
+        check_terms(each, ridge)
     if not inputs:
         raise InputError("weights are fitted to full runs of at least one input")
     numbers = [
@@ -80,18 +89,63 @@ def fitted_policy(
         raise InputError(
             "the policy has nothing to fit: no cache rule of mode 'forecast' or 'residual' that leaves a step out"
         )
-    counts = {number: _counts(policy, policy.cache[number], terms) for number in numbers}
+    # By their numbers of weights, which a short schedule may leave no choice of.
+    shapes: list[Policy] = []
+    for each in choices:
+        counts = {number: _counts(policy, policy.cache[number], each) for number in numbers}
+        shape = _with_weights(policy, {number: tuple((1.0,) * count for count in counts[number]) for number in numbers})
+        if shape not in shapes:
+            shapes.append(shape)
     # Every refusal comes before the first picture.
-    weighted = _with_weights(
-        policy, {number: tuple((1.0,) * count for count in each) for number, each in counts.items()}
-    )
-    maker.check(weighted)
-    full = _with_weights(policy, {}, cached=False)
+    for shape in shapes:
+        maker.check(shape)
     structure = find_units(root_of(denoiser_of(maker.pipe)))
-    recorder = _Recorder(maker.pipe, weighted, structure, frozenset(numbers))
-    # From their start: a run that goes on from another one's state has nothing to record before.
-    with applied(maker.pipe, full), recorder.on():
-        for _ in picture_batches(
+    recorders = [_Recorder(maker.pipe, shape, structure, frozenset(numbers)) for shape in shapes]
+    exact = _pictures(maker, _with_weights(policy, {}, cached=False), inputs, seeds, recorders)
+    if not any(recorder.samples for recorder in recorders):
+        raise InputError("no step of the calls takes what a step before it has computed: there is nothing to fit")
+    fitted = [
+        _with_weights(
+            policy,
+            {
+                number: tuple(recorder.weights(number, step, ridge) for step in rule.skipped_steps(policy.steps))
+                for number in numbers
+                for rule in (policy.cache[number],)
+            },
+        )
+        for recorder in recorders
+    ]
+    if len(fitted) == 1:
+        return fitted[0]
+    return min(fitted, key=lambda each: distance(_pictures(maker, each, inputs, seeds), exact))
+
+
+def distance(pictures: Tensor, exact: Tensor) -> float:
+    """Mean over pictures of the logarithm of squared distances, (N, 3, H, W) uint8: none of them decides alone.
+
+    Where an early error makes another picture of one, its distance is a hundred times that of others.
+    """
+    squared = (pictures.double() - exact.double()).square().flatten(1).sum(1)
+    # Where nothing differs, the logarithm is 0.
+    return float(squared.log1p().mean())
+
+
+def _pictures(
+    maker: PictureMaker,
+    policy: Policy,
+    inputs: Sequence[Row],
+    seeds: Sequence[int],
+    recorders: Sequence[_Recorder] = (),
+) -> Tensor:
+    """(N, 3, H, W) uint8, of calls that are made from their start.
+
+    A call that goes on from another one's state has nothing to record before, hence not by the maker.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(applied(maker.pipe, policy))
+        for recorder in recorders:
+            stack.enter_context(recorder.on())
+        batches = picture_batches(
             maker.pipe,
             inputs,
             seeds,
@@ -100,18 +154,8 @@ def fitted_policy(
             guidance_scale=maker.guidance_scale,
             batch_size=maker.batch_size,
             shared=maker.call,
-        ):
-            pass
-    if not recorder.samples:
-        raise InputError("no step of the calls takes what a step before it has computed: there is nothing to fit")
-    return _with_weights(
-        policy,
-        {
-            number: tuple(recorder.weights(number, step, ridge) for step in rule.skipped_steps(policy.steps))
-            for number in numbers
-            for rule in (policy.cache[number],)
-        },
-    )
+        )
+        return torch.cat(list(batches))
 
 
 def _counts(policy: Policy, rule: CacheRule, terms: int) -> list[int]:

@@ -16,8 +16,11 @@ from torch import Tensor
 from autotune.core.errors import InputError
 from autotune.policy import MAX_WEIGHTS
 
-RIDGE = 1e-6
-"""Against predictors that hardly differ; relative to their mean energy."""
+RIDGE = 1e-4
+"""Relative to the predictors' mean energy, against large weights of either sign of predictors that hardly differ.
+
+Those fit full runs best, but amplify what a run under a policy does differently.
+"""
 
 Array = NDArray[np.float64]
 

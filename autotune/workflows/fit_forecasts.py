@@ -16,9 +16,6 @@ from autotune.policy import Policy
 from autotune.search.fitted_forecasts import fitted_policy
 from autotune.search.least_squares import RIDGE
 
-TERMS = 2
-"""Weights of a step. Three fit full runs better, but may forecast several steps in a row worse, as errors compound."""
-
 # Full runs of pipelines that take nothing but a seed.
 _SEED_ROWS = 8
 
@@ -29,7 +26,7 @@ def fit_forecasts(
     prompts: Prompts | None = None,
     *,
     inputs: AnyInputs | None = None,
-    terms: int = TERMS,
+    terms: int | None = None,
     ridge: float = RIDGE,
     seed: int = 0,
     height: int | None = None,
@@ -41,17 +38,20 @@ def fit_forecasts(
 
     Each skipped step's output, or of a residual what is added to the input, is fitted by the last computed ones along
     runs that reuse nothing, by least squares (L2P, arXiv 2604.26365). One set of weights a step serves all units of a
-    rule. This takes one call of the pipeline for each batch of prompts; eight prompts suffice.
+    rule. This takes one full run of every prompt. Three weights a step fit full runs better than two, but may make
+    worse pictures, as errors compound where steps are skipped. Unless ``terms`` says how many, both are run under,
+    and the closer one to the full runs' pictures is taken: that takes twice the policy's own time besides. Eight
+    prompts do; with 32, rare pictures that turn into others are fitted better.
 
-    Memory: the last ``terms`` results of every unit of the rules for a batch, as running under the policy takes;
-    everything else is summed up as it comes.
+    Memory: the last ``terms`` results of every unit of the rules for a batch, as running under the policy takes, or
+    of two and three weights the last five; everything else is summed up as it comes.
 
     Args:
         pipe: A diffusers pipeline without a policy.
         policy: What is fitted, with an ``order`` or with weights; ``compute_steps`` stay. Rules of mode ``reuse`` stay.
         prompts: A few, none of them used to judge the policy later; pipelines that take nothing but a seed need none.
         inputs: In their place what else the pipeline takes, as :func:`autotune.tune` does.
-        terms: Most weights of a step, 1 to 3.
+        terms: Most weights of a step, 1 to 3; None chooses between 2 and 3 by the prompts' pictures.
         ridge: How strongly what the runs do not decide is drawn towards reusing the newest result.
         seed: Of the first prompt's noise; the others have the next ones.
         height: In pixels; None is the model's own.

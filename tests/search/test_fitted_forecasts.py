@@ -17,7 +17,7 @@ from autotune.evaluation.inputs import Inputs, rows_of_prompts
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
 from autotune.runtime import applied
 from autotune.search import fitted_forecasts
-from autotune.search.fitted_forecasts import DIGITS, fitted_policy
+from autotune.search.fitted_forecasts import DIGITS, distance, fitted_policy
 from autotune.search.least_squares import fit_forecast
 from tests.support.builders import FAMILIES, PROMPTS
 from tests.support.fake_search import PROMPTS as WORDS
@@ -36,12 +36,12 @@ def policy(*rules: CacheRule, **fields: Any) -> Policy:
     return Policy(steps=STEPS, cache=rules, **fields)
 
 
-def fit(name: str, given: Policy, pipe: Any = None, **options: Any) -> Policy:
+def fit(name: str, given: Policy, pipe: Any = None, *, terms: int | None = 2, **options: Any) -> Policy:
     family = FAMILIES[name]
     pipe = family.make() if pipe is None else pipe
     inputs = Inputs(ROWS, family.extra)
     maker = picture_maker(pipe, height=family.size[0], width=family.size[1], batch_size=2, inputs=inputs)
-    return fitted_policy(maker, given, ROWS, SEEDS, **options)
+    return fitted_policy(maker, given, ROWS, SEEDS, terms=terms, **options)
 
 
 def weights_of(found: Policy, number: int = 0) -> list[tuple[float, ...]]:
@@ -162,6 +162,31 @@ def test_what_is_fitted_is_a_policy_of_version_3_that_runs() -> None:
         arguments = FAMILIES["sd"].arguments()
         del arguments["num_inference_steps"]
         assert torch.isfinite(FAMILIES["sd"].run(pipe, **arguments)).all()
+
+
+@pytest.mark.parametrize("closest", [2, 3])
+def test_the_number_of_weights_is_that_whose_pictures_are_closer(closest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fits full runs better."""
+    pipe = FAMILIES["sd"].make()
+    given = policy(rule("up_blocks.1"))
+    fitted = {terms: fit("sd", given, pipe, terms=terms) for terms in (2, 3)}
+    distances = iter([float(terms != closest) for terms in fitted])
+    monkeypatch.setattr(fitted_forecasts, "distance", lambda *_: next(distances))
+    assert fit("sd", given, pipe, terms=None) == fitted[closest]
+    assert next(distances, None) is None
+
+
+def test_a_choice_that_a_schedule_does_not_leave_takes_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted_forecasts, "distance", lambda *_: pytest.fail("nothing to choose between"))
+    given = policy(rule("up_blocks.1", compute_steps=(0, 2)))
+    assert fit("sd", given, terms=None) == fit("sd", given, terms=2)
+
+
+def test_a_picture_that_becomes_another_one_does_not_decide() -> None:
+    exact = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    near, mostly_nearer = exact + 4, exact + 2
+    mostly_nearer[0] = 20
+    assert distance(exact, exact) == 0 < distance(mostly_nearer, exact) < distance(near, exact)
 
 
 @pytest.mark.parametrize(
