@@ -162,7 +162,7 @@ def batched(pictures: FakePictures) -> FakePictures:
 def search_arguments(folder: Path) -> dict[str, Any]:
     return {
         "prompts": PROMPTS, "held_out": HELD_OUT, "scorer": ReadingScorer(), "steps": 10, "images": 12,
-        "held_out_images": 12, "trials": 14, "run_dir": folder, "study_name": "study", "quiet": True,
+        "held_out_images": 12, "trials": 15, "run_dir": folder, "study_name": "study", "quiet": True,
         "judges": ["distance", "alignment"],
         "second_opinion": "none",
     }  # fmt: skip

@@ -104,5 +104,5 @@ def test_workers_have_files_of_their_own() -> None:
 def test_a_search_tells_its_story(whole: TuneResult) -> None:
     text = (whole.run_dir / TUNER_LOG).read_text()
     assert "study study in" in text and '"full_steps": 10' in text
-    assert text.count("autotune.workflows.progress: trial ") == 14
+    assert text.count("autotune.workflows.progress: trial ") == 15
     assert f"better, exports {whole.policy.id}" in text and text.splitlines()[-1].endswith("done")
