@@ -45,7 +45,7 @@ from studies.shipped import fast_pipeline
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.25, 0.4, 0.6)
-STEPS = (5, 6, 8, 12)
+STEPS = (5, 8)
 FITTED, OTHERS = 8, 32
 EVALUATIONS = 40
 
