@@ -38,13 +38,14 @@ class WorkTable:
     ``units`` and ``elements`` follow the structure's units; a unit's work is its own, without that
     of units inside it; ``elements`` is the number of values in its output for one sample. ``always``
     (embeddings, the last projection and the like) is computed in every call. ``output`` is the number
-    of values in the denoiser's output for one sample.
+    of values in the denoiser's output for one sample; 0 in tables of runs from before differences of branches were
+    kept, which have no such policies.
     """
 
     units: tuple[Work, ...]
     elements: tuple[int, ...]
     always: Work
-    output: int
+    output: int = 0
 
     @property
     def total(self) -> Work:

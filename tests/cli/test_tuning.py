@@ -21,7 +21,7 @@ from autotune.study.trials import is_repetition
 
 from .conftest import Finished
 
-TRIALS = 13
+TRIALS = 15
 SMALL = ["--images", "8", "--held-out-images", "8", "--out", "run"]
 COMMAND = ["tune", "--budget", "40%", "--trials", str(TRIALS), "--timeout", "10m", *SMALL]
 

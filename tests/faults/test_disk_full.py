@@ -21,7 +21,7 @@ from autotune.study.trials import evaluated, sqlite_url
 from . import world
 from .test_killed import whole
 
-TRIALS = 14
+TRIALS = 15
 RECIPES = 11
 CANNOT_WRITE = 1
 

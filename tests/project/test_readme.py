@@ -309,7 +309,7 @@ def test_a_report_is_watched(
     shutil.copytree(whole.run_dir, tmp_path / RUN)
     monkeypatch.chdir(tmp_path)
     assert run(command("postdiff report")[1:]) == 0
-    assert capsys.readouterr().out == f"{RUN / 'report.html'}: 13 candidates, finished\n"
+    assert capsys.readouterr().out == f"{RUN / 'report.html'}: 15 candidates, finished\n"
 
 
 def test_the_plan_is_drawn_as_printed(

@@ -61,9 +61,9 @@ def test_recipes_of_plain_steps_are_no_cheaper_steps_unless_all_of_them_are_paid
     assert {"all steps", "all steps, UniPC"} <= names["100%"]
 
 
-def test_fewer_steps_have_one_recipe_for_each_solver(pipe: Any, pricer: Pricer) -> None:
+def test_fewer_steps_have_one_recipe_for_each_solver_and_one_at_low_noise(pipe: Any, pricer: Pricer) -> None:
     proposer = arm(FEWER, pipe, pricer, "40%")
-    assert [recipe.proposal.values["solver"] for recipe in known_recipes(FEWER, proposer)] == [0, 1, 2]
+    assert [recipe.proposal.values["solver"] for recipe in known_recipes(FEWER, proposer)] == [0, 1, 2, 1]
     too_little = arm(FEWER, pipe, pricer, "4%")
     assert known_recipes(FEWER, too_little) == ()
     assert too_little.cheapest.cost.relative == pytest.approx(1 / FULL_STEPS)
