@@ -70,7 +70,10 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
     outermost = len(getattr(space, "reusable", ()))
     every_third = {"depth": outermost, "interval": 3, "layer_interval": 3, "block_interval": 3, "blocks": 1}
     yield "last step computed", Lever({**every_third, "cool_down": 1}, partial(_computes_last, 1))
-    yield "second window", Lever({**every_third, "late_interval": 1}, partial(_computes_last, 2))
+    # Less guidance pays for the step more that a second window takes: image-to-image has few.
+    guided = any(knob.name == "guidance_stop" and knob.low <= 10 for knob in space.knobs)
+    second = {**every_third, "late_interval": 1} | ({"guidance_stop": 10} if guided else {})
+    yield "second window", Lever(second, partial(_computes_last, 2))
     deeper = {"depth": 2, "interval": 2, "second_depth": 1, "second_interval": 2}
     if outermost:
         yield "reuse at two depths", Lever(deeper, lambda policy: len(policy.cache) == 2)
