@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 import torch
 
 from autotune.evaluation.own_assets import prompts_to_tune
-from autotune.models.shipped import demo_assets, demo_pipeline
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.pipelines.card import read_card
 from autotune.runtime.models import denoiser_of
 
 BATCH = 32
 """Pictures per pipeline call."""
+
+
+def shipped(name: str) -> str:
+    """A type of command-line arguments, for argparse checks the default of ``nargs="*"`` as if it were one choice."""
+    if name not in DEMO_NAMES:
+        raise ArgumentTypeError(f"{name!r} is no shipped model; choose from {', '.join(DEMO_NAMES)}")
+    return name
 
 
 def fast_pipeline(model: str) -> Any:

@@ -25,7 +25,7 @@ from autotune.runtime.apply import applied_sharing
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.exact import exact_run
-from studies.shipped import BATCH
+from studies.shipped import BATCH, shipped
 
 FOLDER = Path("runs/proxy")
 PICTURES = 512
@@ -69,7 +69,7 @@ def pictures_of(name: str, policy: Policy, folder: Path = FOLDER, count: int = P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
+    parser.add_argument("models", nargs="*", type=shipped, default=list(DEMO_NAMES))
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--threads", type=int, help="of the processor")
     args = parser.parse_args()

@@ -25,6 +25,7 @@ from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
 from autotune.workflows.setup import Setup, prepare
 from studies.search.grid import grid
+from studies.shipped import shipped
 
 PICTURES = 256
 BUDGETS = {"25%": 0.25, "40%": 0.4}
@@ -77,7 +78,7 @@ def share(setup: Setup, policies: list[Policy]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
+    parser.add_argument("models", nargs="*", type=shipped, default=list(DEMO_NAMES))
     args = parser.parse_args()
     table = Table("model", "budget", "seconds a candidate", "judging")
     for model in args.models:
