@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,8 +34,9 @@ from autotune.cost import Pricer
 from autotune.models.shipped import DEMO_NAMES
 from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy, lowest_version
-from autotune.runtime import applied, full_policy
-from autotune.runtime.models import recommended
+from autotune.runtime import full_policy
+from studies.latents import errors, latents
+from studies.search.recipes import evenly
 from studies.shipped import BATCH, fast_pipeline, search_prompts
 
 RESULTS = Path(__file__).with_name("results")
@@ -72,15 +72,10 @@ class Contender:
     better_on: int
 
 
-def even_steps(steps: int, count: int) -> tuple[int, ...]:
-    """``count`` of ``steps`` steps, evenly spaced, the first being 0."""
-    return tuple(index * steps // count for index in range(count))
-
-
 def schedule(pricer: Pricer, model: str, steps: int, budget: float) -> tuple[int, ...]:
     """The most evenly spaced computing steps that a budget pays for."""
     for count in reversed(range(1, steps)):
-        found = even_steps(steps, count)
+        found = evenly(steps, count)
         if pricer.price(_policy(FORECAST_OF[model], steps, found)).relative <= budget:
             return found
     raise ValueError(f"{budget:.0%} pays for no step")
@@ -103,26 +98,6 @@ def contenders(
         fitted = autotune.fit_forecasts(pipe, line, prompts, batch_size=BATCH)
         found[f"residual, fitted, {_terms(fitted)} weights"] = fitted
     return found
-
-
-def latents(pipe: Any, policy: Policy, prompts: Sequence[str]) -> Tensor:
-    """(prompts, features) float64: what is decoded at the end of a call under the policy."""
-    card = recommended(pipe)
-    generators = [torch.Generator().manual_seed(_SEED + number) for number in range(len(prompts))]
-    with applied(pipe, policy):
-        made = pipe(
-            list(prompts),
-            generator=generators,
-            output_type="latent",
-            guidance_scale=card.guidance_scale,
-            **card.call,
-        )
-    return torch.as_tensor(made.images).double().flatten(1)
-
-
-def errors(found: Tensor, exact: Tensor) -> Tensor:
-    """(prompts,) squared distances relative to the exact latents' squares."""
-    return (found - exact).square().sum(1) / exact.square().sum(1)
 
 
 def difference(own: Tensor, other: Tensor) -> tuple[float, float, float]:
@@ -151,12 +126,12 @@ def study(model: str, budgets: Sequence[float] = BUDGETS, *, residuals: bool = F
     judge_on, pricer = judge_on[LOOKED_AT : LOOKED_AT + JUDGED_ON], Pricer(pipe)
     cells = []
     with without_bars(pipe):
-        exact = latents(pipe, full, judge_on)
+        exact = latents(pipe, full, judge_on, first_seed=_SEED)
         for budget in budgets:
             compute = schedule(pricer, model, full.steps, budget)
             policies = contenders(pipe, model, full.steps, compute, fit_on[:FITTED_ON], residuals=residuals)
             seen = {
-                name: errors(latents(pipe, policy, judge_on), exact)
+                name: errors(latents(pipe, policy, judge_on, first_seed=_SEED), exact)
                 for name, policy in track(policies.items(), f"{model}, {budget:.0%}", transient=True)
             }
             best = min(TAYLOR, key=lambda name: float(seen[name].mean()))

@@ -33,6 +33,7 @@ from autotune.pipelines.bars import without_bars
 from autotune.policy import Guidance, Policy
 from autotune.runtime.models import default_steps
 from studies.latents import errors, latents, mean
+from studies.search.recipes import evenly
 from studies.shipped import search_prompts
 
 RESULTS = Path(__file__).with_name("results")
@@ -67,9 +68,8 @@ def policies(full_steps: int, share: float) -> Iterator[tuple[str, Policy]]:
     for every in EVERY:
         steps = min(range(branches // 2, branches), key=lambda steps: abs((branches - steps) / steps - 1 / every))
         both = branches - steps
-        spread = tuple(index * steps // both for index in range(both))
         middle = (steps - both) // 2
-        yield f"every {every} steps", Policy(version=3, steps=steps, guidance=_guided(0, steps, spread))
+        yield f"every {every} steps", Policy(version=3, steps=steps, guidance=_guided(0, steps, evenly(steps, both)))
         yield f"first steps, as for every {every}", Policy(steps=steps, guidance=_guided(0, both))
         yield f"middle steps, as for every {every}", Policy(steps=steps, guidance=_guided(middle, middle + both))
 

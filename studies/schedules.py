@@ -36,6 +36,7 @@ from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy
 from autotune.search.sensitivity import best_compute_steps, measure_sensitivity
 from search_spaces import space_for
+from search_spaces.solvers import MOST_SKEW
 from search_spaces.transformer import TransformerSpace
 from studies.latents import errors, latents, mean
 from studies.search.fitted_noise_levels import fitted_noise_levels
@@ -155,7 +156,7 @@ def noise_levels(bench: Bench, steps: int) -> list[Compared]:
         if fitted is None:
             continue
         own = Policy(steps=steps, **solver.fields(0, steps))
-        skewed = [Policy(steps=steps, **solver.fields(skew, steps)) for skew in range(-4, 5)]
+        skewed = [Policy(steps=steps, **solver.fields(skew, steps)) for skew in range(-MOST_SKEW, MOST_SKEW + 1)]
         found |= {
             solver.name: (own, 0),
             f"{solver.name}, best skew": (min(skewed, key=error), len(skewed)),

@@ -134,8 +134,7 @@ def kept_elements(plan: Plan, table: Tables) -> tuple[int, ...]:
         counted = table(step.height, step.width)
         for group in step.kept:
             kept[group, step.index] = sum(counted.elements[unit] for unit in group) * step.branches
-        reused = plan.reuses_difference(position) or plan.reuses_difference(position + 1)
-        held.append(sum(kept.values()) + (counted.output if reused else 0))
+        held.append(sum(kept.values()) + (counted.output if plan.holds_difference(position) else 0))
         for output in step.dropped:
             del kept[output]
     return tuple(held)

@@ -238,8 +238,8 @@ class Pricer:
         return peak
 
     def _difference_bytes(self, plan: Plan, position: int) -> int:
-        """Of the difference of guidance's branches as a call ends, where this or the next one reuses it."""
-        if not (plan.reuses_difference(position) or plan.reuses_difference(position + 1)):
+        """Of the difference of guidance's branches as a call ends."""
+        if not plan.holds_difference(position):
             return 0
         step = plan.steps[position]
         return self.table(step.height, step.width).output * self._itemsize

@@ -132,6 +132,10 @@ class Plan:
         """Whether the last difference of the branches stands in for the unconditional one; not after the last call."""
         return self.guided and position < len(self.steps) and self.steps[position].guidance is Guided.DIFFERENCE
 
+    def holds_difference(self, position: int) -> bool:
+        """Whether the difference of the branches is in memory as a call ends: it or the next one reuses it."""
+        return self.reuses_difference(position) or self.reuses_difference(position + 1)
+
     @cached_property
     def digest(self) -> str:
         """A hash of what every step does, equal for plans that compute the same whatever their policies say."""

@@ -5,13 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.forecasts import difference, errors, even_steps, ratio
+from studies.forecasts import difference, ratio
+from studies.latents import errors
+from studies.search.recipes import evenly
 
 
 @given(steps=st.integers(2, 50), data=st.data())
 def test_computing_steps_are_as_even_as_can_be(steps: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, steps))
-    found = even_steps(steps, count)
+    found = evenly(steps, count)
     gaps = [after - before for before, after in zip(found, [*found[1:], steps], strict=True)]
     assert found[0] == 0 and len(found) == count and max(gaps) - min(gaps) <= 1 and min(gaps) >= 1
 
