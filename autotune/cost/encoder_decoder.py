@@ -206,6 +206,8 @@ class _StandIn(nn.Module):
         bound = self.signature.bind(*args, **kwargs)
         # Masks hide tokens and save no work, and models look into them for shortcuts.
         bound.arguments.pop("attention_mask", None)
+        # Without a cache, models read from the positions whether several texts are packed into one.
+        bound.arguments.pop("use_cache", None)
         args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (bound.args, bound.kwargs))
         # For position ids and the like that the model makes itself.
         with torch.device("meta"):

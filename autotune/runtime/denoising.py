@@ -26,16 +26,6 @@ from autotune.runtime.prefix.checkpoints import Checkpoint
 from autotune.runtime.session import Session
 from autotune.runtime.snapshot import cloned, filled
 
-# Features of ControlNets and T2I-Adapters, of the latents that the pipeline believes in.
-_FULL_SIZE = (
-    "down_block_additional_residuals",
-    "mid_block_additional_residual",
-    "down_intrablock_additional_residuals",
-    "block_controlnet_hidden_states",
-    "controlnet_block_samples",
-    "controlnet_single_block_samples",
-)
-
 
 class Denoising:
     """Executes the plan of the call in progress. Its own attributes are the same in every call.
@@ -248,7 +238,7 @@ class Denoising:
         assert call.full is not None
         part, full, first = call.prepared.part, (call.full.height, call.full.width), plan.steps[0]
         if (first.height, first.width) != full:
-            fixed = next((name for name in _FULL_SIZE if kwargs.get(name) is not None), None)
+            fixed = self._family.full_size_argument(kwargs)
             if fixed is not None:
                 raise InputError(
                     f"the denoiser is given {fixed}, which others compute from latents of full size, and the policy"

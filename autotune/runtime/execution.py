@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from autotune.core.errors import InputError
-from autotune.pipelines.families import Family
+from autotune.pipelines.families import Family, scheduler_calls
 from autotune.plan.structure import Structure
 from autotune.policy import Policy
 from autotune.runtime.branches import row_count
@@ -118,6 +118,20 @@ class Execution:
         self.session.end()
         self._replaced.undo()
         self._unhooked.clear()
+
+    def with_steps(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Arguments of a call that names the policy's steps, where the pipeline shifts noise levels by their number."""
+        calls = scheduler_calls(self._pipe)
+        if calls is None or not calls.shifts_by_steps:
+            return args, kwargs
+        signature = inspect.signature(original)
+        bound, name = signature.bind(*args, **kwargs), "num_inference_steps"
+        # Other steps are refused once the pipeline sets them.
+        if bound.arguments.get(name) in (None, signature.parameters[name].default):
+            bound.arguments[name] = self.policy.steps
+        return bound.args, bound.kwargs
 
     def with_callbacks(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of a call whose callbacks may do with the denoiser what they like: preview, say, by a sibling."""

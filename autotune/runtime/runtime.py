@@ -175,6 +175,7 @@ class Runtime:
                 if execution is None:
                     return original(*args, **self._with_full_steps(original, given, kwargs))
                 execution.begin(given)
+                args, kwargs = execution.with_steps(original, args, kwargs)
                 return original(*args, **execution.with_callbacks(kwargs))
             finally:
                 self._end()

@@ -19,6 +19,7 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     ChromaPipeline,
@@ -34,6 +35,9 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     FluxPipeline,
@@ -89,10 +93,13 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2Model,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -789,6 +796,73 @@ def chroma() -> ChromaPipeline:
 @_register("flux-dev", guidance="none", extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 3.5})
 def flux_dev() -> FluxPipeline:
     return _flux(guidance_embeds=True)
+
+
+def _flux_2(guidance_embeds: bool) -> dict[str, Any]:
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=4,
+        num_single_layers=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    )
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "vae": vae,
+        "transformer": transformer,
+    }
+
+
+_FLUX_2: dict[str, Any] = {"max_sequence_length": WORD_TOKENS, "text_encoder_out_layers": (2,)}
+
+
+# Its text encoder sees pictures too, but the pipeline gives it none.
+@_register("flux2", guidance="none", extra=_FLUX_2 | {"guidance_scale": 3.5})
+def flux_2() -> Flux2Pipeline:
+    text = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "head_dim": 16,
+    }
+    config = Mistral3Config(
+        text_config={"model_type": "mistral", "initializer_range": 0.2, **text, **heads},
+        vision_config={"model_type": "pixtral", **vision},
+    )
+    tokenizer = _word_tokenizer(end=False)
+    # Without the system's message, which would fill all tokens.
+    tokenizer.chat_template = "{% for message in messages[1:] %}{{ message['content'][0]['text'] }}{% endfor %}"
+    return Flux2Pipeline(
+        text_encoder=Mistral3ForConditionalGeneration(config), tokenizer=tokenizer, **_flux_2(guidance_embeds=True)
+    )
+
+
+_KLEIN: dict[str, Any] = {"guidance": "separate", "conditional_first": True}
+
+
+@_register("flux2-klein", extra=_FLUX_2, **_KLEIN)
+def flux_2_klein() -> Flux2KleinPipeline:
+    return Flux2KleinPipeline(
+        text_encoder=_decoder(Qwen3Config, Qwen3ForCausalLM),
+        tokenizer=_word_tokenizer(end=False),
+        **_flux_2(guidance_embeds=False),
+    )
 
 
 @_register(

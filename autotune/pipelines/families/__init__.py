@@ -9,7 +9,16 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
-from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, FluxFill, FluxKontext, QwenImage
+from autotune.pipelines.families.packed import (
+    Chroma,
+    Flux,
+    Flux2,
+    Flux2Klein,
+    FluxControlNet,
+    FluxFill,
+    FluxKontext,
+    QwenImage,
+)
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
@@ -49,6 +58,8 @@ _FAMILIES: tuple[type[Family], ...] = (
     FluxControlNet,
     FluxFill,
     FluxKontext,
+    Flux2,
+    Flux2Klein,
     Chroma,
     Sana,
     Lumina2,
@@ -62,14 +73,11 @@ _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipeline
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
 _PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
 _KANDINSKY = "its latents have their channels last, where policies look for the width"
-_FLUX_2 = "it shifts noise levels by the number of steps that the call names, not by a policy's"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
     "StableDiffusionPAGPipeline": _PAG,
     "StableDiffusionXLPAGPipeline": _PAG,
     "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
-    "Flux2Pipeline": _FLUX_2,
-    "Flux2KleinPipeline": _FLUX_2,
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
     "Kandinsky5T2IPipeline": _KANDINSKY,
     "Kandinsky5I2IPipeline": _KANDINSKY,

@@ -17,8 +17,15 @@ from autotune.pipelines.families.calls import CallSignature, Conditioning
 _MOST_TOKENS = 10**6
 CONTROLNET_NOTES = "no low resolution; the ControlNet runs in full at every step, and its cost is in no price"
 CONTROLNET_REFUSES = {"resolution": "what its ControlNet adds is of full size"}
-
-_PICTURES = ("image", "mask_image", "control_image")
+# Features of ControlNets and T2I-Adapters.
+_FULL_SIZE = (
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+    "down_intrablock_additional_residuals",
+    "block_controlnet_hidden_states",
+    "controlnet_block_samples",
+    "controlnet_single_block_samples",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Family:
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
         adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
             None of one that reads more than the picture's embedding.
+        picture_arguments: arguments of a call that a picture must be given for, where the pipeline takes them.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
         refused_arguments: arguments of a call that no policy can follow, and why, in words that follow "for".
     """
@@ -78,6 +86,7 @@ class Family:
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
     adapters: tuple[tuple[int, int] | None, ...] = ()
+    picture_arguments: tuple[str, ...] = ("image", "mask_image", "control_image")
     refuses: Mapping[str, str] = {}
     refused_arguments: Mapping[str, str] = {}
 
@@ -158,7 +167,7 @@ class Family:
             default_embedded=None if embedded is None else takes[embedded],
             takes_size="height" in takes and "width" in takes,
             size_multiple=self.size_multiple(pipe),
-            pictures=tuple(name for name in _PICTURES if name in takes),
+            pictures=tuple(name for name in self.picture_arguments if name in takes),
             output_types=self.output_types,
         )
 
@@ -225,6 +234,10 @@ class Family:
     ) -> dict[str, Any]:
         """The denoiser's arguments, but for the sample, at ``size``, given those the pipeline made for ``full``."""
         return kwargs
+
+    def full_size_argument(self, kwargs: Mapping[str, Any]) -> str | None:
+        """What a denoiser call is given that others compute at full size, so that there is no lower one; else None."""
+        return next((name for name in _FULL_SIZE if kwargs.get(name) is not None), None)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         """Arguments of one call of the denoiser for one picture, shaped as the pipeline shapes them.

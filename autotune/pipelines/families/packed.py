@@ -156,6 +156,65 @@ class FluxKontext(Flux):
         return given | {"hidden_states": torch.cat([tokens] * 2, dim=1), "img_ids": torch.cat([ids] * 2)}
 
 
+class Flux2(_Packed):
+    """Every token has the number of its picture, row, column and place in the text; 0 is the picture that is made."""
+
+    pipelines: tuple[str, ...] = ("Flux2Pipeline",)
+    denoisers = ("Flux2Transformer2DModel",)
+    notes = "prices are without given pictures; with one, no low resolution"
+    guidance_argument: str | None = None
+    needs_negative_prompt = False
+    shared_arguments = frozenset({"joint_attention_kwargs"})
+    # No call needs one.
+    picture_arguments = ()
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        """The tokens of given pictures come behind the latents."""
+        ids = kwargs["img_ids"][0]
+        own = ids[ids[:, 0] == 0]
+        height, width = own[:, 1:3].amax(0).tolist()
+        return _checked(LatentSize(2 * (int(height) + 1), 2 * (int(width) + 1)), sample[:, : len(own)])
+
+    def full_size_argument(self, kwargs: Mapping[str, Any]) -> str | None:
+        """Given pictures have tokens of their own."""
+        return "the tokens of given pictures" if bool((kwargs["img_ids"][..., 0] > 0).any()) else None
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        given = kwargs["img_ids"]
+        ids = nn.functional.pad(_token_ids(size), (0, 1)).to(given)
+        return kwargs | {"img_ids": ids.expand(len(given), -1, -1)}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        tokens = size.height // 2 * (size.width // 2)
+        given = {
+            "hidden_states": torch.empty(1, tokens, config.in_channels),
+            "timestep": timestep(),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.joint_attention_dim),
+            "txt_ids": torch.empty(1, text_tokens, 4),
+            "img_ids": torch.empty(1, tokens, 4),
+        }
+        if config.guidance_embeds:
+            given["guidance"] = torch.empty(1)
+        return given
+
+
+class Flux2Klein(Flux2):
+    pipelines = ("Flux2KleinPipeline",)
+    guided = True
+    guidance_argument = "guidance_scale"
+    embedded_guidance = None
+
+    @classmethod
+    def of(cls, pipe: Any) -> Family:
+        """Distilled models ignore the guidance scale."""
+        family = cls()
+        if pipe.config.is_distilled:
+            family.guided, family.guidance_argument = False, None
+        return family
+
+
 def _token_ids(size: LatentSize) -> Tensor:
     """Row and column of every token, behind a zero that stands for the text."""
     ids = torch.zeros(size.height // 2, size.width // 2, 3)

@@ -27,6 +27,7 @@ class SchedulerCalls:
         mu: Whether it passes ``mu``, the shift of a flow's noise levels for the picture's size: never, always, or to
             schedulers with ``use_dynamic_shifting``.
         max_shift: Of ``mu``, where the scheduler's config has none.
+        shifts_by_steps: Whether ``mu`` depends on the number of steps too, as FLUX.2's does.
         original_steps: Whether it passes ``original_inference_steps``.
         step: What it passes to ``step`` besides, whatever that takes.
         step_if_taken: What it passes to ``step`` where that takes it (``prepare_extra_step_kwargs``).
@@ -42,6 +43,7 @@ class SchedulerCalls:
     sigmas: Literal["never", "always", "unless flow sigmas"] = "never"
     mu: Literal["never", "always", "if dynamic"] = "never"
     max_shift: float = SHIFT_KEYS["max_shift"]
+    shifts_by_steps: bool = False
     original_steps: bool = False
     step: frozenset[str] = frozenset()
     step_if_taken: frozenset[str] = frozenset()
@@ -66,10 +68,17 @@ class SchedulerCalls:
         if spelled:
             arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
         if self.mu == "always" or (self.mu != "never" and config.get("use_dynamic_shifting")):
-            arguments["mu"] = shift_of(config, image_tokens, self.max_shift)
+            arguments["mu"] = self._mu(config, steps, image_tokens)
         if self.original_steps:
             arguments["original_inference_steps"] = None
         return arguments
+
+    def _mu(self, config: Mapping[str, Any], steps: int, image_tokens: int) -> float:
+        if self.shifts_by_steps:
+            from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+            return float(compute_empirical_mu(image_tokens, steps))
+        return shift_of(config, image_tokens, self.max_shift)
 
     def step_arguments(self, taken: frozenset[str]) -> frozenset[str]:
         """Names of what it passes to a ``step`` that takes arguments of the names ``taken``."""
@@ -92,6 +101,7 @@ def shift_of(config: Mapping[str, Any], image_tokens: int, max_shift: float = SH
 _ADAPTING = SchedulerCalls(step_if_taken=frozenset({"eta", "generator"}), scales_noise=True, scales_input=True)
 _BEGINNING = replace(_ADAPTING, sets_begin=True)
 _DYNAMIC = SchedulerCalls(sigmas="always", mu="always", sets_begin=True)
+_BY_STEPS = replace(_DYNAMIC, sigmas="unless flow sigmas", shifts_by_steps=True)
 # Of a flow from a picture on, and inpainting.
 _FROM_PICTURE = replace(_DYNAMIC, scales_noise=True, mixes_noise=True)
 _RAW = SchedulerCalls(splits_variance=False)
@@ -125,6 +135,8 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "FluxInpaintPipeline": _FROM_PICTURE,
     "FluxFillPipeline": _FROM_PICTURE,
     "FluxKontextPipeline": _DYNAMIC,
+    "Flux2Pipeline": _BY_STEPS,
+    "Flux2KleinPipeline": _BY_STEPS,
     "ChromaPipeline": _DYNAMIC,
     "SanaPipeline": replace(_ADAPTING, scales_noise=False, scales_input=False),
     "Lumina2Pipeline": _DYNAMIC,

@@ -155,6 +155,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "FluxTransformer2DModel": _flux(_TEXT_AND_HIDDEN),
     "ChromaTransformer2DModel": _flux(_HIDDEN),
+    # Its single blocks have one layer each, attention and feed-forward in one.
+    "Flux2Transformer2DModel": _flux(_HIDDEN),
     "AuraFlowTransformer2DModel": Architecture(
         (
             # The attention's output is added before the norm only: the block itself takes the feed-forward alone.
