@@ -1,6 +1,6 @@
 """The tuned policy against what people do by hand, at equal FLOPs, before judges that the search never asks.
 
-``python -m studies.fixed_recipes MODEL`` takes, for budgets of 25, 40 and 60 % of the full run's FLOPs:
+``python -m studies.fixed_recipes MODEL`` takes, for budgets of 25, 40 and 60 % of the full run's FLOPs (``--budgets``):
 
 1. **tuned**: ``autotune.tune_budgets``, the best candidate of each last round;
 2. **fixed recipes** within 2 % of the budget (:mod:`studies.search.recipes`): fewer steps with uniform and with tuned
@@ -18,7 +18,6 @@ stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,6 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
@@ -56,6 +54,7 @@ from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import TuneResult, tune_budgets
+from studies.cells import keep
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
 from studies.search.grid import FOLDER as GRID_FOLDER
 from studies.search.grid import grid
@@ -212,6 +211,7 @@ def best_candidate(result: TuneResult) -> Policy:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS), metavar="BUDGET")
     parser.add_argument("--trials", type=int, default=_TRIALS, help="candidates for each budget")
     parser.add_argument("--images", type=int, default=_SEARCH_PICTURES, help="most tuning pictures a candidate")
     parser.add_argument("--held-out-images", type=int, default=_HELD_OUT_PICTURES, help="pictures of the last round")
@@ -228,21 +228,22 @@ def main() -> None:
         held_out_images=args.held_out_images,
         trials=args.trials,
         timeout=7200,
-        run_dir=folder / f"tuned-{args.trials}-{asked}",
+        run_dir=folder / "-".join(["tuned", str(args.trials), asked, *(each.rstrip("%") for each in args.budgets)]),
         study_name=model,
     )
-    budgets = [parse_budget(budget) for budget in BUDGETS]
+    shares = [BUDGETS[budget] for budget in args.budgets]
+    budgets = [parse_budget(budget) for budget in args.budgets]
     setups = prepare(pipe, budgets, options)
     with without_bars(pipe):
         results = tune_budgets(pipe, budgets, options)
         few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
             evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
-        fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, BUDGETS.values(), strict=True)]
+        fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, shares, strict=True)]
         captions = unseen(model, setups[0], args.pictures)
         judges = Judges(setups[0], captions, model, folder / f"judged-{asked}-{args.pictures}")
         cells = []
-        for budget, setup, result, policies in zip(BUDGETS, setups, results, fixed, strict=True):
+        for budget, setup, result, policies in zip(args.budgets, setups, results, fixed, strict=True):
             found = standings(judges, setup, best_candidate(result), policies)
             console.print(table(model, budget, found, result.finalists.better))
             cells.append(
@@ -254,15 +255,14 @@ def main() -> None:
                 }
             )
         console.print(", ".join(f"{cell['budget']}: {cell['verdict']}" for cell in cells))
-    document = {
+    settings = {
         "model": model,
         "trials": args.trials,
         "images": args.images,
         "held_out_images": args.held_out_images,
         "pictures": args.pictures,
-        "cells": cells,
     }
-    write_atomically(RESULTS / f"fixed_recipes-{model}.json", json.dumps(document, indent=1) + "\n")
+    keep(cells, RESULTS / f"fixed_recipes-{model}.json", settings)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ Pictures and outcomes are kept in ``runs/one-liners``: the same command goes on 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +31,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autotune.core.interval import Interval
-from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
@@ -47,6 +45,7 @@ from autotune.workflows.explore import explore_budgets
 from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
+from studies.cells import keep
 from studies.fixed_recipes import Judges
 from studies.search.grid import FOLDER, grid, on_top, settings, within
 from studies.shipped import BATCH, fast_pipeline
@@ -187,15 +186,6 @@ def table(model: str, budget: str, found: Sequence[Contender]) -> Table:
     return shown
 
 
-def keep(cells: Sequence[Mapping[str, Any]], path: Path, model: str, trials: int, held_out_images: int) -> None:
-    """Write cells; those of other budgets stay where they are of as many candidates and prompts."""
-    what = {"model": model, "trials": trials, "held_out_images": held_out_images}
-    former = json.loads(path.read_text()) if path.is_file() else {}
-    found = {cell["budget"]: cell for cell in former.get("cells", ()) if what.items() <= former.items()}
-    found |= {cell["budget"]: cell for cell in cells}
-    write_atomically(path, json.dumps(what | {"cells": [found[each] for each in sorted(found)]}, indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
@@ -230,7 +220,8 @@ def main() -> None:
             contenders = compared(found, setup, held_out, judges)
             console.print(table(args.model, budget, contenders))
             cells.append({"budget": budget, "contenders": [asdict(each) for each in contenders]})
-    keep(cells, RESULTS / f"one_liners-{args.model}.json", args.model, args.trials, args.held_out_images)
+    settings = {"model": args.model, "trials": args.trials, "held_out_images": args.held_out_images}
+    keep(cells, RESULTS / f"one_liners-{args.model}.json", settings)
 
 
 def _fresh(setup: Setup, policy: Policy, first: int, last: int) -> Any:
