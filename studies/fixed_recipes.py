@@ -5,7 +5,8 @@
 1. **tuned**: ``autotune.tune_budgets``, the best candidate of each last round;
 2. **fixed recipes** within 2 % of the budget (:mod:`studies.search.recipes`): fewer steps with uniform and with tuned
    timesteps, DeepCache or FORA, PAB-like, T-GATE and PostDiff's mix, each in that of its settings which scores best on
-   64 tuning prompts; and the best that a person writes in one line, of a whole grid (:mod:`studies.search.grid`);
+   64 tuning prompts; the best that a person writes in one line, of a whole grid (:mod:`studies.search.grid`); and
+   BudCache, L2P and fitted timesteps, which fit a policy to the model (:mod:`studies.search.fitted_recipes`);
 3. **judges**: Frechet distance of EfficientNet-Lite0's features to real pictures, in the 64 directions in which these
    vary most, and alignment by a second CLIP, with equal weights (:mod:`studies.proxy.features`), of 1,024 pictures of
    as many captions (``--pictures``) which neither the search nor its last round has seen. Differences are paired by
@@ -56,6 +57,7 @@ from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import TuneResult, tune_budgets
 from studies.cells import keep
 from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
+from studies.search.fitted_recipes import Fitter
 from studies.search.grid import FOLDER as GRID_FOLDER
 from studies.search.grid import grid
 from studies.search.recipes import ONE_LINE, TUNED_STEPS, UNIFORM, methods, tuned_steps
@@ -145,13 +147,14 @@ def unseen(model: str, setup: Setup, count: int) -> Examples:
     return Examples(chosen, tuple(range(_SEED, _SEED + count)))
 
 
-def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator) -> dict[str, Policy]:
+def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator, fitter: Fitter) -> dict[str, Policy]:
     """Every method's best setting on the tuning prompts."""
     space, steps = setup.proposer.space, setup.recipes[0].proposal.policy.steps
     tried = {
         TUNED_STEPS: tuned_steps(space, steps, _SKEWS),
         ONE_LINE: grid(space, setup.pricer, budget, _MOST_STEPS),
         **methods(space, setup.pricer, budget, _MOST_STEPS),
+        **fitter.methods(space, steps, budget),
     }
 
     def loss(policy: Policy) -> float:
@@ -239,7 +242,8 @@ def main() -> None:
         few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
         with Progress(quiet=True) as quiet:
             evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
-        fixed = [fixed_policies(setup, share, evaluator) for setup, share in zip(setups, shares, strict=True)]
+        fitter = Fitter(model, pipe, setups[0].pricer, setups[0].tuning)
+        fixed = [fixed_policies(setup, share, evaluator, fitter) for setup, share in zip(setups, shares, strict=True)]
         captions = unseen(model, setups[0], args.pictures)
         judges = Judges(setups[0], captions, model, folder / f"judged-{asked}-{args.pictures}")
         cells = []

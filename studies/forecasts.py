@@ -76,7 +76,7 @@ def schedule(pricer: Pricer, model: str, steps: int, budget: float) -> tuple[int
     """The most evenly spaced computing steps that a budget pays for."""
     for count in reversed(range(1, steps)):
         found = evenly(steps, count)
-        if pricer.price(_policy(FORECAST_OF[model], steps, found)).relative <= budget:
+        if pricer.price(stack_policy(FORECAST_OF[model], steps, found)).relative <= budget:
             return found
     raise ValueError(f"{budget:.0%} pays for no step")
 
@@ -86,14 +86,15 @@ def contenders(
 ) -> dict[str, Policy]:
     """Policies of one schedule by name."""
     outputs = FORECAST_OF[model]
-    found = {"reuse": _policy(outputs, steps, compute)}
+    found = {"reuse": stack_policy(outputs, steps, compute)}
     found |= {
-        name: _policy(outputs, steps, compute, mode="forecast", order=order) for order, name in enumerate(TAYLOR, 1)
+        name: stack_policy(outputs, steps, compute, mode="forecast", order=order)
+        for order, name in enumerate(TAYLOR, 1)
     }
     fitted = autotune.fit_forecasts(pipe, found[TAYLOR[0]], prompts, batch_size=BATCH)
     found[f"fitted, {_terms(fitted)} weights"] = fitted
     if residuals and model in RESIDUAL_OF:
-        line = _policy(RESIDUAL_OF[model], steps, compute, mode="residual", order=1)
+        line = stack_policy(RESIDUAL_OF[model], steps, compute, mode="residual", order=1)
         found["residual, order 1"] = line
         fitted = autotune.fit_forecasts(pipe, line, prompts, batch_size=BATCH)
         found[f"residual, fitted, {_terms(fitted)} weights"] = fitted
@@ -185,7 +186,8 @@ def _terms(fitted: Policy) -> int:
     return max(len(each) for rule in fitted.cache for each in rule.weights or ())
 
 
-def _policy(unit: str, steps: int, compute: Sequence[int], **how: Any) -> Policy:
+def stack_policy(unit: str, steps: int, compute: Sequence[int], **how: Any) -> Policy:
+    """One rule over ``unit``, which computes at the given steps; ``how`` are its further fields."""
     rule = CacheRule(units=(unit,), compute_steps=tuple(compute), **how)
     return Policy(version=lowest_version(None, (rule,)), steps=steps, cache=(rule,))
 

@@ -91,6 +91,7 @@ def _unet_methods(space: UNetSpace, pricer: Pricer) -> Mapping[str, Callable[[in
 
     return {
         "DeepCache": deep_cache,
+        "FasterCache's guidance": _rated,
         "PAB-like": lambda steps: _layers(steps, layers, cross, 2),
         "T-GATE": _gated,
         "PostDiff": postdiff,
@@ -99,6 +100,8 @@ def _unet_methods(space: UNetSpace, pricer: Pricer) -> Mapping[str, Callable[[in
 
 def _transformer_methods(space: TransformerSpace, pricer: Pricer) -> Mapping[str, Callable[[int], Settings]]:
     return {
+        "TaylorSeer": lambda steps: _forecast(steps, (*space.layers, *space.cross_attention)),
+        "FasterCache's guidance": _rated,
         "FORA": lambda steps: _layers(steps, space.layers, space.cross_attention, 1),
         "PAB-like": lambda steps: _layers(steps, space.layers, space.cross_attention, 2),
         "T-GATE": _gated,
@@ -116,6 +119,22 @@ def _layers(steps: int, layers: tuple[str, ...], cross: tuple[str, ...], rarer: 
                 CacheRule(units=cross, compute_steps=evenly(steps, max(count // rarer, 1))),
             ),
         )
+
+
+def _forecast(steps: int, layers: tuple[str, ...]) -> Settings:
+    """TaylorSeer's own schedule (arXiv 2503.06923): the first three steps compute, then every N-th; order 2."""
+    for interval in range(2, 9):
+        compute = (0, 1, 2, *range(2 + interval, steps, interval))
+        if steps > 3:
+            yield Policy(steps=steps, cache=(CacheRule(units=layers, compute_steps=compute, mode="forecast", order=2),))
+
+
+def _rated(steps: int) -> Settings:
+    """The unconditional branch every second to fifth step, their difference between (FasterCache, 2410.19355)."""
+    for interval in range(2, 6):
+        rate = Guidance(start_step=0, stop_step=steps, compute_steps=tuple(range(0, steps, interval)))
+        if steps > interval:
+            yield Policy(version=3, steps=steps, guidance=rate)
 
 
 def _gated(steps: int) -> Settings:
