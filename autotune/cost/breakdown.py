@@ -146,7 +146,7 @@ def _calls(
     @cache
     def of_sample(pattern: Pattern, height: int, width: int) -> Work:
         counted = table(height, width)
-        return sum((counted.units[unit] for unit in pattern.computed), counted.always)
+        return counted.of(pattern.computed)
 
     def cost(position: int, step: DenoiserCall, elements: int) -> CallCost:
         work = of_sample(step.pattern, step.height, step.width) * step.branches

@@ -220,8 +220,7 @@ class Pricer:
         """Work of one call for one sample."""
         key = (pattern, height, width)
         if key not in self._works:
-            table = self.table(height, width)
-            self._works[key] = sum((table.units[unit] for unit in pattern.computed), table.always)
+            self._works[key] = self.table(height, width).of(pattern.computed)
         return self._works[key]
 
     def _cache_bytes(self, plan: Plan) -> int:
