@@ -7,11 +7,13 @@ anew, so that the output depends on the prompt and on every block.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -41,6 +43,7 @@ from diffusers import (
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
     ImagePipelineOutput,
+    Kandinsky5Transformer3DModel,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     Lumina2Pipeline,
@@ -90,6 +93,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2Model,
     Qwen3Config,
@@ -125,6 +130,7 @@ class TinyFamily:
         text_tokens: How many tokens of text reach the denoiser, 0 where it reads no text.
         tokens: Number and width of those that a denoiser of packed latents is given: patches of 2 x 2 in a sequence.
         frames: Frames of a video, None for pictures.
+        channels_last: Whether latents have height and width before their channels.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
         text: What the call is told to depict by: a prompt, a class, or nothing.
@@ -150,6 +156,7 @@ class TinyFamily:
     text_tokens: int = WORD_TOKENS
     tokens: tuple[int, int] = (64, 16)
     frames: int | None = None
+    channels_last: bool = False
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
     text: Literal["prompt", "class", "none"] = "prompt"
@@ -228,9 +235,13 @@ class TinyFamily:
 
     def run(self, pipe: Any, **arguments: Any) -> torch.Tensor:
         """The latents, or the pixels where a pipeline returns no latents, of a call."""
-        output = pipe(**arguments)
-        result = output.frames if hasattr(output, "frames") else output.images
+        result = returned(pipe(**arguments))
         return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
+
+
+def returned(output: Any) -> Any:
+    """The pictures, or frames, in what a pipeline returns."""
+    return next(getattr(output, name) for name in ("frames", "images", "image") if hasattr(output, name))
 
 
 FAMILIES: dict[str, TinyFamily] = {}
@@ -334,7 +345,7 @@ def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
 VOCABULARY = 64
 
 
-def _clip(projected: bool = False) -> Any:
+def _clip(projected: bool = False, tokens: int = CLIP_TOKENS) -> Any:
     tokenizer = _clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -342,7 +353,7 @@ def _clip(projected: bool = False) -> Any:
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=CLIP_TOKENS,
+        max_position_embeddings=tokens,
         projection_dim=16,
         bos_token_id=len(tokenizer) - 2,
         eos_token_id=len(tokenizer) - 1,
@@ -986,6 +997,84 @@ def z_image_img2img() -> ZImageImg2ImgPipeline:
 @_register("z-image-inpaint", strength=0.75, inpaint=True, **_Z_IMAGE)
 def z_image_inpaint() -> ZImageInpaintPipeline:
     return _z_image(ZImageInpaintPipeline)
+
+
+# The pipeline makes sizes of its list alone, at the least of 1024 x 1024 pixels.
+class Kandinsky5T2IPipeline(diffusers.Kandinsky5T2IPipeline):  # type: ignore[misc]
+    """With sizes in the list, width and height, that a tiny model makes in a moment."""
+
+    @functools.wraps(diffusers.Kandinsky5T2IPipeline.__init__)
+    def __init__(self, **components: Any) -> None:
+        super().__init__(**components)
+        self.resolutions = [(128, 128), (256, 128), (144, 128), (128, 64), (64, 64)]
+
+
+def _qwen_vl() -> Any:
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        # Frequencies for time, height and width, of the half of a head's width.
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [0],
+    }
+    special = dict(
+        zip(("image", "video", "vision_start", "vision_end"), range(VOCABULARY - 4, VOCABULARY), strict=True)
+    )
+    tokens = {f"{name}_token_id": number for name, number in special.items()}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens))
+
+
+# The prompt is put into a template of which two tokens before and three after it reach the denoiser.
+@_register(
+    "kandinsky5",
+    size=(128, 128),
+    other_size=(128, 256),
+    guidance="separate",
+    conditional_first=True,
+    text_tokens=2 + 7 + 3,
+    channels_last=True,
+    negative=NEGATIVE,
+    extra={"max_sequence_length": 2 + 7 + 3},
+)
+def kandinsky5() -> Kandinsky5T2IPipeline:
+    transformer = Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=WIDTH,
+        in_text_dim2=16,
+        time_dim=16,
+        model_dim=32,
+        ff_dim=64,
+        num_text_blocks=2,
+        num_visual_blocks=4,
+        axes_dims=(4, 6, 6),
+    )
+    return Kandinsky5T2IPipeline(
+        transformer=transformer,
+        vae=_kl(levels=4),
+        text_encoder=_qwen_vl(),
+        tokenizer=_word_tokenizer(end=False),
+        # The pipeline asks for so many tokens by number.
+        text_encoder_2=_clip(tokens=77),
+        tokenizer_2=_clip_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
 
 
 @_register(

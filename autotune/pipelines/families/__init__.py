@@ -9,6 +9,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
+from autotune.pipelines.families.kandinsky import Kandinsky5
 from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, FluxFill, FluxKontext, QwenImage
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
@@ -56,6 +57,7 @@ _FAMILIES: tuple[type[Family], ...] = (
     HunyuanDiT,
     QwenImage,
     ZImage,
+    Kandinsky5,
     Wan,
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
@@ -71,7 +73,6 @@ _UNFIT: Mapping[str, str] = {
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
-    "Kandinsky5T2IPipeline": _KANDINSKY,
     "Kandinsky5I2IPipeline": _KANDINSKY,
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }

@@ -136,6 +136,7 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "ZImagePipeline": _DYNAMIC,
     "ZImageImg2ImgPipeline": _FROM_PICTURE,
     "ZImageInpaintPipeline": _FROM_PICTURE,
+    "Kandinsky5T2IPipeline": SchedulerCalls(),
     "WanPipeline": SchedulerCalls(sets_begin=True),
 }
 
