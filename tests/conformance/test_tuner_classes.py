@@ -62,7 +62,7 @@ def test_videos_are_refused_in_one_sentence(tmp_path: Path) -> None:
     [pytest.param(name, marks=[pytest.mark.exhaustive] if name == "sd-ip-adapter" else []) for name in FROM_PYTHON],
 )
 def test_pipelines_that_are_not_saved_are_tuned(name: str, tmp_path: Path) -> None:
-    """Of several adapters and of one, and with sizes of their own: searched, judged, exported, reported and deployed."""
+    """Of several adapters and of one, and of sizes of its own: searched, judged, exported, reported, deployed."""
     model, pipe = brought(name), FAMILIES[name].make()
     height, width = model.size
     space = space_for(pipe, height=height, width=width, steps=STEPS)

@@ -77,7 +77,6 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
     ("pipeline", "reason"),
     [
         ("StableDiffusionPAGPipeline", "its perturbed rows compute other attention"),
-        ("CogView4Pipeline", "it sets timesteps of its own"),
         ("Flux2KleinPipeline", "it shifts noise levels by the number of steps that the call names"),
         ("HunyuanImagePipeline", "its guider decides"),
     ],

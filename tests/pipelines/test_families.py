@@ -23,7 +23,7 @@ from tests.support.builders import FAMILIES, TinyFamily
 from tests.support.replay import Call, same
 
 # Pipelines whose denoiser is also given something that depends on the size besides the latents.
-CONDITIONED = ["sdxl", "pixart-alpha-1024", "flux", "flux-dev", "hunyuandit", "qwen-image", "kandinsky5"]
+CONDITIONED = ["sdxl", "pixart-alpha-1024", "flux", "flux-dev", "hunyuandit", "qwen-image", "cogview4", "kandinsky5"]
 
 
 # Full sizes to shrink, where half of the other size is none that the pipeline takes.
@@ -172,7 +172,7 @@ def test_resized_arguments_are_those_of_the_pipeline_at_that_size(name: str) -> 
     if tiny.other_size is None or (tiny.strength is not None and not tiny.inpaint):
         pytest.skip("one size, or the picture's")
     # The smaller picture shows what the large one shows: SDXL's original size stays.
-    overrides = {"original_size": (32, 32)} if name.startswith("sdxl") else {}
+    overrides = {"original_size": (32, 32)} if name.startswith(("sdxl", "cogview4")) else {}
     resized, own = _resized(name, tiny, **overrides)
     assert resized.keys() == own.keys()
     for key in own:

@@ -26,6 +26,7 @@ DENOISERS = [
     "hunyuandit",
     "qwen-image",
     "z-image",
+    "cogview4",
     "kandinsky5",
     "wan",
     "generic",

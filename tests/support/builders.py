@@ -25,6 +25,8 @@ from diffusers import (
     AutoencoderKLWan,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    CogView4Pipeline,
+    CogView4Transformer2DModel,
     ConfigMixin,
     DDIMPipeline,
     DDIMScheduler,
@@ -92,6 +94,8 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
+    GlmConfig,
+    GlmModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -997,6 +1001,32 @@ def z_image_img2img() -> ZImageImg2ImgPipeline:
 @_register("z-image-inpaint", strength=0.75, inpaint=True, **_Z_IMAGE)
 def z_image_inpaint() -> ZImageInpaintPipeline:
     return _z_image(ZImageInpaintPipeline)
+
+
+# Prompts are filled up to a multiple of 16 tokens.
+@_register("cogview4", guidance="separate", conditional_first=True, text_tokens=16, extra={"max_sequence_length": 16})
+def cogview4() -> CogView4Pipeline:
+    transformer = CogView4Transformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        text_embed_dim=WIDTH,
+        time_embed_dim=32,
+        condition_dim=8,
+        rope_axes_dim=(16, 16),
+    )
+    return CogView4Pipeline(
+        tokenizer=_word_tokenizer(end=True),
+        text_encoder=_decoder(GlmConfig, GlmModel),
+        vae=_kl(),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
+        ),
+    )
 
 
 # The pipeline makes sizes of its list alone, at the least of 1024 x 1024 pixels.

@@ -14,6 +14,7 @@ from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, Flu
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
+    CogView4,
     DiT,
     HunyuanDiT,
     Lumina2,
@@ -57,6 +58,7 @@ _FAMILIES: tuple[type[Family], ...] = (
     HunyuanDiT,
     QwenImage,
     ZImage,
+    CogView4,
     Kandinsky5,
     Wan,
 )
@@ -69,7 +71,6 @@ _FLUX_2 = "it shifts noise levels by the number of steps that the call names, no
 _UNFIT: Mapping[str, str] = {
     "StableDiffusionPAGPipeline": _PAG,
     "StableDiffusionXLPAGPipeline": _PAG,
-    "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",

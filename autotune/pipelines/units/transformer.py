@@ -201,6 +201,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
         )
     ),
+    # One feed-forward layer serves text and picture, one after the other, so it is no unit.
+    "CogView4Transformer2DModel": Architecture(
+        (Chain("transformer_blocks", (Part("attn1", JOINT),), _TEXT_AND_HIDDEN[::-1], ("attn1",)),)
+    ),
     "Kandinsky5Transformer3DModel": _refined_text("text_transformer_blocks", "visual_transformer_blocks"),
     "Lumina2Transformer2DModel": _refined("attn", "hidden_states", "context_refiner", "noise_refiner"),
     "ZImageTransformer2DModel": _refined("attention", "x", "noise_refiner", "context_refiner"),
