@@ -59,7 +59,10 @@ def test_videos_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.exhaustive] if name == "sd-ip-adapter" else []) for name in FROM_PYTHON],
+    [
+        pytest.param(name, marks=[pytest.mark.exhaustive] if name in ("sd-ip-adapter", "kandinsky5-img2img") else [])
+        for name in FROM_PYTHON
+    ],
 )
 def test_pipelines_that_are_not_saved_are_tuned(name: str, tmp_path: Path) -> None:
     """Of several adapters and of one, and of sizes of its own: searched, judged, exported, reported, deployed."""
@@ -81,7 +84,7 @@ def test_pipelines_that_are_not_saved_are_tuned(name: str, tmp_path: Path) -> No
     assert said.code == 0, said.errors
     assert json.loads(said.output)["finished"]
     code = snippet(read_run(tmp_path))
-    assert code is not None and code.count("load_image(") == FAMILIES[name].ip_adapters
+    assert code is not None and code.count("load_image(") == FAMILIES[name].ip_adapters + len(FAMILIES[name].pictures)
 
 
 # A class that nobody listed

@@ -8,7 +8,7 @@ anew, so that the output depends on the prompt and on every block.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -81,6 +81,7 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.pil_utils import numpy_to_pil
 from diffusers.utils.torch_utils import randn_tensor
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
@@ -143,6 +144,7 @@ class TinyFamily:
         branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
+        pillow: Whether these must be Pillow's.
         ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
         refuses: Fields of a policy that the pipeline cannot follow.
         extra: Further arguments of every call.
@@ -168,6 +170,7 @@ class TinyFamily:
     ip_adapters: int = 0
     refuses: frozenset[str] = frozenset()
     pictures: tuple[str, ...] = ()
+    pillow: bool = False
     inpaint: bool = False
     sized: bool | None = None
     branches: int = 2
@@ -224,7 +227,7 @@ class TinyFamily:
         if self.strength is not None:
             call["strength"] = self.strength
             call["image"] = _picture(batch, *size)
-        call |= {name: _picture(batch, *size) for name in self.pictures}
+        call |= {name: _picture(batch, *size, pillow=self.pillow) for name in self.pictures}
         if self.ip_adapters:
             call["ip_adapter_image"] = list(_picture(self.ip_adapters, 8, 8)[:, None])
         if self.inpaint:
@@ -296,9 +299,10 @@ def _prepare(denoiser: nn.Module) -> None:
                 module.weight.mul_(3**0.5)
 
 
-def _picture(batch: int, height: int, width: int) -> torch.Tensor:
+def _picture(batch: int, height: int, width: int, *, pillow: bool = False) -> Any:
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(batch, 3, height, width, generator=generator)
+    pictures = torch.rand(batch, 3, height, width, generator=generator)
+    return numpy_to_pil(pictures.permute(0, 2, 3, 1).numpy()) if pillow else pictures
 
 
 def _mask(batch: int, height: int, width: int) -> torch.Tensor:
@@ -330,8 +334,8 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)
 
 
-def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
-    """One token a word, and with ``end`` one for the end of the text, as T5 has it."""
+def _word_tokenizer(end: bool, special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token a word, also of those that are ``special``, and with ``end`` one for the end of the text, as T5's."""
     template = "system Describe the image by detailing color shape size texture quantity text spatial relationships of"
     template += " objects and background user assistant im_start im_end <| |> :<| , < > Prompt Start"
     vocabulary = dict.fromkeys(["<pad>", "</s>", "<unk>", *_words(), *template.split()])
@@ -342,6 +346,7 @@ def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
     )
+    tokenizer.add_special_tokens({"additional_special_tokens": [*special]})
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return tokenizer
 
@@ -1036,10 +1041,15 @@ class Kandinsky5T2IPipeline(diffusers.Kandinsky5T2IPipeline):  # type: ignore[mi
     @functools.wraps(diffusers.Kandinsky5T2IPipeline.__init__)
     def __init__(self, **components: Any) -> None:
         super().__init__(**components)
-        self.resolutions = [(128, 128), (256, 128), (144, 128), (128, 64), (64, 64)]
+        self.resolutions = TINY_SIZES
 
 
-def _qwen_vl() -> Any:
+TINY_SIZES = [(128, 128), (256, 128), (144, 128), (128, 64), (64, 64)]
+QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+
+
+def _qwen_vl(tokenizer: Any = None) -> Any:
+    """With the tokenizer that it is to know the tokens of pictures by."""
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
@@ -1063,10 +1073,11 @@ def _qwen_vl() -> Any:
         "out_hidden_size": WIDTH,
         "fullatt_block_indexes": [0],
     }
-    special = dict(
-        zip(("image", "video", "vision_start", "vision_end"), range(VOCABULARY - 4, VOCABULARY), strict=True)
-    )
-    tokens = {f"{name}_token_id": number for name, number in special.items()}
+    numbers = range(VOCABULARY - len(QWEN_TOKENS), VOCABULARY)
+    if tokenizer is not None:
+        numbers = tokenizer.convert_tokens_to_ids(QWEN_TOKENS)
+    names = ("vision_start", "vision_end", "image", "video")
+    tokens = {f"{name}_token_id": number for name, number in zip(names, numbers, strict=True)}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens))
 
 
@@ -1083,6 +1094,10 @@ def _qwen_vl() -> Any:
     extra={"max_sequence_length": 2 + 7 + 3},
 )
 def kandinsky5() -> Kandinsky5T2IPipeline:
+    return _kandinsky5(Kandinsky5T2IPipeline, _word_tokenizer(end=False), _qwen_vl())
+
+
+def _kandinsky5(pipeline: Any, tokenizer: Any, text_encoder: Any, **changes: Any) -> Any:
     transformer = Kandinsky5Transformer3DModel(
         in_visual_dim=4,
         out_visual_dim=4,
@@ -1094,12 +1109,13 @@ def kandinsky5() -> Kandinsky5T2IPipeline:
         num_text_blocks=2,
         num_visual_blocks=4,
         axes_dims=(4, 6, 6),
+        **changes,
     )
-    return Kandinsky5T2IPipeline(
+    return pipeline(
         transformer=transformer,
         vae=_kl(levels=4),
-        text_encoder=_qwen_vl(),
-        tokenizer=_word_tokenizer(end=False),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
         # The pipeline asks for so many tokens by number.
         text_encoder_2=_clip(tokens=77),
         tokenizer_2=_clip_tokenizer(),

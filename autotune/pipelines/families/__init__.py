@@ -9,7 +9,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
-from autotune.pipelines.families.kandinsky import Kandinsky5
+from autotune.pipelines.families.kandinsky import Kandinsky5, Kandinsky5FromPicture
 from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, FluxFill, FluxKontext, QwenImage
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
@@ -60,12 +60,12 @@ _FAMILIES: tuple[type[Family], ...] = (
     ZImage,
     CogView4,
     Kandinsky5,
+    Kandinsky5FromPicture,
     Wan,
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
 _PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
-_KANDINSKY = "its latents have their channels last, where policies look for the width"
 _FLUX_2 = "it shifts noise levels by the number of steps that the call names, not by a policy's"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
@@ -74,7 +74,6 @@ _UNFIT: Mapping[str, str] = {
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
-    "Kandinsky5I2IPipeline": _KANDINSKY,
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).

@@ -52,8 +52,12 @@ class Kandinsky5(Family):
         frames, rows, columns = kwargs["visual_rope_pos"]
         return kwargs | {"visual_rope_pos": [frames, rows[: size.height // _PATCH], columns[: size.width // _PATCH]]}
 
+    def latent_elements(self, config: Any, size: LatentSize, text_tokens: int) -> int:
+        return int(config.in_visual_dim) * size.frames * size.height * size.width
+
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
-        channels = config.in_visual_dim
+        # Behind the latents those of the given picture, and a mask.
+        channels = 2 * config.in_visual_dim + 1 if config.visual_cond else config.in_visual_dim
         return {
             "hidden_states": torch.empty(1, size.frames, size.height, size.width, channels),
             "encoder_hidden_states": torch.empty(1, text_tokens, config.in_text_dim),
@@ -70,3 +74,14 @@ class Kandinsky5(Family):
         if (width, height) not in sizes:
             width, height = min(sizes, key=lambda size: abs(size[0] / size[1] - width / height))
         return int(height), int(width)
+
+
+class Kandinsky5FromPicture(Kandinsky5):
+    """Text encoder and denoiser read the given picture besides."""
+
+    pipelines = ("Kandinsky5I2IPipeline",)
+    notes = (
+        "follows a picture, which must be Pillow's; no low resolution; sizes are those of pipe.resolutions, the nearest"
+        " by aspect ratio; prices are of prompts and pictures that fill max_sequence_length, others cost less"
+    )
+    refuses = {"resolution": "its denoiser reads the given picture besides, at full size"}

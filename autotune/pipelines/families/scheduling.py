@@ -177,6 +177,7 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
         sigmas="always", mu="always", tells_timesteps=True, shift="root", base_shift=0.25, max_shift=0.75
     ),
     "Kandinsky5T2IPipeline": SchedulerCalls(),
+    "Kandinsky5I2IPipeline": SchedulerCalls(),
     "WanPipeline": SchedulerCalls(sets_begin=True),
 }
 
