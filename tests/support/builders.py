@@ -1038,7 +1038,7 @@ def cogview4() -> CogView4Pipeline:
 class Kandinsky5T2IPipeline(diffusers.Kandinsky5T2IPipeline):  # type: ignore[misc]
     """With sizes in the list, width and height, that a tiny model makes in a moment."""
 
-    @functools.wraps(diffusers.Kandinsky5T2IPipeline.__init__)
+    @functools.wraps(diffusers.Kandinsky5T2IPipeline.__init__)  # type: ignore[misc]
     def __init__(self, **components: Any) -> None:
         super().__init__(**components)
         self.resolutions = TINY_SIZES

@@ -245,7 +245,7 @@ def flux_kontext() -> FluxKontextPipeline:
 class Kandinsky5I2IPipeline(diffusers.Kandinsky5I2IPipeline):  # type: ignore[misc]
     """With sizes in the list that a tiny model makes in a moment, and where the prompt begins in few words' tokens."""
 
-    @functools.wraps(diffusers.Kandinsky5I2IPipeline.__init__)
+    @functools.wraps(diffusers.Kandinsky5I2IPipeline.__init__)  # type: ignore[misc]
     def __init__(self, **components: Any) -> None:
         super().__init__(**components)
         self.resolutions = TINY_SIZES
