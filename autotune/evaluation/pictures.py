@@ -90,7 +90,8 @@ def as_tensor(pipe: Any, output: Any) -> Tensor:
     Raises:
         InputError: it returned something else.
     """
-    images = getattr(output, "images", None)
+    # Kandinsky 5's has them as ``image``.
+    images = getattr(output, "images", getattr(output, "image", None))
     if isinstance(images, list):
         images = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) / 255 for image in images])
     if isinstance(images, np.ndarray) and images.ndim == 4:

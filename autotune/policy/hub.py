@@ -14,6 +14,9 @@ from autotune.policy.words import certified_in_words, in_words
 
 POLICY_FILE, POLICIES_FILE, CARD = "policy.json", "policies.json", "README.md"
 
+# What holds the pictures that a pipeline returns, where that is not ``images``.
+_RETURNED_AS = {"Kandinsky5T2IPipeline": "image", "Kandinsky5I2IPipeline": "image"}
+
 # A Hub id has at most 96 characters.
 _LONGEST_NAME = 96
 _LONGEST_REASON = 90
@@ -94,7 +97,7 @@ def card(policy: PolicyDocument, repo_id: str, filename: str = POLICY_FILE) -> s
         f"from diffusers import {pipeline}\n\n"
         f'pipe = {pipeline}.from_pretrained("the model it was made for")\n'
         f'pipe = autotune.apply_policy(pipe, autotune.load_policy("{repo_id}"{named}))\n'
-        'image = pipe("a prompt").images[0]\n'
+        f'image = pipe("a prompt").{returned_as(pipeline)}[0]\n'
         "```",
         f"`{filename}` is `{id_of(policy)}`; `postdiff describe {filename}` draws its plan.",
     ]
@@ -127,10 +130,15 @@ def set_card(tiers: Mapping[str, PolicyDocument], repo_id: str, filename: str = 
         f'tiers = autotune.load_policies("{repo_id}"{named})\n'
         f'pipe = autotune.apply_policies(pipe, tiers, default="{first}")\n'
         f'with autotune.tier(pipe, "{last}"):\n'
-        '    image = pipe("a prompt").images[0]\n'
+        f'    image = pipe("a prompt").{returned_as(pipeline)}[0]\n'
         "```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def returned_as(pipeline: str) -> str:
+    """What holds the pictures that a pipeline of this class returns."""
+    return _RETURNED_AS.get(pipeline, "images")
 
 
 def _measured(policy: PolicyDocument) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from autotune.evaluation.inputs import CLASS, PROMPT, is_picture
 from autotune.models.shipped import card_of_source, code_to_load
 from autotune.pipelines.card import ModelCard
+from autotune.policy.hub import returned_as
 from autotune.report.run import Run
 from autotune.results.search_record import SearchRecord
 
@@ -25,6 +26,8 @@ def snippet(run: Run) -> str | None:
     if run.gallery is not None and example.keys() == {PROMPT}:
         example = {PROMPT: run.gallery.prompts[0].prompt}
     imports, load = _pipeline(search_record)
+    model = run.policy.model
+    pictures = returned_as("" if model is None else model.pipeline)
     if any(is_picture(name) for name in (*example, *search_record.call)):
         imports.append("from diffusers.utils import load_image")
     return "\n".join(
@@ -34,7 +37,7 @@ def snippet(run: Run) -> str | None:
             load,
             f"policy = autotune.load_policy({json.dumps(str(run.folder / 'policy.json'))})",
             "pipe = autotune.apply_policy(pipe, policy)",
-            f"image = pipe({', '.join(_arguments(search_record, example))}).images[0]",
+            f"image = pipe({', '.join(_arguments(search_record, example))}).{pictures}[0]",
             'image.save("picture.png")',
         ]
     )

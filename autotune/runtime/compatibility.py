@@ -68,6 +68,8 @@ def fitted(pipe: Any, solver: Any, arguments: Mapping[str, Any]) -> dict[str, An
 
 
 def _listed(calls: SchedulerCalls, solver: Any) -> str | None:
+    if calls.tells_timesteps and "timesteps" not in inspect.signature(type(solver).set_timesteps).parameters:
+        return "it tells its denoiser timesteps beside the noise levels, of which this solver takes no list"
     if scales_noise(solver) and not (calls.scales_noise and calls.scales_input):
         return "it does not scale its noise for this solver"
     if calls.mixes_noise and not hasattr(solver, "scale_noise"):

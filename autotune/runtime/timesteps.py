@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
 from autotune.core.errors import InputError, PolicyError
-from autotune.pipelines.families import LatentSize, family_of, scheduler_calls
+from autotune.pipelines.families import LatentSize, SchedulerCalls, family_of, scheduler_calls
+from autotune.pipelines.families.scheduling import told
 from autotune.policy import Policy
 from autotune.runtime.compatibility import check_solver
-from autotune.runtime.noise_levels import Level
 from autotune.runtime.schedulers import (
     calls_per_step,
     is_flow,
@@ -72,10 +72,10 @@ def arguments_for(
         chosen = sigmas if sigmas is not None else timesteps
         asked = None if chosen is None else len(chosen)
     default = inspect.signature(type(pipe).__call__).parameters["num_inference_steps"].default
-    # Flow pipelines spell their default out as sigmas.
-    plain = sigmas is None or (len(sigmas) > 0 and np.allclose(sigmas, np.linspace(1.0, 1 / len(sigmas), len(sigmas))))
-    if asked not in (None, default, policy.steps) or timesteps is not None or not plain:
-        what = f"{asked} steps" if timesteps is None and plain else "timesteps of its own"
+    calls, trained = scheduler_calls(pipe) or SchedulerCalls(), scheduler.config.num_train_timesteps
+    plain = _is_plain(calls, trained, sigmas, timesteps)
+    if asked not in (None, default, policy.steps) or not plain:
+        what = f"{asked} steps" if plain else "timesteps of its own"
         raise InputError(
             f"the policy has {policy.steps} steps and the call asks for {what}: leave num_inference_steps, timesteps"
             " and sigmas out, or call remove_policy(pipe) first"
@@ -94,12 +94,28 @@ def arguments_for(
     if policy.sigmas is not None:
         # As an array: some classes compute with it as it is.
         arguments |= {"sigmas": np.array(sigma_argument(scheduler, policy.sigmas)), "num_inference_steps": None}
+        if calls.tells_timesteps:
+            arguments |= told(trained * np.array(policy.sigmas), trained)
     elif isinstance(policy.timesteps, tuple):
         arguments |= {"timesteps": list(policy.timesteps), "num_inference_steps": None}
+        if calls.tells_timesteps:
+            arguments |= told(policy.timesteps, trained)
     elif "sigmas" in given and sigmas is not None:
-        arguments["sigmas"] = np.linspace(1.0, 1 / policy.steps, policy.steps)
+        arguments |= calls.spelled(trained, policy.steps)
         arguments.pop("num_inference_steps")
     return arguments
+
+
+def _is_plain(calls: SchedulerCalls, trained: int, sigmas: Any, timesteps: Any) -> bool:
+    """Whether these lists are what the pipeline itself spells out for a number of steps, or none."""
+    given = {"sigmas": sigmas, "timesteps": timesteps}
+    lengths = {len(values) for values in given.values() if values is not None}
+    if not lengths:
+        return True
+    spelled = calls.spelled(trained, max(lengths)) if 0 not in lengths and len(lengths) == 1 else {}
+    return spelled.keys() == {name for name, values in given.items() if values is not None} and all(
+        np.allclose(given[name], values) for name, values in spelled.items()
+    )
 
 
 def count_calls(scheduler: Any, policy: Policy, pipe: Any) -> tuple[int, ...]:
@@ -146,8 +162,12 @@ def try_steps(scheduler: Any, policy: Policy, pipe: Any, size: LatentSize | None
         # Of the class: the instance's method may have been replaced by one that leads back to a pipeline.
         type(trial).set_timesteps(trial, **arguments_for(policy, pipe, trial, given, extra))
     calls = calls_per_step(trial, policy.steps, len(trial.timesteps))
-    described = scheduler_calls(pipe)
-    _check_levels(trial, policy, looked_up=described is None or not described.sets_begin)
+    described = scheduler_calls(pipe) or SchedulerCalls()
+    _check_levels(trial, policy, looked_up=not described.sets_begin)
+    if described.tells_timesteps:
+        _check_as_told(pipe.scheduler, trial, given.get("mu"))
+    elif is_flow(trial):
+        _check_told(trial)
     return trial, calls
 
 
@@ -206,19 +226,17 @@ def _check_levels(scheduler: Any, policy: Policy, *, looked_up: bool) -> None:
             " further apart"
         )
     try:
-        *levels, last = [level(scheduler, call) for call in range(len(scheduler.timesteps) + 1)]
+        levels = [level(scheduler, call) for call in range(len(scheduler.timesteps) + 1)]
     except IndexError:
         raise PolicyError(
             f"{name} has no noise level for some of its {policy.steps} steps: use fewer steps or another spacing"
         ) from None
-    if not all(math.isfinite(part) for pair in levels for part in pair):
+    if not all(math.isfinite(part) for pair in levels[:-1] for part in pair):
         raise PolicyError(
             f"{name} makes noise levels that are not finite under this policy: use other timesteps or sigmas, or other"
             " scheduler settings"
         )
-    if is_flow(scheduler):
-        _check_told(scheduler, levels)
-    left = last[1] / math.hypot(*last)
+    left = levels[-1][1] / math.hypot(*levels[-1])
     if policy.scheduler is not None and left > (_LEFT_IN_FLOW if is_flow(scheduler) else _LEFT):
         raise PolicyError(
             f"{name} would leave noise in the pictures, {left:.0%} of what it returns in the end: use another scheduler"
@@ -230,15 +248,30 @@ def _check_levels(scheduler: Any, policy: Policy, *, looked_up: bool) -> None:
 _LEFT, _LEFT_IN_FLOW = 0.05, 0.02
 
 
-def _check_told(scheduler: Any, levels: Sequence[Level]) -> None:
+def _check_told(scheduler: Any) -> None:
     """Refuse a flow's timesteps that tell the denoiser another noise level than the scheduler computes with."""
     scale = scheduler.config.num_train_timesteps
-    for timestep, (_, noise) in zip(scheduler.timesteps.tolist(), levels, strict=True):
+    for call, timestep in enumerate(scheduler.timesteps.tolist()):
+        _, noise = level(scheduler, call)
         # Some classes round timesteps to whole numbers.
         if abs(timestep - scale * noise) > 1 + _ROUNDING * scale:
             raise PolicyError(
                 f"{type(scheduler).__name__} shifts a flow's noise levels but not explicit timesteps, and would tell"
                 f" the denoiser {timestep:g} at a noise of {noise:.3f}: give sigmas, which are shifted"
+            )
+
+
+def _check_as_told(own: Any, scheduler: Any, mu: float | None) -> None:
+    """Refuse noise levels that are not those at which the pipeline's own scheduler tells these timesteps."""
+    trial = copy.copy(own)
+    scale = trial.config.num_train_timesteps
+    type(trial).set_timesteps(trial, mu=mu, **told(scheduler.timesteps.tolist(), scale))
+    for call, timestep in enumerate(scheduler.timesteps.tolist()):
+        (_, noise), (_, expected) = level(scheduler, call), level(trial, call)
+        if abs(noise - expected) * scale > 1 + _ROUNDING * scale:
+            raise PolicyError(
+                f"{type(scheduler).__name__} would tell the denoiser {timestep:g} at a noise of {noise:.3f}, where the"
+                f" model is told that at {expected:.3f}: leave its settings and spacing to the pipeline"
             )
 
 

@@ -22,7 +22,7 @@ from autotune.evaluation.input_pictures import Picture
 from autotune.evaluation.inputs import is_picture, read_rows, with_pictures
 from autotune.policy import Policy
 from tests.conformance.tuner import EXAMPLES
-from tests.support.builders import FAMILIES
+from tests.support.builders import FAMILIES, returned
 from tests.support.folders import Brought
 
 # What a server would write.
@@ -53,7 +53,7 @@ def deployed(brought: Brought, policy: Policy, pipe: Any = None) -> Tensor:
     pipe.set_progress_bar_config(disable=True)
     call = asked["call"] | {name: list(map(Image.open, files)) for name, files in asked["pictures"].items()}
     generators = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
-    images = torch.as_tensor(pipe(**call, generator=generators).images)
+    images = torch.as_tensor(returned(pipe(**call, generator=generators)))
     return _channels_first((images.float().clamp(0, 1) * 255).round().to(torch.uint8))
 
 

@@ -155,7 +155,7 @@ class Setup:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(9)
             # Not of keys: sharp attention amplifies rounding errors.
-            targets = r".*\.(to_q|to_v)"
+            targets = r".*\.(to_q|to_v|to_query|to_value)"
             module: Any = self.denoiser
             module.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights="gaussian"))
             for name, parameter in module.named_parameters():

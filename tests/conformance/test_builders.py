@@ -148,7 +148,8 @@ def test_calls_the_denoiser_as_declared(family: TinyFamily) -> None:
     for sample, text in calls:
         assert len(sample) == rows
         # Patches of 2 x 2 in a sequence, or 16 x 16 latents.
-        assert sample.shape[1:] == family.tokens if packed else sample.shape[-2:] == (16, 16)
+        sides = sample.shape[-3:-1] if family.channels_last else sample.shape[-2:]
+        assert sample.shape[1:] == family.tokens if packed else sides == (16, 16)
         if family.text == "prompt":
             assert {len(tokens) for tokens in text} == {family.text_tokens}
     if family.guided:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autotune.core.errors import PolicyError
+from autotune.core.errors import InputError, PolicyError
 from autotune.cost import Pricer
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from autotune.runtime import applied, apply_policy
@@ -253,3 +253,57 @@ def test_explicit_noise_levels_are_those_of_a_plain_call_that_is_given_them(case
             assert torch.isfinite(run(name, pipe)).all()
             if name == "sd":
                 assert torch.equal(pipe.scheduler.timesteps, timesteps)
+
+
+# CogView4 tells its denoiser timesteps that no shift moves, beside the noise levels that it shifts
+
+
+@pytest.mark.parametrize(
+    ("fields", "lists"),
+    [
+        ({"timesteps": LEVELS}, {"timesteps": list(LEVELS)}),
+        # The pipeline rounds the timesteps that it is given, and takes any sigmas with them.
+        ({"sigmas": FLOW_NOISE}, {"timesteps": [1000, 930, 800, 400, 100], "sigmas": list(FLOW_NOISE)}),
+    ],
+)
+def test_told_timesteps_are_those_of_the_noise_levels(fields: dict[str, Any], lists: dict[str, Any]) -> None:
+    pipe = pipeline("cogview4")
+    expected = run("cogview4", pipe, **lists)
+    told = pipe.scheduler.timesteps
+    with applied(pipe, Policy(steps=STEPS, **fields)):
+        torch.testing.assert_close(run("cogview4", pipe), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(pipe.scheduler.timesteps, told, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timesteps": "karras"},
+        {"scheduler": SchedulerChoice(name="FlowMatchEulerDiscreteScheduler", config={"shift_terminal": 0.2})},
+        {"scheduler": SchedulerChoice(name="FlowMatchEulerDiscreteScheduler", config={"use_dynamic_shifting": False})},
+    ],
+)
+def test_other_noise_levels_than_the_timesteps_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="FlowMatchEuler.* would tell the denoiser .* leave its settings and spacing"):
+        apply_policy(pipeline("cogview4"), Policy(steps=STEPS, **fields))
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "FlowMatchEulerDiscreteScheduler"])
+def test_solvers_that_take_no_timesteps_of_a_flow_are_refused(solver: str) -> None:
+    policy = Policy(steps=STEPS, scheduler=SchedulerChoice(name=solver))
+    reason = "it tells its denoiser timesteps beside the noise levels" if solver.startswith("UniPC") else ""
+    with pytest.raises(PolicyError, match=f"CogView4Pipeline cannot run under {solver}: {reason}"):
+        apply_policy(pipeline("cogview4"), policy)
+
+
+@pytest.mark.parametrize(
+    "lists", [{"sigmas": list(FLOW_NOISE)}, {"timesteps": list(LEVELS)}, {"num_inference_steps": STEPS + 1}]
+)
+def test_a_call_with_steps_of_its_own_is_refused(lists: dict[str, Any]) -> None:
+    pipe = pipeline("cogview4")
+    with applied(pipe, Policy(steps=STEPS)):
+        expected = run("cogview4", pipe)
+        with pytest.raises(InputError, match="timesteps of its own|6 steps"):
+            run("cogview4", pipe, **lists)
+        # The same number, or none, is no other.
+        assert torch.equal(run("cogview4", pipe, num_inference_steps=STEPS), expected)

@@ -21,7 +21,17 @@ from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from search_spaces.denoiser import DenoiserSpace
 from tests.conformance.deployment import deployed
-from tests.conformance.tuner import EXAMPLES, FROM_FOLDERS, STEPS, Run, command_line, few, search, timed_once
+from tests.conformance.tuner import (
+    EXAMPLES,
+    FROM_FOLDERS,
+    FROM_PYTHON,
+    STEPS,
+    Run,
+    command_line,
+    few,
+    search,
+    timed_once,
+)
 from tests.support.builders import FAMILIES, GenericPipeline, GenericTransformer
 from tests.support.folders import SCORER, brought, prompts
 
@@ -29,7 +39,7 @@ from tests.support.folders import SCORER, brought, prompts
 def test_all_listed_classes_are_tuned_here_or_said_not_to_be() -> None:
     listed = {entry.pipeline: entry for entry in supported_pipelines() if entry.pipeline != "any other"}
     tuned = {name for name, entry in listed.items() if entry.tuned}
-    assert tuned == {FAMILIES[name].pipeline for name in FROM_FOLDERS}
+    assert tuned == {FAMILIES[name].pipeline for name in (*FROM_FOLDERS, *FROM_PYTHON)}
     assert listed.keys() - tuned == {FAMILIES["wan"].pipeline}
     assert "not tuned: makes videos" in listed["WanPipeline"].notes
 
@@ -44,12 +54,18 @@ def test_videos_are_refused_in_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-# IP-Adapters, which are not saved with a pipeline: Python tunes them
+# What is not saved with a pipeline: Python tunes it
 
 
-@pytest.mark.parametrize("name", ["sdxl-ip-adapter", pytest.param("sd-ip-adapter", marks=pytest.mark.exhaustive)])
-def test_pipelines_with_ip_adapters_are_tuned(name: str, tmp_path: Path) -> None:
-    """Of several adapters and of one: searched, judged, exported, reported and deployed."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.exhaustive] if name in ("sd-ip-adapter", "kandinsky5-img2img") else [])
+        for name in FROM_PYTHON
+    ],
+)
+def test_pipelines_that_are_not_saved_are_tuned(name: str, tmp_path: Path) -> None:
+    """Of several adapters and of one, and of sizes of its own: searched, judged, exported, reported, deployed."""
     model, pipe = brought(name), FAMILIES[name].make()
     height, width = model.size
     space = space_for(pipe, height=height, width=width, steps=STEPS)
@@ -68,7 +84,7 @@ def test_pipelines_with_ip_adapters_are_tuned(name: str, tmp_path: Path) -> None
     assert said.code == 0, said.errors
     assert json.loads(said.output)["finished"]
     code = snippet(read_run(tmp_path))
-    assert code is not None and code.count("load_image(") == FAMILIES[name].ip_adapters
+    assert code is not None and code.count("load_image(") == FAMILIES[name].ip_adapters + len(FAMILIES[name].pictures)
 
 
 # A class that nobody listed

@@ -74,8 +74,8 @@ def test_any_pipeline_can_be_profiled_and_policies_priced_with_it(name: str) -> 
     units = pricer.structure.units
     everything = Policy(
         steps=4,
-        resolution=(ResolutionStage(scale=0.5, until_step=2),),
-        guidance=Guidance(stop_step=3) if family.guided else None,
+        resolution=() if "resolution" in family.refuses else (ResolutionStage(scale=0.5, until_step=2),),
+        guidance=Guidance(stop_step=3) if family.guided and "guidance" not in family.refuses else None,
         cache=(CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
     )
     some, full = (pricer.price(policy).latency_ms for policy in (everything, Policy(steps=4)))

@@ -23,7 +23,20 @@ from autotune.runtime.models import describe_model
 from tests.support.builders import FAMILIES
 
 # Of every architecture one.
-DISTINCT = ["sd", "sdxl", "dit", "pixart-sigma", "hunyuandit", "sd3", "flux", "sana", "qwen-image", "z-image", "wan"]
+DISTINCT = [
+    "sd",
+    "sdxl",
+    "dit",
+    "pixart-sigma",
+    "hunyuandit",
+    "sd3",
+    "flux",
+    "sana",
+    "qwen-image",
+    "z-image",
+    "wan",
+    "cogview4",
+]
 PRICED = ["sd", "sdxl", "sd3", "flux", "wan"]
 WEIGHTS = (".safetensors", ".bin")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ImagePipelineOutput
+from diffusers.pipelines.kandinsky5.pipeline_output import KandinskyImagePipelineOutput
 from PIL import Image
 
 from autotune.core.errors import InputError
@@ -225,3 +226,4 @@ def test_forms_of_pictures() -> None:
     assert as_tensor(None, ImagePipelineOutput(images=gray)).shape == (2, 3, 4, 6)
     images = [Image.new("RGB", (6, 4), (255, 0, 51))]
     assert as_tensor(None, ImagePipelineOutput(images=images))[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    assert as_tensor(None, KandinskyImagePipelineOutput(image=gray)).shape == (2, 3, 4, 6)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from autotune.pipelines.families import CallSignature, family_of
-from tests.support.builders import FAMILIES, LONG_NEGATIVE, NEGATIVE
+from tests.support.builders import FAMILIES, LONG_NEGATIVE, NEGATIVE, returned
 
 STEPS = 2
 
@@ -89,7 +89,8 @@ def test_a_negative_prompt_is_given_in_the_form_of_the_prompt(name: str) -> None
 def test_output_types_return_what_they_say(name: str) -> None:
     tiny, said = FAMILIES[name], signature(name)
     height, width = tiny.size
-    made = {kind: pipeline(name)(**tiny.arguments(steps=STEPS, output_type=kind)).images for kind in said.output_types}
+    arguments = {kind: tiny.arguments(steps=STEPS, output_type=kind) for kind in said.output_types}
+    made = {kind: returned(pipeline(name)(**given)) for kind, given in arguments.items()}
     assert isinstance(made["pil"][0], Image.Image)
     assert made["pil"][0].size == (width, height)
     assert isinstance(made["np"], np.ndarray)

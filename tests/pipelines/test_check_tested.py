@@ -77,8 +77,6 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
     ("pipeline", "reason"),
     [
         ("StableDiffusionPAGPipeline", "its perturbed rows compute other attention"),
-        ("CogView4Pipeline", "it sets timesteps of its own"),
-        ("Kandinsky5T2IPipeline", "its latents have their channels last"),
         ("HunyuanImagePipeline", "its guider decides"),
     ],
 )

@@ -7,6 +7,7 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import FluxPipeline, StableDiffusionPipeline
@@ -22,7 +23,7 @@ from tests.support.builders import FAMILIES, TinyFamily
 from tests.support.replay import Call, same
 
 # Pipelines whose denoiser is also given something that depends on the size besides the latents.
-CONDITIONED = ["sdxl", "pixart-alpha-1024", "flux", "flux-dev", "hunyuandit", "qwen-image"]
+CONDITIONED = ["sdxl", "pixart-alpha-1024", "flux", "flux-dev", "hunyuandit", "qwen-image", "cogview4", "kandinsky5"]
 
 
 # Full sizes to shrink, where half of the other size is none that the pipeline takes.
@@ -171,7 +172,7 @@ def test_resized_arguments_are_those_of_the_pipeline_at_that_size(name: str) -> 
     if tiny.other_size is None or (tiny.strength is not None and not tiny.inpaint):
         pytest.skip("one size, or the picture's")
     # The smaller picture shows what the large one shows: SDXL's original size stays.
-    overrides = {"original_size": (32, 32)} if name.startswith("sdxl") else {}
+    overrides = {"original_size": (32, 32)} if name.startswith(("sdxl", "cogview4")) else {}
     resized, own = _resized(name, tiny, **overrides)
     assert resized.keys() == own.keys()
     for key in own:
@@ -215,7 +216,9 @@ def test_wan_with_two_transformers_is_refused() -> None:
         family_of(pipe).denoiser(pipe)
 
 
-@pytest.mark.parametrize(("name", "native"), [("sd", (32, 32)), ("flux", (256, 256)), ("z-image", (1024, 1024))])
+@pytest.mark.parametrize(
+    ("name", "native"), [("sd", (32, 32)), ("flux", (256, 256)), ("z-image", (1024, 1024)), ("kandinsky5", (128, 128))]
+)
 def test_native_sizes(name: str, native: tuple[int, int]) -> None:
     pipe = FAMILIES[name].make()
     assert family_of(pipe).native_size(pipe) == native
@@ -252,6 +255,25 @@ def test_sizes_are_binned_as_the_pipelines_do(
     plain = family.latent_size(pipe, *asked, call={"use_resolution_binning": False})
     unit = scale * family.rounding
     assert plain == LatentSize(*(side // unit * family.rounding for side in asked))
+
+
+@pytest.mark.parametrize("asked", [(1024, 1024), (512, 512), (1000, 700), (720, 1280), (1408, 640), (300, 1300)])
+def test_kandinsky_makes_the_sizes_of_its_list(asked: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def stop(self: Any, *, height: int, width: int, **rest: Any) -> None:
+        raise Asked(height, width)
+
+    monkeypatch.setattr(diffusers.Kandinsky5T2IPipeline, "prepare_latents", stop)
+    tiny = FAMILIES["kandinsky5"]
+    # With the list that pipelines have when they are loaded.
+    pipe = diffusers.Kandinsky5T2IPipeline(**tiny.make().components)
+    family = family_of(pipe)
+    assert family.native_size(pipe) == (1024, 1024)
+    with pytest.raises(Asked) as made:
+        pipe(**tiny.arguments() | {"height": asked[0], "width": asked[1]})
+    assert family.latent_size(pipe, *asked) == LatentSize(*(side // 8 for side in made.value.args))
 
 
 def test_classes_derived_from_a_known_one_and_unknown_ones_with_a_known_denoiser() -> None:

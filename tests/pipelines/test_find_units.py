@@ -26,6 +26,8 @@ DENOISERS = [
     "hunyuandit",
     "qwen-image",
     "z-image",
+    "cogview4",
+    "kandinsky5",
     "wan",
     "generic",
 ]
@@ -89,7 +91,8 @@ def test_kinds() -> None:
 
     layers = {"block", "self-attention", "feed-forward"}
     assert kinds("dit") == layers
-    assert kinds("pixart-alpha") == kinds("hunyuandit") == kinds("wan") == layers | {"cross-attention"}
+    crossing = ("pixart-alpha", "hunyuandit", "wan", "kandinsky5")
+    assert all(kinds(name) == layers | {"cross-attention"} for name in crossing)
     assert kinds("flux") == {"block", "joint-attention", "feed-forward"}
     convolutional = {"convolution", "resnet", "attention", "downsampler", "upsampler"}
     assert kinds("sd") == kinds("pixart-alpha") | convolutional

@@ -90,4 +90,8 @@ def test_the_card_says_what_the_records_say_and_how_to_run_it() -> None:
     ):
         assert words in text
     bare = card(Policy(steps=4), "user/repo")
+    assert 'pipe("a prompt").images[0]' in text
+    assert MEASURED.model is not None
+    model = MEASURED.model.model_copy(update={"pipeline": "Kandinsky5T2IPipeline"})
+    assert 'pipe("a prompt").image[0]' in card(MEASURED.model_copy(update={"model": model}), "user/repo")
     assert "full run" not in bare and 'load_policy("user/repo"))' in bare

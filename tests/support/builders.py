@@ -7,11 +7,13 @@ anew, so that the output depends on the prompt and on every block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -24,6 +26,8 @@ from diffusers import (
     AutoencoderKLWan,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    CogView4Pipeline,
+    CogView4Transformer2DModel,
     ConfigMixin,
     DDIMPipeline,
     DDIMScheduler,
@@ -45,6 +49,7 @@ from diffusers import (
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
     ImagePipelineOutput,
+    Kandinsky5Transformer3DModel,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     Lumina2Pipeline,
@@ -80,6 +85,7 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.pil_utils import numpy_to_pil
 from diffusers.utils.torch_utils import randn_tensor
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
@@ -93,9 +99,13 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
+    GlmConfig,
+    GlmModel,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2Model,
     Qwen3Config,
@@ -132,6 +142,7 @@ class TinyFamily:
         text_tokens: How many tokens of text reach the denoiser, 0 where it reads no text.
         tokens: Number and width of those that a denoiser of packed latents is given: patches of 2 x 2 in a sequence.
         frames: Frames of a video, None for pictures.
+        channels_last: Whether latents have height and width before their channels.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
         text: What the call is told to depict by: a prompt, a class, or nothing.
@@ -140,6 +151,7 @@ class TinyFamily:
         branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
+        pillow: Whether these must be Pillow's.
         ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
         refuses: Fields of a policy that the pipeline cannot follow.
         extra: Further arguments of every call.
@@ -157,6 +169,7 @@ class TinyFamily:
     text_tokens: int = WORD_TOKENS
     tokens: tuple[int, int] = (64, 16)
     frames: int | None = None
+    channels_last: bool = False
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
     text: Literal["prompt", "class", "none"] = "prompt"
@@ -164,6 +177,7 @@ class TinyFamily:
     ip_adapters: int = 0
     refuses: frozenset[str] = frozenset()
     pictures: tuple[str, ...] = ()
+    pillow: bool = False
     inpaint: bool = False
     sized: bool | None = None
     branches: int = 2
@@ -220,7 +234,7 @@ class TinyFamily:
         if self.strength is not None:
             call["strength"] = self.strength
             call["image"] = _picture(batch, *size)
-        call |= {name: _picture(batch, *size) for name in self.pictures}
+        call |= {name: _picture(batch, *size, pillow=self.pillow) for name in self.pictures}
         if self.ip_adapters:
             call["ip_adapter_image"] = list(_picture(self.ip_adapters, 8, 8)[:, None])
         if self.inpaint:
@@ -235,9 +249,13 @@ class TinyFamily:
 
     def run(self, pipe: Any, **arguments: Any) -> torch.Tensor:
         """The latents, or the pixels where a pipeline returns no latents, of a call."""
-        output = pipe(**arguments)
-        result = output.frames if hasattr(output, "frames") else output.images
+        result = returned(pipe(**arguments))
         return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
+
+
+def returned(output: Any) -> Any:
+    """The pictures, or frames, in what a pipeline returns."""
+    return next(getattr(output, name) for name in ("frames", "images", "image") if hasattr(output, name))
 
 
 FAMILIES: dict[str, TinyFamily] = {}
@@ -288,9 +306,10 @@ def _prepare(denoiser: nn.Module) -> None:
                 module.weight.mul_(3**0.5)
 
 
-def _picture(batch: int, height: int, width: int) -> torch.Tensor:
+def _picture(batch: int, height: int, width: int, *, pillow: bool = False) -> Any:
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(batch, 3, height, width, generator=generator)
+    pictures = torch.rand(batch, 3, height, width, generator=generator)
+    return numpy_to_pil(pictures.permute(0, 2, 3, 1).numpy()) if pillow else pictures
 
 
 def _mask(batch: int, height: int, width: int) -> torch.Tensor:
@@ -322,8 +341,8 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)
 
 
-def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
-    """One token a word, and with ``end`` one for the end of the text, as T5 has it."""
+def _word_tokenizer(end: bool, special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token a word, also of those that are ``special``, and with ``end`` one for the end of the text, as T5's."""
     template = "system Describe the image by detailing color shape size texture quantity text spatial relationships of"
     template += " objects and background user assistant im_start im_end <| |> :<| , < > Prompt Start"
     vocabulary = dict.fromkeys(["<pad>", "</s>", "<unk>", *_words(), *template.split()])
@@ -334,6 +353,7 @@ def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
     )
+    tokenizer.add_special_tokens({"additional_special_tokens": [*special]})
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return tokenizer
 
@@ -341,7 +361,7 @@ def _word_tokenizer(end: bool) -> PreTrainedTokenizerFast:
 VOCABULARY = 64
 
 
-def _clip(projected: bool = False) -> Any:
+def _clip(projected: bool = False, tokens: int = CLIP_TOKENS) -> Any:
     tokenizer = _clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -349,7 +369,7 @@ def _clip(projected: bool = False) -> Any:
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=CLIP_TOKENS,
+        max_position_embeddings=tokens,
         projection_dim=16,
         bos_token_id=len(tokenizer) - 2,
         eos_token_id=len(tokenizer) - 1,
@@ -1060,6 +1080,121 @@ def z_image_img2img() -> ZImageImg2ImgPipeline:
 @_register("z-image-inpaint", strength=0.75, inpaint=True, **_Z_IMAGE)
 def z_image_inpaint() -> ZImageInpaintPipeline:
     return _z_image(ZImageInpaintPipeline)
+
+
+# Prompts are filled up to a multiple of 16 tokens.
+@_register("cogview4", guidance="separate", conditional_first=True, text_tokens=16, extra={"max_sequence_length": 16})
+def cogview4() -> CogView4Pipeline:
+    transformer = CogView4Transformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        text_embed_dim=WIDTH,
+        time_embed_dim=32,
+        condition_dim=8,
+        rope_axes_dim=(16, 16),
+    )
+    return CogView4Pipeline(
+        tokenizer=_word_tokenizer(end=True),
+        text_encoder=_decoder(GlmConfig, GlmModel),
+        vae=_kl(),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"
+        ),
+    )
+
+
+# The pipeline makes sizes of its list alone, at the least of 1024 x 1024 pixels.
+class Kandinsky5T2IPipeline(diffusers.Kandinsky5T2IPipeline):  # type: ignore[misc]
+    """With sizes in the list, width and height, that a tiny model makes in a moment."""
+
+    @functools.wraps(diffusers.Kandinsky5T2IPipeline.__init__)  # type: ignore[misc]
+    def __init__(self, **components: Any) -> None:
+        super().__init__(**components)
+        self.resolutions = TINY_SIZES
+
+
+TINY_SIZES = [(128, 128), (256, 128), (144, 128), (128, 64), (64, 64)]
+QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+
+
+def _qwen_vl(tokenizer: Any = None) -> Any:
+    """With the tokenizer that it is to know the tokens of pictures by."""
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        # Frequencies for time, height and width, of the half of a head's width.
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [0],
+    }
+    numbers = range(VOCABULARY - len(QWEN_TOKENS), VOCABULARY)
+    if tokenizer is not None:
+        numbers = tokenizer.convert_tokens_to_ids(QWEN_TOKENS)
+    names = ("vision_start", "vision_end", "image", "video")
+    tokens = {f"{name}_token_id": number for name, number in zip(names, numbers, strict=True)}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens))
+
+
+# The prompt is put into a template of which two tokens before and three after it reach the denoiser.
+@_register(
+    "kandinsky5",
+    size=(128, 128),
+    other_size=(128, 256),
+    guidance="separate",
+    conditional_first=True,
+    text_tokens=2 + 7 + 3,
+    channels_last=True,
+    negative=NEGATIVE,
+    extra={"max_sequence_length": 2 + 7 + 3},
+)
+def kandinsky5() -> Kandinsky5T2IPipeline:
+    return _kandinsky5(Kandinsky5T2IPipeline, _word_tokenizer(end=False), _qwen_vl())
+
+
+def _kandinsky5(pipeline: Any, tokenizer: Any, text_encoder: Any, **changes: Any) -> Any:
+    transformer = Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=WIDTH,
+        in_text_dim2=16,
+        time_dim=16,
+        model_dim=32,
+        ff_dim=64,
+        num_text_blocks=2,
+        num_visual_blocks=4,
+        axes_dims=(4, 6, 6),
+        **changes,
+    )
+    return pipeline(
+        transformer=transformer,
+        vae=_kl(levels=4),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        # The pipeline asks for so many tokens by number.
+        text_encoder_2=_clip(tokens=77),
+        tokenizer_2=_clip_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
 
 
 @_register(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     ControlNetModel,
@@ -23,16 +25,29 @@ from diffusers import (
     T2IAdapter,
 )
 from torch import nn
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 from tests.support.builders import (
     _FLUX,
     _SD,
     _SD3,
+    NEGATIVE,
+    QWEN_TOKENS,
+    TINY_SIZES,
     WORD_TOKENS,
     _flux,
+    _kandinsky5,
+    _qwen_vl,
     _register,
     _sd,
+    _word_tokenizer,
     flux,
     sd,
     sd3,
@@ -225,3 +240,38 @@ def flux_fill() -> FluxFillPipeline:
 )
 def flux_kontext() -> FluxKontextPipeline:
     return _flux(FluxKontextPipeline)
+
+
+class Kandinsky5I2IPipeline(diffusers.Kandinsky5I2IPipeline):  # type: ignore[misc]
+    """With sizes in the list that a tiny model makes in a moment, and where the prompt begins in few words' tokens."""
+
+    @functools.wraps(diffusers.Kandinsky5I2IPipeline.__init__)  # type: ignore[misc]
+    def __init__(self, **components: Any) -> None:
+        super().__init__(**components)
+        self.resolutions = TINY_SIZES
+        self.prompt_template_encode_start_idx = 47
+
+
+# The word "user" and the first of the prompt's are one token to the tokenizer; six words, the picture's four tokens and
+# three that mark ends follow.
+@_register(
+    "kandinsky5-img2img",
+    size=(128, 128),
+    # A picture of another size has another number of tokens.
+    other_size=None,
+    sized=True,
+    guidance="separate",
+    conditional_first=True,
+    text_tokens=1 + 6 + 4 + 3,
+    channels_last=True,
+    negative=NEGATIVE,
+    pictures=("image",),
+    pillow=True,
+    refuses=_FULL_SIZE,
+    extra={"max_sequence_length": 1 + 6 + 4 + 3},
+)
+def kandinsky5_img2img() -> Kandinsky5I2IPipeline:
+    tokenizer = _word_tokenizer(end=False, special=("<|im_start|>", "<|im_end|>", *QWEN_TOKENS))
+    # Of half of the picture's sides the encoder is shown 56 x 56 pixels, 2 x 2 tokens of 28 x 28.
+    processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
+    return _kandinsky5(Kandinsky5I2IPipeline, processor, _qwen_vl(tokenizer), visual_cond=True)

@@ -13,9 +13,12 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
+from diffusers import Kandinsky5Transformer3DModel
+from diffusers.models.transformers.transformer_kandinsky import Kandinsky5AttnProcessor
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
@@ -34,7 +37,35 @@ def precise(pipe: Any) -> Any:
             for name, weight in pipe.unet.named_parameters():
                 if name == "conv_out.weight" or ".to_k" in name:
                     weight.mul_(0.1)
+    transformer = getattr(pipe, "transformer", None)
+    if isinstance(transformer, Kandinsky5Transformer3DModel):
+        _keep_precision(transformer)
     return pipe.to(torch.float64)
+
+
+def _keep_precision(transformer: Any) -> None:
+    """Times are embedded, and queries and keys turned, in double precision too: Kandinsky 5 has lower ones for both."""
+    embed = transformer.time_embeddings.in_layer
+    embed.register_forward_pre_hook(lambda layer, given: (given[0].to(layer.weight.dtype),))
+    for processor in transformer.attn_processors.values():
+        processor.__class__ = _UnroundedProcessor
+
+
+class _Doubled:
+    """``torch`` without the precisions that are named in code."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, "float64" if name in ("float32", "bfloat16") else name)
+
+
+class _UnroundedProcessor(Kandinsky5AttnProcessor):  # type: ignore[misc]
+    """Rounded to 8 bits, errors in the last bits of double precision would now and then become large ones."""
+
+    __call__ = FunctionType(
+        Kandinsky5AttnProcessor.__call__.__code__,
+        {**Kandinsky5AttnProcessor.__call__.__globals__, "torch": _Doubled()},
+        argdefs=Kandinsky5AttnProcessor.__call__.__defaults__,
+    )
 
 
 @contextmanager

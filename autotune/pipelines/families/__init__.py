@@ -9,6 +9,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
+from autotune.pipelines.families.kandinsky import Kandinsky5, Kandinsky5FromPicture
 from autotune.pipelines.families.packed import (
     Chroma,
     Flux,
@@ -22,6 +23,7 @@ from autotune.pipelines.families.packed import (
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
+    CogView4,
     DiT,
     HunyuanDiT,
     Lumina2,
@@ -67,20 +69,19 @@ _FAMILIES: tuple[type[Family], ...] = (
     HunyuanDiT,
     QwenImage,
     ZImage,
+    CogView4,
+    Kandinsky5,
+    Kandinsky5FromPicture,
     Wan,
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
 _PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
-_KANDINSKY = "its latents have their channels last, where policies look for the width"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
     "StableDiffusionPAGPipeline": _PAG,
     "StableDiffusionXLPAGPipeline": _PAG,
-    "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
     "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
-    "Kandinsky5T2IPipeline": _KANDINSKY,
-    "Kandinsky5I2IPipeline": _KANDINSKY,
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,8 +26,12 @@ class SchedulerCalls:
         sigmas: Whether it spells its evenly spaced sigmas out. FLUX leaves them to schedulers with ``use_flow_sigmas``.
         mu: Whether it passes ``mu``, the shift of a flow's noise levels for the picture's size: never, always, or to
             schedulers with ``use_dynamic_shifting``.
+        tells_timesteps: Whether it spells out besides what the denoiser is told, which no shift then moves: whole
+            timesteps, of which its sigmas are the shares in the training's.
         max_shift: Of ``mu``, where the scheduler's config has none.
-        shifts_by_steps: Whether ``mu`` depends on the number of steps too, as FLUX.2's does.
+        base_shift: Likewise.
+        shift: How ``mu`` grows with the picture: on a line through two numbers of tokens, with their root, or, as
+            FLUX.2 has it, with the number of steps too.
         original_steps: Whether it passes ``original_inference_steps``.
         step: What it passes to ``step`` besides, whatever that takes.
         step_if_taken: What it passes to ``step`` where that takes it (``prepare_extra_step_kwargs``).
@@ -42,8 +46,10 @@ class SchedulerCalls:
 
     sigmas: Literal["never", "always", "unless flow sigmas"] = "never"
     mu: Literal["never", "always", "if dynamic"] = "never"
+    tells_timesteps: bool = False
     max_shift: float = SHIFT_KEYS["max_shift"]
-    shifts_by_steps: bool = False
+    base_shift: float = SHIFT_KEYS["base_shift"]
+    shift: Literal["line", "root", "tokens and steps"] = "line"
     original_steps: bool = False
     step: frozenset[str] = frozenset()
     step_if_taken: frozenset[str] = frozenset()
@@ -66,42 +72,77 @@ class SchedulerCalls:
         spelled = self.sigmas == "always" or (self.sigmas != "never" and not config.get("use_flow_sigmas"))
         arguments: dict[str, Any] = {"num_inference_steps": steps}
         if spelled:
-            arguments = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+            arguments = self.spelled(config.num_train_timesteps, steps)
         if self.mu == "always" or (self.mu != "never" and config.get("use_dynamic_shifting")):
             arguments["mu"] = self._mu(config, steps, image_tokens)
         if self.original_steps:
             arguments["original_inference_steps"] = None
         return arguments
 
+    @property
+    def shifts_by_steps(self) -> bool:
+        """Whether ``mu`` depends on the ``num_inference_steps`` of the call."""
+        return self.shift == "tokens and steps"
+
     def _mu(self, config: Mapping[str, Any], steps: int, image_tokens: int) -> float:
         if self.shifts_by_steps:
             from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
             return float(compute_empirical_mu(image_tokens, steps))
-        return shift_of(config, image_tokens, self.max_shift)
+        defaults = {**SHIFT_KEYS, "max_shift": self.max_shift, "base_shift": self.base_shift}
+        return _SHIFTS[self.shift](defaults | dict(config), image_tokens)
+
+    def spelled(self, trained: int, steps: int) -> dict[str, Any]:
+        """The lists that it passes for so many steps, where it spells them out.
+
+        Args:
+            trained: The scheduler's ``num_train_timesteps``.
+            steps: The ``num_inference_steps`` of the call.
+        """
+        if not self.tells_timesteps:
+            return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+        return told(np.linspace(trained, 1.0, steps).astype(np.int64), trained)
 
     def step_arguments(self, taken: frozenset[str]) -> frozenset[str]:
         """Names of what it passes to a ``step`` that takes arguments of the names ``taken``."""
         return self.step | (self.step_if_taken & taken)
 
 
-def shift_of(config: Mapping[str, Any], image_tokens: int, max_shift: float = SHIFT_KEYS["max_shift"]) -> float:
+def told(timesteps: Any, trained: int) -> dict[str, Any]:
+    """Both lists of a pipeline that :attr:`tells timesteps <SchedulerCalls.tells_timesteps>`."""
+    single = np.asarray(timesteps).astype(np.float32)
+    return {"timesteps": single, "sigmas": single / trained}
+
+
+def shift_of(config: Mapping[str, Any], image_tokens: int) -> float:
     """``mu`` for a picture of so many tokens, on a line through two sizes (``calculate_shift`` of diffusers).
 
     Example:
         >>> round(shift_of({}, 4096), 2)
         1.15
     """
-    defaults = {**SHIFT_KEYS, "max_shift": max_shift}
-    few, many, low, high = (config.get(key, default) for key, default in defaults.items())
+    few, many, low, high = (config.get(key, default) for key, default in SHIFT_KEYS.items())
     slope = (high - low) / (many - few)
     return float(image_tokens * slope + (low - slope * few))
 
 
+def root_shift_of(config: Mapping[str, Any], image_tokens: int) -> float:
+    """``mu`` for a picture of so many tokens, as CogView4 has it: growing with the side of a square one.
+
+    Example:
+        >>> root_shift_of({"base_shift": 0.25, "max_shift": 0.75}, 4096)
+        3.25
+    """
+    few, _, low, high = (config.get(key, default) for key, default in SHIFT_KEYS.items())
+    return float((image_tokens / few) ** 0.5 * high + low)
+
+
+_SHIFTS: Mapping[str, Callable[[Mapping[str, Any], int], float]] = {"line": shift_of, "root": root_shift_of}
+
 _ADAPTING = SchedulerCalls(step_if_taken=frozenset({"eta", "generator"}), scales_noise=True, scales_input=True)
 _BEGINNING = replace(_ADAPTING, sets_begin=True)
 _DYNAMIC = SchedulerCalls(sigmas="always", mu="always", sets_begin=True)
-_BY_STEPS = replace(_DYNAMIC, sigmas="unless flow sigmas", shifts_by_steps=True)
+_BY_STEPS = replace(_DYNAMIC, sigmas="unless flow sigmas", shift="tokens and steps")
 # Of a flow from a picture on, and inpainting.
 _FROM_PICTURE = replace(_DYNAMIC, scales_noise=True, mixes_noise=True)
 _RAW = SchedulerCalls(splits_variance=False)
@@ -148,6 +189,11 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "ZImagePipeline": _DYNAMIC,
     "ZImageImg2ImgPipeline": _FROM_PICTURE,
     "ZImageInpaintPipeline": _FROM_PICTURE,
+    "CogView4Pipeline": SchedulerCalls(
+        sigmas="always", mu="always", tells_timesteps=True, shift="root", base_shift=0.25, max_shift=0.75
+    ),
+    "Kandinsky5T2IPipeline": SchedulerCalls(),
+    "Kandinsky5I2IPipeline": SchedulerCalls(),
     "WanPipeline": SchedulerCalls(sets_begin=True),
 }
 

@@ -272,6 +272,42 @@ class Lumina2(Family):
         }
 
 
+class CogView4(Family):
+    pipelines = ("CogView4Pipeline",)
+    denoisers = ("CogView4Transformer2DModel",)
+    notes = "text to image; prices are of prompts that fill max_sequence_length, shorter ones cost less"
+    branches = "separate"
+    shared_arguments = frozenset({"attention_kwargs"})
+    pixel_multiple = 16
+
+    # Prompts are filled up to a multiple of so many tokens.
+    _padding = 16
+
+    def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
+        return -(-super().text_tokens(pipe, call) // self._padding) * self._padding
+
+    def image_tokens(self, pipe: Any, size: LatentSize) -> int:
+        return int(size.height * size.width // self._config(pipe).patch_size ** 2)
+
+    def resized_arguments(
+        self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
+    ) -> dict[str, Any]:
+        """The target size is that of the smaller picture, as for SDXL."""
+        target: Tensor = kwargs["target_size"]
+        height, width = target[:, :1] * (size.height / full.height), target[:, 1:] * (size.width / full.width)
+        return kwargs | {"target_size": torch.cat([height, width], dim=1)}
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        return {
+            "hidden_states": _picture(config, size),
+            "encoder_hidden_states": torch.empty(1, text_tokens, config.text_embed_dim),
+            "timestep": timestep(),
+            "original_size": torch.empty(1, 2),
+            "target_size": torch.empty(1, 2),
+            "crop_coords": torch.empty(1, 2),
+        }
+
+
 class _FullMask(Tensor):
     """A mask of ones whose sum is known on a device without values: the model cuts its prompts by it."""
 

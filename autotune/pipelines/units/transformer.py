@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,13 @@ class Part:
         attribute: its name in the block; a block that lacks it, or holds None there, has no such unit.
         kind: its role.
         reads: attributes of the parts before it whose outputs it takes, besides the block's own input.
+        context: names of the chains whose last blocks it takes besides.
     """
 
     attribute: str
     kind: str
     reads: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,23 @@ def _refined(attention: str, stream: str, first: str, second: str) -> Architectu
         return Chain(name, parts, (stream,), (attention, "feed_forward"), follows)
 
     return Architecture((chain(first, SELF), chain(second, SELF), chain("layers", JOINT, (first, second))))
+
+
+def _refined_text(text: str, picture: str) -> Architecture:
+    """A chain that refines the text, which the cross-attention of every block of the picture's chain then reads."""
+    attention, cross, feed_forward = "self_attention", "cross_attention", "feed_forward"
+    alone = (Part(attention, SELF), Part(feed_forward, FEED_FORWARD, (attention,)))
+    reading = (
+        Part(attention, SELF),
+        Part(cross, CROSS, (attention,), context=(text,)),
+        Part(feed_forward, FEED_FORWARD, (attention, cross)),
+    )
+    return Architecture(
+        (
+            Chain(text, alone, ("x",), (attention, feed_forward)),
+            Chain(picture, reading, ("visual_embed",), (attention, cross, feed_forward)),
+        )
+    )
 
 
 def _flux(single_streams: tuple[str, ...]) -> Architecture:
@@ -184,6 +203,11 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
         )
     ),
+    # One feed-forward layer serves text and picture, one after the other, so it is no unit.
+    "CogView4Transformer2DModel": Architecture(
+        (Chain("transformer_blocks", (Part("attn1", JOINT),), _TEXT_AND_HIDDEN[::-1], ("attn1",)),)
+    ),
+    "Kandinsky5Transformer3DModel": _refined_text("text_transformer_blocks", "visual_transformer_blocks"),
     "Lumina2Transformer2DModel": _refined("attn", "hidden_states", "context_refiner", "noise_refiner"),
     "ZImageTransformer2DModel": _refined("attention", "x", "noise_refiner", "context_refiner"),
 }
@@ -229,6 +253,7 @@ def add_block(
     chain: Chain,
     stream: tuple[int, ...],
     skips: tuple[int, ...] = (),
+    ends: Mapping[str, tuple[int, ...]] = {},
 ) -> int:
     """Add a block's layers and then the block itself; return the block's index.
 
@@ -237,19 +262,25 @@ def add_block(
     Args:
         stream: the units whose outputs are the block's residual streams.
         skips: other units whose outputs the block takes.
+        ends: the last blocks of the chains before this one.
     """
     taken = (*stream, *skips)
     if not set(chain.streams) <= inspect.signature(block.forward).parameters.keys():
-        return builder.unit(name, "block", taken, opaque=type(block).__name__)
+        contexts = dict.fromkeys(end for part in chain.parts for end in _ends(part, ends))
+        return builder.unit(name, "block", (*taken, *contexts), opaque=type(block).__name__)
     own = {attribute for attribute, _ in block.named_children()}
     inside: dict[str, int] = {}
     for part in chain.parts:
         # Among its own modules: a wrapper may hand attributes on to what it wraps.
         if part.attribute in own:
-            reads = (*taken, *(inside[other] for other in part.reads if other in inside))
+            reads = (*taken, *(inside[other] for other in part.reads if other in inside), *_ends(part, ends))
             inside[part.attribute] = builder.unit(f"{name}.{part.attribute}", part.kind, reads)
     reads = (*taken, *(inside[other] for other in chain.reads if other in inside))
     return builder.unit(name, "block", reads, inputs=stream, streams=chain.streams)
+
+
+def _ends(part: Part, ends: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(unit for name in part.context for unit in ends[name])
 
 
 # The transformer blocks inside a U-Net's attention.
@@ -265,7 +296,7 @@ def _build(denoiser: nn.Module, architecture: Architecture) -> Structure:
         outputs: list[int] = []
         for position, block in enumerate(blocks):
             skips = _skips(position, block, chain, blocks, outputs)
-            outputs.append(add_block(builder, f"{chain.name}.{position}", block, chain, stream, skips))
+            outputs.append(add_block(builder, f"{chain.name}.{position}", block, chain, stream, skips, ends))
             stream = (outputs[-1],)
         # An empty chain hands on what it was given.
         ends[chain.name] = stream
