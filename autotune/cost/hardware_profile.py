@@ -77,7 +77,7 @@ class CallTimes(Record):
 
     Attributes:
         height, width: of the latents.
-        branches: guidance branches in the call; where a pipeline calls once a branch, always 1.
+        branches: guidance branches in the call, of InstructPix2Pix 3; where a pipeline calls once a branch, always 1.
         forward_ms: the whole call, without anything attached to it.
         always_ms: of these, what belongs to no unit and no block.
         units_ms: of every unit, in the structure's order, without the units inside it.
@@ -86,7 +86,7 @@ class CallTimes(Record):
 
     height: Positive
     width: Positive
-    branches: Annotated[int, Field(ge=1, le=2)]
+    branches: Annotated[int, Field(ge=1, le=3)]
     forward_ms: Annotated[float, Field(gt=0)]
     always_ms: Milliseconds
     units_ms: Annotated[tuple[Milliseconds, ...], Field(strict=False)]

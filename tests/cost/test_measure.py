@@ -42,7 +42,7 @@ def profile_of(name: str, **options: Any) -> tuple[Any, Profile]:
         text_tokens=family.text_tokens,
         call=call,
         rounds=2,
-        **({"scales": [0.5]} | options),
+        **({"scales": [1 if "resolution" in family.refuses else 0.5]} | options),
     )
     return pipe, profile
 
@@ -70,12 +70,14 @@ def test_any_pipeline_can_be_profiled_and_policies_priced_with_it(name: str) -> 
     for call in times.calls:
         own = call.always_ms + sum(call.units_ms) + sum(call.blocks_ms)
         assert own == pytest.approx(call.forward_ms, rel=1e-3)
-    assert {call.branches for call in times.calls} == ({1, 2} if family.guidance == "batched" else {1})
+    stops = family.guided and "guidance" not in family.refuses
+    batched = {family.branches, 1} if stops else {family.branches if family.guided else 1}
+    assert {call.branches for call in times.calls} == (batched if family.guidance == "batched" else {1})
     units = pricer.structure.units
     everything = Policy(
         steps=4,
         resolution=() if "resolution" in family.refuses else (ResolutionStage(scale=0.5, until_step=2),),
-        guidance=Guidance(stop_step=3) if family.guided and "guidance" not in family.refuses else None,
+        guidance=Guidance(stop_step=3) if stops else None,
         cache=(CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
     )
     some, full = (pricer.price(policy).latency_ms for policy in (everything, Policy(steps=4)))
