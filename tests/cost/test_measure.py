@@ -42,7 +42,7 @@ def profile_of(name: str, **options: Any) -> tuple[Any, Profile]:
         text_tokens=family.text_tokens,
         call=call,
         rounds=2,
-        **({"scales": [0.5]} | options),
+        **({"scales": [] if "resolution" in family.refuses else [0.5]} | options),
     )
     return pipe, profile
 
@@ -72,12 +72,12 @@ def test_any_pipeline_can_be_profiled_and_policies_priced_with_it(name: str) -> 
         assert own == pytest.approx(call.forward_ms, rel=1e-3)
     assert {call.branches for call in times.calls} == ({1, 2} if family.guidance == "batched" else {1})
     units = pricer.structure.units
-    everything = Policy(
-        steps=4,
-        resolution=(ResolutionStage(scale=0.5, until_step=2),),
-        guidance=Guidance(stop_step=3) if family.guided else None,
-        cache=(CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
-    )
+    fields: dict[str, Any] = {
+        "resolution": (ResolutionStage(scale=0.5, until_step=2),),
+        "guidance": Guidance(stop_step=3) if family.guided else None,
+        "cache": (CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
+    }
+    everything = Policy(steps=4, **{name: value for name, value in fields.items() if name not in family.refuses})
     some, full = (pricer.price(policy).latency_ms for policy in (everything, Policy(steps=4)))
     assert some is not None and full is not None
     assert 0 < some < full * 1.5

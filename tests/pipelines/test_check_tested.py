@@ -80,6 +80,7 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
         ("CogView4Pipeline", "it sets timesteps of its own"),
         ("Flux2KleinPipeline", "it shifts noise levels by the number of steps that the call names"),
         ("Kandinsky5T2IPipeline", "its latents have their channels last"),
+        ("QwenImageEditPlusPipeline", "it takes one prompt a call"),
         ("HunyuanImagePipeline", "its guider decides"),
     ],
 )

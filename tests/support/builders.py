@@ -80,6 +80,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torchvision.transforms.functional import to_pil_image
 from transformers import (
     BertConfig,
     BertModel,
@@ -133,6 +134,7 @@ class TinyFamily:
         branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
+        pillow: Whether these take Pillow's pictures alone.
         ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
         refuses: Fields of a policy that the pipeline cannot follow.
         extra: Further arguments of every call.
@@ -157,6 +159,7 @@ class TinyFamily:
     ip_adapters: int = 0
     refuses: frozenset[str] = frozenset()
     pictures: tuple[str, ...] = ()
+    pillow: bool = False
     inpaint: bool = False
     sized: bool | None = None
     branches: int = 2
@@ -213,7 +216,8 @@ class TinyFamily:
         if self.strength is not None:
             call["strength"] = self.strength
             call["image"] = _picture(batch, *size)
-        call |= {name: _picture(batch, *size) for name in self.pictures}
+        follow = _pillow_pictures if self.pillow else _picture
+        call |= {name: follow(batch, *size) for name in self.pictures}
         if self.ip_adapters:
             call["ip_adapter_image"] = list(_picture(self.ip_adapters, 8, 8)[:, None])
         if self.inpaint:
@@ -284,6 +288,10 @@ def _prepare(denoiser: nn.Module) -> None:
 def _picture(batch: int, height: int, width: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(batch, 3, height, width, generator=generator)
+
+
+def _pillow_pictures(batch: int, height: int, width: int) -> list[Any]:
+    return [to_pil_image(picture) for picture in _picture(batch, height, width)]
 
 
 def _mask(batch: int, height: int, width: int) -> torch.Tensor:
@@ -906,7 +914,17 @@ _QWEN: dict[str, Any] = {
 
 
 def _qwen(pipeline: Any) -> Any:
-    transformer = QwenImageTransformer2DModel(
+    return pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_qwen_vae(num_res_blocks=1),
+        text_encoder=_decoder(Qwen2Config, Qwen2Model),
+        tokenizer=_word_tokenizer(end=False),
+        transformer=_qwen_transformer(),
+    )
+
+
+def _qwen_transformer() -> QwenImageTransformer2DModel:
+    return QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
         num_layers=4,
@@ -915,15 +933,17 @@ def _qwen(pipeline: Any) -> Any:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 6, 6),
     )
-    vae = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
-    )
-    return pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=vae,
-        text_encoder=_decoder(Qwen2Config, Qwen2Model),
-        tokenizer=_word_tokenizer(end=False),
-        transformer=transformer,
+
+
+def _qwen_vae(num_res_blocks: int, halvings: int = 3) -> AutoencoderKLQwenImage:
+    return AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1] * (halvings + 1),
+        num_res_blocks=num_res_blocks,
+        temperal_downsample=[False, *[True] * (halvings - 1)],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
     )
 
 

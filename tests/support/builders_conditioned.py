@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from diffusers import (
     ControlNetModel,
+    FlowMatchEulerDiscreteScheduler,
     FluxControlNetModel,
     FluxControlNetPipeline,
     FluxFillPipeline,
     FluxKontextPipeline,
+    QwenImageEditPipeline,
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusionAdapterPipeline,
@@ -23,16 +25,32 @@ from diffusers import (
     T2IAdapter,
 )
 from torch import nn
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 from tests.support.builders import (
     _FLUX,
+    _QWEN,
     _SD,
     _SD3,
+    VOCABULARY,
+    WIDTH,
     WORD_TOKENS,
     _flux,
+    _qwen_transformer,
+    _qwen_vae,
     _register,
     _sd,
+    _word_tokenizer,
     flux,
     sd,
     sd3,
@@ -225,3 +243,77 @@ def flux_fill() -> FluxFillPipeline:
 )
 def flux_kontext() -> FluxKontextPipeline:
     return _flux(FluxKontextPipeline)
+
+
+# Of the pictures that Qwen2.5-VL reads. Four patches become a token; pictures are shrunk until four tokens are left.
+_PATCH = 8
+_PICTURE_TOKENS = 4
+
+
+def _sighted_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = _word_tokenizer(end=False)
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    return tokenizer
+
+
+def _sighted_decoder(tokenizer: PreTrainedTokenizerFast) -> Any:
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "patch_size": _PATCH,
+        "window_size": 4 * _PATCH,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [0],
+        "initializer_range": 0.2,
+    }
+    marks = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in marks.items()}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
+
+
+# The pipeline reads every picture at about 1024 x 1024 pixels, of which an autoencoder that shrinks by 32 leaves few
+# latents. The other size is of a shape for which these, too, are packed without remainder. Of the template six tokens
+# around the picture's and seven behind the prompt reach the denoiser.
+@_register(
+    "qwen-image-edit",
+    pictures=("image",),
+    pillow=True,
+    sized=True,
+    tokens=(6 * 6 + 16 * 16, 16),
+    refuses=_FULL_SIZE,
+    **_QWEN | {"size": (384, 384), "other_size": (512, 576), "text_tokens": 6 + _PICTURE_TOKENS + 7 + 7},
+)
+def qwen_image_edit() -> QwenImageEditPipeline:
+    tokenizer = _sighted_tokenizer()
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(
+            patch_size=_PATCH, min_pixels=(2 * _PATCH) ** 2, max_pixels=(5 * _PATCH) ** 2
+        ),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(patch_size=_PATCH),
+    )
+    return QwenImageEditPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_qwen_vae(num_res_blocks=0, halvings=5),
+        text_encoder=_sighted_decoder(tokenizer),
+        tokenizer=tokenizer,
+        processor=processor,
+        transformer=_qwen_transformer(),
+    )

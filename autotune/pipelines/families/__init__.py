@@ -9,7 +9,15 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
-from autotune.pipelines.families.packed import Chroma, Flux, FluxControlNet, FluxFill, FluxKontext, QwenImage
+from autotune.pipelines.families.packed import (
+    Chroma,
+    Flux,
+    FluxControlNet,
+    FluxFill,
+    FluxKontext,
+    QwenImage,
+    QwenImageEdit,
+)
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
     AuraFlow,
@@ -55,6 +63,7 @@ _FAMILIES: tuple[type[Family], ...] = (
     AuraFlow,
     HunyuanDiT,
     QwenImage,
+    QwenImageEdit,
     ZImage,
     Wan,
 )
@@ -70,7 +79,7 @@ _UNFIT: Mapping[str, str] = {
     "CogView4Pipeline": "it sets timesteps of its own in every call, where a policy has others",
     "Flux2Pipeline": _FLUX_2,
     "Flux2KleinPipeline": _FLUX_2,
-    "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
+    "QwenImageEditPlusPipeline": "it takes one prompt a call, where pictures are made in batches",
     "Kandinsky5T2IPipeline": _KANDINSKY,
     "Kandinsky5I2IPipeline": _KANDINSKY,
     "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",

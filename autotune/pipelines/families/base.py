@@ -55,6 +55,7 @@ class Family:
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
         adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
             None of one that reads more than the picture's embedding.
+        variant: what of this very pipeline, besides its denoiser, decides what that is called with.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
         refused_arguments: arguments of a call that no policy can follow, and why, in words that follow "for".
     """
@@ -78,6 +79,7 @@ class Family:
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
     adapters: tuple[tuple[int, int] | None, ...] = ()
+    variant: tuple[int, ...] = ()
     refuses: Mapping[str, str] = {}
     refused_arguments: Mapping[str, str] = {}
 
@@ -193,7 +195,8 @@ class Family:
         """Tokens of one prompt that reach the denoiser; the most that may where prompts are not padded.
 
         Args:
-            call: arguments of the pipeline's call that differ from its defaults (``max_sequence_length``).
+            call: arguments of the pipeline's call that differ from its defaults (``max_sequence_length``), and the
+                size of its pictures.
         """
         return int(_argument(pipe, call, "max_sequence_length"))
 

@@ -133,6 +133,7 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "QwenImagePipeline": _DYNAMIC,
     "QwenImageImg2ImgPipeline": _FROM_PICTURE,
     "QwenImageInpaintPipeline": _FROM_PICTURE,
+    "QwenImageEditPipeline": _DYNAMIC,
     "ZImagePipeline": _DYNAMIC,
     "ZImageImg2ImgPipeline": _FROM_PICTURE,
     "ZImageInpaintPipeline": _FROM_PICTURE,
