@@ -30,7 +30,7 @@ from tests.support.watch import Watch
 FULL = {"sd", "pixart-alpha", "flux"}
 VARIANTS = {
     *("sd-img2img", "sd-inpaint", "sd-inpaint-9", "sdxl-img2img", "sdxl-inpaint", "lcm", "lcm-pipeline", "ddim"),
-    *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33"),
+    *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33", "hunyuan-image-distilled"),
     *("sd-adapter", "sdxl-adapter", "instruct-pix2pix", "flux-fill", "flux-kontext"),
     "qwen-image-edit",
     *(f"{name}-ip-adapter" for name in ("sd", "sdxl")),

@@ -37,7 +37,7 @@ def plainly(family: TinyFamily, pipe: Any, policy: Policy, **options: Any) -> Te
 
 def sharing(family: TinyFamily, pipe: Any, policy: Policy, cache: PrefixCache, **options: Any) -> Tensor:
     with applied_sharing(pipe, policy, cache) as call:
-        return family.run(call, **arguments(family, **options))
+        return family.run(pipe, by=call, **arguments(family, **options))
 
 
 def later_changes(family: TinyFamily, policy: Policy) -> list[Policy]:

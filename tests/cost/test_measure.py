@@ -25,8 +25,8 @@ NOT_TEXT_TO_IMAGE = {name for name, family in FAMILIES.items() if family.strengt
 def profile_of(name: str, **options: Any) -> tuple[Any, Profile]:
     family = FAMILIES[name]
     pipe = family.make()
-    calls = {key: value for key, value in family.arguments().items() if key not in ("num_inference_steps", "generator")}
-    for key in ("height", "width", "num_frames"):
+    calls = family.told(pipe, family.arguments())
+    for key in ("num_inference_steps", "generator", "height", "width", "num_frames"):
         calls.pop(key, None)
 
     def call(batch: int) -> dict[str, Any]:

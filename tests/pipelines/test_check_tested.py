@@ -81,7 +81,6 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
         ("Flux2KleinPipeline", "it shifts noise levels by the number of steps that the call names"),
         ("Kandinsky5T2IPipeline", "its latents have their channels last"),
         ("QwenImageEditPlusPipeline", "it takes one prompt a call"),
-        ("HunyuanImagePipeline", "its guider decides"),
     ],
 )
 def test_the_reason_is_said_where_it_is_known(pipeline: str, reason: str) -> None:

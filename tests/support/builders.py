@@ -15,10 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import (
+    AdaptiveProjectedMixGuidance,
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     ChromaPipeline,
@@ -40,6 +42,8 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     ImagePipelineOutput,
     LatentConsistencyModelPipeline,
     LCMScheduler,
@@ -128,6 +132,7 @@ class TinyFamily:
         frames: Frames of a video, None for pictures.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
+        guider: Whether that scale is no argument but the guider's, which :meth:`told` sets.
         text: What the call is told to depict by: a prompt, a class, or nothing.
         inpaint: Whether a mask says where to paint.
         sized: Whether the call takes a size; None where only a picture to begin with, or the config, sets it.
@@ -154,6 +159,7 @@ class TinyFamily:
     frames: int | None = None
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
+    guider: bool = False
     text: Literal["prompt", "class", "none"] = "prompt"
     negative: str | None = None
     ip_adapters: int = 0
@@ -230,9 +236,15 @@ class TinyFamily:
             call["num_frames"] = self.frames
         return call | overrides
 
-    def run(self, pipe: Any, **arguments: Any) -> torch.Tensor:
-        """The latents, or the pixels where a pipeline returns no latents, of a call."""
-        output = pipe(**arguments)
+    def told(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the call itself takes of its arguments, once the guider knows the scale among them."""
+        if self.guider:
+            setattr(pipe.guider, self.scale[0], arguments[self.scale[0]])
+        return {name: value for name, value in arguments.items() if not self.guider or name != self.scale[0]}
+
+    def run(self, pipe: Any, *, by: Callable[..., Any] | None = None, **arguments: Any) -> torch.Tensor:
+        """The latents, or the pixels where a pipeline returns no latents, of a call, which another may make."""
+        output = (by or pipe)(**self.told(pipe, arguments))
         result = output.frames if hasattr(output, "frames") else output.images
         return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
 
@@ -368,12 +380,12 @@ def _t5(kind: str = "t5") -> Any:
     return encoders[kind](config)
 
 
-def _decoder(config_class: Any, model_class: Any) -> Any:
+def _decoder(config_class: Any, model_class: Any, layers: int = 2) -> Any:
     config = config_class(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
@@ -960,6 +972,61 @@ def qwen_image_img2img() -> QwenImageImg2ImgPipeline:
 @_register("qwen-image-inpaint", strength=0.75, inpaint=True, **_QWEN)
 def qwen_image_inpaint() -> QwenImageInpaintPipeline:
     return _qwen(QwenImageInpaintPipeline)
+
+
+# The pipeline pads to 1000 and 128 tokens; the second text is what the prompt quotes, here nothing.
+_HUNYUAN_IMAGE: dict[str, Any] = {"text_tokens": 16 + WORD_TOKENS}
+
+
+def _hunyuan_image(distilled: bool) -> HunyuanImagePipeline:
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=4,
+        num_single_layers=4,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        text_embed_dim=WIDTH,
+        text_embed_2_dim=WIDTH,
+        rope_axes_dim=(8, 8),
+        guidance_embeds=distilled,
+        use_meanflow=distilled,
+    )
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=32,
+        scaling_factor=0.75,
+    )
+    pipe = HunyuanImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        vae=vae,
+        text_encoder=_decoder(Qwen2Config, Qwen2Model, layers=4),
+        tokenizer=_word_tokenizer(end=False),
+        text_encoder_2=_t5(),
+        tokenizer_2=_word_tokenizer(end=True),
+        transformer=transformer,
+        # From its third step on it projects, and adds what it remembers.
+        guider=None if distilled else AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
+    )
+    pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 16, WORD_TOKENS
+    return pipe
+
+
+@_register("hunyuan-image", guidance="separate", conditional_first=True, guider=True, **_HUNYUAN_IMAGE)
+def hunyuan_image() -> HunyuanImagePipeline:
+    return _hunyuan_image(distilled=False)
+
+
+@_register("hunyuan-image-distilled", guidance="none", extra={"distilled_guidance_scale": 3.5}, **_HUNYUAN_IMAGE)
+def hunyuan_image_distilled() -> HunyuanImagePipeline:
+    return _hunyuan_image(distilled=True)
 
 
 # The denoiser gets the tokens unpadded and pads them, and the patches too, to a multiple of 32 itself.

@@ -9,6 +9,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
+from autotune.pipelines.families.guider import HunyuanImage
 from autotune.pipelines.families.packed import (
     Chroma,
     Flux,
@@ -62,6 +63,7 @@ _FAMILIES: tuple[type[Family], ...] = (
     Lumina2,
     AuraFlow,
     HunyuanDiT,
+    HunyuanImage,
     QwenImage,
     QwenImageEdit,
     ZImage,
@@ -82,7 +84,6 @@ _UNFIT: Mapping[str, str] = {
     "QwenImageEditPlusPipeline": "it takes one prompt a call, where pictures are made in batches",
     "Kandinsky5T2IPipeline": _KANDINSKY,
     "Kandinsky5I2IPipeline": _KANDINSKY,
-    "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).
 _UNKNOWN = "so it is not known how it batches guidance and what it passes to its denoiser and scheduler"

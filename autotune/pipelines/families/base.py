@@ -50,6 +50,7 @@ class Family:
         guidance_argument: the call's argument that turns on classifier-free guidance, where it takes one by that name.
         guided_above: guidance computes two branches above this value of it.
         needs_negative_prompt: there is no guidance without a negative prompt.
+        guiders: names of the pipeline's components that weigh the branches: they turn guidance on, not an argument.
         embedded_guidance: the call's argument of a guidance scale that is a mere input of the denoiser.
         output_types: the values of ``output_type`` that return what they say.
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
@@ -75,6 +76,7 @@ class Family:
     guidance_argument: str | None = "guidance_scale"
     guided_above: float = 1.0
     needs_negative_prompt: bool = False
+    guiders: tuple[str, ...] = ()
     embedded_guidance: str | None = None
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
@@ -155,6 +157,7 @@ class Family:
             guidance_argument=guidance,
             default_guidance=None if guidance is None else takes[guidance],
             guided_above=self.guided_above,
+            guided_by_itself=bool(self.guiders) and self.guided,
             needs_negative_prompt=self.needs_negative_prompt,
             embedded_guidance=embedded,
             default_embedded=None if embedded is None else takes[embedded],

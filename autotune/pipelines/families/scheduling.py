@@ -130,6 +130,7 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "Lumina2Pipeline": _DYNAMIC,
     "AuraFlowPipeline": SchedulerCalls(sets_begin=True),
     "HunyuanDiTPipeline": _ADAPTING,
+    "HunyuanImagePipeline": SchedulerCalls(sigmas="always", sets_begin=True),
     "QwenImagePipeline": _DYNAMIC,
     "QwenImageImg2ImgPipeline": _FROM_PICTURE,
     "QwenImageInpaintPipeline": _FROM_PICTURE,
