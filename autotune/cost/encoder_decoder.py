@@ -233,12 +233,13 @@ class _StandIn(nn.Module):
         """
         if patches is None:
             return
-        with _MetaWins():
-            _, work = count_call(lambda: self.skeleton.get_image_features(patches.to("meta"), grids))
+        features: Any = self.skeleton.get_image_features
+        with _MetaWins():  # type: ignore[no-untyped-call]
+            _, work = count_call(lambda: features(patches.to("meta"), grids))
         self.report(self.name, work)
 
 
-class _MetaWins(TorchDispatchMode):
+class _MetaWins(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lets tensors with values, which models make of sizes, meet those without: what comes of both has none."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

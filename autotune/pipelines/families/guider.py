@@ -1,4 +1,4 @@
-"""Pipelines that have a guider weigh the branches of guidance: an object that remembers what earlier steps."""
+"""Pipelines that have a guider weigh the branches of guidance: an object that remembers earlier steps."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Whole(Tensor):
         if func is Tensor.__getitem__ and isinstance(args[1], _Whole):
             rows = args[0].as_subclass(Tensor)
             return rows if args[1].chooses else rows[:0]
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result: Any = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         if func in (Tensor.__invert__, Tensor.bitwise_not, torch.bitwise_not):
             result.chooses = not args[0].chooses
         return result

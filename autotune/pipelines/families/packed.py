@@ -165,7 +165,7 @@ def _token_ids(size: LatentSize) -> Tensor:
 
 
 class QwenImage(_Packed):
-    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
+    pipelines: tuple[str, ...] = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     denoisers = ("QwenImageTransformer2DModel",)
     notes = "prices are of prompts that fill max_sequence_length, shorter ones cost less"
     shared_arguments = frozenset({"img_shapes", "attention_kwargs"})
@@ -234,12 +234,13 @@ class QwenImageEdit(QwenImage):
 
     def _picture_tokens(self, pipe: Any, call: Mapping[str, Any]) -> int:
         """Of a given picture of the result's shape in the prompt; none where the pipeline has lost its processor."""
-        processor = getattr(getattr(pipe, "processor", None), "image_processor", None)
+        processor: Any = getattr(getattr(pipe, "processor", None), "image_processor", None)
         if processor is None:
             return 0
         native = self.native_size(pipe)
         height, width = _picture_sides(call.get("height") or native[0], call.get("width") or native[1])
-        return int(processor.get_number_of_image_patches(height, width)) // processor.merge_size**2
+        patches: int = processor.get_number_of_image_patches(height, width)
+        return patches // int(processor.merge_size) ** 2
 
 
 def _picture_sides(height: int, width: int) -> tuple[int, int]:
