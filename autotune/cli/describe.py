@@ -19,7 +19,7 @@ from autotune.core.faults import during
 from autotune.cost import Pricer
 from autotune.pipelines.families import family_of
 from autotune.pipelines.units.transformer import ARCHITECTURES
-from autotune.runtime.models import denoiser_of, latents_of, native_size, root_of, text_length
+from autotune.runtime.models import denoiser_of, latents_of, native_size, root_of
 from autotune.runtime.schedulers import check_scheduler
 
 # Columns where the output is no terminal.
@@ -170,7 +170,7 @@ def describe(pipe: Any, height: int | None = None, width: int | None = None) -> 
         native_size=native,
         size=(height or native[0], width or native[1]),
         latents=(latents.height, latents.width, *((latents.frames,) if latents.frames > 1 else ())),
-        text_tokens=text_length(pipe),
+        text_tokens=pricer.text_tokens,
         parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
         dtype=str(first.dtype).removeprefix("torch."),
         # Only U-Nets have blocks that are no units, and every one of theirs is known.

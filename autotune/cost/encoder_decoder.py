@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autotune.core.errors import reason_of
 from autotune.cost.flops import count_call
@@ -67,7 +68,7 @@ def encoder_decoder_cost(
     Text encoders get what the pipeline itself gives them: a copy of it, whose encoders are weightless, is called and
     stopped before its first step. Most pipelines pad prompts to a fixed number of tokens, so the prompt does not
     matter. Qwen-Image does not pad: by default it is priced with the longest prompt it lets through, and ``prompt``
-    gives the count for another.
+    gives the count for another. Qwen-Image-Edit lets a prompt of any length through, so give it one.
 
     The decoder is counted as it decodes in one piece: tiling and slicing, when enabled, add overlaps.
 
@@ -118,8 +119,15 @@ def _arguments(pipe: Any, height: int, width: int, frames: int | None, guided: b
     # Where there are two, the other is an input of the denoiser.
     known["true_cfg_scale" if "true_cfg_scale" in takes else "guidance_scale"] = scale
     for name in family_of(pipe).call_signature(pipe).pictures:
-        known[name] = torch.zeros(1, 1 if name == _MASK else 3, height, width)
+        known[name] = _black(height, width, "L" if name == _MASK else "RGB")
     return {name: value for name, value in known.items() if name in takes}
+
+
+def _black(height: int, width: int, mode: str) -> Any:
+    """As Pillow's picture, which every pipeline takes."""
+    from PIL import Image
+
+    return Image.new(mode, (width, height))
 
 
 def _texts(prompt: str | None, negative_prompt: str | None, negative_needed: bool) -> dict[str, Any]:
@@ -208,12 +216,39 @@ class _StandIn(nn.Module):
         bound.arguments.pop("attention_mask", None)
         # Without a cache, models read from the positions whether several texts are packed into one.
         bound.arguments.pop("use_cache", None)
+        self._see(bound.arguments.pop("pixel_values", None), bound.arguments.pop("image_grid_thw", None))
         args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (bound.args, bound.kwargs))
         # For position ids and the like that the model makes itself.
         with torch.device("meta"):
             output, work = count_call(lambda: self.skeleton(*args, **kwargs))
         self.report(self.name, work)
         return tree_map_only(Tensor, _zeros_like, output)
+
+    def _see(self, patches: Tensor | None, grids: Tensor | None) -> None:
+        """Report the work on a picture in the prompt, apart, for its features go to tokens by the tokens' values.
+
+        These tokens are among those of the prompt, and cost the same whatever they hold.
+
+        Args:
+            patches: of all pictures, in one row.
+            grids: numbers of them, of which models make sizes.
+        """
+        if patches is None:
+            return
+        features: Any = self.skeleton.get_image_features
+        with _MetaWins():  # type: ignore[no-untyped-call]
+            _, work = count_call(lambda: features(patches.to("meta"), grids))
+        self.report(self.name, work)
+
+
+class _MetaWins(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets tensors with values, which models make of sizes, meet those without: what comes of both has none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = args, kwargs or {}
+        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(given)):
+            given = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), given)
+        return func(*given[0], **given[1])
 
 
 def _zeros_like(tensor: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class Pricer:
         self._strength: float | None = call.get(STRENGTH)
         self._family = family_of(pipe)
         self._denoiser = root_of(self._family.denoiser(pipe))
-        self.text_tokens = text_length(pipe, call) if text_tokens is None else text_tokens
+        sized = {"height": height, "width": width, **call}
+        self.text_tokens = text_length(pipe, sized) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
         self._full = latents_of(pipe, height, width, frames, call)
         self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
@@ -82,6 +83,7 @@ class Pricer:
             type(self._denoiser).__name__,
             fingerprint_of(self._denoiser),
             self._family.adapters,
+            self._family.variant,
         )
         self._tables: dict[tuple[int, int], WorkTable] = {}
         self._counted_calls: dict[Any, tuple[int, ...]] = {}

@@ -19,6 +19,7 @@ from autotune.runtime.branches import Difference, half, row_count
 from autotune.runtime.call import CallState, SinceStep
 from autotune.runtime.compatibility import fitted
 from autotune.runtime.guidance import both, difference_in, guidance_in, unconditional
+from autotune.runtime.guiders import Guiders
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.lowres import LowResolution
 from autotune.runtime.models import check_no_other_cache, root_of
@@ -40,6 +41,7 @@ class Denoising:
         hooks: on the denoiser.
         attach: puts them back where they belong.
         session: the call in progress.
+        guiders: that weigh what the denoiser puts out.
 
     Attributes:
         aside: whether the denoiser is called by others than the pipeline, from inside of its call.
@@ -56,6 +58,7 @@ class Denoising:
         hooks: HookShare,
         attach: Callable[[], None],
         session: Session,
+        guiders: Guiders,
     ) -> None:
         self._pipe = pipe
         self._family = family
@@ -67,6 +70,7 @@ class Denoising:
         self._hooks = hooks
         self._attach = attach
         self._session = session
+        self._guiders = guiders
         self.aside = False
         self._separate = family.branches == "separate"
 
@@ -133,7 +137,7 @@ class Denoising:
         # After the last step there is no plan, and nothing to go on from.
         if session.plan is not None and call.sharing and call.shared is not None:
             guided = call.stacked > 1 or call.twice
-            call.shared.leave(session.plan, result, self._scheduler, session, call.low, guided=guided)
+            call.shared.leave(session.plan, result, self._scheduler, self._guiders, session, call.low, guided=guided)
         return result
 
     def _evaluate(
@@ -302,7 +306,7 @@ class Denoising:
             call.resuming = None
             if checkpoint.low is None:
                 call.low = None
-            call.shared.take_on(checkpoint, self._scheduler, self._session, call.low)
+            call.shared.take_on(checkpoint, self._scheduler, self._guiders, self._session, call.low)
         return cloned(checkpoint.result)
 
     def _fitted(self, arguments: dict[str, Any]) -> dict[str, Any]:

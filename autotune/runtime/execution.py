@@ -22,6 +22,7 @@ from autotune.policy import Policy
 from autotune.runtime.branches import row_count
 from autotune.runtime.call import Part, Prepared
 from autotune.runtime.denoising import Denoising
+from autotune.runtime.guiders import Guiders
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.lowres import Noised
 from autotune.runtime.prefix.sharing import setting_of
@@ -68,8 +69,9 @@ class Execution:
         # The scheduler's own methods by name.
         self._unhooked: dict[str, Any] = {}
         self._replaced = Replacements()
+        self._guiders = Guiders(pipe, family.guiders, self.session)
         self._denoising = Denoising(
-            pipe, family, policy, structure, scheduler, self._unhooked, hooks, attach, self.session
+            pipe, family, policy, structure, scheduler, self._unhooked, hooks, attach, self.session, self._guiders
         )
         self.evaluate = self._denoising.evaluate
 
@@ -88,6 +90,7 @@ class Execution:
         self.session.renew(prepared=prepared, shared=self.session.call.shared)
         # Past __setattr__, which records components in the config.
         vars(self._pipe)["scheduler"] = self.scheduler
+        self._guiders.begin()
         replace = self._replaced.add
         for name in ("scale_model_input", "add_noise", "scale_noise"):
             if hasattr(self.scheduler, name):
@@ -117,6 +120,7 @@ class Execution:
         """Give back what :meth:`begin` took, once or again."""
         self.session.end()
         self._replaced.undo()
+        self._guiders.end()
         self._unhooked.clear()
 
     def with_steps(
@@ -165,7 +169,7 @@ class Execution:
         original(**arguments)
         call.calls = calls_per_step(self.scheduler, self.policy.steps, len(self.scheduler.timesteps))
         if call.shared is not None:
-            call.setting = setting_of(self.scheduler, arguments)
+            call.setting = setting_of(self.scheduler, arguments, self._guiders.setting())
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Image-to-image: how many of the policy's steps are left at this strength."""

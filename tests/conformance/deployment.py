@@ -75,7 +75,12 @@ def _request(brought: Brought) -> dict[str, Any]:
     taken = accepted(FAMILIES[family.name].make(), read_rows(brought.rows) if brought.rows else None)
     examples = choose(taken.split()[1].rows, EXAMPLES, SEEDS_APART)
     call = family.arguments(EXAMPLES, height, width, **{"output_type": "pt"} | dict(family.extra))
-    for name in ("num_inference_steps", "generator", *call.keys() & {"image", "mask_image", "ip_adapter_image"}):
+    for name in (
+        "num_inference_steps",
+        "generator",
+        *((family.scale[0],) if family.guider else ()),
+        *call.keys() & {"image", "mask_image", "ip_adapter_image"},
+    ):
         del call[name]
     pictures: dict[str, list[str]] = {}
     for name, shared in taken.call.items():

@@ -63,9 +63,9 @@ def _recorded(family: TinyFamily) -> Iterator[list[tuple[torch.Tensor, list[torc
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sample = args[0] if args else kwargs["hidden_states"]
-        # Z-Image is given lists, in order; HunyuanDiT has two texts.
+        # Z-Image is given lists, in order; HunyuanDiT and Hunyuan-Image have two texts.
         text = kwargs.get("encoder_hidden_states", kwargs.get("class_labels", args[2] if len(args) > 2 else []))
-        second = kwargs.get("encoder_hidden_states_t5")
+        second = kwargs.get("encoder_hidden_states_t5", kwargs.get("encoder_hidden_states_2"))
         rows = list(text) if second is None else [torch.cat(pair) for pair in zip(text, second, strict=True)]
         sample = torch.stack(sample).squeeze(2) if isinstance(sample, list) else sample
         calls.append((sample.clone(), rows))

@@ -30,8 +30,9 @@ from tests.support.watch import Watch
 FULL = {"sd", "pixart-alpha", "flux"}
 VARIANTS = {
     *("sd-img2img", "sd-inpaint", "sd-inpaint-9", "sdxl-img2img", "sdxl-inpaint", "lcm", "lcm-pipeline", "ddim"),
-    *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33"),
+    *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33", "hunyuan-image-distilled"),
     *("sd-adapter", "sdxl-adapter", "instruct-pix2pix", "flux-fill", "flux-kontext", "kandinsky5-img2img"),
+    "qwen-image-edit",
     *(f"{name}-ip-adapter" for name in ("sd", "sdxl")),
     *(f"{name}-controlnet" for name in ("sd", "sdxl", "sd3", "flux")),
     *(f"{name}-{task}" for name in ("sd3", "flux", "qwen-image", "z-image") for task in ("img2img", "inpaint")),

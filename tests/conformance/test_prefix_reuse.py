@@ -37,7 +37,7 @@ def plainly(family: TinyFamily, pipe: Any, policy: Policy, **options: Any) -> Te
 
 def sharing(family: TinyFamily, pipe: Any, policy: Policy, cache: PrefixCache, **options: Any) -> Tensor:
     with applied_sharing(pipe, policy, cache) as call:
-        return family.run(call, **arguments(family, **options))
+        return family.run(pipe, by=call, **arguments(family, **options))
 
 
 def later_changes(family: TinyFamily, policy: Policy) -> list[Policy]:
@@ -79,8 +79,8 @@ def test_a_family_makes_the_same_pictures_with_it(name: str, every: bool) -> Non
         expected = plainly(family, pipe, policy)
         assert torch.equal(sharing(family, pipe, policy, cache), expected), policy.id
     skipped = sum(use.skipped for use in cache.take_uses())
-    # Image-to-image is made plainly, and with Pillow's pictures: these are no part of what tells calls apart.
-    assert (skipped == 0) == (family.strength is not None or family.pillow)
+    # What begins with a picture or follows one is made plainly: pictures are no part of what tells calls apart.
+    assert (skipped == 0) == (family.strength is not None or bool(family.pictures))
 
 
 # Of schedulers under these pipelines the one that draws from the global generator: what it does is nobody's to repeat.

@@ -17,7 +17,8 @@ from autotune.runtime import applied, full_policy
 from tests.support.builders import FAMILIES, PROMPTS, TinyFamily
 from tests.support.watch import FlopCount, traces
 
-GUIDANCE = [(name, family.guided) for name, family in FAMILIES.items() if not family.pillow]
+# Of Kandinsky 5 from a picture on the encoder is not counted.
+GUIDANCE = [(name, family.guided) for name, family in FAMILIES.items() if name != "kandinsky5-img2img"]
 # One of each way in which guidance is asked for.
 GUIDANCE += [(name, False) for name in ("sd", "sdxl", "flux", "z-image")]
 # Of these the length of a prompt decides how long the text is that the encoder gets.
@@ -45,7 +46,8 @@ def counted(family: TinyFamily, guided: bool = False, **changes: Any) -> dict[st
     with sdpa_kernel(SDPBackend.MATH):
         arguments = family.arguments(steps=2, guidance=guided, output_type="np")
         family.run(pipe, **(arguments | {name: value for name, value in changes.items() if value is not None}))
-    return {name: count.total for name, count in counts.items()}
+    # What the call does not reach is not counted: Hunyuan-Image's second encoder, of a prompt that quotes nothing.
+    return {name: count.total for name, count in counts.items() if count.total}
 
 
 def count_calls(owner: Any, method: str) -> FlopCount:

@@ -25,8 +25,8 @@ NOT_TEXT_TO_IMAGE = {name for name, family in FAMILIES.items() if family.strengt
 def profile_of(name: str, **options: Any) -> tuple[Any, Profile]:
     family = FAMILIES[name]
     pipe = family.make()
-    calls = {key: value for key, value in family.arguments().items() if key not in ("num_inference_steps", "generator")}
-    for key in ("height", "width", "num_frames"):
+    calls = family.told(pipe, family.arguments())
+    for key in ("num_inference_steps", "generator", "height", "width", "num_frames"):
         calls.pop(key, None)
 
     def call(batch: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def profile_of(name: str, **options: Any) -> tuple[Any, Profile]:
         text_tokens=family.text_tokens,
         call=call,
         rounds=2,
-        **({"scales": [1 if "resolution" in family.refuses else 0.5]} | options),
+        **({"scales": [] if "resolution" in family.refuses else [0.5]} | options),
     )
     return pipe, profile
 
@@ -74,12 +74,12 @@ def test_any_pipeline_can_be_profiled_and_policies_priced_with_it(name: str) -> 
     batched = {family.branches, 1} if stops else {family.branches if family.guided else 1}
     assert {call.branches for call in times.calls} == (batched if family.guidance == "batched" else {1})
     units = pricer.structure.units
-    everything = Policy(
-        steps=4,
-        resolution=() if "resolution" in family.refuses else (ResolutionStage(scale=0.5, until_step=2),),
-        guidance=Guidance(stop_step=3) if stops else None,
-        cache=(CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
-    )
+    fields: dict[str, Any] = {
+        "resolution": (ResolutionStage(scale=0.5, until_step=2),),
+        "guidance": Guidance(stop_step=3) if family.guided else None,
+        "cache": (CacheRule(units=(units[len(units) // 2].name,), compute_steps=(0, 2)),),
+    }
+    everything = Policy(steps=4, **{name: value for name, value in fields.items() if name not in family.refuses})
     some, full = (pricer.price(policy).latency_ms for policy in (everything, Policy(steps=4)))
     assert some is not None and full is not None
     assert 0 < some < full * 1.5

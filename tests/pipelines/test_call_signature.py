@@ -37,7 +37,7 @@ def rows(name: str, arguments: Mapping[str, Any]) -> int:
     handle = denoiser.register_forward_hook(count, with_kwargs=True)
     steps = FAMILIES[name].executed_steps(STEPS)
     try:
-        pipe(**arguments)
+        FAMILIES[name].run(pipe, **arguments)
     finally:
         handle.remove()
     return sum(counted) // steps
@@ -65,7 +65,7 @@ def test_guidance_is_computed_where_it_is_said_to_be(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_call_takes_what_is_said(name: str) -> None:
     tiny, said = FAMILIES[name], signature(name)
-    arguments = tiny.arguments()
+    arguments = tiny.told(pipeline(name), tiny.arguments())
     assert set(arguments) <= said.takes
     assert said.rows_argument in arguments
     assert said.takes_size == ("height" in arguments)
@@ -89,8 +89,8 @@ def test_a_negative_prompt_is_given_in_the_form_of_the_prompt(name: str) -> None
 def test_output_types_return_what_they_say(name: str) -> None:
     tiny, said = FAMILIES[name], signature(name)
     height, width = tiny.size
-    arguments = {kind: tiny.arguments(steps=STEPS, output_type=kind) for kind in said.output_types}
-    made = {kind: returned(pipeline(name)(**given)) for kind, given in arguments.items()}
+    pipe, calls = pipeline(name), {kind: tiny.arguments(steps=STEPS, output_type=kind) for kind in said.output_types}
+    made = {kind: returned(pipe(**tiny.told(pipe, arguments))) for kind, arguments in calls.items()}
     assert isinstance(made["pil"][0], Image.Image)
     assert made["pil"][0].size == (width, height)
     assert isinstance(made["np"], np.ndarray)

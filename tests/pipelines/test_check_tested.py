@@ -77,7 +77,7 @@ def test_what_counts_is_the_class_that_defines_the_call() -> None:
     ("pipeline", "reason"),
     [
         ("StableDiffusionPAGPipeline", "its perturbed rows compute other attention"),
-        ("HunyuanImagePipeline", "its guider decides"),
+        ("QwenImageEditPlusPipeline", "it takes one prompt a call"),
     ],
 )
 def test_the_reason_is_said_where_it_is_known(pipeline: str, reason: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2VLImageProcessor
 
 from autotune.core.errors import InputError
 from autotune.cost.flops import weightless
@@ -222,6 +223,23 @@ def test_wan_with_two_transformers_is_refused() -> None:
 def test_native_sizes(name: str, native: tuple[int, int]) -> None:
     pipe = FAMILIES[name].make()
     assert family_of(pipe).native_size(pipe) == native
+
+
+def test_a_picture_in_the_prompt_has_the_tokens_that_its_processor_makes_of_its_shape() -> None:
+    """As published: patches of 14 x 14 pixels, four of which become a token, and no bound that is reached."""
+    pipe = FAMILIES["qwen-image-edit"].make()
+    pipe.processor.image_processor = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=12845056)
+    family = family_of(pipe)
+    assert family.native_size(pipe) == (1024, 1024)
+    assert family.text_tokens(pipe) == 512 + 37 * 37
+    assert family.text_tokens(pipe, {"height": 832, "width": 1248, "max_sequence_length": 64}) == 64 + 30 * 45
+    # Of a result that is larger or smaller the picture is read at the same size.
+    assert family.text_tokens(pipe, {"height": 512, "width": 512}) == 512 + 37 * 37
+    with torch.device("meta"):
+        inputs = family.inputs(pipe.transformer.config, LatentSize(26, 38), 8)
+    assert inputs["img_shapes"] == [[(1, 13, 19), (1, 13, 19)]]
+    pipe.processor = None
+    assert family.text_tokens(pipe) == 512
 
 
 def test_wan_native_size_and_frames() -> None:

@@ -24,6 +24,7 @@ DENOISERS = [
     "lumina2",
     "auraflow",
     "hunyuandit",
+    "hunyuan-image",
     "qwen-image",
     "z-image",
     "cogview4",

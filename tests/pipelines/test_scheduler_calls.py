@@ -111,7 +111,7 @@ def see(name: str, scheduler: Any, **overrides: Any) -> Seen:
     own = pipe.scheduler
     pipe.scheduler = watched(scheduler, seen)
     try:
-        pipe(**FAMILIES[name].arguments(**({"steps": STEPS} | overrides)))
+        FAMILIES[name].run(pipe, **FAMILIES[name].arguments(**({"steps": STEPS} | overrides)))
     finally:
         pipe.scheduler = own
     return seen

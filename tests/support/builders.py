@@ -17,11 +17,13 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import (
+    AdaptiveProjectedMixGuidance,
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     ChromaPipeline,
@@ -48,6 +50,8 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     ImagePipelineOutput,
     Kandinsky5Transformer3DModel,
     LatentConsistencyModelPipeline,
@@ -145,13 +149,14 @@ class TinyFamily:
         channels_last: Whether latents have height and width before their channels.
         strength: Of image-to-image pipelines: the fraction of the steps that is executed.
         scale: The call's argument for the guidance scale, and its values with and without guidance.
+        guider: Whether that scale is no argument but the guider's, which :meth:`told` sets.
         text: What the call is told to depict by: a prompt, a class, or nothing.
         inpaint: Whether a mask says where to paint.
         sized: Whether the call takes a size; None where only a picture to begin with, or the config, sets it.
         branches: Of a guided step.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
-        pillow: Whether these must be Pillow's.
+        pillow: Whether these take Pillow's pictures alone.
         ip_adapters: How many IP-Adapters the denoiser has, each of which is given a picture for the whole call.
         refuses: Fields of a policy that the pipeline cannot follow.
         extra: Further arguments of every call.
@@ -172,6 +177,7 @@ class TinyFamily:
     channels_last: bool = False
     strength: float | None = None
     scale: tuple[str, float, float] = ("guidance_scale", 4.0, 1.0)
+    guider: bool = False
     text: Literal["prompt", "class", "none"] = "prompt"
     negative: str | None = None
     ip_adapters: int = 0
@@ -247,9 +253,15 @@ class TinyFamily:
             call["num_frames"] = self.frames
         return call | overrides
 
-    def run(self, pipe: Any, **arguments: Any) -> torch.Tensor:
-        """The latents, or the pixels where a pipeline returns no latents, of a call."""
-        result = returned(pipe(**arguments))
+    def told(self, pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the call itself takes of its arguments, once the guider knows the scale among them."""
+        if self.guider:
+            setattr(pipe.guider, self.scale[0], arguments[self.scale[0]])
+        return {name: value for name, value in arguments.items() if not self.guider or name != self.scale[0]}
+
+    def run(self, pipe: Any, *, by: Callable[..., Any] | None = None, **arguments: Any) -> torch.Tensor:
+        """The latents, or the pixels where a pipeline returns no latents, of a call, which another may make."""
+        result = returned((by or pipe)(**self.told(pipe, arguments)))
         return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
 
 
@@ -387,12 +399,12 @@ def _t5(kind: str = "t5") -> Any:
     return encoders[kind](config)
 
 
-def _decoder(config_class: Any, model_class: Any) -> Any:
+def _decoder(config_class: Any, model_class: Any, layers: int = 2) -> Any:
     config = config_class(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
@@ -1000,7 +1012,17 @@ _QWEN: dict[str, Any] = {
 
 
 def _qwen(pipeline: Any) -> Any:
-    transformer = QwenImageTransformer2DModel(
+    return pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_qwen_vae(num_res_blocks=1),
+        text_encoder=_decoder(Qwen2Config, Qwen2Model),
+        tokenizer=_word_tokenizer(end=False),
+        transformer=_qwen_transformer(),
+    )
+
+
+def _qwen_transformer() -> QwenImageTransformer2DModel:
+    return QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
         num_layers=4,
@@ -1009,15 +1031,17 @@ def _qwen(pipeline: Any) -> Any:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 6, 6),
     )
-    vae = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
-    )
-    return pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=vae,
-        text_encoder=_decoder(Qwen2Config, Qwen2Model),
-        tokenizer=_word_tokenizer(end=False),
-        transformer=transformer,
+
+
+def _qwen_vae(num_res_blocks: int, halvings: int = 3) -> AutoencoderKLQwenImage:
+    return AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1] * (halvings + 1),
+        num_res_blocks=num_res_blocks,
+        temperal_downsample=[False, *[True] * (halvings - 1)],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
     )
 
 
@@ -1034,6 +1058,61 @@ def qwen_image_img2img() -> QwenImageImg2ImgPipeline:
 @_register("qwen-image-inpaint", strength=0.75, inpaint=True, **_QWEN)
 def qwen_image_inpaint() -> QwenImageInpaintPipeline:
     return _qwen(QwenImageInpaintPipeline)
+
+
+# The pipeline pads to 1000 and 128 tokens; the second text is what the prompt quotes, here nothing.
+_HUNYUAN_IMAGE: dict[str, Any] = {"text_tokens": 16 + WORD_TOKENS}
+
+
+def _hunyuan_image(distilled: bool) -> HunyuanImagePipeline:
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=4,
+        num_single_layers=4,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        text_embed_dim=WIDTH,
+        text_embed_2_dim=WIDTH,
+        rope_axes_dim=(8, 8),
+        guidance_embeds=distilled,
+        use_meanflow=distilled,
+    )
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=32,
+        scaling_factor=0.75,
+    )
+    pipe = HunyuanImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        vae=vae,
+        text_encoder=_decoder(Qwen2Config, Qwen2Model, layers=4),
+        tokenizer=_word_tokenizer(end=False),
+        text_encoder_2=_t5(),
+        tokenizer_2=_word_tokenizer(end=True),
+        transformer=transformer,
+        # From its third step on it projects, and adds what it remembers.
+        guider=None if distilled else AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
+    )
+    pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 16, WORD_TOKENS
+    return pipe
+
+
+@_register("hunyuan-image", guidance="separate", conditional_first=True, guider=True, **_HUNYUAN_IMAGE)
+def hunyuan_image() -> HunyuanImagePipeline:
+    return _hunyuan_image(distilled=False)
+
+
+@_register("hunyuan-image-distilled", guidance="none", extra={"distilled_guidance_scale": 3.5}, **_HUNYUAN_IMAGE)
+def hunyuan_image_distilled() -> HunyuanImagePipeline:
+    return _hunyuan_image(distilled=True)
 
 
 # The denoiser gets the tokens unpadded and pads them, and the patches too, to a multiple of 32 itself.
@@ -1122,8 +1201,8 @@ TINY_SIZES = [(128, 128), (256, 128), (144, 128), (128, 64), (64, 64)]
 QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 
 
-def _qwen_vl(tokenizer: Any = None) -> Any:
-    """With the tokenizer that it is to know the tokens of pictures by."""
+def _qwen_vl(tokenizer: Any = None, **vision_changes: Any) -> Any:
+    """With the tokenizer that it is to know the tokens of pictures by, and changes of how it sees them."""
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
@@ -1146,6 +1225,7 @@ def _qwen_vl(tokenizer: Any = None) -> Any:
         "num_heads": 2,
         "out_hidden_size": WIDTH,
         "fullatt_block_indexes": [0],
+        **vision_changes,
     }
     numbers = range(VOCABULARY - len(QWEN_TOKENS), VOCABULARY)
     if tokenizer is not None:

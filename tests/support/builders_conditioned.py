@@ -9,10 +9,12 @@ import diffusers
 import torch
 from diffusers import (
     ControlNetModel,
+    FlowMatchEulerDiscreteScheduler,
     FluxControlNetModel,
     FluxControlNetPipeline,
     FluxFillPipeline,
     FluxKontextPipeline,
+    QwenImageEditPipeline,
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusionAdapterPipeline,
@@ -36,6 +38,7 @@ from transformers import (
 
 from tests.support.builders import (
     _FLUX,
+    _QWEN,
     _SD,
     _SD3,
     NEGATIVE,
@@ -44,6 +47,8 @@ from tests.support.builders import (
     WORD_TOKENS,
     _flux,
     _kandinsky5,
+    _qwen_transformer,
+    _qwen_vae,
     _qwen_vl,
     _register,
     _sd,
@@ -275,3 +280,39 @@ def kandinsky5_img2img() -> Kandinsky5I2IPipeline:
     # Of half of the picture's sides the encoder is shown 56 x 56 pixels, 2 x 2 tokens of 28 x 28.
     processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
     return _kandinsky5(Kandinsky5I2IPipeline, processor, _qwen_vl(tokenizer), visual_cond=True)
+
+
+# Of the pictures that Qwen2.5-VL reads. Four patches become a token; pictures are shrunk until four tokens are left.
+_PATCH = 8
+_PICTURE_TOKENS = 4
+
+
+# The pipeline reads every picture at about 1024 x 1024 pixels, of which an autoencoder that shrinks by 32 leaves few
+# latents. The other size is of a shape for which these, too, are packed without remainder. Of the template six tokens
+# around the picture's and seven behind the prompt reach the denoiser.
+@_register(
+    "qwen-image-edit",
+    pictures=("image",),
+    pillow=True,
+    sized=True,
+    tokens=(6 * 6 + 16 * 16, 16),
+    refuses=_FULL_SIZE,
+    **_QWEN | {"size": (384, 384), "other_size": (512, 576), "text_tokens": 6 + _PICTURE_TOKENS + 7 + 7},
+)
+def qwen_image_edit() -> QwenImageEditPipeline:
+    tokenizer = _word_tokenizer(end=False, special=QWEN_TOKENS)
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(
+            patch_size=_PATCH, min_pixels=(2 * _PATCH) ** 2, max_pixels=(5 * _PATCH) ** 2
+        ),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(patch_size=_PATCH),
+    )
+    return QwenImageEditPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_qwen_vae(num_res_blocks=0, halvings=5),
+        text_encoder=_qwen_vl(tokenizer, patch_size=_PATCH, window_size=4 * _PATCH, initializer_range=0.2),
+        tokenizer=tokenizer,
+        processor=processor,
+        transformer=_qwen_transformer(),
+    )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import Kandinsky5Transformer3DModel
@@ -88,6 +89,9 @@ class _Hand:
     def __init__(self, pipe: Any, denoiser: nn.Module, policy: Policy, conditional_first: bool, separate: bool) -> None:
         self.pictures = 1
         self.policy, self.denoiser, self.scheduler = policy, denoiser, pipe.scheduler
+        self.guider = getattr(pipe, "guider", None)
+        # Of its class, for the runtime puts a copy of it in place.
+        self._weighing: Any = patch.object(type(self.guider), "forward", lambda *args, **kw: self._weigh(*args, **kw))
         self.conditional_first, self.separate = conditional_first, separate
         # Image-to-image leaves out those before its first.
         self.first_step = self.step = self.branch = 0
@@ -116,8 +120,12 @@ class _Hand:
                 self._replace(modules[name], "forward", self._unit(name, rule, own))
         self._replace(self.denoiser, "forward", self._call)
         self._replace(self.scheduler, "step", self._advance)
+        if self.guider is not None:
+            self._weighing.start()
 
     def end(self) -> None:
+        if self.guider is not None:
+            self._weighing.stop()
         for owner, name, own in reversed(self._replaced):
             if own is None:
                 del vars(owner)[name]
@@ -153,6 +161,14 @@ class _Hand:
     def _advance(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.step, self.branch = self.step + 1, 0
         return original(*args, **kwargs)
+
+    def _weigh(self, guider: Any, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> Any:
+        """As a guider does in steps that it does not guide; what it remembers of others is left alone then."""
+        if self.single:
+            return (pred_cond,)
+        if self.resized and guider.momentum_buffer is not None:
+            guider.momentum_buffer.running_average = 0
+        return self._weighing.temp_original(guider, pred_cond, pred_uncond)
 
     def _call(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         sample = args[0] if args else next(iter(kwargs.values()))

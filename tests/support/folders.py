@@ -23,6 +23,9 @@ _PICTURES = 4
 # Convolutions take most of the time.
 _SMALL = {"UNet2DConditionModel": (16, 16)}
 
+# Of models that take a guidance scale as a mere input.
+_SCALES = ("guidance_scale", "distilled_guidance_scale")
+
 SCORER = demo_assets().scorer_dir
 
 # The folders go with the process.
@@ -61,11 +64,14 @@ def brought(name: str) -> Brought:
 
 def _settings(family: TinyFamily) -> dict[str, Any]:
     """Of every call, but for what the tuner sets itself."""
-    return {name: value for name, value in family.extra.items() if name not in ("output_type", "guidance_scale")}
+    return {name: value for name, value in family.extra.items() if name not in ("output_type", *_SCALES)}
 
 
 def _guidance(family: TinyFamily) -> tuple[str, ...]:
-    scale = family.scale[1] if family.guided else family.extra.get("guidance_scale")
+    if family.guider:
+        return ()
+    embedded = next((family.extra[name] for name in _SCALES if name in family.extra), None)
+    scale = family.scale[1] if family.guided else embedded
     return () if scale is None else ("--guidance-scale", str(scale))
 
 

@@ -9,6 +9,7 @@ from autotune.core.errors import InputError
 from autotune.pipelines.families.base import Family, LatentSize
 from autotune.pipelines.families.calls import CallSignature
 from autotune.pipelines.families.generic import GenericFamily
+from autotune.pipelines.families.guider import HunyuanImage
 from autotune.pipelines.families.kandinsky import Kandinsky5, Kandinsky5FromPicture
 from autotune.pipelines.families.packed import (
     Chroma,
@@ -19,6 +20,7 @@ from autotune.pipelines.families.packed import (
     FluxFill,
     FluxKontext,
     QwenImage,
+    QwenImageEdit,
 )
 from autotune.pipelines.families.scheduling import SchedulerCalls, scheduler_calls
 from autotune.pipelines.families.transformer import (
@@ -67,7 +69,9 @@ _FAMILIES: tuple[type[Family], ...] = (
     Lumina2,
     AuraFlow,
     HunyuanDiT,
+    HunyuanImage,
     QwenImage,
+    QwenImageEdit,
     ZImage,
     CogView4,
     Kandinsky5,
@@ -81,8 +85,7 @@ _PAG = "its perturbed rows compute other attention than the rows they are batche
 _UNFIT: Mapping[str, str] = {
     "StableDiffusionPAGPipeline": _PAG,
     "StableDiffusionXLPAGPipeline": _PAG,
-    "QwenImageEditPipeline": "it reads every picture at 1024 x 1024 pixels, so no tiny model can be tested",
-    "HunyuanImagePipeline": "its guider decides at every step how many branches it computes",
+    "QwenImageEditPlusPipeline": "it takes one prompt a call, where pictures are made in batches",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).
 _UNKNOWN = "so it is not known how it batches guidance and what it passes to its denoiser and scheduler"

@@ -57,12 +57,14 @@ class Family:
         guidance_argument: the call's argument that turns on classifier-free guidance, where it takes one by that name.
         guided_above: guidance computes two branches above this value of it.
         needs_negative_prompt: there is no guidance without a negative prompt.
+        guiders: names of the pipeline's components that weigh the branches: they turn guidance on, not an argument.
         embedded_guidance: the call's argument of a guidance scale that is a mere input of the denoiser.
         output_types: the values of ``output_type`` that return what they say.
         pixel_multiple: the pipeline refuses sides that are no multiples of so many pixels.
         adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
             None of one that reads more than the picture's embedding.
         picture_arguments: arguments of a call that a picture must be given for, where the pipeline takes them.
+        variant: what of this very pipeline, besides its denoiser, decides what that is called with.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
         refused_arguments: arguments of a call that no policy can follow, and why, in words that follow "for".
     """
@@ -82,11 +84,13 @@ class Family:
     guidance_argument: str | None = "guidance_scale"
     guided_above: float = 1.0
     needs_negative_prompt: bool = False
+    guiders: tuple[str, ...] = ()
     embedded_guidance: str | None = None
     output_types: frozenset[str] = frozenset({"pil", "np", "pt", "latent"})
     pixel_multiple: int = 8
     adapters: tuple[tuple[int, int] | None, ...] = ()
     picture_arguments: tuple[str, ...] = ("image", "mask_image", "control_image")
+    variant: tuple[int, ...] = ()
     refuses: Mapping[str, str] = {}
     refused_arguments: Mapping[str, str] = {}
 
@@ -162,6 +166,7 @@ class Family:
             guidance_argument=guidance,
             default_guidance=None if guidance is None else takes[guidance],
             guided_above=self.guided_above,
+            guided_by_itself=bool(self.guiders) and self.guided,
             needs_negative_prompt=self.needs_negative_prompt,
             embedded_guidance=embedded,
             default_embedded=None if embedded is None else takes[embedded],
@@ -202,7 +207,8 @@ class Family:
         """Tokens of one prompt that reach the denoiser; the most that may where prompts are not padded.
 
         Args:
-            call: arguments of the pipeline's call that differ from its defaults (``max_sequence_length``).
+            call: arguments of the pipeline's call that differ from its defaults (``max_sequence_length``), and the
+                size of its pictures.
         """
         return int(_argument(pipe, call, "max_sequence_length"))
 

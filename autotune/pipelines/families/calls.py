@@ -22,6 +22,7 @@ class CallSignature:
         guidance_argument: The argument that turns on classifier-free guidance; None where a call has none.
         default_guidance: Its value where a call does not name it.
         guided_above: Guidance computes two branches above this value.
+        guided_by_itself: Whether guidance is on without an argument that says so: by a guider.
         needs_negative_prompt: Without a negative prompt there is no guidance, whatever its scale.
         embedded_guidance: The argument of a guidance scale that the denoiser gets as a mere input, at no cost (LCM,
             FLUX.1-dev); None where there is none.
@@ -39,6 +40,7 @@ class CallSignature:
     guidance_argument: str | None
     default_guidance: float | None
     guided_above: float
+    guided_by_itself: bool
     needs_negative_prompt: bool
     embedded_guidance: str | None
     default_embedded: float | None
@@ -70,7 +72,7 @@ class CallSignature:
             False
         """
         if self.guidance_argument is None:
-            return False
+            return self.guided_by_itself
         scale = arguments.get(self.guidance_argument, self.default_guidance)
         negative = any(arguments.get(name) is not None for name in ("negative_prompt", "negative_prompt_embeds"))
         return scale is not None and scale > self.guided_above and (negative or not self.needs_negative_prompt)

@@ -224,7 +224,7 @@ def _token_ids(size: LatentSize) -> Tensor:
 
 
 class QwenImage(_Packed):
-    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
+    pipelines: tuple[str, ...] = ("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline")
     denoisers = ("QwenImageTransformer2DModel",)
     notes = "prices are of prompts that fill max_sequence_length, shorter ones cost less"
     shared_arguments = frozenset({"img_shapes", "attention_kwargs"})
@@ -249,3 +249,62 @@ class QwenImage(_Packed):
         if getattr(config, "guidance_embeds", False):
             given["guidance"] = torch.empty(1)
         return given
+
+
+class QwenImageEdit(QwenImage):
+    """The tokens of the given picture come behind those of the latents, and others of it stand in the prompt.
+
+    Whatever its size, the picture is read at about 1024 x 1024 pixels.
+    """
+
+    pipelines = ("QwenImageEditPipeline",)
+    notes = (
+        "prices are of a given picture of the result's shape, and of prompts of max_sequence_length tokens besides that"
+        " picture's; no low resolution"
+    )
+    refuses = {"resolution": "its denoiser reads the given picture besides, at full size"}
+
+    def __init__(self, pixels_per_latent: int) -> None:
+        self.variant = (pixels_per_latent,)
+
+    @classmethod
+    def of(cls, pipe: Any) -> Family:
+        return cls(int(pipe.vae_scale_factor))
+
+    def native_size(self, pipe: Any) -> tuple[int, int]:
+        return _picture_sides(1, 1)
+
+    def text_tokens(self, pipe: Any, call: Mapping[str, Any] = {}) -> int:
+        """The pipeline cuts no prompt: one of ``max_sequence_length`` tokens, and the given picture's."""
+        return super().text_tokens(pipe, call) + self._picture_tokens(pipe, call)
+
+    def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
+        _, height, width = kwargs["img_shapes"][0][0]
+        return super().size_of(sample[:, : height * width], kwargs)
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        given = super().inputs(config, size, text_tokens)
+        (pixels_per_latent,) = self.variant
+        unit = 2 * pixels_per_latent
+        height, width = (side // unit for side in _picture_sides(size.height, size.width))
+        tokens = torch.empty(1, height * width, config.in_channels)
+        shapes = [*given["img_shapes"][0], (1, height, width)]
+        return given | {"hidden_states": torch.cat([given["hidden_states"], tokens], dim=1), "img_shapes": [shapes]}
+
+    def _picture_tokens(self, pipe: Any, call: Mapping[str, Any]) -> int:
+        """Of a given picture of the result's shape in the prompt; none where the pipeline has lost its processor."""
+        processor: Any = getattr(getattr(pipe, "processor", None), "image_processor", None)
+        if processor is None:
+            return 0
+        native = self.native_size(pipe)
+        height, width = _picture_sides(call.get("height") or native[0], call.get("width") or native[1])
+        patches: int = processor.get_number_of_image_patches(height, width)
+        return patches // int(processor.merge_size) ** 2
+
+
+def _picture_sides(height: int, width: int) -> tuple[int, int]:
+    """Height and width in pixels at which Qwen-Image-Edit reads a picture of this shape."""
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
+
+    width, height, _ = calculate_dimensions(1024 * 1024, width / height)
+    return height, width

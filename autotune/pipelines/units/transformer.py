@@ -78,6 +78,7 @@ def _skip_in_second_half(position: int, length: int) -> int | None:
 
 _HIDDEN = ("hidden_states",)
 _TEXT_AND_HIDDEN = ("encoder_hidden_states", "hidden_states")
+_HIDDEN_AND_TEXT = ("hidden_states", "encoder_hidden_states")
 # Self-attention, cross-attention and feed-forward one after the other, all on one residual stream.
 _SEQUENTIAL = (
     Part("attn1", SELF),
@@ -124,11 +125,16 @@ def _refined_text(text: str, picture: str) -> Architecture:
     )
 
 
-def _flux(single_streams: tuple[str, ...]) -> Architecture:
+def _flux(
+    single_streams: tuple[str, ...],
+    streams: tuple[str, ...] = _TEXT_AND_HIDDEN,
+    # The pipeline packs 2x2 latents into a token; the transformer itself takes tokens one by one.
+    size_multiple: int | None = 2,
+) -> Architecture:
     """Text and image in streams of their own, then in one or two that single blocks join."""
     return Architecture(
         (
-            Chain("transformer_blocks", _TWO_STREAMS, _TEXT_AND_HIDDEN, ("attn", "ff", "ff_context")),
+            Chain("transformer_blocks", _TWO_STREAMS, streams, ("attn", "ff", "ff_context")),
             Chain(
                 "single_transformer_blocks",
                 (Part("proj_mlp", FEED_FORWARD), Part("attn", JOINT)),
@@ -137,8 +143,7 @@ def _flux(single_streams: tuple[str, ...]) -> Architecture:
                 follows=("transformer_blocks",),
             ),
         ),
-        # The pipeline packs 2x2 latents into a token; the transformer itself takes tokens one by one.
-        size_multiple=2,
+        size_multiple=size_multiple,
     )
 
 
@@ -176,6 +181,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ChromaTransformer2DModel": _flux(_HIDDEN),
     # Its single blocks have one layer each, attention and feed-forward in one.
     "Flux2Transformer2DModel": _flux(_HIDDEN),
+    # Of patches of its own; the text's refiner, which takes no picture, belongs to no unit.
+    "HunyuanImageTransformer2DModel": _flux(_HIDDEN_AND_TEXT, _HIDDEN_AND_TEXT, size_multiple=None),
     "AuraFlowTransformer2DModel": Architecture(
         (
             # The attention's output is added before the norm only: the block itself takes the feed-forward alone.

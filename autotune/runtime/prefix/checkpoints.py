@@ -43,6 +43,7 @@ class Checkpoint:
         result: of the scheduler's last step.
         output: of the denoiser's last call, its values aside.
         scheduler: the scheduler's attributes.
+        guiders: what the pipeline's guiders remember.
         generators: states of the generators the pipeline was called with.
         low: the latents while they are smaller than the pipeline believes, and their size.
         features: kept results, one for each branch that computed them, with the rows they were computed for.
@@ -54,6 +55,7 @@ class Checkpoint:
     result: Any
     output: Any
     scheduler: Mapping[str, Any]
+    guiders: Mapping[str, Any]
     generators: tuple[Tensor, ...]
     low: tuple[Tensor, LatentSize] | None
     features: Mapping[Feature, Mapping[int, tuple[int, Any]]]
@@ -80,7 +82,7 @@ class Checkpoint:
     def storages(self) -> Counter[tuple[int, int]]:
         """Address and bytes of the memory it holds on to; features are not copied, and shared between checkpoints."""
         low = None if self.low is None else self.low[0]
-        held = (self.result, self.output, dict(self.scheduler), self.generators, low)
+        held = (self.result, self.output, dict(self.scheduler), dict(self.guiders), self.generators, low)
         features = [output for rows in self.features.values() for _, output in rows.values()]
         difference = None if self.difference is None else self.difference.values
         tensors = [leaf for leaf in tree_leaves((held, features, difference)) if isinstance(leaf, Tensor)]

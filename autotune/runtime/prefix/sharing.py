@@ -62,6 +62,16 @@ class Resumable(Protocol):
         """Stand where another call stood after so many calls."""
 
 
+class Remembering(Protocol):
+    """What has a state of its own between steps, such as :class:`autotune.runtime.guiders.Guiders`."""
+
+    def state(self) -> dict[str, Any]:
+        """A copy of it."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+
+
 class SharedCall:
     """One pipeline call that goes on from a checkpoint and leaves some.
 
@@ -108,10 +118,18 @@ class SharedCall:
             self._use = replace(self._use, skipped=found.calls)
         return found
 
-    def take_on(self, checkpoint: Checkpoint, scheduler: Any, session: Resumable, low: LowResolution | None) -> None:
+    def take_on(
+        self,
+        checkpoint: Checkpoint,
+        scheduler: Any,
+        guiders: Remembering,
+        session: Resumable,
+        low: LowResolution | None,
+    ) -> None:
         """Put everything in place as it was after the checkpoint's calls."""
         assert self._plan is not None
         restore_scheduler(scheduler, checkpoint.scheduler)
+        guiders.restore(checkpoint.guiders)
         for generator, state in zip(self._generators, checkpoint.generators, strict=True):
             generator.set_state(state.clone())
         if low is not None and checkpoint.low is not None:
@@ -129,7 +147,15 @@ class SharedCall:
         session.resume(checkpoint.calls, features, checkpoint.shapes, difference)
 
     def leave(
-        self, plan: Plan, result: Any, scheduler: Any, session: Resumable, low: LowResolution | None, *, guided: bool
+        self,
+        plan: Plan,
+        result: Any,
+        scheduler: Any,
+        guiders: Remembering,
+        session: Resumable,
+        low: LowResolution | None,
+        *,
+        guided: bool,
     ) -> None:
         """After a step that is not the last: keep all that the next one depends on, where that can be had."""
         self._follow(plan)
@@ -139,7 +165,7 @@ class SharedCall:
         if not is_kept(calls) or not all(map(torch.equal, self._random, self._global_states())):
             return
         try:
-            state = scheduler_state(scheduler)
+            state, remembered = scheduler_state(scheduler), guiders.state()
         except NotPlainError:
             return
         features: dict[Feature, dict[int, tuple[int, Any]]] = {}
@@ -150,6 +176,7 @@ class SharedCall:
             result=cloned(result),
             output=emptied(self.output),
             scheduler=state,
+            guiders=remembered,
             generators=tuple(generator.get_state() for generator in self._generators),
             low=None if low is None else (low.latents.clone(), low.size),
             features=features,
@@ -193,12 +220,16 @@ def is_kept(calls: int) -> bool:
     return calls <= 2 or calls % 3 == 0
 
 
-def setting_of(scheduler: Any, arguments: Mapping[str, Any]) -> str | None:
-    """What decides a scheduler's steps after ``set_timesteps(**arguments)``; None where that cannot be told."""
+def setting_of(scheduler: Any, arguments: Mapping[str, Any], guiders: str = "") -> str | None:
+    """What decides a call's steps after ``scheduler.set_timesteps(**arguments)``; None where that cannot be told.
+
+    Args:
+        guiders: what tells those of the pipeline from others.
+    """
     levels = {name: getattr(scheduler, name, None) for name in ("timesteps", "sigmas", "num_inference_steps")}
     config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     try:
-        return canonical_form((type(scheduler).__name__, config, dict(arguments), levels), arrays=True)
+        return canonical_form((type(scheduler).__name__, config, dict(arguments), levels, guiders), arrays=True)
     except NotPlainError:
         return None
 
