@@ -203,7 +203,7 @@ class Flux2(_Packed):
 class Flux2Klein(Flux2):
     pipelines = ("Flux2KleinPipeline",)
     guided = True
-    guidance_argument = "guidance_scale"
+    guidance_argument: str | None = "guidance_scale"
     embedded_guidance = None
 
     @classmethod
