@@ -56,6 +56,7 @@ MODELS = {
     "sd35-large-1024": Model("sd3"),
     "flux-dev-1024": Model("flux-dev"),
     "flux-schnell-1024": Model("flux"),
+    "flux2-dev-1024": Model("flux2"),
     "qwen-image-1328": Model("qwen-image"),
     "z-image-turbo-1024": Model("z-image"),
 }
