@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from autotune.cost import Pricer
+from autotune.evaluation.examples import Examples
+from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from search_spaces import SearchSpace, space_for
 from search_spaces.denoiser import DenoiserSpace
+from search_spaces.transformer import TransformerSpace
 from studies.fixed_recipes import TUNED, Standing, verdict
+from studies.search.fitted_recipes import BUDCACHE, CLIMBED_ON, FITTED_STEPS, L2P, Fitter
 from studies.search.grid import grid, on_top
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
 from studies.search.table import Entry
@@ -28,7 +36,9 @@ def model(request: pytest.FixtureRequest) -> tuple[SearchSpace, Pricer]:
 def test_settings_of_every_recipe_meet_the_budget(model: tuple[SearchSpace, Pricer], budget: float) -> None:
     space, pricer = model
     found = methods(space, pricer, budget, 40)
-    assert {"PAB-like", "T-GATE", "PostDiff"} < set(found)
+    assert {"FasterCache's guidance", "PAB-like", "T-GATE", "PostDiff"} < set(found)
+    assert ("TaylorSeer" in found) == isinstance(space, TransformerSpace)
+    assert found["FasterCache's guidance"] and found.get("TaylorSeer", True)
     for policies in found.values():
         assert len(policies) <= CANDIDATES
         for policy in policies:
@@ -117,3 +127,24 @@ def test_recipes_go_on_top_of_a_line_and_leave_it_as_it_is(model: tuple[SearchSp
     for values in found.values():
         assert [values[name] for name in ("solver", "guidance_start", "guidance_stop")] == [1, 6, 16]
         assert values != line
+
+
+@pytest.mark.parametrize("name", DEMO_NAMES)
+def test_fitted_recipes_stay_within_the_budget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def latents(pipe: Any, policy: Policy, prompts: Sequence[str]) -> torch.Tensor:
+        """By chance, but always the same of a policy: what is fitted to does not matter."""
+        return torch.tensor([[random.Random(f"{policy.key} {prompt}").random()] for prompt in prompts])
+
+    monkeypatch.setattr("studies.search.fitted_recipes.latents", latents)
+    monkeypatch.setattr("autotune.fit_forecasts", lambda pipe, policy, prompts, batch_size: policy)
+    pipe, steps = demo_pipeline(name), demo_assets(name).full_steps
+    space, pricer = space_for(pipe, steps=steps), Pricer(pipe, full_steps=steps)
+    prompts = [f"prompt {number}" for number in range(CLIMBED_ON)]
+    fitter = Fitter(name, pipe, pricer, Examples(rows_of_prompts(prompts), tuple(range(CLIMBED_ON))))
+    found = fitter.methods(space, steps // 4, 0.25)
+    assert found.keys() == {BUDCACHE, L2P, FITTED_STEPS} and all(found.values())
+    for policies in found.values():
+        for policy in policies:
+            assert 0.2 < pricer.price(policy).relative <= 0.25 * (1 + TOLERANCE)
+    assert all(policy.cache for policy in (*found[BUDCACHE], *found[L2P]))
+    assert all(policy.steps == steps // 4 and policy.timesteps != "default" for policy in found[FITTED_STEPS])
