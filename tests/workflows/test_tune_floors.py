@@ -14,16 +14,13 @@ import pytest
 
 from autotune.core.errors import InputError
 from autotune.core.interrupts import Interrupted
-from autotune.core.interval import Interval
 from autotune.cost import Pricer, parse_budget
 from autotune.options import TuneOptions
-from autotune.policy import Policy, read_policy
-from autotune.policy.words import computes_everything
-from autotune.quality.floor import Bounded, Floor
+from autotune.policy import read_policy
+from autotune.quality.floor import Floor
 from autotune.report.verdict import verdict
 from autotune.results.finalists import read_finalists
 from autotune.study.trials import sqlite_url
-from autotune.workflows import floor_round, floor_search
 from autotune.workflows.tune import TuneResult, tune
 from autotune.workflows.tune_floors import tune_floors
 from tests.support.fake_search import FakePictures, search_arguments, tiny_pipeline, use_pictures
@@ -102,28 +99,6 @@ def test_where_nothing_within_a_budget_holds_it_the_full_run_is_exported(
     assert exported.key == found.full.policy.key and exported.budget == "15%"
     assert exported.quality is not None and exported.quality.certificate is not None
     assert exported.quality.certificate.loss is not None and exported.quality.certificate.loss.high == 0
-
-
-def test_fewer_steps_at_a_larger_budget_are_certified_where_the_searches_were_lucky(
-    fake: FakePictures, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pricer, seen = Pricer(pipe, full_steps=10), floor_round.bounds
-
-    def unlucky(evaluator: Any, floor: Floor, second: Any, policy: Policy, level: float) -> list[Bounded]:
-        """Held-out pictures find more loss than allowed in all that the searches found."""
-        found = seen(evaluator, floor, second, policy, level)
-        lucky = pricer.price(policy).relative <= 0.4
-        return [Bounded(each.name, Interval(value=9, low=9, high=9), each.most) for each in found] if lucky else found
-
-    monkeypatch.setattr(floor_round, "bounds", unlucky)
-    # Likely, but not sure.
-    monkeypatch.setattr(floor_search.Prospects, "_expected", lambda self, policy, trial: 0.9)
-    result = tune(pipe, max_loss=3.0, **given(tmp_path / "run"))
-    floor = result.finalists.floor
-    assert floor is not None and floor.met and floor.tested == 2 and floor.nearest is not None
-    assert max(trials_in(tmp_path / "run")) == "study-40pct"
-    assert result.policy.cost is not None and 0.4 < result.policy.cost.relative <= 0.5
-    assert computes_everything(result.policy)
 
 
 def test_changes_have_a_floor_of_their_own(fake: FakePictures, pipe: Any, tmp_path: Path) -> None:
