@@ -8,7 +8,7 @@ all trials there: each has two thirds of the trials, and fewer where its candida
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,20 +24,16 @@ from autotune.cost import Budget, Cost, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.options import TuneOptions
 from autotune.policy import Policy
-from autotune.policy.words import computes_everything
-from autotune.quality.floor import SURE, Bounded, Floor, expected, sequence
+from autotune.quality.floor import Bounded, Floor, expected, sequence
 from autotune.quality.panel import FIDELITY
 from autotune.quality.sequential import looks
 from autotune.results.finalists import EvaluatedPolicy
-from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.search.recipes import recipes_at_budget
 from autotune.study.trials import attributes, policy_of, ranked
 from autotune.workflows.explore import search_at
 from autotune.workflows.forecast import pictures_after
-from autotune.workflows.last_round import evaluate_finalist
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
-from search_spaces.earlier import completed
 
 WHOLE = "100%"
 """The budget of a floor where none is given."""
@@ -49,8 +45,6 @@ _TRIALS = 2 / 3
 _APART = 0.95
 # Where it is as likely as not that a floor holds, smaller budgets are worth a search.
 _LIKELY = 0.5
-# Candidates that surely hold a floor: the sequence of tests begins with the second of them.
-_ENOUGH = 2
 # Of changes, which nothing but the next search depends on.
 _RESAMPLES = 200
 
@@ -164,19 +158,6 @@ class Ladder:
         """What the full run takes of it."""
         return self.cost(self.top.full)
 
-    @property
-    def fewer_steps(self) -> Mapping[str, int]:
-        """Knobs of the best fewer steps that the searches found; of the pipeline's own where none is better."""
-        knobs = [knob.name for knob in self.top.proposer.space.knobs]
-        losses = (
-            (trial.values[0], trial.number, completed(trial.params, knobs))
-            for study in self.studies.values()
-            for trial in ranked(study)
-            if computes_everything(policy_of(trial))
-        )
-        recipe = self.top.recipes[0].proposal.values
-        return min(losses, key=lambda each: each[:2], default=(0.0, 0, recipe))[2]
-
     def cost(self, policy: Policy) -> float:
         """What a policy takes of what is to be low: milliseconds of a call, or FLOPs of a picture."""
         return self._of(self.top.proposer.price(policy))
@@ -235,51 +216,17 @@ class Prospects:
         found = [self.of(each.policy, trial) for each, trial in self.ladder.candidates() if allows(each.policy)]
         return max(found, default=0.0) >= _LIKELY
 
-    def sequence(self, progress: Progress) -> list[EvaluatedPolicy]:
-        """What the held-out pictures are to test, the dearest first.
-
-        Tests stop at the first that fails, so the first had better not. Where the searches found fewer than two
-        candidates that surely hold the floor, fewer steps at larger budgets come before them: the best of many owes a
-        part of what tuning pictures promise to luck.
-
-        Args:
-            progress: Is told which budgets these are.
-        """
-        found = [(each, self.of(each.policy, trial)) for each, trial in self.ladder.candidates()]
-        if sum(chance >= SURE for _, chance in found) < _ENOUGH:
-            found.extend(self._dearer(progress))
+    def sequence(self) -> list[EvaluatedPolicy]:
+        """What the held-out pictures are to test, the dearest first."""
+        found = self.ladder.candidates()
         costs = [self.ladder.cost(each.policy) for each, _ in found]
-        return [found[number][0] for number in sequence(costs, [chance for _, chance in found])]
-
-    def _dearer(self, progress: Progress) -> Iterator[tuple[EvaluatedPolicy, float]]:
-        """Fewer steps at budgets above those that were searched, up to one that surely holds the floor."""
-        values = self.ladder.fewer_steps
-        diagnosis = Diagnosis(self.evaluator, self.ladder.top.maker.prefixes)
-        for rung in self.ladder.rungs[max(self.ladder.studies) + 1 :]:
-            proposal = rung.setup.proposer.propose(values)
-            if proposal is None or self.ladder.cost(proposal.policy) >= self.ladder.full_cost:
-                continue
-            progress.stage(f"fewer steps at {rung.setup.budget}", len(self.evaluator.rows))
-            try:
-                evaluate_finalist(self.evaluator, diagnosis, proposal.policy)
-            except CandidateError as error:
-                progress.stage(f"fewer steps at {rung.setup.budget} are left out: {error}")
-                continue
-            objective = self.evaluator.objective
-            loss = objective.interval(self.evaluator.outcome(proposal.policy).evaluation).loss
-            chance = self._chance(proposal.policy, loss)
-            yield EvaluatedPolicy(None, None, proposal.policy), chance
-            if chance >= SURE:
-                return
+        return [found[number][0] for number in sequence(costs, [self.of(each.policy, trial) for each, trial in found])]
 
     def _expected(self, policy: Policy, trial: FrozenTrial) -> float:
-        assert trial.values, "it was evaluated"
-        given = attributes(trial)
-        return self._chance(policy, Interval(value=trial.values[0], low=given["loss_low"], high=given["loss_high"]))
-
-    def _chance(self, policy: Policy, loss: Interval) -> float:
-        bounds, pictures = [], len(self.evaluator.rows)
+        given, bounds, pictures = attributes(trial), [], len(self.evaluator.rows)
         if self.floor.loss is not None:
+            assert trial.values, "it was evaluated"
+            loss = Interval(value=trial.values[0], low=given["loss_low"], high=given["loss_high"])
             bounds.append(Bounded("loss", loss, self.floor.loss))
             chance = expected(bounds, pictures, self._last)
             if chance == 0 or self._change is None:

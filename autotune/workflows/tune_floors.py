@@ -131,7 +131,7 @@ def _run(
     results = []
     for floor, label, place, prospect in zip(floors, labels, places, prospects, strict=True):
         with during("in the last round"):
-            found = floor_round(ladder, floor, prospect.sequence(progress), judging, progress)
+            found = floor_round(ladder, floor, prospect.sequence(), judging, progress)
         policy_file = folder / (f"policy-{label}.json" if len(floors) > 1 else "policy.json")
         rung, study = ladder.rungs[found.place], ladder.studies[found.place]
         results.append(
