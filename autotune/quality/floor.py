@@ -26,12 +26,14 @@ from statistics import NormalDist
 from autotune.core.interval import Interval
 from autotune.quality.sequential import HOPELESS, Look, promise
 
-__all__ = ["Bounded", "Certified", "Floor", "certify", "expected", "sequence"]
+__all__ = ["SURE", "Bounded", "Certified", "Floor", "certify", "expected", "sequence"]
 
 TESTED = 6
 """Policies in a sequence at most."""
 
-_SURE = 0.99
+SURE = 0.99
+"""What :func:`expected` says at least of a policy that surely holds a floor."""
+
 _LEVEL = 0.95
 
 
@@ -159,7 +161,7 @@ def sequence(costs: Sequence[float], chances: Sequence[float], most: int = TESTE
         if not front or chances[number] > chances[front[-1]]:
             front.append(number)
     hopeful = [number for number in front if chances[number] >= HOPELESS] or front[-1:]
-    sure = next((place for place, number in enumerate(hopeful) if chances[number] >= _SURE), len(hopeful) - 1)
+    sure = next((place for place, number in enumerate(hopeful) if chances[number] >= SURE), len(hopeful) - 1)
     tested = hopeful[: sure + 2][::-1]
     if len(tested) <= most:
         return tested

@@ -1,6 +1,6 @@
 """The search for the cheapest policy above a floor: at up to three budgets, which bracket where the floor is crossed.
 
-A ladder of budgets is halved: where tuning pictures promise a policy that holds the floor, the next search is at a
+A ladder of budgets is halved: where by the tuning pictures a policy surely holds the floor, the next search is at a
 smaller budget, else at a larger one. Each search begins with what the others found, and all candidates of all of them
 may win. The first search is at the middle of the ladder. All together take at most the FLOPs of two searches with
 all trials there: each has two thirds of the trials, and fewer where its candidates cost more.
@@ -24,7 +24,7 @@ from autotune.cost import Budget, Cost, Limits, parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.options import TuneOptions
 from autotune.policy import Policy
-from autotune.quality.floor import Bounded, Floor, expected, sequence
+from autotune.quality.floor import SURE, Bounded, Floor, expected, sequence
 from autotune.quality.panel import FIDELITY
 from autotune.quality.sequential import looks
 from autotune.results.finalists import EvaluatedPolicy
@@ -43,8 +43,6 @@ _SHARES = (15, 25, 32, 40, 50, 60, 80)
 _TRIALS = 2 / 3
 # A budget that is this near the largest is no other one.
 _APART = 0.95
-# Where it is as likely as not that a floor holds, smaller budgets are worth a search.
-_LIKELY = 0.5
 # Of changes, which nothing but the next search depends on.
 _RESAMPLES = 200
 
@@ -211,10 +209,15 @@ class Prospects:
         return self._known[policy.key]
 
     def reaches(self, place: int) -> bool:
-        """Whether a budget of the ladder is likely to hold the floor."""
+        """Whether a policy within a budget of the ladder surely holds the floor.
+
+        The best of many candidates owes a part of what tuning pictures promise to luck, and where the first test fails
+        there is no other. So nothing less than a sure candidate sends the search to smaller budgets; candidates that
+        are merely likely to hold the floor are tested after it.
+        """
         allows = self.ladder.rungs[place].setup.proposer.allows
         found = [self.of(each.policy, trial) for each, trial in self.ladder.candidates() if allows(each.policy)]
-        return max(found, default=0.0) >= _LIKELY
+        return max(found, default=0.0) >= SURE
 
     def sequence(self) -> list[EvaluatedPolicy]:
         """What the held-out pictures are to test, the dearest first."""

@@ -14,13 +14,15 @@ import pytest
 
 from autotune.core.errors import InputError
 from autotune.core.interrupts import Interrupted
+from autotune.core.interval import Interval
 from autotune.cost import Pricer, parse_budget
 from autotune.options import TuneOptions
-from autotune.policy import read_policy
-from autotune.quality.floor import Floor
+from autotune.policy import Policy, read_policy
+from autotune.quality.floor import Bounded, Floor
 from autotune.report.verdict import verdict
 from autotune.results.finalists import read_finalists
 from autotune.study.trials import sqlite_url
+from autotune.workflows import floor_round, floor_search
 from autotune.workflows.tune import TuneResult, tune
 from autotune.workflows.tune_floors import tune_floors
 from tests.support.fake_search import FakePictures, search_arguments, tiny_pipeline, use_pictures
@@ -99,6 +101,30 @@ def test_where_nothing_within_a_budget_holds_it_the_full_run_is_exported(
     assert exported.key == found.full.policy.key and exported.budget == "15%"
     assert exported.quality is not None and exported.quality.certificate is not None
     assert exported.quality.certificate.loss is not None and exported.quality.certificate.loss.high == 0
+
+
+def test_what_is_only_likely_to_hold_a_floor_sends_the_search_to_larger_budgets(
+    fake: FakePictures, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pricer, seen = Pricer(pipe, full_steps=10), floor_round.bounds
+
+    def expected(self: Any, policy: Policy, trial: Any) -> float:
+        return 0.95 if pricer.price(policy).relative <= 0.4 else 1.0
+
+    def unlucky(evaluator: Any, floor: Floor, second: Any, policy: Policy, level: float) -> list[Bounded]:
+        """Held-out pictures find more loss than allowed where tuning pictures were not sure."""
+        found = seen(evaluator, floor, second, policy, level)
+        if pricer.price(policy).relative > 0.4:
+            return found
+        return [Bounded(each.name, Interval(value=9, low=9, high=9), each.most) for each in found]
+
+    monkeypatch.setattr(floor_search.Prospects, "_expected", expected)
+    monkeypatch.setattr(floor_round, "bounds", unlucky)
+    result = tune(pipe, max_loss=3.0, **given(tmp_path / "run"))
+    assert trials_in(tmp_path / "run").keys() == {"study-40pct", "study-50pct", "study-60pct"}
+    floor = result.finalists.floor
+    assert floor is not None and floor.met and floor.nearest is not None
+    assert result.policy.cost is not None and 0.4 < result.policy.cost.relative <= 0.5
 
 
 def test_changes_have_a_floor_of_their_own(fake: FakePictures, pipe: Any, tmp_path: Path) -> None:
