@@ -178,7 +178,7 @@ def test_what_exists_as_a_file_is_a_file(
     ("study", "words"),
     [
         ("sdx1-1024", "did you mean 'sdxl-1024', 'sd3-1024' or 'sd15-512'?"),
-        ("flux", "did you mean 'flux-dev-1024' or 'flux-schnell-1024'?"),
+        ("flux", "did you mean 'flux-dev-1024' or 'flux-schnell-1024' or 'flux2-dev-1024'?"),
         ("nothing-like-it", "valid: emoji-dit, emoji-unet,"),
         ("elsewhere/sdxl-1024.toml", "or --study sdxl-1024, which comes with the package"),
         ("elsewhere/mine.toml", "is no file; give a TOML file"),

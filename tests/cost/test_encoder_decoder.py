@@ -17,8 +17,7 @@ from autotune.runtime import applied, full_policy
 from tests.support.builders import FAMILIES, PROMPTS, TinyFamily
 from tests.support.watch import FlopCount, traces
 
-# Of Kandinsky 5 from a picture on the encoder is not counted.
-GUIDANCE = [(name, family.guided) for name, family in FAMILIES.items() if name != "kandinsky5-img2img"]
+GUIDANCE = [(name, family.guided) for name, family in FAMILIES.items()]
 # One of each way in which guidance is asked for.
 GUIDANCE += [(name, False) for name in ("sd", "sdxl", "flux", "z-image")]
 # Of these the length of a prompt decides how long the text is that the encoder gets.
@@ -74,13 +73,6 @@ def flops(around: EncoderDecoderCost) -> dict[str, int]:
 def test_predicted_equals_counted(name: str, guided: bool) -> None:
     family = FAMILIES[name]
     assert flops(predicted(family, guided=guided)) == counted(family, guided)
-
-
-def test_text_encoders_that_read_pictures_are_said_not_to_be_counted() -> None:
-    family = FAMILIES["kandinsky5-img2img"]
-    around = predicted(family, guided=True)
-    assert flops(around) == {"vae": counted(family, True)["vae"]}
-    assert [name for name, _ in around.not_counted] == ["text_encoder", "text_encoder_2"]
 
 
 def test_predicted_equals_counted_at_another_size() -> None:
