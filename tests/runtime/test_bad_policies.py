@@ -52,7 +52,8 @@ def run(name: str, pipe: Any, steps: int | None = None, **options: Any) -> Tenso
     """A call that names no steps of its own unless told to."""
     arguments = FAMILIES[name].arguments(**options)
     del arguments["num_inference_steps"]
-    return FAMILIES[name].run(pipe, **arguments, **({} if steps is None else {"num_inference_steps": steps}))
+    named = {} if steps is None else {"num_inference_steps": steps}
+    return FAMILIES[name].run(pipe, **(arguments | named))
 
 
 def first_layer(name: str, pipe: Any) -> torch.nn.Module:
