@@ -19,7 +19,6 @@ stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,8 +33,7 @@ from torch import Tensor
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
-from autotune.evaluation.inputs import rows_of_prompts
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import DEMO_NAMES
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
@@ -61,7 +59,7 @@ from studies.search.fitted_recipes import Fitter
 from studies.search.grid import FOLDER as GRID_FOLDER
 from studies.search.grid import grid
 from studies.search.recipes import ONE_LINE, TUNED_STEPS, UNIFORM, methods, tuned_steps
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH, fast_pipeline, unseen
 
 FOLDER = Path("runs") / "fixed"
 RESULTS = Path(__file__).with_name("results")
@@ -136,15 +134,6 @@ class Judges:
         views = {"network": pictures} | ({"coarse": coarse(pictures)} if anchors else {})
         seen = {name: self._network.image_features(each).cpu() for name, each in views.items()}
         return seen | {"clip": self._clip.image_features(pictures).cpu()}
-
-
-def unseen(model: str, setup: Setup, count: int) -> Examples:
-    """Captions that neither the search nor its last round has seen."""
-    assets = demo_assets(model)
-    seen = {*setup.tuning.prompts, *setup.held_out.prompts}
-    captions = [caption for caption in (*assets.tuning_prompts, *assets.held_out_prompts) if caption not in seen]
-    chosen = rows_of_prompts(random.Random(0).sample(captions, count))
-    return Examples(chosen, tuple(range(_SEED, _SEED + count)))
 
 
 def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator, fitter: Fitter) -> dict[str, Policy]:
@@ -244,7 +233,7 @@ def main() -> None:
             evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
         fitter = Fitter(model, pipe, setups[0].pricer, setups[0].tuning)
         fixed = [fixed_policies(setup, share, evaluator, fitter) for setup, share in zip(setups, shares, strict=True)]
-        captions = unseen(model, setups[0], args.pictures)
+        captions = unseen(model, setups[0], args.pictures, _SEED)
         judges = Judges(setups[0], captions, model, folder / f"judged-{asked}-{args.pictures}")
         cells = []
         for budget, setup, result, policies in zip(args.budgets, setups, results, fixed, strict=True):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,17 +22,14 @@ from rich.table import Table
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.examples import Examples
-from autotune.evaluation.inputs import rows_of_prompts
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import DEMO_NAMES
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.session import prepared
-from autotune.workflows.setup import Setup
 from autotune.workflows.tune import TuneResult, tune
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH, fast_pipeline, unseen
 
 FOLDER = Path("runs") / "floors"
 RESULTS = Path(__file__).with_name("results")
@@ -65,15 +61,6 @@ class Held:
     unseen: tuple[float, float, float]
     spent: float
     all: float
-
-
-def unseen(model: str, setup: Setup, count: int) -> Examples:
-    """Captions that neither the search nor its last round has seen."""
-    assets = demo_assets(model)
-    seen = {*setup.tuning.prompts, *setup.held_out.prompts}
-    captions = [caption for caption in (*assets.tuning_prompts, *assets.held_out_prompts) if caption not in seen]
-    chosen = rows_of_prompts(random.Random(0).sample(captions, count))
-    return Examples(chosen, tuple(range(_SEED, _SEED + count)))
 
 
 def held(floor: float, result: TuneResult, one_budget: TuneResult, evaluator: Evaluator) -> Held:
@@ -154,7 +141,7 @@ def main() -> None:
         one_budget = tune(pipe, BUDGET, **shared, run_dir=folder / "40")
         results = {most: tune(pipe, max_loss=most, **shared, run_dir=folder / f"loss-{most:g}") for most in args.floors}
         with Progress() as progress:
-            examples = unseen(model, setup, args.unseen)
+            examples = unseen(model, setup, args.unseen, _SEED)
             evaluator = evaluator_for(setup, examples, f"unseen-{args.unseen}", folder, progress)
             found = [held(most, result, one_budget, evaluator) for most, result in results.items()]
     console.print(table(model, found))

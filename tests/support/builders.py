@@ -885,10 +885,7 @@ def flux_2() -> Flux2Pipeline:
     )
 
 
-_KLEIN: dict[str, Any] = {"guidance": "separate", "conditional_first": True}
-
-
-@_register("flux2-klein", extra=_FLUX_2, **_KLEIN)
+@_register("flux2-klein", guidance="separate", conditional_first=True, extra=_FLUX_2)
 def flux_2_klein() -> Flux2KleinPipeline:
     return Flux2KleinPipeline(
         text_encoder=_decoder(Qwen3Config, Qwen3ForCausalLM),

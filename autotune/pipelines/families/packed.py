@@ -48,6 +48,18 @@ def _checked(size: LatentSize, sample: Tensor) -> LatentSize:
     return size
 
 
+def _size_by_ids(ids: Tensor) -> LatentSize:
+    """Of a picture whose tokens (N, 3 or more) have row and column behind their first number."""
+    height, width = ids[:, 1:3].amax(0).tolist()
+    return LatentSize(2 * (int(height) + 1), 2 * (int(width) + 1))
+
+
+def _made_size(ids: Tensor, sample: Tensor) -> LatentSize:
+    """Of the picture that is made, whose tokens begin with a 0; those of given pictures come behind them."""
+    own = ids[ids[:, 0] == 0]
+    return _checked(_size_by_ids(own), sample[:, : len(own)])
+
+
 class Flux(_Packed):
     pipelines: tuple[str, ...] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
     denoisers: tuple[str, ...] = ("FluxTransformer2DModel",)
@@ -56,8 +68,7 @@ class Flux(_Packed):
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
         ids = kwargs["img_ids"]
-        height, width = ids.reshape(-1, ids.shape[-1])[:, 1:].amax(0).tolist()
-        return _checked(LatentSize(2 * (int(height) + 1), 2 * (int(width) + 1)), sample)
+        return _checked(_size_by_ids(ids.reshape(-1, ids.shape[-1])), sample)
 
     def resized_arguments(
         self, denoiser: nn.Module, kwargs: dict[str, Any], size: LatentSize, full: LatentSize
@@ -146,9 +157,7 @@ class FluxKontext(Flux):
         return super().latent_size(pipe, round((area / ratio) ** 0.5), round((area * ratio) ** 0.5), frames, call)
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
-        ids = kwargs["img_ids"]
-        own = ids[ids[:, 0] == 0]
-        return super().size_of(sample[:, : len(own)], {"img_ids": own})
+        return _made_size(kwargs["img_ids"], sample)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
         given = super().inputs(config, size, text_tokens)
@@ -169,11 +178,7 @@ class Flux2(_Packed):
     picture_arguments = ()
 
     def size_of(self, sample: Any, kwargs: Mapping[str, Any]) -> LatentSize:
-        """The tokens of given pictures come behind the latents."""
-        ids = kwargs["img_ids"][0]
-        own = ids[ids[:, 0] == 0]
-        height, width = own[:, 1:3].amax(0).tolist()
-        return _checked(LatentSize(2 * (int(height) + 1), 2 * (int(width) + 1)), sample[:, : len(own)])
+        return _made_size(kwargs["img_ids"][0], sample)
 
     def full_size_argument(self, kwargs: Mapping[str, Any]) -> str | None:
         """Given pictures have tokens of their own."""
