@@ -17,14 +17,23 @@ from autotune.plan.structure import Structure
 T = TypeVar("T")
 
 
-def count_work(denoiser: nn.Module, structure: Structure, make_inputs: Callable[[Any], Mapping[str, Any]]) -> WorkTable:
+def count_work(
+    denoiser: nn.Module,
+    structure: Structure,
+    make_inputs: Callable[[Any], Mapping[str, Any]],
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> WorkTable:
     """Count one forward pass of a weightless copy of ``denoiser``.
 
-    ``make_inputs`` gets the denoiser's config and returns the arguments of its forward for one
-    sample; it is called with ``meta`` as the default device.
+    Args:
+        make_inputs: gets the denoiser's config and returns the arguments of its forward for one sample; it is called
+            with ``meta`` as the default device.
+        prepare: makes of the copy what a pipeline makes of its denoiser while a call lasts.
     """
     config: Any = denoiser.config
     skeleton = weightless(denoiser)
+    if prepare is not None:
+        prepare(skeleton)
     with torch.device("meta"):
         inputs = make_inputs(config)
     modules, counter = dict(skeleton.named_modules()), WorkCounter()

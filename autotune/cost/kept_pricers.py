@@ -106,6 +106,7 @@ class _State:
     modules: tuple[int, ...]
     types: tuple[type, ...]
     itemsize: int
+    variant: tuple[Hashable, ...]
 
     @staticmethod
     def of(pipe: Any) -> _State:
@@ -113,7 +114,8 @@ class _State:
         settings = {name: each for name, each in vars(pipe).items() if name[0] != "_" and isinstance(each, _PLAIN)}
         lengths = {f"{number}": getattr(each, "model_max_length", None) for number, each in enumerate(components)}
         configurations = [getattr(each, "config", None) for each in components]
-        denoiser = root_of(family_of(pipe).denoiser(pipe))
+        family = family_of(pipe)
+        denoiser = root_of(family.denoiser(pipe))
         modules = _modules(denoiser)
         return _State(
             settings={**settings, **lengths},
@@ -122,6 +124,7 @@ class _State:
             modules=tuple(map(id, modules)),
             types=tuple(map(type, modules)),
             itemsize=next(denoiser.parameters()).element_size(),
+            variant=family.variant,
         )
 
 

@@ -66,16 +66,18 @@ class Pricer:
     ) -> None:
         self._pipe = pipe
         self._strength: float | None = call.get(STRENGTH)
-        self._family = family_of(pipe)
-        self._denoiser = root_of(self._family.denoiser(pipe))
+        own = family_of(pipe)
+        self._denoiser = root_of(own.denoiser(pipe))
         sized = {"height": height, "width": width, **call}
         self.text_tokens = text_length(pipe, sized) if text_tokens is None else text_tokens
         self.structure = find_units(self._denoiser)
         self._full = latents_of(pipe, height, width, frames, call)
         self.height, self.width, self.frames = self._full.height, self._full.width, self._full.frames
         self.full_steps = full_steps or default_steps(pipe)
-        self.guided = self._family.guided if guided is None else guided
-        self.branches = self._family.branch_count(self.guided, {**recommended(pipe).call, **call})
+        self.guided = own.guided if guided is None else guided
+        called = {**recommended(pipe).call, **call}
+        self._family = own.for_call(self.guided, called)
+        self.branches = self._family.branch_count(self.guided, called)
         self.refuses = frozenset(self._family.refuses)
         self._itemsize = next(self._denoiser.parameters()).element_size()
         self._model = (
@@ -200,7 +202,10 @@ class Pricer:
             size = LatentSize(height, width, self.frames)
             self._tables[height, width] = cached_table(
                 lambda: count_work(
-                    self._denoiser, self.structure, lambda config: self._family.inputs(config, size, self.text_tokens)
+                    self._denoiser,
+                    self.structure,
+                    lambda config: self._family.inputs(config, size, self.text_tokens),
+                    self._family.prepare,
                 ),
                 self.structure,
                 *self._model,

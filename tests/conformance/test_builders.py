@@ -142,7 +142,7 @@ def test_calls_the_denoiser_as_declared(family: TinyFamily) -> None:
     with _recorded(family) as calls:
         _run(family)
     branches = 2 if family.guidance == "separate" else 1
-    rows = family.branches if family.guidance == "batched" else 1
+    rows = (family.branches if family.guidance == "batched" else 1) + family.perturbed
     assert len(calls) == branches * family.executed_steps()
     packed = family.name.startswith(("flux", "chroma", "qwen-image"))
     for sample, text in calls:
@@ -155,7 +155,7 @@ def test_calls_the_denoiser_as_declared(family: TinyFamily) -> None:
     if family.guided:
         with _recorded(family) as unguided:
             _run(family, guidance=False)
-        assert {len(sample) for sample, _ in unguided} == {1}
+        assert {len(sample) for sample, _ in unguided} == {1 + family.perturbed}
         assert len(unguided) == family.executed_steps()
 
 
@@ -172,7 +172,8 @@ def test_the_conditional_branch_is_where_declared(family: TinyFamily) -> None:
     first, second = ([row for _, text in made[:count] for row in text] for made in (calls, others))
     same = [torch.equal(a, b) for a, b in zip(first, second, strict=True)]
     others_same = [True] * (family.branches - 1)
-    assert same == ([False, *others_same] if family.conditional_first else [*others_same, False])
+    by_branch = [False, *others_same] if family.conditional_first else [*others_same, False]
+    assert same == by_branch + [False] * family.perturbed
 
 
 @pytest.mark.exhaustive

@@ -31,7 +31,8 @@ FULL = {"sd", "pixart-alpha", "flux"}
 VARIANTS = {
     *("sd-img2img", "sd-inpaint", "sd-inpaint-9", "sdxl-img2img", "sdxl-inpaint", "lcm", "lcm-pipeline", "ddim"),
     *("pixart-sigma", "pixart-alpha-1024", "flux-dev", "sd3-inpaint-33", "hunyuan-image-distilled"),
-    *("sd-adapter", "sdxl-adapter", "instruct-pix2pix", "flux-fill", "flux-kontext", "kandinsky5-img2img"),
+    *("sd-adapter", "sdxl-adapter", "instruct-pix2pix", "sd-pag", "sdxl-pag", "flux-fill", "flux-kontext"),
+    "kandinsky5-img2img",
     "qwen-image-edit",
     *(f"{name}-ip-adapter" for name in ("sd", "sdxl")),
     *(f"{name}-controlnet" for name in ("sd", "sdxl", "sd3", "flux")),

@@ -45,7 +45,7 @@ def later_changes(family: TinyFamily, policy: Policy) -> list[Policy]:
     changed = [
         policy.model_copy(update={"cache": tuple(_without_last(rule) for rule in policy.cache)}),
     ]
-    if family.guided and policy.guidance is None:
+    if family.guided and policy.guidance is None and "guidance" not in family.refuses:
         changed.append(policy.model_copy(update={"guidance": Guidance(stop_step=STEPS - 1)}))
     if policy.guidance is not None and policy.guidance.compute_steps is not None:
         # One more, where the other goes on with a difference from before.

@@ -44,8 +44,8 @@ def test_an_argument_that_no_policy_can_follow_is_refused_before_the_first_call(
 
 def test_three_branches_are_refused_where_guidance_is_to_stop() -> None:
     """In a pipeline that nobody tested, before the denoiser computes anything."""
-    family = FAMILIES["sd"]
-    pipe = diffusers.StableDiffusionPAGPipeline(**family.make().components, requires_safety_checker=False)
+    family = FAMILIES["sd-img2img"]
+    pipe = diffusers.StableDiffusionPAGImg2ImgPipeline(**family.make().components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     computed: list[int] = []
     call = family.arguments(steps=4)

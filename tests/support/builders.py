@@ -154,6 +154,7 @@ class TinyFamily:
         inpaint: Whether a mask says where to paint.
         sized: Whether the call takes a size; None where only a picture to begin with, or the config, sets it.
         branches: Of a guided step.
+        perturbed: Whether a call has one more row a picture, after the others, guided or not.
         negative: The negative prompt, where guidance needs one or where it must fill as many tokens.
         pictures: Arguments that take a picture to follow for each that is made.
         pillow: Whether these take Pillow's pictures alone.
@@ -187,6 +188,7 @@ class TinyFamily:
     inpaint: bool = False
     sized: bool | None = None
     branches: int = 2
+    perturbed: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

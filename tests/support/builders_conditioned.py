@@ -20,9 +20,11 @@ from diffusers import (
     StableDiffusionAdapterPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPAGPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLAdapterPipeline,
     StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLPAGPipeline,
     StableDiffusionXLPipeline,
     T2IAdapter,
 )
@@ -222,6 +224,16 @@ def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
 
 
 # Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
+@_register("sd-pag", refuses=frozenset({"guidance"}), perturbed=True, **_SD)
+def sd_pag() -> StableDiffusionPAGPipeline:
+    return _beside(StableDiffusionPAGPipeline, sd(), pag_applied_layers=["mid", "up_blocks.1"], **_UNCHECKED)
+
+
+@_register("sdxl-pag", refuses=frozenset({"guidance"}), perturbed=True, **_SD)
+def sdxl_pag() -> StableDiffusionXLPAGPipeline:
+    return _beside(StableDiffusionXLPAGPipeline, sdxl(), add_watermarker=False)
+
+
 @_register(
     "flux-fill",
     guidance="none",

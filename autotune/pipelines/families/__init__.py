@@ -39,6 +39,7 @@ from autotune.pipelines.families.unet import (
     ControlNet,
     InstructPix2Pix,
     LatentConsistency,
+    PerturbedAttention,
     StableDiffusion,
     T2IAdapter,
     T2IAdapterSD,
@@ -52,6 +53,7 @@ _FAMILIES: tuple[type[Family], ...] = (
     T2IAdapter,
     T2IAdapterSD,
     InstructPix2Pix,
+    PerturbedAttention,
     LatentConsistency,
     Unconditional,
     PixArt,
@@ -80,11 +82,8 @@ _FAMILIES: tuple[type[Family], ...] = (
 )
 _BY_PIPELINE = {name: family for family in _FAMILIES for name in family.pipelines}
 _BY_DENOISER = {name: family for family in reversed(_FAMILIES) for name in family.denoisers}
-_PAG = "its perturbed rows compute other attention than the rows they are batched with, which no price counts"
 # Pipelines that were looked into, and why they are not listed.
 _UNFIT: Mapping[str, str] = {
-    "StableDiffusionPAGPipeline": _PAG,
-    "StableDiffusionXLPAGPipeline": _PAG,
     "QwenImageEditPlusPipeline": "it takes one prompt a call, where pictures are made in batches",
 }
 # Packages of pipelines that others wrote: diffusers' own, and those it downloads (``custom_pipeline``).

@@ -51,6 +51,7 @@ class Family:
         conditional_first: batched rows are [conditional, unconditional] rather than the other way round.
         shared_arguments: names of the denoiser's arguments that have no row per picture.
         guided: whether a call that names no guidance scale uses classifier-free guidance.
+        rows: of a picture in a call of the denoiser that count as one branch, for they take different work.
         latent_rows: rows of latents that a guided call holds for a picture.
         rounding: sides of the latents are rounded down to multiples of this.
         conditioning: what a row of a batch depicts by.
@@ -64,7 +65,8 @@ class Family:
         adapters: of each IP-Adapter of the denoiser the tokens that it makes of a picture, and the width of its input;
             None of one that reads more than the picture's embedding.
         picture_arguments: arguments of a call that a picture must be given for, where the pipeline takes them.
-        variant: what of this very pipeline, besides its denoiser, decides what that is called with.
+        variant: what of this very pipeline or call, besides its denoiser, decides what that is called with; the same
+            in every process.
         refuses: fields of a policy that these pipelines cannot follow, and why, in words that follow a colon.
         refused_arguments: arguments of a call that no policy can follow, and why, in words that follow "for".
     """
@@ -78,6 +80,7 @@ class Family:
     conditional_first: bool = False
     shared_arguments: frozenset[str] = frozenset()
     guided: bool = True
+    rows: int = 1
     latent_rows: int = 1
     rounding: int = 1
     conditioning: Conditioning = "prompt"
@@ -90,7 +93,7 @@ class Family:
     pixel_multiple: int = 8
     adapters: tuple[tuple[int, int] | None, ...] = ()
     picture_arguments: tuple[str, ...] = ("image", "mask_image", "control_image")
-    variant: tuple[int, ...] = ()
+    variant: tuple[Any, ...] = ()
     refuses: Mapping[str, str] = {}
     refused_arguments: Mapping[str, str] = {}
 
@@ -98,6 +101,10 @@ class Family:
     def of(cls, pipe: Any) -> Family:
         """The family of this very pipeline."""
         return cls()
+
+    def for_call(self, guided: bool, call: Mapping[str, Any] = {}) -> Family:
+        """The family as calls with these arguments use it, with or without guidance."""
+        return self
 
     def denoiser(self, pipe: Any) -> nn.Module:
         """The module that the pipeline evaluates at every step.
@@ -246,11 +253,14 @@ class Family:
         return next((name for name in _FULL_SIZE if kwargs.get(name) is not None), None)
 
     def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
-        """Arguments of one call of the denoiser for one picture, shaped as the pipeline shapes them.
+        """Arguments of one call of the denoiser for one branch of a picture, shaped as the pipeline shapes them.
 
         Their values mean nothing; callers make them on the ``meta`` device.
         """
         raise NotImplementedError
+
+    def prepare(self, skeleton: nn.Module) -> None:
+        """Make of a weightless copy of the denoiser what the pipeline makes of the denoiser while a call lasts."""
 
     def _config(self, pipe: Any) -> Any:
         denoiser = self.denoiser(pipe)

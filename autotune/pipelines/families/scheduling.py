@@ -159,6 +159,8 @@ SCHEDULER_CALLS: Mapping[str, SchedulerCalls] = {
     "StableDiffusionAdapterPipeline": _ADAPTING,
     "StableDiffusionXLAdapterPipeline": _ADAPTING,
     "StableDiffusionInstructPix2PixPipeline": _ADAPTING,
+    "StableDiffusionPAGPipeline": _ADAPTING,
+    "StableDiffusionXLPAGPipeline": _ADAPTING,
     # The picture is the second value that the last step returns.
     "LatentConsistencyModelPipeline": replace(_ADAPTING, original_steps=True, unpacks=2, scales_input=False),
     "DDPMPipeline": replace(_RAW, step=frozenset({"generator"})),

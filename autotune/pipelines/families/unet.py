@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from autotune.pipelines.families.base import (
 
 # InstructPix2Pix's default.
 _IMAGE_GUIDANCE = 1.5
+# PAG pipelines' default.
+_PAG_SCALE = 3.0
 # CLIP's, where a pipeline is run without its tokenizer.
 _CLIP_TOKENS = 77
 
@@ -137,6 +141,66 @@ class InstructPix2Pix(StableDiffusion):
 
     def branch_count(self, guided: bool, call: Mapping[str, Any] = {}) -> int:
         return 3 if guided and call.get("image_guidance_scale", _IMAGE_GUIDANCE) >= 1 else 1
+
+
+class PerturbedAttention(StableDiffusion):
+    """Further rows attend to themselves alone in some layers (perturbed-attention guidance, 2403.17377).
+
+    Rows of a picture differ in what they take, so prices count all of them as one branch, in one call of the denoiser.
+    """
+
+    pipelines = ("StableDiffusionPAGPipeline", "StableDiffusionXLPAGPipeline")
+    notes = "perturbed-attention guidance, which no policy stops; layers and pag_scale are the pipeline's"
+    refuses = {"guidance": "it weighs perturbed rows besides, and which rows are conditional a policy cannot know"}
+
+    def __init__(self) -> None:
+        # Layers and the processors that perturb them; nothing where no row is perturbed.
+        self._perturbs: tuple[list[str], tuple[Any, Any]] | None = None
+
+    @classmethod
+    def of(cls, pipe: Any) -> Family:
+        family: Any = super().of(pipe)
+        layers, processors = pipe.pag_applied_layers, pipe._pag_attn_processors
+        if layers and processors:
+            family._perturbs = list(layers), processors
+            family.variant = (*layers, *(type(each).__qualname__ for each in processors))
+        return family  # type: ignore[no-any-return]
+
+    def for_call(self, guided: bool, call: Mapping[str, Any] = {}) -> Family:
+        family = copy(self)
+        family.rows = 2 if guided else 1
+        if call.get("pag_scale", _PAG_SCALE) > 0 and self._perturbs:
+            family.rows += 1
+            family.variant = (*self.variant, family.rows)
+        else:
+            family._perturbs, family.variant = None, (family.rows,)
+        return family
+
+    def branch_count(self, guided: bool, call: Mapping[str, Any] = {}) -> int:
+        return 1
+
+    def inputs(self, config: Any, size: LatentSize, text_tokens: int) -> dict[str, Any]:
+        given = super().inputs(config, size, text_tokens)
+        return {name: _repeated(value, self.rows) for name, value in given.items()}
+
+    def prepare(self, skeleton: nn.Module) -> None:
+        if self._perturbs is None:
+            return
+        from diffusers.pipelines.pag.pag_utils import PAGMixin
+
+        layers, processors = self._perturbs
+        # What the method reads of its pipeline; the matching of layers stays diffusers' own.
+        pipe = SimpleNamespace(unet=skeleton, _pag_attn_processors=processors)
+        PAGMixin._set_pag_attn_processor(pipe, layers, self.rows == 3)
+
+
+def _repeated(value: Any, rows: int) -> Any:
+    """Arguments for one row as those of several; a number that all rows share stays."""
+    if isinstance(value, dict):
+        return {name: _repeated(each, rows) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_repeated(each, rows) for each in value]
+    return torch.cat([value] * rows) if value.ndim > 1 else value
 
 
 class LatentConsistency(StableDiffusion):
