@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autotune.policy import CacheRule, Policy
+from autotune.policy import CacheRule, Guidance, Policy
 
 __all__ = ["moved"]
 
@@ -26,15 +26,18 @@ def moved(policy: Policy, draw: random.Random) -> Policy | None:
     """The policy after one move, or None where the one that was drawn is not possible.
 
     Args:
-        policy: Its noise levels move too where they are a list.
+        policy: Its noise levels move too where they are a list. Guidance as a rate stays as it is, and so do fitted
+            forecasts.
         draw: Decides the kind of move, each as likely as the others, and then the move.
     """
     kinds: list[Move] = []
-    if policy.cache:
+    # Weights are of the steps they were fitted to.
+    fitted = [rule.weights is not None for rule in policy.cache]
+    if not all(fitted):
         kinds.append(_computing_step)
-    if policy.resolution:
+    if policy.resolution and not any(fitted):
         kinds.append(_stage)
-    if policy.guidance is not None:
+    if policy.guidance is not None and policy.guidance.compute_steps is None:
         kinds.append(_guidance)
     if isinstance(policy.timesteps, tuple) or policy.sigmas is not None:
         kinds.append(_noise_level)
@@ -46,7 +49,7 @@ def moved(policy: Policy, draw: random.Random) -> Policy | None:
 
 def _computing_step(policy: Policy, draw: random.Random) -> Fields | None:
     """Something computes in one step more, one less, or in another step."""
-    number = draw.randrange(len(policy.cache))
+    number = draw.choice([number for number, rule in enumerate(policy.cache) if rule.weights is None])
     rule = policy.cache[number]
     fixed = {
         0,
@@ -101,7 +104,7 @@ def _guidance(policy: Policy, draw: random.Random) -> Fields | None:
     last = policy.steps - (policy.guidance.after != "nothing")
     if not 0 <= start < stop <= last:
         return None
-    return {"guidance": policy.guidance.model_copy(update={"start_step": start, "stop_step": stop})}
+    return {"guidance": Guidance(start_step=start, stop_step=stop, after=policy.guidance.after)}
 
 
 def _noise_level(policy: Policy, draw: random.Random) -> Fields | None:

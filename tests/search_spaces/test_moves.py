@@ -71,3 +71,30 @@ def test_a_rule_that_would_compute_always_is_left_out() -> None:
 def test_spelled_out_lists_what_the_solver_chooses_itself() -> None:
     policy = SPACE.policy(knobs(depth=1, interval=2), 10)
     assert SPACE.explicit_noise_levels(policy) == policy, "this space's only solver takes no list"
+
+
+def test_what_is_fitted_stays_with_its_steps() -> None:
+    """Fitted weights, and a stage before them; and guidance as a rate."""
+    timesteps = tuple(range(990, 30, -80))
+    fitted = CacheRule(
+        units=("up_blocks.1",), mode="forecast", compute_steps=(0, 2, 4, 6, 8, 10), weights=((1.0,),) * 6
+    )
+    plain = CacheRule(units=("mid_block",), compute_steps=(0, 3, 4, 6))
+    for policy in (
+        Policy(
+            version=3,
+            steps=12,
+            timesteps=timesteps,
+            resolution=(ResolutionStage(scale=0.5, until_step=4),),
+            cache=(fitted,),
+        ),
+        Policy(version=3, steps=12, timesteps=timesteps, cache=(plain, fitted)),
+        Policy(
+            version=3, steps=12, timesteps=timesteps, guidance=Guidance(start_step=2, stop_step=9, compute_steps=(2, 5))
+        ),
+    ):
+        for seed in range(100):
+            neighbour = moved(policy, random.Random(seed))
+            if neighbour is not None:
+                assert neighbour.resolution == policy.resolution and neighbour.guidance == policy.guidance
+                assert not policy.cache or neighbour.cache[-1] == fitted
