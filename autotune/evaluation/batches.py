@@ -31,7 +31,7 @@ from autotune.quality.panel import DISTANCE
 from autotune.quality.tensors import write_tensors
 
 # Kept errors are of exact runs whose guidance switches where it does now.
-_KEPT_AS = {what: "errors-nearest" if what == "errors" else what for what in BY_JUDGE}
+_KEPT_AS = {what: "errors-midway" if what == "errors" else what for what in BY_JUDGE}
 
 PREVIEW = 8
 """Pictures kept of every run, for people to look at."""

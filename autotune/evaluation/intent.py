@@ -18,6 +18,9 @@ from autotune.policy import Policy
 from autotune.policy.techniques import Guidance
 from autotune.runtime.timesteps import scheduler_for, try_steps
 
+# Halves, which divisions of noise levels miss by their last bits, are rounded up.
+_ROUNDING = 1e-6
+
 Levels = Callable[[Policy], Sequence[float]]
 """The noise level at which each step of a policy begins, falling: on any scale that ends at 0."""
 
@@ -25,9 +28,11 @@ Levels = Callable[[Policy], Sequence[float]]
 def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) -> Policy:
     """The exact run of a policy's intent: ``full`` itself where the policy leaves guidance alone.
 
-    Guidance begins and ends at those of the full run's steps that are nearest to the policy's by noise level. No
-    coarser grid serves: moving guidance by an eighth of the trajectory changes pictures more than what is measured,
-    saving does (``studies.proxy.validity`` compares grids).
+    Guidance is switched between two steps, and the middle of these is what is brought to the full run's: long steps
+    take the guidance of where they begin, and pictures of a few are nearest to those of a full run that is switched
+    well before (``studies.proxy.intents`` measures it). No coarser grid than the full run's steps serves: moving
+    guidance by an eighth of the trajectory changes pictures more than what is measured, saving, does
+    (``studies.proxy.validity`` compares grids).
 
     Args:
         policy: The policy.
@@ -38,7 +43,7 @@ def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) 
         >>> full = autotune.Policy(steps=20)
         >>> policy = autotune.Policy(steps=6, guidance={"start_step": 2, "stop_step": 5})
         >>> exact_policy(policy, full).id
-        's20-g7_17'
+        's20-g6_16'
         >>> exact_policy(autotune.Policy(steps=6), full).id
         's20'
     """
@@ -46,13 +51,13 @@ def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) 
         return full
     levels = levels or plain_levels
     own, whole = levels(policy), levels(full)
-    first, last = (position(own, step, whole) for step in (policy.guidance.start_step, policy.guidance.stop_step))
-    start, stop = round(first), round(last)
+    first, last = (switched(own, step, whole) for step in (policy.guidance.start_step, policy.guidance.stop_step))
+    start, stop = (math.floor(each + 0.5 + _ROUNDING) for each in (first, last))
     if policy.guidance.stop_step < policy.steps:
         # Guidance in the last step changes pictures most: what stops before it still does.
         stop = min(stop, full.steps - 1)
     if start >= stop:
-        # Shorter than a step of the full run: the one that holds its middle.
+        # Shorter than a step of the full run: the nearest one.
         start = min(math.floor((first + last) / 2), full.steps - 1)
         stop = start + 1
     if start == 0 and stop == full.steps:
@@ -67,8 +72,10 @@ def is_exact(policy: Policy, full: Policy) -> bool:
     return policy.key == full.model_copy(update={"guidance": guidance}).key
 
 
-def position(own: Sequence[float], step: int, whole: Sequence[float]) -> float:
-    """How many steps of the full run lie before a step of another, by noise level; as many as there are at its end.
+def switched(own: Sequence[float], step: int, whole: Sequence[float]) -> float:
+    """Before which step of the full run, in parts of one, something is switched that another run switches before its own.
+
+    The noise levels in the middle between the last step before and the first one after are the same in both.
 
     Args:
         own: Noise levels of the other's steps, falling.
@@ -77,8 +84,11 @@ def position(own: Sequence[float], step: int, whole: Sequence[float]) -> float:
     """
     if step == 0 or step >= len(own):
         return 0.0 if step == 0 else float(len(whole))
+    middle = (own[step - 1] + own[step]) / 2
+    if middle >= whole[0]:
+        return 0.0
     ends = [*whole, min(0.0, whole[-1])]
-    return float(np.interp(-own[step], [-level for level in ends], np.arange(len(ends))))
+    return float(np.interp(-middle, [-level for level in ends], np.arange(len(ends)))) + 0.5
 
 
 def plain_levels(policy: Policy) -> Sequence[float]:

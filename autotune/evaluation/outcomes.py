@@ -17,7 +17,7 @@ PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
 
 # Kept errors are of exact runs whose guidance switches where it does now.
-_ERRORS = "errors-nearest"
+_ERRORS = "errors-midway"
 
 
 @dataclass(frozen=True, eq=False)

@@ -249,7 +249,7 @@ def prepare(
         ),
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
-        exact=f"{chosen.error_pictures} pictures, guidance at the nearest steps" if chosen.panel.errors else None,
+        exact=f"{chosen.error_pictures} pictures, guidance switched midway" if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [

@@ -1,10 +1,11 @@
-"""What does it cost to share exact runs by moving their guidance to a few places?
+"""Where should the exact run of a policy be guided, and what does it cost to share exact runs?
 
-Candidates that share an exact run spare its pictures, so its guidance could begin and end at multiples of some of the
-full run's steps. ``python -m studies.proxy.intents MODEL`` judges what a person would write at 25 % of the FLOPs, six
-steps of DPM++ that are guided here or there, by exact runs guided at the nearest steps of the full run, and at the
-nearest multiples of two and of five of them. It prints the panel's error and drift of 32 pictures, which are the same
-in all columns, and the loss that they make together with alignment. Outcomes are kept in ``runs/intents``.
+``python -m studies.proxy.intents MODEL`` judges what a person would write at 25 % of the FLOPs, six steps of DPM++ or
+of the pipeline's own solver that are guided here or there. Exact runs are guided as searches have it (the middle
+between two steps is at the same noise level), at the nearest steps of the full run, and at the nearest multiples of
+two and of five of them, which more candidates would share. It prints the panel's error and drift of 32 pictures,
+which are the same in all columns, and the loss that they make together with alignment. Outcomes are kept in
+``runs/intents``.
 """
 
 from __future__ import annotations
@@ -25,25 +26,28 @@ from autotune.policy import Guidance, Policy
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
+from search_spaces.solvers import OWN
 from studies.proxy.exact import exact_run
 from studies.shipped import BATCH, fast_pipeline
 
 FOLDER = Path("runs") / "intents"
 PICTURES = 32
 EVERY = (1, 2, 5)
+_MIDWAY = 0
 STEPS = 6
-# Where guidance begins and ends, and the skew of the noise levels.
+# Where guidance begins and ends, and the skew of the noise levels; of the pipeline's own solver last.
 _LINES = ((2, 5, 0), (1, 4, 0), (1, 5, 2), (2, 5, 1), (2, 5, 2), (2, 5, 3))
+_OWN_LINES = ((2, 5, 0), (1, 4, 0))
 
 
 @dataclass(frozen=True)
 class Snapped(Setup):
-    """A search whose exact runs switch guidance at multiples of ``every`` steps."""
+    """A search whose exact runs switch guidance at multiples of ``every`` steps, or as any search's do."""
 
-    every: int = 1
+    every: int = _MIDWAY
 
     def intent(self, policy: Policy) -> Policy:
-        return super().intent(policy) if self.every == 1 else exact_run(policy, self.full.steps, self.every)
+        return super().intent(policy) if self.every == _MIDWAY else exact_run(policy, self.full.steps, self.every)
 
 
 def main() -> None:
@@ -55,18 +59,20 @@ def main() -> None:
     (setup,) = prepare(pipe, [parse_budget("25%")], options)
     space: Any = setup.proposer.space
     solver = next(each for each in space.solvers if each.name == "DPMSolver")
-    table = Table("policy", "skew", *(f"guided at multiples of {every}: error, drift, loss" for every in EVERY))
+    columns = ("midway: error, drift, loss", *(f"at multiples of {every}: error, drift, loss" for every in EVERY))
+    table = Table("policy", "skew", *columns)
     given = {field.name: getattr(setup, field.name) for field in fields(Setup)}
     with without_bars(pipe), Progress(quiet=True) as progress:
         evaluators = [
             evaluator_for(Snapped(**given, every=every), setup.tuning, f"every {every}", FOLDER / model, progress)
-            for every in EVERY
+            for every in (_MIDWAY, *EVERY)
         ]
-        for start, stop, skew in _LINES:
+        lines = [*((each, solver) for each in _LINES), *((each, OWN) for each in _OWN_LINES)]
+        for (start, stop, skew), of in lines:
             policy = Policy(
                 steps=STEPS,
                 guidance=Guidance(start_step=start, stop_step=stop),
-                **solver.fields(skew, STEPS),
+                **of.fields(skew, STEPS),
             )
             cells = []
             for evaluator in evaluators:

@@ -72,23 +72,26 @@ def test_guidance_as_a_rate_is_no_exact_run() -> None:
     assert not is_exact(rated, FULL) and exact_policy(rated, FULL) is FULL
 
 
-def test_guidance_shorter_than_a_step_gets_the_step_around_it() -> None:
+def test_guidance_shorter_than_a_step_gets_the_nearest_one() -> None:
     coarse = Policy(steps=4)
     short = Policy(steps=20, guidance=Guidance(start_step=9, stop_step=10))
-    assert exact_policy(short, coarse).guidance == Guidance(start_step=1, stop_step=2)
+    assert exact_policy(short, coarse).guidance == Guidance(start_step=2, stop_step=3)
     last = Policy(steps=20, guidance=Guidance(start_step=19, stop_step=20))
     assert exact_policy(last, coarse).guidance == Guidance(start_step=3, stop_step=4)
 
 
-def test_guidance_moves_by_less_than_a_step_of_the_full_run() -> None:
+def test_guidance_is_switched_in_the_middle_between_two_steps() -> None:
+    """After 1/12 and 7/12 of the trajectory: in the middle of the full run's second step and of its twelfth."""
     policy = Policy(steps=6, guidance=Guidance(start_step=1, stop_step=4))
-    assert exact_policy(policy, FULL).guidance == Guidance(start_step=3, stop_step=13)
+    assert exact_policy(policy, FULL).guidance == Guidance(start_step=2, stop_step=12)
+    finer = Policy(steps=40, guidance=Guidance(start_step=12, stop_step=30))
+    assert exact_policy(finer, FULL).guidance == Guidance(start_step=6, stop_step=15)
 
 
 def test_other_timesteps_are_guided_at_the_same_noise() -> None:
     """Half of the steps lie in the first fifth of the trajectory."""
-    policy = Policy(steps=4, timesteps=(999, 800, 400, 200), guidance=Guidance(start_step=1, stop_step=3))
-    assert exact_policy(policy, FULL).guidance == Guidance(start_step=4, stop_step=16)
+    policy = Policy(steps=4, timesteps=(999, 820, 420, 200), guidance=Guidance(start_step=1, stop_step=3))
+    assert exact_policy(policy, FULL).guidance == Guidance(start_step=2, stop_step=14)
 
 
 def test_a_pipelines_scheduler_says_where_steps_lie(pipe: Any) -> None:
