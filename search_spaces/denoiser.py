@@ -73,6 +73,7 @@ class DenoiserSpace(SearchSpace):
     scales: tuple[Fraction, ...]
     solvers: tuple[Solver, ...]
     of_steps = ("solver", "skew")
+    of_guidance = ("guidance_start", "guidance_stop")
 
     @abstractmethod
     def __init__(

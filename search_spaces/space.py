@@ -42,6 +42,7 @@ class SearchSpace(ABC):
         levers: What its knobs make a policy do, each of which about half of all draws leave alone.
         of_steps: Names of the knobs that say which steps are taken, by what solver and at what noise; all others say
             what a step computes.
+        of_guidance: Names of the knobs that say in which steps guidance runs, and nothing else.
         default_steps: Steps of sampled policies where the caller names none.
     """
 
@@ -51,6 +52,7 @@ class SearchSpace(ABC):
     default_steps: int
     levers: tuple[Lever, ...] = ()
     of_steps: tuple[str, ...] = ()
+    of_guidance: tuple[str, ...] = ()
 
     @abstractmethod
     def policy(self, values: Mapping[str, int], steps: int) -> Policy:

@@ -73,7 +73,7 @@ def is_exact(policy: Policy, full: Policy) -> bool:
 
 
 def switched(own: Sequence[float], step: int, whole: Sequence[float]) -> float:
-    """Before which step of the full run, in parts of one, something is switched that another run switches before its own.
+    """Before which step of the full run, in parts of one, is switched what another run switches before one of its own.
 
     The noise levels in the middle between the last step before and the first one after are the same in both.
 

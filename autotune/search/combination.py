@@ -1,15 +1,17 @@
 """Known recipes together: the screening that follows the recipes.
 
-Most recipes change one thing: the solver, the guidance, what is reused, the size of the first steps. What each gains
-on its own, at equal compute, says which pairs are worth trying, and these say what follows
-(:mod:`autotune.search.effects`). Simple policies thus come before policies that do many things at once.
+Most recipes change one thing: the solver, the guidance, what is reused, the size of the first steps. Solvers and noise
+levels are crossed with guidance first, all with all: both decide what happens at which noise, so that what either gains
+alone says little of the two together, and a person would write nothing else. Then what each recipe gains on its own, at
+equal compute, says which pairs are worth trying, and these say what follows (:mod:`autotune.search.effects`). Simple
+policies thus come before policies that do many things at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Collection, Iterator, Mapping
+from itertools import combinations, product
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,8 +22,11 @@ from autotune.search.repetitions import PLAN
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluated
 
-COMBINED = 1 / 4
+COMBINED = 1 / 3
 """Share of a search's candidates that are combinations at most."""
+
+CROSSED = 1 / 5
+"""Share that cross solvers and noise levels with guidance at most. Most of them are stopped after a few pictures."""
 
 _FIRST, _MOST_RECIPES = 2, 3
 # Of a difference from fewer steps on so many pictures of the same prompts, as shipped models have it.
@@ -40,7 +45,8 @@ def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | N
         proposer: Brings combinations to the budget.
         trials: Candidates of the whole search.
     """
-    if sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False)) >= COMBINED * trials:
+    begun = sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    if begun >= COMBINED * trials:
         return None
     tried = evaluated(study)
     plain = proposer.space.recipes[0].values
@@ -56,23 +62,46 @@ def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | N
     effects = Effects(observed)
     known = {attributes(trial).get(PLAN) for trial in tried}
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
-    pairs = {each.settings for each in observed if len(each.settings) == _FIRST}
-    promising = [
-        (effects.improvement(recipes), recipes)
-        for recipes in _compatible(changes)
-        # Where nothing is known of pairs, three promise most for being unknown.
-        if len(recipes) == _FIRST or any(pair < set(recipes) for pair in pairs)
-    ]
-    # The names decide between equals, so that every worker does alike.
-    for improvement, recipes in sorted(promising, key=lambda each: (-each[0], each[1])):
-        if improvement < _LEAST_IMPROVEMENT:
-            return None
+    crossed = _crossed(effects, changes, proposer) if begun < CROSSED * trials else []
+    for recipes in [*crossed, *_promising(effects, changes, {each.settings for each in observed})]:
         values = {**plain, **{name: value for recipe in recipes for name, value in changes[recipe].items()}}
         # The ranges may have been narrowed so far that not even fewer steps are within.
         proposal = proposer.propose(values) if all(values[name] in bounds[name] for name in bounds) else None
         if proposal is not None and proposer.plan(proposal.policy) not in known:
             return Candidate(proposal.values, user_attrs={COMBINES: list(recipes)})
     return None
+
+
+def _crossed(effects: Effects, changes: Mapping[str, Mapping[str, int]], proposer: Proposer) -> list[tuple[str, ...]]:
+    """Recipes of solver and noise levels, each with each of guidance alone, those that gained most first."""
+    of_steps, guidance = proposer.space.of_steps, proposer.space.of_guidance
+    steps, guided = (
+        [name for name, changed in changes.items() if changed and changed.keys() <= set(knobs)]
+        for knobs in (of_steps, guidance)
+    )
+    return sorted(product(steps, guided), key=lambda recipes: (effects.predict(recipes)[0], recipes))
+
+
+def _promising(
+    effects: Effects, changes: Mapping[str, Mapping[str, int]], observed: Collection[frozenset[str]]
+) -> list[tuple[str, ...]]:
+    """What is expected to improve on the best so far, the largest improvement first.
+
+    Args:
+        effects: Learned so far.
+        changes: Knobs that each recipe changes.
+        observed: What was tried together.
+    """
+    pairs = [settings for settings in observed if len(settings) == _FIRST]
+    improvements = {
+        recipes: effects.improvement(recipes)
+        for recipes in _compatible(changes)
+        # Where nothing is known of pairs, three promise most for being unknown.
+        if len(recipes) == _FIRST or any(pair < set(recipes) for pair in pairs)
+    }
+    promising = [recipes for recipes, improvement in improvements.items() if improvement >= _LEAST_IMPROVEMENT]
+    # The names decide between equals, so that every worker does alike.
+    return sorted(promising, key=lambda recipes: (-improvements[recipes], recipes))
 
 
 def _observed(tried: list[FrozenTrial], changes: Mapping[str, Mapping[str, int]]) -> list[Observation]:

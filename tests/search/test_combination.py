@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -22,16 +23,23 @@ from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE
 from search_spaces import space_for
 
 STEPS, MOST_STEPS = 20, 60
-TRIALS = 8
-"""A quarter of which are combinations."""
+TRIALS = 6
+"""A third of which are combinations."""
 GOOD = {"DeepCache, interval 2": 0.1, "guidance in the middle": 0.2, "half the steps at half size": 0.4}
 
 
 @pytest.fixture(scope="module")
-def proposer(pipe: Any) -> Proposer:
+def free(pipe: Any) -> Proposer:
+    """Of the whole space, other solvers and noise levels among it."""
     pricer = Pricer(pipe, full_steps=STEPS)
     limits = parse_budget("40%").limits(pricer.full_cost())
     return Proposer(space_for(pipe, steps=STEPS), pricer.price, limits, MOST_STEPS)
+
+
+@pytest.fixture(scope="module")
+def proposer(free: Proposer) -> Proposer:
+    """With nothing to cross guidance with."""
+    return free.restricted(free.limits, space=free.space.fixed({"solver": 0, "skew": 0}))
 
 
 def add(study: optuna.Study, proposer: Proposer, candidate: Candidate, loss: float, *, pruned: bool = False) -> None:
@@ -71,6 +79,31 @@ def test_the_best_two_recipes_that_change_different_things_go_together(proposer:
     policy = proposal.policy
     assert policy.cache and policy.guidance is not None and policy.guidance.start_step
     assert proposer.allows(policy)
+
+
+def test_solvers_and_noise_levels_are_crossed_with_guidance_first(free: Proposer) -> None:
+    """All with all, those that gained most alone first, and nothing that reuses or shrinks before they are through."""
+    losses = {"guidance in the middle": 0.2, "fewer steps, UniPC": 0.3, "DeepCache, interval 2": -0.5}
+    study, trials = study_of(free, losses), 60
+    crossed = []
+    while (candidate := combination(study, free, trials)) is not None:
+        if any("DeepCache" in name for name in candidate.user_attrs[COMBINES]):
+            break
+        crossed.append(tuple(candidate.user_attrs[COMBINES]))
+        assert free.propose(candidate.values).policy.cache == ()  # type: ignore[union-attr]
+        add(study, free, candidate, 0.6)
+    assert crossed[0] == ("fewer steps, UniPC", "guidance in the middle")
+    steps = {"fewer steps, DPMSolver", "fewer steps, UniPC", "fewer steps, DPMSolver, more at low noise"}
+    guidance = {"guidance cut", "guidance in the middle", "guidance in the later half"}
+    assert set(crossed) == set(itertools.product(steps, guidance))
+
+
+def test_a_small_search_crosses_few_of_them(free: Proposer) -> None:
+    study, crossed = study_of(free, GOOD), []
+    while (candidate := combination(study, free, 15)) is not None:
+        crossed.append(any(name.startswith("fewer steps") for name in candidate.user_attrs[COMBINES]))
+        add(study, free, candidate, 0.6)
+    assert crossed[:3] == [True] * 3 and not crossed[3] and len(crossed) == 5
 
 
 def test_a_third_joins_two_that_paid(proposer: Proposer) -> None:
