@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import math
 
+from autotune.evaluation.intent import exact_policy
 from autotune.policy import Guidance, Policy
 
 _TRAINING_STEPS = 1000
 
 
-def exact_run(policy: Policy, full_steps: int, every: int = 1) -> Policy:
-    """The exact run of ``policy``, its guidance at the same noise levels.
+def exact_run(policy: Policy, full_steps: int) -> Policy:
+    """The exact run of ``policy`` as searches have it.
+
+    Args:
+        policy: With timesteps spaced evenly, or listed.
+        full_steps: Of the full run, whose timesteps are spaced evenly.
+    """
+    return exact_policy(policy, Policy(steps=full_steps))
+
+
+def snapped_run(policy: Policy, full_steps: int, every: int) -> Policy:
+    """The exact run of ``policy`` with guidance from the nearest multiple of ``every`` steps to another.
+
+    Guidance that stops before the last step still does, for guidance in the last steps changes pictures most.
 
     Args:
         policy: With timesteps spaced evenly, or listed for a model of 1,000 training steps.
         full_steps: Of the full run, whose timesteps are spaced evenly; a multiple of ``every``.
-        every: The interval is snapped to multiples of so many steps of the full run, the nearest ones; but guidance
-            that stops before the last step still does, for guidance in the last steps changes pictures most.
+        every: Steps of the full run.
     """
     if policy.guidance is None:
         return Policy(steps=full_steps)

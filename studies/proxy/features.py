@@ -26,7 +26,7 @@ from autotune.quality.tensors import write_tensors
 from autotune.quality.wavelets import haar_errors, textures
 from studies.emoji.data import load
 from studies.proxy.chosen import Entry
-from studies.proxy.exact import exact_run
+from studies.proxy.exact import exact_run, snapped_run
 from studies.proxy.pictures import FOLDER, PART, PICTURES, SNAPS, examples, pictures_of
 
 JUDGE_CLIP = Path(__file__).parent / "judge-clip"
@@ -168,9 +168,15 @@ def views(
     pictures = pictures_of(name, full, folder, count)
     spoiled = coarse(pictures)
     coarsely = all_seen("coarse", lambda: spoiled)
+
+    def compared_with(policy: Policy, every: int) -> Policy:
+        if every > 1:
+            return snapped_run(policy, full.steps, every)
+        return exact_run(policy, full.steps) if every else full
+
     pairs: dict[int, list[Pair]] = {
         every: [
-            pair(entry.policy, exact_run(entry.policy, full.steps, every) if every else full)
+            pair(entry.policy, compared_with(entry.policy, every))
             for entry in track(entries, description=f"looking at {name}'s pictures, guidance to {every}")
         ]
         for every in (1, 0, *snaps)

@@ -27,7 +27,7 @@ from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 from search_spaces.solvers import OWN
-from studies.proxy.exact import exact_run
+from studies.proxy.exact import snapped_run
 from studies.shipped import BATCH, fast_pipeline
 
 FOLDER = Path("runs") / "intents"
@@ -47,7 +47,7 @@ class Snapped(Setup):
     every: int = _MIDWAY
 
     def intent(self, policy: Policy) -> Policy:
-        return super().intent(policy) if self.every == _MIDWAY else exact_run(policy, self.full.steps, self.every)
+        return super().intent(policy) if self.every == _MIDWAY else snapped_run(policy, self.full.steps, self.every)
 
 
 def main() -> None:

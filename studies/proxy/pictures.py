@@ -24,7 +24,7 @@ from autotune.quality.tensors import write_tensors
 from autotune.runtime.apply import applied_sharing
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from studies.proxy.chosen import Entry, policies
-from studies.proxy.exact import exact_run
+from studies.proxy.exact import exact_run, snapped_run
 from studies.shipped import BATCH, shipped
 
 FOLDER = Path("runs/proxy")
@@ -44,7 +44,8 @@ _SEED = 10**6
 def exact_runs(name: str, entries: list[Entry]) -> list[Policy]:
     """All exact runs that the policies need, unsnapped ones first."""
     full = demo_assets(name).full_steps
-    runs = [exact_run(entry.policy, full, every) for every in (1, *SNAPS) for entry in entries]
+    runs = [exact_run(entry.policy, full) for entry in entries]
+    runs += [snapped_run(entry.policy, full, every) for every in SNAPS for entry in entries]
     return list({run.key: run for run in runs}.values())
 
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, SchedulerChoice
 from studies.proxy.chosen import favourites
-from studies.proxy.exact import exact_run
+from studies.proxy.exact import exact_run, snapped_run
 
 
 def interval(policy: Policy, every: int = 1) -> tuple[int, int]:
-    guidance = exact_run(policy, 20, every).guidance
+    guidance = snapped_run(policy, 20, every).guidance
     return (0, 20) if guidance is None else (guidance.start_step, guidance.stop_step)
 
 
@@ -28,15 +28,19 @@ def test_what_approximates_is_gone() -> None:
         cache=(CacheRule(units=("**.ff",), compute_steps=(0, 3)),),
         guidance=Guidance(start_step=0, stop_step=6, after="nothing"),
     )
-    assert exact_run(policy, 20) == Policy(steps=20)
+    assert exact_run(policy, 20) == snapped_run(policy, 20, 2) == Policy(steps=20)
 
 
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [(guided(6, 2, 5), (7, 17)), (guided(7, 2, 6), (6, 17)), (guided(15, 5, 12), (7, 16)), (guided(40, 0, 1), (0, 1))],
 )
-def test_guidance_keeps_its_noise_levels(policy: Policy, expected: tuple[int, int]) -> None:
+def test_snapped_to_single_steps_guidance_keeps_its_noise_levels(policy: Policy, expected: tuple[int, int]) -> None:
     assert interval(policy) == expected
+
+
+def test_searches_have_the_middle_between_two_steps_at_the_same_noise() -> None:
+    assert exact_run(guided(6, 2, 5), 20).guidance == Guidance(start_step=6, stop_step=16)
 
 
 def test_listed_timesteps_count_as_they_are() -> None:
