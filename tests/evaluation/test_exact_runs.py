@@ -22,7 +22,7 @@ from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingSc
 
 FULL = Policy(steps=10)
 PLAIN, GUIDED = Policy(steps=4), Policy(steps=4, guidance=Guidance(start_step=1, stop_step=3))
-ALSO_GUIDED = Policy(steps=5, guidance=Guidance(start_step=1, stop_step=4))
+ALSO_GUIDED = Policy(steps=8, guidance=Guidance(start_step=2, stop_step=6))
 ALL = [*PROMPTS, *HELD_OUT] * 2
 PANEL = Panel({"distance": 1.0, "alignment": 4.0, "error": 2.0})
 
@@ -72,7 +72,7 @@ def world(tmp_path: Path) -> World:
 
 def test_errors_are_of_the_first_pictures_in_pairs_with_the_exact_run(world: World) -> None:
     evaluator = world.evaluator(error_pictures=11)
-    exact = Policy(steps=10, guidance=Guidance(start_step=2, stop_step=8))
+    exact = Policy(steps=10, guidance=Guidance(start_step=2, stop_step=7))
     found = evaluator.outcome(GUIDED).evaluation
     wanted = differences(world.whole(GUIDED)[:11], world.whole(exact)[:11])
     torch.testing.assert_close(found.errors["error"], wanted)
@@ -98,17 +98,17 @@ def test_an_exact_run_is_made_once_for_all_of_its_intent_and_counted(world: Worl
     evaluator.outcome(ALSO_GUIDED)
     ((policy, count),) = evaluator.exact_runs.take_made()
     # As far as the candidates got, part by part.
-    assert (policy.id, count) == ("s10-g2_8", 16) and world.asked == [(policy.key, 8), (policy.key, 8)]
+    assert (policy.id, count) == ("s10-g2_7", 16) and world.asked == [(policy.key, 8), (policy.key, 8)]
     assert evaluator.exact_runs.take_made() == []
     # Another worker on the folder, or the same command again.
     again = world.evaluator()
-    again.outcome(Policy(steps=6, guidance=Guidance(start_step=1, stop_step=5)))
+    again.outcome(Policy(steps=9, guidance=Guidance(start_step=2, stop_step=6)))
     assert len(world.asked) == 2
 
 
 def test_a_candidate_that_is_an_exact_run_serves_as_one(world: World) -> None:
     evaluator = world.evaluator()
-    evaluator.outcome(Policy(steps=10, guidance=Guidance(start_step=2, stop_step=8)))
+    evaluator.outcome(Policy(steps=10, guidance=Guidance(start_step=2, stop_step=7)))
     evaluator.outcome(GUIDED)
     assert world.asked == []
 
