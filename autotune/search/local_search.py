@@ -92,10 +92,12 @@ class Refiner:
     def _schedules(self, policy: Policy, draw: random.Random) -> Iterator[Policy]:
         if policy.cache and self._measure is not None:
             yield rescheduled(policy, self._changes(tuple(rule.units for rule in policy.cache)))
-        neighbour: Policy | None = self._proposer.space.explicit_noise_levels(policy)
+        listed = self._proposer.space.explicit_noise_levels(policy)
+        neighbour: Policy | None = listed
         for _ in range(draw.randint(1, _MOST_MOVES)):
             neighbour = neighbour and moved(neighbour, draw)
-        if neighbour is not None:
+        # Two moves may lead back.
+        if neighbour is not None and neighbour.key != listed.key:
             yield neighbour
 
     def _changes(self, units: Units) -> Sensitivity:

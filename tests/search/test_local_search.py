@@ -117,6 +117,24 @@ def test_neighbours_are_new_within_the_budget_and_of_both_kinds(proposer: Propos
         assert proposer.allows(policy) and proposer.plan(policy) not in known
 
 
+def test_moves_that_lead_back_are_no_neighbour(proposer: Proposer) -> None:
+    """With noise levels that are listed as the solver has them, it would look like another policy."""
+    plain = proposer.space.recipes[0].values
+    proposal = proposer.propose({**plain, "solver": 1, "guidance_start": 6, "guidance_stop": 16})
+    assert proposal is not None
+    study = optuna.create_study()
+    begun = begin(study, Candidate(proposal.values))
+    begun.set_user_attr(DESCRIPTION, {PLAN: proposer.plan(proposal.policy), POLICY: proposal.policy.to_dict()})
+    for knob in proposer.space.knobs:
+        begun.suggest_int(knob.name, knob.low, knob.high)
+    study.tell(begun, 0.0)
+    listed = proposer.space.explicit_noise_levels(proposal.policy)
+    assert listed.key != proposal.policy.key
+    found = [each for each in neighbours(proposer, study, 100) if REFINES in each.user_attrs]
+    assert found
+    assert all(policy_from_dict(each.user_attrs[DESCRIPTION][POLICY]).key != listed.key for each in found)
+
+
 def test_several_candidates_have_neighbours_the_best_one_most(proposer: Proposer) -> None:
     found = neighbours(proposer, study_of(proposer, 4, scheduled=True), 120)
     origins = [each.user_attrs[REFINES] for each in found if REFINES in each.user_attrs]
