@@ -186,11 +186,12 @@ def _calls(quote: Quote, width: int) -> Table:
     counted = len(breakdown.steps) != len({call.step for call in breakdown.steps})
     times = Scale.of_times(max(call.latency_ms or 0 for call in breakdown.steps))
     timed, keeping = quote.device is not None, quote.cost.cache_bytes > 0
+    guided = any(call.guidance != "no" for call in breakdown.steps)
     headings = [
         "steps",
         *["calls"] * counted,
         "latents",
-        "guided",
+        *["guided"] * guided,
         "units\ncomputed",
         "units\nreused",
         f"a call,\n{scale.unit}FLOPs",
@@ -204,7 +205,7 @@ def _calls(quote: Quote, width: int) -> Table:
             str(first.step) if first.step == last.step else f"{first.step}-{last.step}",
             *[str(len(calls))] * counted,
             f"{first.height}x{first.width}",
-            first.guidance,
+            *[first.guidance] * guided,
             str(first.computed),
             str(first.taken),
             scale.shown(first.flops),
