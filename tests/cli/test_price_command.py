@@ -125,6 +125,12 @@ def test_alike_calls_in_a_row_are_one_line() -> None:
     assert row[0] == "0"
 
 
+def test_where_nothing_is_guided_nothing_is_said_of_it() -> None:
+    (row,) = rows_of(quoted(Policy(steps=10), timed=False, guided=False))
+    assert row[:3] == ["0-9", "8x8", str(len(Pricer(PIPE).structure.units))]
+    assert "guided" not in text_of(quoted(Policy(steps=10), timed=False, guided=False))
+
+
 def test_a_second_order_solver_has_its_calls_counted() -> None:
     from diffusers import HeunDiscreteScheduler
 

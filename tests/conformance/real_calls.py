@@ -191,7 +191,9 @@ def _cut_off(pipe: Any, family: TinyFamily, scenario: Scenario) -> dict[str, Any
 def _twin(pipe: Any) -> Any:
     """Another pipeline object of the same class and components, with a scheduler of its own."""
     _, optional = type(pipe)._get_signature_keys(pipe)
-    other = type(pipe)(**pipe.components | {name: pipe.config[name] for name in optional if name in pipe.config})
+    # Not all that a pipeline is made with is in its config.
+    settings = {name: getattr(pipe, name) for name in optional if hasattr(pipe, name)} | dict(pipe.config)
+    other = type(pipe)(**pipe.components | {name: settings[name] for name in optional if name in settings})
     other.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     other.set_progress_bar_config(disable=True)
     return other
