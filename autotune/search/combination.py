@@ -35,7 +35,7 @@ _NOISE, _NOISE_PICTURES = 0.1, 32
 _LEAST_IMPROVEMENT = 0.002
 
 
-def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | None:
+def combination(study: Trials, proposer: Proposer, trials: int, *, late: bool = False) -> Candidate | None:
     """The two or three recipes that promise most together, as a trial to be; None once enough were tried.
 
     Recipes go together where they change different knobs; three only where two of them were tried together.
@@ -44,6 +44,8 @@ def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | N
         study: Has the trials of the recipes.
         proposer: Brings combinations to the budget.
         trials: Candidates of the whole search.
+        late: Whether the last third, which belongs to neighbours of the best, has begun: solvers are still crossed with
+            guidance, nothing else is combined.
     """
     begun = sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False))
     if begun >= COMBINED * trials:
@@ -63,7 +65,8 @@ def combination(study: Trials, proposer: Proposer, trials: int) -> Candidate | N
     known = {attributes(trial).get(PLAN) for trial in tried}
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
     crossed = _crossed(effects, changes, proposer) if begun < CROSSED * trials else []
-    for recipes in [*crossed, *_promising(effects, changes, {each.settings for each in observed})]:
+    promising = [] if late else _promising(effects, changes, {each.settings for each in observed})
+    for recipes in [*crossed, *promising]:
         values = {**plain, **{name: value for recipe in recipes for name, value in changes[recipe].items()}}
         # The ranges may have been narrowed so far that not even fewer steps are within.
         proposal = proposer.propose(values) if all(values[name] in bounds[name] for name in bounds) else None

@@ -182,7 +182,7 @@ def search(
             trial, values = claimed
         else:
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            candidate = combination(now, runner.proposer, trials)
+            candidate = combination(now, runner.proposer, trials, late=late)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
             candidate = candidate or _drawn(now, runner.proposer, sampler_at, conditional=sampler in CONDITIONAL)
             values = candidate.values

@@ -106,6 +106,11 @@ def test_a_small_search_crosses_few_of_them(free: Proposer) -> None:
     assert crossed[:3] == [True] * 3 and not crossed[3] and len(crossed) == 5
 
 
+def test_late_in_a_search_nothing_else_is_combined(free: Proposer, proposer: Proposer) -> None:
+    assert combination(study_of(free, GOOD), free, TRIALS, late=True) is not None
+    assert combination(study_of(proposer, GOOD), proposer, TRIALS, late=True) is None
+
+
 def test_a_third_joins_two_that_paid(proposer: Proposer) -> None:
     study = study_of(proposer, GOOD)
     candidate = combination(study, proposer, TRIALS)
