@@ -223,7 +223,6 @@ def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
     return _sd(StableDiffusionInstructPix2PixPipeline, in_channels=8)
 
 
-# Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
 @_register("sd-pag", refuses=frozenset({"guidance"}), perturbed=True, **_SD)
 def sd_pag() -> StableDiffusionPAGPipeline:
     return _beside(StableDiffusionPAGPipeline, sd(), pag_applied_layers=["mid", "up_blocks.1"], **_UNCHECKED)
@@ -234,6 +233,7 @@ def sdxl_pag() -> StableDiffusionXLPAGPipeline:
     return _beside(StableDiffusionXLPAGPipeline, sdxl(), add_watermarker=False)
 
 
+# Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
 @_register(
     "flux-fill",
     guidance="none",
