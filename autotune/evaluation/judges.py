@@ -15,7 +15,7 @@ from autotune.evaluation.content_fingerprint import content_fingerprint
 from autotune.evaluation.evaluator import ERROR_PICTURES, Evaluator
 from autotune.evaluation.exact_runs import Make
 from autotune.evaluation.inputs import Row
-from autotune.evaluation.references import Size, kept_reference
+from autotune.evaluation.references import Size, kept_reference, shows_textures
 from autotune.options import JudgeOptions
 from autotune.options.given import AnyReference
 from autotune.policy import Policy
@@ -23,7 +23,17 @@ from autotune.quality import QUALITY, Gaussian, Reference, Scorer, estimator, fe
 from autotune.quality.extractor import Features, ImageFeatures
 from autotune.quality.jury import LoadedJudge, load_judges, probe_pictures, suited
 from autotune.quality.objective import DISTANCE
-from autotune.quality.panel import ALIGNMENT, DEFAULT_PANEL, ERROR, FIDELITY, JUDGES, Panel, Sources, parse_judges
+from autotune.quality.panel import (
+    ALIGNMENT,
+    DEFAULT_PANEL,
+    DISTANCE_TEXTURES,
+    ERROR,
+    FIDELITY,
+    JUDGES,
+    Panel,
+    Sources,
+    parse_judges,
+)
 from autotune.quality.panel import DISTANCE as DISTANCE_JUDGE
 from autotune.quality.terms import flat
 
@@ -118,7 +128,7 @@ class Judges:
         first = kept_reference(path, fingerprint, self.distance_network, self.distance_fingerprint, size)
         found = {DISTANCE_JUDGE: first}
         for name, network in self.referring.items():
-            beside = path.with_name(f"{path.stem}-{name}.safetensors")
+            beside = beside_statistics(path, name)
             if name == DISTANCE_JUDGE:
                 continue
             if path.is_dir():
@@ -173,8 +183,18 @@ class Judges:
         )
 
 
+def beside_statistics(path: Path, judge: str) -> Path:
+    """Where statistics in another judge's features lie beside a file of statistics."""
+    return path.with_name(f"{path.stem}-{judge}.safetensors")
+
+
 def judges(
-    options: JudgeOptions, *, text: bool = True, device: str = "cpu", size: tuple[int, int] = (64, 64)
+    options: JudgeOptions,
+    *,
+    text: bool = True,
+    device: str = "cpu",
+    size: tuple[int, int] = (64, 64),
+    reference: AnyReference | None = None,
 ) -> Judges:
     """Check the choice, load what it names and try it out.
 
@@ -184,6 +204,8 @@ def judges(
         text: Whether pictures have prompts that they may match better or worse; see :func:`panel_for`.
         device: Where the models run.
         size: Height and width of the pictures.
+        reference: What good pictures look like. Unless options name them, textures are compared with real ones only:
+            whether guidance that changes them makes pictures better, the full run's own pictures cannot say.
 
     Raises:
         InputError: Something cannot be used or had, or gives numbers that are none.
@@ -205,6 +227,8 @@ def judges(
             raise InputError(f"the {who} {content_fingerprint(judge)} gives features that are not finite; take another")
     sources = Sources(loaded, seen_by or loaded, device)
     panel = suited(panel, sources, size, asked=options.judges is not None)
+    if options.judges is None and panel.weight(DISTANCE_TEXTURES) and not _has_textures(reference, size):
+        panel = panel.without(DISTANCE_TEXTURES)
     return Judges(
         scorer=loaded,
         scorer_fingerprint=scorer_fingerprint,
@@ -216,6 +240,13 @@ def judges(
         further=load_judges(panel, sources, size),
         error_pictures=options.error_pictures,
     )
+
+
+def _has_textures(reference: AnyReference | None, size: Size) -> bool:
+    if reference is None or isinstance(reference, Reference | Gaussian):
+        return False
+    path = Path(reference)
+    return beside_statistics(path, DISTANCE_TEXTURES).is_file() or shows_textures(path, size)
 
 
 def panel_for(options: JudgeOptions, *, text: bool = True) -> Panel:

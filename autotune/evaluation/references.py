@@ -33,6 +33,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LEAST = 8
 _UNREADABLE_SHARE = 0.01
 _NAMED = 5
+_LOOKED_AT = 64
 # Pictures held at once, as many as a scorer takes in a forward pass.
 _BATCH = 64
 
@@ -80,7 +81,7 @@ def read_reference(path: Path, network: ImageFeatures, height: int, width: int) 
     """
     if path.is_file():
         return Reference.load(path)
-    files = [file for file in files_in(path) if file.suffix.lower() in _SUFFIXES] if path.is_dir() else []
+    files = pictures_in(path)
     if len(files) < _LEAST:
         raise InputError(
             f"reference {path} has {len(files)} pictures; give a folder with {_LEAST} or more, better thousands"
@@ -97,6 +98,31 @@ def read_reference(path: Path, network: ImageFeatures, height: int, width: int) 
             *features.shape,
         )
     return Reference.of(features, shrink=True)
+
+
+def shows_textures(path: Path, size: Size) -> bool:
+    """Whether a folder's pictures are no smaller than ``size`` (height, width): enlarged ones are blurred.
+
+    A few pictures are looked at; those that cannot be read say nothing here.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    files = pictures_in(path)
+    sizes = []
+    for file in files[:: max(1, len(files) // _LOOKED_AT)]:
+        try:
+            with Image.open(file) as image:
+                sizes.append((image.height, image.width))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            continue
+    return bool(sizes) and all(height >= size[0] and width >= size[1] for height, width in sizes)
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """Files in a folder and its sub-folders that hold pictures by their names; none of what is no folder."""
+    if not path.is_dir():
+        return []
+    return [file for file in files_in(path) if file.suffix.lower() in _SUFFIXES]
 
 
 def name_of(judge: object) -> str:

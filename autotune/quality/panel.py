@@ -41,11 +41,15 @@ from autotune.quality.judges import measure
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from autotune.quality.estimators import Measure
+    from autotune.quality.reference import Reference
+
 __all__ = [
     "ALIGNMENT",
     "CROPS",
     "DEFAULT_PANEL",
     "DISTANCE",
+    "DISTANCE_TEXTURES",
     "DRIFT",
     "ERROR",
     "FIDELITY",
@@ -58,7 +62,7 @@ __all__ = [
 ]
 
 DISTANCE, ALIGNMENT, ERROR, FIDELITY, CROPS = "distance", "alignment", "error", "fidelity", "distance-crops"
-DRIFT, TEXTURES = "drift", "textures"
+DRIFT, TEXTURES, DISTANCE_TEXTURES = "drift", "textures", "distance-textures"
 
 Kind = Literal["distribution", "paired", "alignment"]
 
@@ -86,7 +90,9 @@ class Judge:
         kind: What it gives, see the head of this module.
         load: Makes the function; None where the number follows from the features of the scorer or the network.
         about: What it measures, for people.
-        estimator: Of its distance, where the objective's does not suit its features.
+        measure: Of a distribution, makes distances to a reference, where the objective's estimator does not suit its
+            features.
+        few: Whether its distance tells policies apart by few pictures too.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
         of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
             pictures, returns (B,).
@@ -98,7 +104,8 @@ class Judge:
     kind: Kind
     load: Callable[[Sources], Callable[..., Tensor]] | None
     about: str
-    estimator: str | None = None
+    measure: Callable[[Reference], Measure] | None = None
+    few: bool = False
     above_side: bool = False
     of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
     most: float | None = None
@@ -115,6 +122,18 @@ def _crops(sources: Sources) -> Callable[[Tensor, int], Tensor]:
     from autotune.quality.native import crop_features
 
     return crop_features(sources.network)
+
+
+def _textures(sources: Sources) -> Callable[[Tensor], Tensor]:
+    from autotune.quality.wavelets import textures
+
+    return textures
+
+
+def _from_mean(reference: Reference) -> Measure:
+    from autotune.quality.wavelets import from_mean
+
+    return from_mean(reference.gaussian)
 
 
 def _drift(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
@@ -165,12 +184,19 @@ JUDGES: dict[str, Judge] = {
         above_side=True,
         by_row=True,
     ),
+    DISTANCE_TEXTURES: Judge(
+        "distribution",
+        _textures,
+        "how far mean textures by wavelet band are from the reference's",
+        measure=_from_mean,
+        few=True,
+    ),
     **{name: _of_hub(name) for name in HUB},
 }
 """All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
 DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
-    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0}
+    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0, DISTANCE_TEXTURES: 0.5}
 )
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 

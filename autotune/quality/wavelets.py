@@ -4,9 +4,10 @@ Few steps blur, caches leave a mottle in plain areas: both change how much struc
 picture alike, where a small CLIP sees nothing and one that takes 224 pixels sees nothing of a large picture.
 :func:`textures` describes a picture by that, :func:`drift` is by how much a policy moves it **on average over
 pictures**. That is blind to the difference of one picture from another: pictures that differ from the exact run's and
-are as clean do not drift. :func:`by_band` is a Frechet distance per band, after the Frechet wavelet distance
-(Veeramacheneni et al., arXiv 2312.15289), with textures in place of all coefficients: so 64 pictures suffice.
-:func:`haar_errors` compares structure pair by pair and place by place.
+are as clean do not drift. :func:`from_mean` is the same to pictures that are no partners, such as a reference of real
+ones: guidance in some steps only moves textures towards them or away. :func:`by_band` is a Frechet distance per band,
+after the Frechet wavelet distance (Veeramacheneni et al., arXiv 2312.15289), with textures in place of all
+coefficients: so 64 pictures suffice. :func:`haar_errors` compares structure pair by pair and place by place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from autotune.quality.fidelity import check_pairs
 from autotune.quality.frechet import Gaussian, distances, moments
 from autotune.quality.tensors import double_rows
 
-__all__ = ["LEVELS", "by_band", "band_distances", "detail_bands", "drift", "haar_errors", "textures"]
+__all__ = ["LEVELS", "by_band", "band_distances", "detail_bands", "drift", "from_mean", "haar_errors", "textures"]
 
 LEVELS = 3
 """Of the transform: bands of 1, 2 and 4 pixels. What is coarser than that, CLIP sees."""
@@ -88,6 +89,28 @@ def drift(changes: Tensor, rows: Tensor) -> Tensor:
     return double_rows(changes, least=1)[rows].mean(1).abs().mean(1)
 
 
+def from_mean(reference: Gaussian) -> Measure:
+    """How far mean textures are from a reference's: the mean over bands of the absolute difference of means.
+
+    It falls by no more than :func:`drift` between the same pictures rises, both before their units, by the triangle
+    inequality: where drift weighs more, no approximation gains by it, only what a policy means to do.
+
+    Args:
+        reference: Gaussian of the reference's :func:`textures`.
+
+    Raises:
+        ValueError: From the measure, for textures of another size.
+    """
+
+    def prepare(features: Tensor) -> Tensor:
+        return _sized(features, len(reference.mean))
+
+    def of_rows(prepared: Tensor, rows: Tensor) -> Tensor:
+        return (prepared[rows].mean(1) - reference.mean).abs().mean(1)
+
+    return Measure(prepare, of_rows)
+
+
 def by_band(reference: Gaussian) -> Measure:
     """Mean Frechet distance over bands to pictures whose :func:`textures` have that Gaussian.
 
@@ -104,10 +127,7 @@ def by_band(reference: Gaussian) -> Measure:
     bands = [Gaussian(reference.mean[at], reference.covariance[at[:, None], at], reference.n) for at in places]
 
     def prepare(features: Tensor) -> Tensor:
-        rows = double_rows(features)
-        if rows.shape[1] != size:
-            raise ValueError(f"Textures of {rows.shape[1]} numbers cannot be compared with a reference's {size}.")
-        return rows
+        return _sized(features, size)
 
     def of_rows(prepared: Tensor, rows: Tensor) -> Tensor:
         found = []
@@ -116,6 +136,13 @@ def by_band(reference: Gaussian) -> Measure:
         return torch.stack(found).mean(0)
 
     return Measure(prepare, of_rows)
+
+
+def _sized(features: Tensor, size: int) -> Tensor:
+    rows = double_rows(features, least=1)
+    if rows.shape[1] != size:
+        raise ValueError(f"Textures of {rows.shape[1]} numbers cannot be compared with a reference's {size}.")
+    return rows
 
 
 def band_distances(textures: Tensor, rows: Tensor) -> Tensor:

@@ -193,10 +193,11 @@ def prepare(
     if options.space is not None and engine is None:
         searched = searched.within(in_ranges(options.space))
     with during("while loading the scorer"):
-        chosen = judges(options, text=text, device=str(pipe.device), size=(height, width))
+        size, device = (height, width), str(pipe.device)
+        chosen = judges(options, text=text, device=device, size=size, reference=options.reference)
     with during("while loading the second opinion"):
         second = second_name(options.second_opinion)
-        last_judges = judges_of_last_round(chosen, second, device=str(pipe.device), size=(height, width))
+        last_judges = judges_of_last_round(chosen, second, device=device, size=size)
     deployed, call_batch = _deployed(pipe, pricer, searched, budgets, options, on_progress)
 
     def price(policy: Policy) -> Cost:

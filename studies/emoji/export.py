@@ -23,6 +23,8 @@ from transformers import CLIPTextModel
 from autotune.evaluation.pictures import generate
 from autotune.quality import Scorer, fit
 from autotune.quality.alignment import prompt_alignment
+from autotune.quality.panel import DISTANCE_TEXTURES
+from autotune.quality.wavelets import textures
 from autotune.runtime import describe_model
 from studies.emoji.data import EMOJI_SETS, WORK_DIR, load, load_iconic
 from studies.emoji.tokenizer import CONTEXT_LENGTH
@@ -90,11 +92,12 @@ def write_pipeline(pipe: Any, folder: Path, call: dict[str, Any]) -> None:
 
 
 def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
-    """The CLIP, and the Gaussian of its features of the real pictures."""
+    """The CLIP, and the Gaussians of its features of the real pictures and of their textures."""
     shutil.copytree(work_dir / "clip", folder, dirs_exist_ok=True)  # beside its card, which is written by hand
     scorer = Scorer(str(folder))
     (folder / "reference").mkdir(exist_ok=True)
     fit(scorer.image_features(images)).save(folder / "reference" / "pictures.safetensors")
+    fit(textures(images)).save(folder / "reference" / f"pictures-{DISTANCE_TEXTURES}.safetensors")
     return scorer
 
 

@@ -27,7 +27,7 @@ from autotune.quality.wavelets import haar_errors, textures
 from studies.emoji.data import load
 from studies.proxy.chosen import Entry
 from studies.proxy.exact import exact_run, snapped_run
-from studies.proxy.pictures import FOLDER, PART, PICTURES, SNAPS, examples, pictures_of
+from studies.proxy.pictures import FOLDER, PART, PICTURES, examples, pictures_of
 
 JUDGE_CLIP = Path(__file__).parent / "judge-clip"
 JUDGE_NETWORK = "efficientnet-lite0"
@@ -131,7 +131,7 @@ class Views:
 
 
 def views(
-    name: str, entries: list[Entry], folder: Path = FOLDER, count: int = PICTURES, snaps: Sequence[int] = SNAPS
+    name: str, entries: list[Entry], folder: Path = FOLDER, count: int = PICTURES, snaps: Sequence[int] = ()
 ) -> Views:
     """Look at the first ``count`` pictures of all policies, each once: what was seen is kept beside them.
 

@@ -1,15 +1,17 @@
 """Pictures of many policies of the shipped models and of their exact runs, for judges to be compared on.
 
-``python -m studies.proxy.pictures emoji-unet`` makes 512 pictures of each of the 40 policies of
+``python -m studies.proxy.pictures emoji-unet`` makes 512 pictures (``--pictures``) of each of the 40 policies of
 :mod:`studies.proxy.chosen` and of the exact run of each one's intent (:mod:`studies.proxy.exact`), with guidance as it
-is and snapped to few intervals. Row i of every file is the same prompt and seed. All policies get 64 pictures, then 64
-more, and so on; interrupted, it goes on with the next file. Calls share beginnings, which changes no bit.
+is and, where ``--snaps`` says so, snapped to few intervals. Row i of every file is the same prompt and seed. All
+policies get 64 pictures, then 64 more, and so on; interrupted, it goes on with the next file. Calls share beginnings,
+which changes no bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,7 +34,7 @@ PICTURES = 512
 """Of every policy, each of another prompt with another seed."""
 
 SNAPS = (2, 4, 5)
-"""Steps of the full run to multiples of which guidance is snapped, besides none."""
+"""Steps of the full run to multiples of which guidance may be snapped, besides none."""
 
 PART = 64
 """Rows of a file."""
@@ -41,11 +43,11 @@ _SHARED = 2**30
 _SEED = 10**6
 
 
-def exact_runs(name: str, entries: list[Entry]) -> list[Policy]:
+def exact_runs(name: str, entries: list[Entry], snaps: Sequence[int] = ()) -> list[Policy]:
     """All exact runs that the policies need, unsnapped ones first."""
     full = demo_assets(name).full_steps
     runs = [exact_run(entry.policy, full) for entry in entries]
-    runs += [snapped_run(entry.policy, full, every) for every in SNAPS for entry in entries]
+    runs += [snapped_run(entry.policy, full, every) for every in snaps for entry in entries]
     return list({run.key: run for run in runs}.values())
 
 
@@ -72,16 +74,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=shipped, default=list(DEMO_NAMES))
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of every policy")
+    parser.add_argument("--snaps", type=int, nargs="*", default=[], help=f"of guidance, such as {SNAPS}")
     parser.add_argument("--threads", type=int, help="of the processor")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    for part in range(PICTURES // PART):
+    for part in range(args.pictures // PART):
         for model in args.models:
-            make(model, part, args.folder)
+            make(model, part, args.folder, args.snaps)
 
 
-def make(model: str, part: int, folder: Path) -> None:
+def make(model: str, part: int, folder: Path, snaps: Sequence[int] = ()) -> None:
     """The part's rows of all policies and exact runs, those of them that are not made yet."""
     pipe, assets = demo_pipeline(model), demo_assets(model)
     pipe.set_progress_bar_config(disable=True)
@@ -89,7 +93,7 @@ def make(model: str, part: int, folder: Path) -> None:
     prompts, seeds = examples(model)
     shared = PrefixCache(_SHARED)
     entries = policies(model)
-    wanted = {p.key: p for p in (*(entry.policy for entry in entries), *exact_runs(model, entries))}
+    wanted = {p.key: p for p in (*(entry.policy for entry in entries), *exact_runs(model, entries, snaps))}
     (folder / model).mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
         task = progress.add_task(f"{model}, part {part + 1}", total=len(wanted))

@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--models", nargs="*", choices=DEMO_NAMES, default=list(DEMO_NAMES))
-    parser.add_argument("--snaps", type=int, nargs="*", default=list(SNAPS), help="of guidance, as far as made")
+    parser.add_argument("--snaps", type=int, nargs="*", default=[], help=f"of guidance, such as {SNAPS}")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of every policy, as far as they are made")
     args = parser.parse_args()
     console = Console(highlight=False, width=180)

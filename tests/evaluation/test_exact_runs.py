@@ -15,7 +15,7 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.outcomes import PREVIEW
 from autotune.policy import Guidance, Policy
-from autotune.quality import Reference
+from autotune.quality import Reference, estimator
 from autotune.quality.jury import LoadedJudge
 from autotune.quality.panel import Panel
 from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
@@ -208,7 +208,7 @@ def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
         raise AssertionError
 
     monkeypatch.setitem(JUDGES, "pixels", Judge("distribution", never, "pixels"))
-    monkeypatch.setitem(JUDGES, "places", Judge("distribution", never, "pixels at two places", "frechet"))
+    monkeypatch.setitem(JUDGES, "places", Judge("distribution", never, "pixels at two places", estimator("frechet").against))
     monkeypatch.setitem(JUDGES, "contrast", Judge("alignment", never, "contrast"))
     panel = Panel({"pixels": 1.0, "places": 1.0, "contrast": 0.5})
     looks: dict[str, Callable[..., Tensor]] = {
