@@ -6,8 +6,7 @@
   the ways are fine: grain of 1 to 8 grey levels, blur of half a pixel, blocks of 8x8, lost parts of 6x6 pixels;
 - policies and pictures that fool other measures; every loss must be above zero with confidence: no guidance (washed
   out), four steps, one style for all (fewer modes), one picture for all, far too much guidance (prompts shouted), pale
-  pictures, layers reused in most steps. The lower bound is the sum of the terms' 95 % lower bounds, below that of the
-  sum;
+  pictures, layers reused in most steps;
 - the full run against itself with other seeds, 100 times: how many 95 % intervals of its loss hold zero (at least 90
   must), and of its paired comparison;
 - the share of a candidate's evaluation that scoring takes (at most a tenth).
@@ -19,7 +18,7 @@ import argparse
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,22 +29,20 @@ from rich.table import Table
 from torch import Tensor
 
 from autotune.cost import Pricer
+from autotune.evaluation.content_fingerprint import content_fingerprint
+from autotune.evaluation.judges import judges
 from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, DemoAssets, demo_assets, demo_pipeline
+from autotune.options import JudgeOptions
 from autotune.policy import CacheRule, Guidance, Policy
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
-from autotune.quality.bootstrap import interval
-from autotune.quality.fidelity import feature_distances
-from autotune.quality.wavelets import drift, textures
 from autotune.runtime import applied
 from studies.proxy.exact import exact_run
-from studies.proxy.judges import CEILING
 from studies.proxy.spoiling import FINE_LADDERS, LADDERS, faded
 
 PICTURES = 128
 REPEATS = 100
 REPEATED = 64
-RESAMPLES = 1000
 SETS = 12
 _SEED = 10**8
 _SHOUTING = 12.0
@@ -89,85 +86,54 @@ class Subject:
         return Objective(Reference.load(self.assets.reference), baseline)
 
 
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """The new default's terms of pictures, (N, ...) for N of them; see :mod:`studies.proxy.judges`.
-
-    Attributes:
-        evaluation: Of distance and alignment.
-        errors: (N,) in CLIP's features, to the exact run's pictures; the mean of the full run's coarse pictures is 1.
-        changes: (N, 27) of textures, in the unit of the drift.
-    """
-
-    evaluation: Evaluation
-    errors: Tensor
-    changes: Tensor
-
-    def loss(self, objective: Objective) -> float:
-        return self._sum(objective.score(self.evaluation).loss, _all_rows(len(self.errors)))
-
-    def lower_bound(self, objective: Objective) -> float:
-        draw = torch.Generator().manual_seed(0)
-        rows = torch.randint(len(self.errors), (RESAMPLES, len(self.errors)), generator=draw)
-        drifted = self._low(lambda at: drift(self.changes, at), rows)
-        error = self._low(lambda at: self.errors[at].mean(1), rows)
-        return objective.interval(self.evaluation).loss.low + 2 * drifted + min(error, CEILING)
-
-    def _low(self, of_rows: Callable[[Tensor], Tensor], rows: Tensor) -> float:
-        return interval(float(of_rows(_all_rows(len(self.errors)))), of_rows(rows), 0.95).low
-
-    def _sum(self, intent: float, rows: Tensor) -> float:
-        error = float(self.errors[rows].mean(1))
-        return intent + 2 * float(drift(self.changes, rows)) + min(error, CEILING)
-
-
 class Judges:
-    """Pictures by the new default, against exact pictures of the same prompts and seeds."""
+    """The panel of a search of the model, all pictures in pairs with exact ones of the same prompts and seeds."""
 
     def __init__(self, subject: Subject, pictures: Tensor, prompts: list[str]) -> None:
         self._subject, self._prompts = subject, prompts
-        self.objective = subject.objective(pictures, prompts)
-        spoiled, rows = coarse(pictures), _all_rows(len(pictures))
-        self._error_unit = float(self._errors(spoiled, pictures).mean())
-        self._drift_unit = float(drift(textures(spoiled) - textures(pictures), rows))
-
-    def judgement(self, pictures: Tensor, exact: Tensor) -> Judgement:
-        return Judgement(
-            self._subject.evaluation(pictures, self._prompts),
-            self._errors(pictures, exact) / self._error_unit,
-            (textures(pictures) - textures(exact)).double() / self._drift_unit,
+        reference, spoiled = subject.assets.reference, coarse(pictures)
+        size = (pictures.shape[-2], pictures.shape[-1])
+        loaded = judges(JudgeOptions(scorer=subject.scorer), size=size, reference=reference)
+        self._judges = loaded.further
+        full, bad = self.evaluation(pictures, pictures), self.evaluation(spoiled, pictures)
+        chance = shuffled_alignment(full.features, subject.scorer.text_features(prompts))
+        baseline = Baseline(full, bad.features, chance, tuple(prompts), bad.errors, bad.further)
+        references = loaded.references(reference, content_fingerprint(reference), size)
+        self.objective = Objective(
+            references["distance"], baseline, weights=loaded.panel, references=references, distance=loaded.estimator
         )
 
-    def _errors(self, pictures: Tensor, exact: Tensor) -> Tensor:
-        return feature_distances(*(self._subject.scorer.image_features(each) for each in (pictures, exact)))
+    def evaluation(self, pictures: Tensor, exact: Tensor) -> Evaluation:
+        seen = self._subject.evaluation(pictures, self._prompts)
+        errors = {each.name: each.errors(pictures, exact) for each in self._judges if each.kind == "paired"}
+        further = {each.name: each.features(pictures) for each in self._judges if each.kind == "distribution"}
+        return Evaluation(seen.features, seen.alignment, errors, further)
+
+    def loss(self, pictures: Tensor, exact: Tensor) -> float:
+        return self.objective.score(self.evaluation(pictures, exact)).loss
 
 
-def _all_rows(count: int) -> Tensor:
-    return torch.arange(count)[None]
-
-
-def ladders(judges: Judges, pictures: Tensor) -> Table:
+def ladders(judged: Judges, pictures: Tensor) -> Table:
     table = Table("ladder", *(f"strength {index}" for index in range(1, 6)), "rises", title="loss along the ladders")
     for name, (spoil, strengths) in {**LADDERS, **FINE_LADDERS}.items():
         spoiled = (spoil(pictures, strength) for strength in strengths)
-        losses = [judges.judgement(each, pictures).loss(judges.objective) for each in spoiled]
+        losses = [judged.loss(each, pictures) for each in spoiled]
         rises = all(low < high for low, high in itertools.pairwise((0.0, *losses)))
         cells = (f"{loss:.3f} at {strength:g}" for loss, strength in zip(losses, strengths, strict=True))
         table.add_row(name, *cells, "yes" if rises else "NO")
     return table
 
 
-def adversaries(subject: Subject, judges: Judges, pictures: Tensor, prompts: list[str]) -> Table:
-    columns = ("adversary", "loss", "lower bound", "distance and alignment", "drift", "error")
-    table = Table(*columns, title="what fools other measures")
+def adversaries(subject: Subject, judged: Judges, pictures: Tensor, prompts: list[str]) -> Table:
+    names = tuple(judged.objective.panel.weights)
+    table = Table("adversary", "loss", "95 % interval", *names, title="what fools other measures")
     made = functools.partial(subject.pictures, prompts=prompts, first_seed=_SEED)
 
     def show(name: str, spoiled: Tensor, exact: Tensor = pictures) -> None:
-        found = judges.judgement(spoiled, exact)
-        intent = judges.objective.score(found.evaluation).loss
-        drifted, error = float(drift(found.changes, _all_rows(len(spoiled)))), float(found.errors.mean())
-        numbers = (found.loss(judges.objective), found.lower_bound(judges.objective), intent, drifted, error)
-        table.add_row(name, *(f"{number:.3f}" for number in numbers))
+        found = judged.evaluation(spoiled, exact)
+        score, bounds = judged.objective.score(found), judged.objective.interval(found).loss
+        terms = (f"{score.terms[each]:.3f}" for each in names)
+        table.add_row(name, f"{score.loss:.3f}", f"{bounds.low:.3f} to {bounds.high:.3f}", *terms)
 
     def run(name: str, policy: Policy) -> None:
         exact = exact_run(policy, subject.full.steps)
@@ -249,9 +215,9 @@ def main() -> None:
         subject = Subject.of(name)
         prompts = subject.prompts(args.pictures)
         pictures = subject.pictures(subject.full, prompts, _SEED)
-        judges = Judges(subject, pictures, prompts)
-        console.print(ladders(judges, pictures))
-        console.print(adversaries(subject, judges, pictures, prompts))
+        judged = Judges(subject, pictures, prompts)
+        console.print(ladders(judged, pictures))
+        console.print(adversaries(subject, judged, pictures, prompts))
         if not args.quick:
             console.print(coverage(subject, name))
             console.print(scoring_share(subject, prompts[:64]))

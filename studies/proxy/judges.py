@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor
 from autotune.quality import Objective, Reference, Weights
 from autotune.quality.frechet import fit
 from autotune.quality.objective import DISTANCE
-from autotune.quality.wavelets import by_band, drift
+from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
+DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + textures / 2"
+FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 CEILING = 0.5
 """Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
@@ -33,6 +34,7 @@ class Terms:
         drift: Of textures from the exact run's.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
+        textures: How far mean textures are from the real pictures'.
         exact_wavelets: The same to the exact run's pictures.
     """
 
@@ -43,6 +45,7 @@ class Terms:
     drift: Losses
     structure: Losses
     wavelets: Losses
+    textures: Losses
     exact_wavelets: Losses
 
 
@@ -54,7 +57,11 @@ def _capped(error: Losses) -> Losses:
 
 
 def panel(terms: Terms) -> Losses:
-    """The new default."""
+    """The default."""
+    return _without_textures(terms) + terms.textures / 2
+
+
+def _without_textures(terms: Terms) -> Losses:
     return terms.distance + 4 * terms.alignment + 2 * terms.drift + _capped(terms.error)
 
 
@@ -67,6 +74,7 @@ JUDGES: Mapping[str, Judge] = {
     "drift": lambda t: t.drift,
     "structure": lambda t: t.structure,
     "Frechet wavelet distance by band to real pictures": lambda t: t.wavelets,
+    "mean textures to real pictures'": lambda t: t.textures,
     "Frechet wavelet distance by band to the exact run's": lambda t: t.exact_wavelets,
     "distance + 2 error": lambda t: t.distance + 2 * t.error,
     "distance + 4 alignment + 2 drift": lambda t: t.distance + 4 * t.alignment + 2 * t.drift,
@@ -87,7 +95,12 @@ JUDGES: Mapping[str, Judge] = {
     "distance + 4 alignment + 2 drift + structure, at most 0.5": lambda t: (
         t.distance + 4 * t.alignment + 2 * t.drift + _capped(t.structure)
     ),
-    "the new default + wavelets": lambda t: panel(t) + t.wavelets,
+    FORMER_DEFAULT: _without_textures,
+    "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
+    "the same + textures": lambda t: _without_textures(t) + t.textures,
+    "distance + alignment + 2 drift + error, at most 0.5, + textures / 2": lambda t: (
+        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + t.textures / 2
+    ),
     DEFAULT: panel,
 }
 
@@ -106,8 +119,9 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
     def errors(kind: str, snapped: int) -> Losses:
         return np.array([seen.error(kind, index, few, snapped) for index in range(count)])
 
-    bands = by_band(Reference.of(seen.real.textures).gaussian)
-    wavelets = [bands(each.textures[rows]) for each in (*seen.policies, seen.coarse)]
+    real = Reference.of(seen.real.textures).gaussian
+    bands, means = by_band(real), from_mean(real)
+    looked_at = [each.textures[rows] for each in (*seen.policies, seen.coarse)]
     exact_wavelets = [
         _by_band(each.textures[few], (each.textures - pair.change)[few])
         for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
@@ -121,9 +135,16 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         error=errors("clip", every),
         drift=np.array(drifts),
         structure=errors("haar", every),
-        wavelets=(np.array(wavelets[:-1]) - wavelets[0]) / (wavelets[-1] - wavelets[0]),
+        wavelets=_lost([bands(each) for each in looked_at]),
+        textures=_lost([means(each) for each in looked_at]),
         exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
     )
+
+
+def _lost(numbers: Sequence[float]) -> Losses:
+    """Of all policies, from numbers of the full run, of the others and of the coarse pictures: 0 and 1 are the ends."""
+    found = np.array(numbers)
+    return (found[:-1] - found[0]) / (found[-1] - found[0])
 
 
 def _by_band(textures: Tensor, others: Tensor) -> float:

@@ -208,7 +208,9 @@ def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
         raise AssertionError
 
     monkeypatch.setitem(JUDGES, "pixels", Judge("distribution", never, "pixels"))
-    monkeypatch.setitem(JUDGES, "places", Judge("distribution", never, "pixels at two places", estimator("frechet").against))
+    monkeypatch.setitem(
+        JUDGES, "places", Judge("distribution", never, "pixels at two places", estimator("frechet").against)
+    )
     monkeypatch.setitem(JUDGES, "contrast", Judge("alignment", never, "contrast"))
     panel = Panel({"pixels": 1.0, "places": 1.0, "contrast": 0.5})
     looks: dict[str, Callable[..., Tensor]] = {

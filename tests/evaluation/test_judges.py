@@ -68,6 +68,45 @@ def test_features_that_are_no_numbers_are_refused_when_they_are_loaded(role: str
         judges(JudgeOptions(**given), size=SIZE)
 
 
+def _pictures(folder: Path, side: int) -> Path:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for number in range(12):
+        noise = torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("reference", "kept"),
+    [
+        ("nothing", False),
+        ("pictures", True),
+        ("smaller pictures", False),
+        ("statistics", False),
+        ("statistics of textures beside", True),
+        ("features", False),
+    ],
+)
+def test_textures_are_compared_with_real_ones_where_there_are_any(tmp_path: Path, reference: str, kept: bool) -> None:
+    file = tmp_path / "real.safetensors"
+    statistics = Reference.of(torch.rand(9, 3))
+    statistics.save(file)
+    if reference == "statistics of textures beside":
+        statistics.save(tmp_path / "real-distance-textures.safetensors")
+    given: Any = {
+        "nothing": None,
+        "pictures": _pictures(tmp_path / "large", 9),
+        "smaller pictures": _pictures(tmp_path / "small", 7),
+        "features": statistics,
+    }.get(reference, file)
+    chosen = judges(JudgeOptions(scorer=Means()), size=SIZE, reference=given)
+    assert ("distance-textures" in chosen.panel.weights) == kept
+    assert [judge.name for judge in chosen.further].count("distance-textures") == kept
+    named = judges(JudgeOptions(scorer=Means(), judges=["distance-textures"]), size=SIZE, reference=given)
+    assert named.panel.weights == {"distance-textures": 0.5}
+
+
 def test_every_judge_of_distributions_has_a_reference_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,12 +119,7 @@ def test_every_judge_of_distributions_has_a_reference_of_its_own(
     assert list(chosen.referring) == ["distance", "spread"]
     assert chosen.references(None, "", SIZE) == {}
 
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for number in range(12):
-        noise = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
+    folder = _pictures(tmp_path / "pictures", 8)
     found = chosen.references(folder, "pictures@0123", SIZE)
     assert found["spread"].gaussian.mean.max() < 0.35 < found["distance"].gaussian.mean.min()
 

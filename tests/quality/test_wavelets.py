@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autotune.quality.frechet import fit
-from autotune.quality.wavelets import band_distances, by_band, detail_bands, drift, haar_errors, textures
+from autotune.quality.frechet import Gaussian, fit
+from autotune.quality.wavelets import band_distances, by_band, detail_bands, drift, from_mean, haar_errors, textures
 from studies.proxy.spoiling import FINE_LADDERS, grainy
 
 
@@ -130,6 +130,29 @@ def test_the_distance_by_band_is_of_the_rows_that_are_chosen() -> None:
     rows = torch.tensor([[0, 1, 2, 2], [5, 6, 7, 8]])
     expected = [measure(found[each]) for each in rows]
     assert measure.of_rows(measure.prepare(found), rows).tolist() == pytest.approx(expected)
+
+
+_SHARES = st.lists(st.floats(0, 1), min_size=12, max_size=12)
+
+
+@given(_SHARES, _SHARES, st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_mean_textures_come_no_nearer_to_real_ones_than_they_drift(
+    ours: list[float], theirs: list[float], real: list[float]
+) -> None:
+    made, exact = (torch.tensor(shares, dtype=torch.float64).view(4, 3) for shares in (ours, theirs))
+    measure = from_mean(Gaussian(torch.tensor(real, dtype=torch.float64), torch.eye(3).double(), 9))
+    rows = torch.arange(4)[None]
+    gained = measure.of_rows(measure.prepare(exact), rows) - measure.of_rows(measure.prepare(made), rows)
+    assert gained <= drift(made - exact, rows) + 1e-12
+
+
+def test_mean_textures_are_those_of_the_rows_that_are_chosen() -> None:
+    values = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]], dtype=torch.float64)
+    measure = from_mean(Gaussian(torch.full((3,), 0.2, dtype=torch.float64), torch.eye(3).double(), 9))
+    found = measure.of_rows(measure.prepare(values), torch.tensor([[0, 1], [2, 2]]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.3], dtype=torch.float64))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        measure.prepare(values[:, :2])
 
 
 def test_textures_of_other_levels_are_refused() -> None:
