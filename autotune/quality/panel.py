@@ -92,6 +92,8 @@ class Judge:
         about: What it measures, for people.
         measure: Of a distribution, makes distances to a reference, where the objective's estimator does not suit its
             features.
+        unit: Of a distribution, what one stands for, by its features of the full run's coarse pictures and of the full
+            run's; else it is how much farther from the reference the coarse ones are.
         few: Whether its distance tells policies apart by few pictures too.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
         of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
@@ -105,6 +107,7 @@ class Judge:
     load: Callable[[Sources], Callable[..., Tensor]] | None
     about: str
     measure: Callable[[Reference], Measure] | None = None
+    unit: Callable[[Tensor, Tensor], float] | None = None
     few: bool = False
     above_side: bool = False
     of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -134,6 +137,11 @@ def _from_mean(reference: Reference) -> Measure:
     from autotune.quality.wavelets import from_mean
 
     return from_mean(reference.gaussian)
+
+
+def _means_apart(coarse: Tensor, full: Tensor) -> float:
+    """The drift's unit, so that weights say what can pay; and of soft real pictures coarse ones need not be farther."""
+    return float((coarse.double().mean(0) - full.double().mean(0)).abs().mean())
 
 
 def _drift(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:
@@ -189,6 +197,7 @@ JUDGES: dict[str, Judge] = {
         _textures,
         "how far mean textures by wavelet band are from the reference's",
         measure=_from_mean,
+        unit=_means_apart,
         few=True,
     ),
     **{name: _of_hub(name) for name in HUB},
@@ -196,7 +205,7 @@ JUDGES: dict[str, Judge] = {
 """All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
 DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
-    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0, DISTANCE_TEXTURES: 0.5}
+    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0, DISTANCE_TEXTURES: 0.75}
 )
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 

@@ -98,7 +98,9 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
             number = JUDGES[name].of_rows or paired_mean
             units[name] = float(number(coarse_errors, torch.arange(len(coarse_errors))[None]))
         elif kind == "distribution":
-            units[name] = measures[name](flat(baseline.coarse_further[name])) - measures[name](flat(full.further[name]))
+            seen = flat(baseline.coarse_further[name]), flat(full.further[name])
+            unit, measure = JUDGES[name].unit, measures[name]
+            units[name] = unit(*seen) if unit else measure(seen[0]) - measure(seen[1])
         else:
             units[name] = float((_numbers(full.further[name]) - _numbers(baseline.coarse_further[name])).mean())
         if not units[name] > 0 and (panel.weight(name) or (panel.ceiling is not None and kind == "paired")):

@@ -92,8 +92,8 @@ def drift(changes: Tensor, rows: Tensor) -> Tensor:
 def from_mean(reference: Gaussian) -> Measure:
     """How far mean textures are from a reference's: the mean over bands of the absolute difference of means.
 
-    It falls by no more than :func:`drift` between the same pictures rises, both before their units, by the triangle
-    inequality: where drift weighs more, no approximation gains by it, only what a policy means to do.
+    By the triangle inequality it falls by no more than :func:`drift` from the same pictures rises: in one unit, and
+    where drift weighs more, no approximation gains by it, only what a policy means to do.
 
     Args:
         reference: Gaussian of the reference's :func:`textures`.

@@ -15,7 +15,7 @@ from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + textures / 2"
+DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + 3/4 textures"
 FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 CEILING = 0.5
@@ -34,7 +34,7 @@ class Terms:
         drift: Of textures from the exact run's.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
-        textures: How far mean textures are from the real pictures'.
+        textures: How far mean textures are from the real pictures', in the unit of the drift.
         exact_wavelets: The same to the exact run's pictures.
     """
 
@@ -58,7 +58,7 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    return _without_textures(terms) + terms.textures / 2
+    return _without_textures(terms) + 0.75 * terms.textures
 
 
 def _without_textures(terms: Terms) -> Losses:
@@ -98,8 +98,8 @@ JUDGES: Mapping[str, Judge] = {
     FORMER_DEFAULT: _without_textures,
     "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
     "the same + textures": lambda t: _without_textures(t) + t.textures,
-    "distance + alignment + 2 drift + error, at most 0.5, + textures / 2": lambda t: (
-        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + t.textures / 2
+    "distance + alignment + 2 drift + error, at most 0.5, + 3/4 textures": lambda t: (
+        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + 0.75 * t.textures
     ),
     DEFAULT: panel,
 }
@@ -136,7 +136,7 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         drift=np.array(drifts),
         structure=errors("haar", every),
         wavelets=_lost([bands(each) for each in looked_at]),
-        textures=_lost([means(each) for each in looked_at]),
+        textures=(np.array([means(each) for each in looked_at[:-1]]) - means(looked_at[0])) / whole,
         exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
     )
 
