@@ -15,7 +15,7 @@ from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + 3/4 textures"
+DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + textures / 2"
 FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 CEILING = 0.5
@@ -58,7 +58,7 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    return _without_textures(terms) + 0.75 * terms.textures
+    return _without_textures(terms) + terms.textures / 2
 
 
 def _without_textures(terms: Terms) -> Losses:
@@ -98,8 +98,8 @@ JUDGES: Mapping[str, Judge] = {
     FORMER_DEFAULT: _without_textures,
     "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
     "the same + textures": lambda t: _without_textures(t) + t.textures,
-    "distance + alignment + 2 drift + error, at most 0.5, + 3/4 textures": lambda t: (
-        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + 0.75 * t.textures
+    "distance + alignment + 2 drift + error, at most 0.5, + textures / 2": lambda t: (
+        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + t.textures / 2
     ),
     DEFAULT: panel,
 }

@@ -104,7 +104,7 @@ def test_textures_are_compared_with_real_ones_where_there_are_any(tmp_path: Path
     assert ("distance-textures" in chosen.panel.weights) == kept
     assert [judge.name for judge in chosen.further].count("distance-textures") == kept
     named = judges(JudgeOptions(scorer=Means(), judges=["distance-textures"]), size=SIZE, reference=given)
-    assert named.panel.weights == {"distance-textures": 0.75}
+    assert named.panel.weights == {"distance-textures": 0.5}
 
 
 def test_every_judge_of_distributions_has_a_reference_of_its_own(
