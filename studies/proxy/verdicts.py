@@ -14,7 +14,7 @@ alone, and 8 steps from the noise of each. Then it repeats experiments with ever
   noise, as in a search. The difference is set by moving alignments by a constant, which leaves everything else alone.
 
 By the whole panel, and by the method that verdicts use, *null* is repeated with 8 steps in the place of finalists and
-of fewer steps: of every caption each of them has other noise, and the first 64 pictures are compared with the full
+of fewer steps: of every caption each of them has other noise, and the first 128 pictures are compared with the full
 run's from the same noise.
 
 At last, with no pictures behind them: finalists that lose every tenth caption's picture, at a loss of 1.5, and are
