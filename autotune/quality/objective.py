@@ -365,13 +365,22 @@ class Objective:
         """Loss and its terms on each of B selections ``rows`` (B, N) of the prompts, given the full run's there."""
         numbers = {name: term.of_rows(values[name], rows) for name, term in self._terms.items()}
         lost = {name: term.lost(numbers[name], full[name]) / self._units[name] for name, term in self._terms.items()}
-        weighted = [weight * _told(name, lost[name]) for name, weight in self.panel.weights.items() if weight]
+        told = {name: weight * _told(name, lost[name]) for name, weight in self.panel.weights.items() if weight}
+        weighted = [_offset(name, each, told) for name, each in told.items()]
         return _Found(torch.stack(weighted).sum(0), numbers, lost)
 
     def _error(self, found: _Found) -> Tensor | None:
         """(B,), the mean over the judges of pairs."""
         errors = [found.lost[name] for name in self.panel.errors]
         return torch.stack(errors).mean(0) if errors else None
+
+
+def _offset(judge: str, loss: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+    """A judge's part of the loss, no lower than what the other judge that it may offset has lost."""
+    other = JUDGES[judge].offsets
+    if other is None or other not in told:
+        return loss
+    return torch.maximum(loss, -told[other].clamp(min=0))
 
 
 def _told(judge: str, lost: Tensor) -> Tensor:

@@ -94,6 +94,7 @@ class Judge:
             features.
         unit: Of a distribution, what one stands for, by its features of the full run's coarse pictures and of the full
             run's; else it is how much farther from the reference the coarse ones are.
+        offsets: Another judge of the panel, whose loss is all that its gain makes up for.
         few: Whether its distance tells policies apart by few pictures too.
         above_side: Whether it has something to say only of pictures larger than the network's own input.
         of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
@@ -108,6 +109,7 @@ class Judge:
     about: str
     measure: Callable[[Reference], Measure] | None = None
     unit: Callable[[Tensor, Tensor], float] | None = None
+    offsets: str | None = None
     few: bool = False
     above_side: bool = False
     of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -198,6 +200,7 @@ JUDGES: dict[str, Judge] = {
         "how far mean textures by wavelet band are from the reference's",
         measure=_from_mean,
         unit=_means_apart,
+        offsets=DRIFT,
         few=True,
     ),
     **{name: _of_hub(name) for name in HUB},

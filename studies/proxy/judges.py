@@ -15,7 +15,7 @@ from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5, + textures / 2"
+DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
 FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the default so far)"
 CEILING = 0.5
@@ -58,7 +58,8 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    return _without_textures(terms) + terms.textures / 2
+    intent = terms.distance + 4 * terms.alignment
+    return intent + _capped(terms.error) + np.maximum(0, 2 * terms.drift + terms.textures / 2)
 
 
 def _without_textures(terms: Terms) -> Losses:
@@ -98,9 +99,7 @@ JUDGES: Mapping[str, Judge] = {
     FORMER_DEFAULT: _without_textures,
     "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
     "the same + textures": lambda t: _without_textures(t) + t.textures,
-    "distance + alignment + 2 drift + error, at most 0.5, + textures / 2": lambda t: (
-        t.distance + t.alignment + 2 * t.drift + _capped(t.error) + t.textures / 2
-    ),
+    "the same + textures / 2": lambda t: _without_textures(t) + t.textures / 2,
     DEFAULT: panel,
 }
 
