@@ -19,7 +19,7 @@ from autotune.evaluation.examples import Examples
 from autotune.evaluation.generation import PictureMaker
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.intent import exact_policy, is_exact, levels_in
-from autotune.evaluation.judged import BY_JUDGE, Judged, packed, unpacked
+from autotune.evaluation.judged import BY_JUDGE, KEPT_ERRORS, Judged, packed, unpacked
 from autotune.evaluation.judges import Judges
 from autotune.evaluation.references import OTHER_SEEDS, references_of_other_seeds
 from autotune.evaluation.tensor_files import known, read_tensors
@@ -31,7 +31,7 @@ from autotune.quality.panel import DISTANCE
 from autotune.quality.tensors import write_tensors
 
 # Kept errors are of exact runs whose guidance switches where it does now.
-_KEPT_AS = {what: "errors-midway" if what == "errors" else what for what in BY_JUDGE}
+_KEPT_AS = {what: KEPT_ERRORS if what == "errors" else what for what in BY_JUDGE}
 
 PREVIEW = 8
 """Pictures kept of every run, for people to look at."""

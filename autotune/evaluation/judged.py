@@ -163,6 +163,9 @@ class Judged:
         return Baseline(self.evaluation, self.coarse, chance, tuple(keys), self.coarse_errors, self.coarse_further)
 
 
+KEPT_ERRORS = "errors-midway"
+"""What files call errors: of exact runs whose guidance switches where it does now."""
+
 BY_JUDGE = ("errors", "further", "coarse_errors", "coarse_further")
 """What :class:`Judged` has by judge."""
 

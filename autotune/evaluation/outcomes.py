@@ -8,16 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autotune.evaluation.judged import packed, unpacked
+from autotune.evaluation.judged import KEPT_ERRORS, packed, unpacked
 from autotune.evaluation.tensor_files import known, read_tensors
 from autotune.quality import Evaluation
 from autotune.quality.tensors import write_tensors
 
 PREVIEW = 16
 """Pictures kept of every outcome, for people to look at."""
-
-# Kept errors are of exact runs whose guidance switches where it does now.
-_ERRORS = "errors-midway"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +36,7 @@ def save_outcome(outcome: Outcome, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation = outcome.evaluation
     tensors = known(features=evaluation.features, alignment=evaluation.alignment, preview=outcome.preview)
-    tensors |= packed(**{_ERRORS: evaluation.errors, "further": evaluation.further})
+    tensors |= packed(**{KEPT_ERRORS: evaluation.errors, "further": evaluation.further})
     write_tensors(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, {})
 
 
@@ -48,7 +45,7 @@ def read_outcome(path: Path) -> Outcome | None:
     if not path.is_file():
         return None
     tensors = read_tensors(path)
-    errors, further = unpacked(tensors, _ERRORS), unpacked(tensors, "further")
+    errors, further = unpacked(tensors, KEPT_ERRORS), unpacked(tensors, "further")
     return Outcome(Evaluation(tensors["features"], tensors.get("alignment"), errors, further), tensors["preview"])
 
 
