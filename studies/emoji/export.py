@@ -41,7 +41,7 @@ CALLS: dict[str, dict[str, Any]] = {
 # What belongs to both, see autotune/pipelines/card.py.
 BELONGINGS = {
     "scorer": "postdiff:models/emoji-clip",
-    "reference": "postdiff:models/emoji-clip/reference/pictures.safetensors",
+    "reference": "postdiff:models/emoji-pictures/pictures.safetensors",
     "prompts": "postdiff:models/emoji-captions/training.txt",
     "held_out": "postdiff:models/emoji-captions/held-out.txt",
 }
@@ -97,7 +97,11 @@ def write_scorer(work_dir: Path, folder: Path, images: Tensor) -> Scorer:
     scorer = Scorer(str(folder))
     (folder / "reference").mkdir(exist_ok=True)
     fit(scorer.image_features(images)).save(folder / "reference" / "pictures.safetensors")
-    fit(textures(images)).save(folder / "reference" / f"pictures-{DISTANCE_TEXTURES}.safetensors")
+    beside = folder.with_name("emoji-pictures")
+    beside.mkdir(exist_ok=True)
+    # The scorer's own copy stays where it was, for earlier runs know the scorer by all that is in its folder.
+    shutil.copy(folder / "reference" / "pictures.safetensors", beside)
+    fit(textures(images)).save(beside / f"pictures-{DISTANCE_TEXTURES}.safetensors")
     return scorer
 
 

@@ -16,8 +16,8 @@ from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
 DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
-FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5"
-OLD_DEFAULT = "distance + 4 alignment (the default so far)"
+FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5 (the default before)"
+OLD_DEFAULT = "distance + 4 alignment (the first default)"
 CEILING = 0.5
 """Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
 
