@@ -30,7 +30,6 @@ from autotune.quality.lpips import Lpips
 from autotune.quality.panel import DISTANCE
 from autotune.quality.tensors import write_tensors
 
-# Kept errors are of exact runs whose guidance switches where it does now.
 _KEPT_AS = {what: KEPT_ERRORS if what == "errors" else what for what in BY_JUDGE}
 
 PREVIEW = 8

@@ -105,15 +105,15 @@ def shows_textures(path: Path, size: Size) -> bool:
 
     A few pictures are looked at; those that cannot be read say nothing here.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    files = pictures_in(path)
+    files, broken = pictures_in(path), _broken()
     sizes = []
     for file in files[:: max(1, len(files) // _LOOKED_AT)]:
         try:
             with Image.open(file) as image:
                 sizes.append((image.height, image.width))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        except broken:
             continue
     return bool(sizes) and all(height >= size[0] and width >= size[1] for height, width in sizes)
 
@@ -210,11 +210,16 @@ def _read(file: Path, size: tuple[int, int]) -> Tensor | None:
     import numpy
     from PIL import Image
 
-    # Pillow's decoders hand on what the formats' own parsers raise.
-    broken = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
     try:
         with Image.open(file) as image:
             resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    except broken:
+    except _broken():
         return None
     return torch.from_numpy(numpy.array(resized)).permute(2, 0, 1)
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What reading a file that holds no picture raises: Pillow hands on what the formats' own parsers raise."""
+    from PIL import Image
+
+    return (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

@@ -143,7 +143,11 @@ def _from_mean(reference: Reference) -> Measure:
 
 def _means_apart(coarse: Tensor, full: Tensor) -> float:
     """The drift's unit, so that weights say what can pay; and of soft real pictures coarse ones need not be farther."""
-    return float((coarse.double().mean(0) - full.double().mean(0)).abs().mean())
+    import torch
+
+    from autotune.quality.wavelets import drift
+
+    return float(drift(coarse.double() - full.double(), torch.arange(len(full))[None]))
 
 
 def _drift(sources: Sources) -> Callable[[Tensor, Tensor], Tensor]:

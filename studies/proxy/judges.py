@@ -34,8 +34,8 @@ class Terms:
         drift: Of textures from the exact run's.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
-        textures: How far mean textures are from the real pictures', in the unit of the drift.
         exact_wavelets: The same to the exact run's pictures.
+        textures: How far mean textures are from the real pictures', in the unit of the drift.
     """
 
     distance: Losses
@@ -45,8 +45,8 @@ class Terms:
     drift: Losses
     structure: Losses
     wavelets: Losses
-    textures: Losses
     exact_wavelets: Losses
+    textures: Losses
 
 
 Judge = Callable[[Terms], Losses]
