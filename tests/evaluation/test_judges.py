@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.evaluation.judges import judges, panel_for
+from autotune.evaluation.second_opinion import PAIRS, judges_of_last_round
 from autotune.options import JudgeOptions
 from autotune.quality import Reference
 from autotune.quality.panel import DEFAULT_PANEL, JUDGES, Judge
@@ -131,3 +132,15 @@ def test_every_judge_of_distributions_has_a_reference_of_its_own(
     torch.testing.assert_close(again["spread"].gaussian.mean, found["spread"].gaussian.mean)
     given = Reference.of(torch.rand(9, 3))
     assert chosen.references(given, "", SIZE) == {"distance": given}
+
+
+@pytest.mark.parametrize("second", [None, "textures", "fidelity"])
+def test_last_rounds_compare_more_pictures_whoever_is_asked_besides(second: str | None) -> None:
+    searching = judges(JudgeOptions(scorer=Means(), judges=["distance", "error"]), size=SIZE)
+    assert searching.error_pictures < PAIRS
+    assert judges_of_last_round(searching, second, device="cpu", size=SIZE).error_pictures == PAIRS
+
+
+def test_last_rounds_in_which_nobody_compares_pairs_compare_no_more() -> None:
+    searching = judges(JudgeOptions(scorer=Means(), judges=["distance"]), size=SIZE)
+    assert judges_of_last_round(searching, None, device="cpu", size=SIZE).error_pictures == searching.error_pictures
