@@ -216,7 +216,13 @@ class Objective:
         return pseudo_values(whole, self.losses(evaluations, leave_one_out(rows)))
 
     def verdict(
-        self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None = None, level: float = 0.95
+        self,
+        finalists: Sequence[Evaluation],
+        rival: Evaluation,
+        *,
+        best: int | None = None,
+        level: float = 0.95,
+        among: int | None = None,
     ) -> Verdict:
         """Whether the best of several finalists beats a rival, with an interval that allows for the choice.
 
@@ -225,13 +231,15 @@ class Objective:
             rival: What they compete with.
             best: Place of the finalist that is judged, where another objective chose it; None is the best by this one.
             level: Of the interval.
+            among: Finalists that there were before some were given up; None is all of these.
         """
         runs, judged = [*finalists, rival], self._judged
         if judged < len(self._baseline.prompts):
             first = [run.head(judged) for run in runs]
-            return self.head(judged).verdict(first[:-1], first[-1], best=best, level=level)
+            return self.head(judged).verdict(first[:-1], first[-1], best=best, level=level, among=among)
         losses = self.losses(runs, self._all)[0]
-        return verdict(losses, self.jackknife(runs), len(set(self._baseline.prompts)), best=best, level=level)
+        prompts = len(set(self._baseline.prompts))
+        return verdict(losses, self.jackknife(runs), prompts, best=best, level=level, among=among)
 
     def by(self, judge: str) -> Objective:
         """The same pictures before one judge alone, which this panel measures with whatever weight.

@@ -6,6 +6,7 @@ more often, so every look's intervals are wider: the errors that all looks may m
 intervals). Early looks get a fifth of them each, which leaves the last one nearly as sharp as a single look.
 
 Where nothing is found yet a round also ends if it can hardly find anything any more: this never makes a policy better.
+Nor does giving up finalists that can hardly turn out to be the best, as long as intervals allow for those given up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from statistics import NormalDist
 
 from autotune.core.interval import Interval
 
-__all__ = ["Look", "looks", "promise"]
+__all__ = ["Look", "chance_below", "looks", "promise"]
 
 # Pictures of the early looks. A distance of fewer is mostly bias.
 _EARLY = (128, 256)
@@ -28,6 +29,9 @@ _ERRORS, _EARLY_ERRORS = 0.05, 0.01
 
 HOPELESS = 0.05
 """Probability of a better verdict below which a round ends without one."""
+
+OUT_OF_IT = 0.1
+"""Probability of ending ahead of the best below which a finalist is given up."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,21 @@ def promise(seen: Interval, look: Look, last: Look, below: float = 0.0) -> float
     The difference that is still unseen is drawn around the one seen so far, with the uncertainty of both (predictive
     power; Spiegelhalter, Freedman and Blackburn 1986).
     """
-    share = look.pictures / last.pictures
-    error = (seen.high - seen.value) / _reach(look.level)
-    if not error:
+    final_error = _error(seen, look) * math.sqrt(look.pictures / last.pictures)
+    return chance_below(seen, look, last, below - _reach(last.level) * final_error)
+
+
+def chance_below(seen: Interval, look: Look, last: Look, below: float = 0.0) -> float:
+    """Probability that the difference itself will be below a number at the last look; see :func:`promise`."""
+    unseen = _error(seen, look) * math.sqrt(1 - look.pictures / last.pictures)
+    if not unseen:
         return float(seen.value < below)
-    final_error = error * math.sqrt(share)
-    wanted = below - _reach(last.level) * final_error - seen.value
-    if share == 1:
-        return float(wanted > 0)
-    return NormalDist().cdf(wanted / (error * math.sqrt(1 - share)))
+    return NormalDist().cdf((below - seen.value) / unseen)
+
+
+def _error(seen: Interval, look: Look) -> float:
+    """Standard error of a difference, by its interval."""
+    return (seen.high - seen.value) / _reach(look.level)
 
 
 def _reach(level: float) -> float:

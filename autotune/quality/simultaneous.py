@@ -28,7 +28,15 @@ __all__ = ["leave_one_out", "pseudo_values", "simultaneous", "verdict"]
 _DRAWS = 100_000
 
 
-def verdict(losses: Tensor, pseudo: Tensor, prompts: int, *, best: int | None = None, level: float = 0.95) -> Verdict:
+def verdict(
+    losses: Tensor,
+    pseudo: Tensor,
+    prompts: int,
+    *,
+    best: int | None = None,
+    level: float = 0.95,
+    among: int | None = None,
+) -> Verdict:
     """Judge finalists against a rival.
 
     Args:
@@ -37,9 +45,10 @@ def verdict(losses: Tensor, pseudo: Tensor, prompts: int, *, best: int | None = 
         prompts: Different prompts.
         best: Place of the finalist that is judged; None is the one with the lowest loss.
         level: Of the intervals.
+        among: Finalists that there were, with those that were given up on earlier pictures; None is K.
     """
     differences = losses[:-1] - losses[-1]
-    intervals = simultaneous(differences, pseudo[:, :-1] - pseudo[:, -1:], level)
+    intervals = simultaneous(differences, pseudo[:, :-1] - pseudo[:, -1:], level, among)
     chosen = int(differences.argmin()) if best is None else best
     return Verdict(chosen, intervals[chosen], prompts)
 
@@ -71,34 +80,37 @@ def pseudo_values(whole: Tensor, without: Tensor) -> Tensor:
     return prompts * whole - (prompts - 1) * without
 
 
-def simultaneous(estimates: Tensor, pseudo: Tensor, level: float) -> tuple[Interval, ...]:
+def simultaneous(estimates: Tensor, pseudo: Tensor, level: float, among: int | None = None) -> tuple[Interval, ...]:
     """Intervals of K statistics that hold all K truths at ``level``.
 
     Args:
         estimates: (K,).
         pseudo: (P, K) their pseudo-values, P >= 2.
         level: Probability that all of them hold.
+        among: How many statistics there were before some were given up, at least K; None is K. Those that are gone
+            count as if they correlated with nothing, which never makes intervals too narrow.
     """
     error = pseudo.std(0) / len(pseudo) ** 0.5
-    reach = _largest_of(pseudo, level) * error
+    reach = _largest_of(pseudo, level, among or len(estimates)) * error
     return tuple(
         Interval(value=estimate, low=estimate - each, high=estimate + each)
         for estimate, each in zip(estimates.tolist(), reach.tolist(), strict=True)
     )
 
 
-def _largest_of(pseudo: Tensor, level: float) -> float:
-    """What the largest of K correlated t statistics, in absolute value, exceeds with probability 1 - ``level``."""
-    prompts, count = pseudo.shape
+def _largest_of(pseudo: Tensor, level: float, among: int) -> float:
+    """What the largest of ``among`` t statistics, in absolute value, exceeds with probability 1 - ``level``."""
+    prompts, left = pseudo.shape
     centred = pseudo - pseudo.mean(0)
     lengths = centred.norm(dim=0)
     # What does not vary is known exactly; it correlates with nothing.
     units = centred / lengths.where(lengths > 0, 1)
-    correlation = units.T @ units
+    correlation = torch.eye(among, dtype=pseudo.dtype)
+    correlation[:left, :left] = units.T @ units
     correlation.fill_diagonal_(1)
     values, vectors = torch.linalg.eigh(correlation)
     root = vectors * values.clamp(min=0).sqrt()
-    normal, scale = _draws(count, prompts - 1)
+    normal, scale = _draws(among, prompts - 1)
     return float(((normal @ root.T).abs().amax(1) / scale).quantile(level))
 
 

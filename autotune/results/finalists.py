@@ -98,8 +98,8 @@ class Finalists(GrownRecord):
         images_planned: How many there might have been, where the verdict was known before.
         winner_name: Of the contender that is exported; in the file it is called ``winner``.
         contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first, those
-            with an error above the ceiling behind the others; last the pipeline's own fewer steps, where others of the
-            search are stronger.
+            with an error above the ceiling behind the others, without those given up on earlier pictures; in files of
+            earlier releases last the pipeline's own fewer steps, where others are stronger.
         prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
         second_opinion: None where nobody else was asked, or there is no candidate.
         floor: Where the cheapest policy above a floor was sought. That is then the winner, which may be fewer steps or
@@ -136,7 +136,6 @@ class Finalists(GrownRecord):
         verdict: str,
         prompts: int,
         images: int,
-        plain: Contender | None = None,
         prompts_needed: int | None = None,
         second_opinion: SecondOpinion | None = None,
         images_planned: int | None = None,
@@ -153,7 +152,7 @@ class Finalists(GrownRecord):
             prompts=prompts,
             images=images,
             winner=winner or (candidates[0].name if verdict == BETTER else fewer_steps.name),
-            contenders=(full, fewer_steps, *candidates, *([plain] if plain is not None else [])),
+            contenders=(full, fewer_steps, *candidates),
             prompts_needed=prompts_needed,
             second_opinion=second_opinion,
             images_planned=images_planned,
@@ -172,7 +171,7 @@ class Finalists(GrownRecord):
 
     @property
     def plain(self) -> Contender | None:
-        """As many of the pipeline's own steps as the budget pays for, where others are stronger."""
+        """As many of the pipeline's own steps as the budget pays for, which earlier releases evaluated besides."""
         last = self.contenders[-1]
         return last if last.name == PLAIN_STEPS else None
 
@@ -259,7 +258,6 @@ def judge(
     candidates: Sequence[EvaluatedPolicy],
     price: Callable[[Policy], Cost],
     *,
-    plain: EvaluatedPolicy | None = None,
     second: Opinion | None = None,
     ruling: Ruling | None = None,
     planned: int | None = None,
@@ -274,7 +272,6 @@ def judge(
         fewer_steps: The strongest fewer steps at the cost of the candidates.
         candidates: The other runs.
         price: The exact price of a policy.
-        plain: The pipeline's own fewer steps, where ``fewer_steps`` are others.
         second: See :func:`autotune.results.ruling.rule`.
         ruling: What is known of the candidates already; None finds it.
         planned: Pictures of each run that there might have been; None is as many as there are.
@@ -315,7 +312,6 @@ def judge(
         verdict=BETTER if ruling.better else NO_BETTER,
         prompts=prompts,
         images=images,
-        plain=None if plain is None else contender(PLAIN_STEPS, plain),
         prompts_needed=None if prompts >= LEAST_PROMPTS else LEAST_PROMPTS,
         second_opinion=None
         if second is None or ruling.second is None

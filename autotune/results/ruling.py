@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from autotune.core.interval import Interval
 from autotune.policy import Policy
-from autotune.quality.sequential import HOPELESS, Look, promise
+from autotune.quality.sequential import HOPELESS, OUT_OF_IT, Look, chance_below, promise
 
 if TYPE_CHECKING:
     from autotune import quality
@@ -74,6 +74,7 @@ def rule(
     fewer_steps: Policy,
     second: Opinion | None = None,
     level: float = 0.95,
+    among: int | None = None,
 ) -> Ruling:
     """Compare the best candidate whose error is below the ceiling with fewer steps.
 
@@ -83,13 +84,39 @@ def rule(
         fewer_steps: Their rival.
         second: Must find the best candidate better, too, or no worse; its judge is one that the evaluator measures.
         level: Of the intervals.
+        among: Candidates that there were before some were given up; None is all of these.
     """
     allowed = [policy for policy in candidates if is_feasible(evaluator, policy)]
     if not allowed:
         return Ruling(None, None, False)
     *finalists, rival = (evaluator.outcome(policy).evaluation for policy in (*allowed, fewer_steps))
-    verdict = evaluator.objective.verdict(finalists, rival, level=level)
+    verdict = evaluator.objective.verdict(finalists, rival, level=level, among=among)
     if second is None:
         return Ruling(verdict.difference, None, verdict.better)
-    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level).difference
+    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level, among=among).difference
     return Ruling(verdict.difference, other, verdict.better and other.high < NO_WORSE)
+
+
+def out_of_the_running(evaluator: Evaluator, candidates: Sequence[Policy], look: Look, last: Look) -> list[Policy]:
+    """The candidates that can hardly turn out to be the best, those with an error above the ceiling among them.
+
+    Where no candidate's error is below the ceiling there is no best, and none is out.
+
+    Args:
+        evaluator: Of the pictures that were looked at.
+        candidates: All that were.
+        look: At these pictures.
+        last: At all there will be.
+    """
+    objective = evaluator.objective
+    seen = {policy.key: evaluator.outcome(policy).evaluation for policy in candidates}
+    allowed = [policy for policy in candidates if is_feasible(evaluator, policy)]
+    if not allowed:
+        return []
+    best = min(allowed, key=lambda policy: objective.score(seen[policy.key]).loss)
+
+    def may_be_best(policy: Policy) -> bool:
+        behind = objective.verdict([seen[policy.key]], seen[best.key], level=look.level).difference
+        return chance_below(behind, look, last) >= OUT_OF_IT
+
+    return [each for each in candidates if each != best and not (each in allowed and may_be_best(each))]

@@ -71,7 +71,7 @@ def floor_round(
     subject = certified or refused
     place = ladder.holder(top.full if subject is None else subject.policy)
     holder = ladder.rungs[place].setup
-    fewer_steps, plain = _fewer_steps(ladder, holder, subject)
+    fewer_steps = _fewer_steps(ladder, holder, subject)
     others = [each for each in (certified, refused) if each is not None and each != fewer_steps]
     winner = certified or EvaluatedPolicy(None, None, top.full)
     finalists = judge(
@@ -80,7 +80,6 @@ def floor_round(
         fewer_steps,
         others,
         top.pricer.price,
-        plain=plain,
         second=second,
         ruling=_against(evaluator, winner, fewer_steps, second, found.look.level),
         planned=planned[-1].pictures,
@@ -191,18 +190,16 @@ def _rounded(interval: Interval | None) -> Interval | None:
     return None if interval is None else interval.rounded()
 
 
-def _fewer_steps(
-    ladder: Ladder, holder: Setup, subject: EvaluatedPolicy | None
-) -> tuple[EvaluatedPolicy, EvaluatedPolicy | None]:
-    """The strongest fewer steps that cost no more than what was certified, and the pipeline's own where others are.
+def _fewer_steps(ladder: Ladder, holder: Setup, subject: EvaluatedPolicy | None) -> EvaluatedPolicy:
+    """The strongest fewer steps that cost no more than what was certified.
 
     What was certified, or came nearest, may itself be fewer steps.
     """
     recipe = holder.recipes[0].proposal
     if subject is None:
-        return EvaluatedPolicy(None, None, recipe.policy), None
+        return EvaluatedPolicy(None, None, recipe.policy)
     if computes_everything(subject.policy):
-        return subject, None
+        return subject
     most = ladder.cost(subject.policy)
     limits = holder.proposer.limits
     within = {"latency_ms": most} if ladder.timed else {"flops": int(most)}
@@ -210,10 +207,9 @@ def _fewer_steps(
     plain = at_cost.propose(recipe.values)
     if plain is None:
         # Cheaper than a plain step.
-        return EvaluatedPolicy(None, None, recipe.policy), None
+        return EvaluatedPolicy(None, None, recipe.policy)
     own = EvaluatedPolicy(None, None, plain.policy)
-    best = best_fewer_steps(list(ladder.studies.values()), own, within=at_cost.allows)
-    return best, None if best == own else own
+    return best_fewer_steps(list(ladder.studies.values()), own, within=at_cost.allows)
 
 
 def _against(

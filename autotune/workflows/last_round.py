@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import optuna
@@ -17,11 +19,13 @@ from autotune.policy.words import computes_everything
 from autotune.quality.sequential import looks
 from autotune.results.candidates import best_fewer_steps, best_trials
 from autotune.results.finalists import EvaluatedPolicy, Finalists, judge
-from autotune.results.ruling import Opinion, rule
+from autotune.results.ruling import Opinion, out_of_the_running, rule
 from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.study.trials import POLICY_KEY, attributes, evaluated
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
+
+_LOG = logging.getLogger(__name__)
 
 FINALISTS = 3
 """Candidates of every last round."""
@@ -43,7 +47,8 @@ def last_round(
 ) -> tuple[Finalists, Evaluator]:
     """The best candidates that the budget allows against the strongest fewer steps, whichever search they come from.
 
-    The round ends where the verdict is known, see :mod:`autotune.quality.sequential`.
+    The round ends where the verdict is known, see :mod:`autotune.quality.sequential`. Until then it gives up candidates
+    that can hardly turn out to be the best.
 
     Args:
         setup: Of the budget.
@@ -60,22 +65,26 @@ def last_round(
     plain = EvaluatedPolicy(None, trial, recipe)
     fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
     planned = looks([row.key for row in setup.held_out.rows])
+    given_up = set[str]()
     for look in planned:
         evaluator, second = judging(look.pictures)
         progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", look.pictures)
-        candidates = _finalists(setup, studies, evaluator, progress)
+        candidates = _finalists(setup, studies, evaluator, progress, given_up)
         policies = [each.policy for each in candidates]
-        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level)
+        among = len(policies) + len(given_up)
+        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level, among)
         checkpoint()
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
+        for each in out_of_the_running(evaluator, policies, look, planned[-1]):
+            given_up.add(each.key)
+            _LOG.info("%s is given up after %d pictures: it can hardly turn out to be the best", each.id, look.pictures)
     finalists = judge(
         evaluator,
         setup.full,
         fewer_steps,
         candidates,
         setup.pricer.price,
-        plain=None if fewer_steps == plain else plain,
         second=second,
         ruling=ruling,
         planned=planned[-1].pictures,
@@ -115,16 +124,20 @@ def measured_times(setup: Setup, finalists: Finalists, progress: Progress) -> li
 
 
 def _finalists(
-    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress
+    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress, given_up: AbstractSet[str]
 ) -> list[EvaluatedPolicy]:
-    """The best candidates; one that cannot be evaluated here, and it alone, gives its place to the next best."""
+    """The best candidates but those given up, by their keys.
+
+    One that cannot be evaluated here, and it alone, gives its place to the next best.
+    """
     diagnosis, broken = Diagnosis(evaluator, setup.maker.prefixes), set[str]()
 
     def excluded(policy: Policy) -> bool:
         return computes_everything(policy) or policy.key in broken
 
     while True:
-        found = best_trials(studies, FINALISTS, exclude=excluded, within=setup.proposer.allows)
+        best = best_trials(studies, FINALISTS, exclude=excluded, within=setup.proposer.allows)
+        found = [each for each in best if each.policy.key not in given_up]
         before = len(broken)
         for each in found:
             try:

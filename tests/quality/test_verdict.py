@@ -49,6 +49,21 @@ def test_of_one_statistic_it_is_students_interval(seed: int, prompts: int, level
 
 @settings(max_examples=20)
 @given(SEEDS, st.integers(4, 60))
+def test_giving_finalists_up_makes_no_interval_narrower(seed: int, prompts: int) -> None:
+    values = normal(seed, prompts, 3)
+    values[:, 1] = values[:, 1] + values[:, 0]
+    whole = simultaneous(values.mean(0), values, 0.95)
+    for left in (1, 2):
+        some = simultaneous(values[:, :left].mean(0), values[:, :left], 0.95, among=3)
+        for one, other in zip(some, whole, strict=False):
+            # A fiftieth is what the draws of the quantile leave open.
+            assert one.value == other.value and one.high - one.value > 0.98 * (other.high - other.value)
+    alone = simultaneous(values[:, :1].mean(0), values[:, :1], 0.95)[0]
+    assert simultaneous(values[:, :1].mean(0), values[:, :1], 0.95, among=3)[0].high > alone.high
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.integers(4, 60))
 def test_more_finalists_take_wider_intervals_and_copies_do_not(seed: int, prompts: int) -> None:
     values = normal(seed, prompts, 3)
     alone, copied, others = (

