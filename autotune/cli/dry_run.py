@@ -112,7 +112,7 @@ def _exact(budgets: Sequence[Forecast], seconds: float) -> str:
     share = max(budget.exact_share for budget in budgets)
     most = max(budget.intents for budget in budgets)
     return (
-        f", and at most {duration(seconds)} ({share:.0%}) for exact runs with their guidance, {most} of"
+        f", and {duration(seconds)} ({share:.0%}) for exact runs with their guidance, {most} of"
         f" {budgets[0].exact_pictures} pictures"
     )
 

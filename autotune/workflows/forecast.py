@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.cost import Cost
+from autotune.evaluation.judges import Judges
 from autotune.policy import Policy
 from autotune.quality.sequential import looks
 from autotune.search.pruning import first_look, usual_share
@@ -17,6 +18,9 @@ from autotune.workflows.setup import Setup
 
 # Calls that the last round times of each: full run, fewer steps, the best.
 _TIMED_CALLS, _TIMED_POLICIES = 5, 3
+
+# Of the full run's time, what an exact run with a candidate's guidance takes: half of its steps are guided.
+_EXACT_SHARE = 0.75
 
 # A measurement takes no more than about three times this, unless a single step of a single picture does.
 _CHEAP_SECONDS = 10.0
@@ -63,7 +67,7 @@ class Forecast:
         spared_seconds: What the finalists spare of that where the first look decides.
         intents: Most exact runs that candidates are compared with, on tuning inputs.
         exact_pictures: Of each of them.
-        exact_seconds: All exact runs at most, those of the finalists included.
+        exact_seconds: All exact runs, those of the finalists included.
     """
 
     budget: str
@@ -81,7 +85,7 @@ class Forecast:
 
     @property
     def exact_share(self) -> float:
-        """Of exact runs, as a share of the time that candidates and they take, at most."""
+        """Of exact runs, as a share of the time that candidates and they take."""
         return self.exact_seconds / (self.exact_seconds + self.search_seconds + self.last_round_seconds)
 
 
@@ -103,11 +107,12 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
     fitting = min(trials, math.ceil(timeout / usual) * workers)
     held_out = len(setup.held_out.rows)
     candidates = max(fitting, len(setup.recipes))
-    errors = setup.judges.error_pictures if setup.judges.panel.errors else 0
+    searched, last = (_compared(judges) for judges in (setup.judges, setup.last_judges))
     # Without guidance of its own a policy is compared with the full run, whose pictures are there. Of 48 candidates 14
     # to 23 had intents of their own.
-    intents = math.ceil(candidates / 2) if errors and setup.maker.guided else 0
-    exact = intents * min(errors, len(setup.tuning.rows)) + min(intents, FINALISTS) * min(errors, held_out)
+    intents = math.ceil(candidates / 2) if searched and setup.maker.guided else 0
+    each = min(searched, len(setup.tuning.rows))
+    exact = intents * each + min(intents, FINALISTS) * min(last, held_out)
     runs = [_priced("full run", setup.full, full)]
     runs += [_priced(each.name, each.proposal.policy, each.proposal.cost) for each in setup.recipes]
     return Forecast(
@@ -121,8 +126,8 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
         last_round_seconds=_last_round_pictures(setup, share) * pace.seconds,
         spared_seconds=(1 + FINALISTS) * share * _spared(setup) * pace.seconds,
         intents=intents,
-        exact_pictures=min(errors, len(setup.tuning.rows)),
-        exact_seconds=exact * pace.seconds,
+        exact_pictures=each,
+        exact_seconds=exact * _EXACT_SHARE * pace.seconds,
     )
 
 
@@ -131,6 +136,11 @@ def pictures_after(setups: Sequence[Setup], searched: Setup) -> float:
     shares = {id(setup): _share(setup) for setup in setups}
     last_rounds = sum(_last_round_pictures(setup, shares[id(setup)]) for setup in setups)
     return (len(searched.held_out.rows) + last_rounds) / shares[id(searched)]
+
+
+def _compared(judges: Judges) -> int:
+    """Pictures of each run that are compared with an exact run's."""
+    return judges.error_pictures if judges.panel.errors else 0
 
 
 def _last_round_pictures(setup: Setup, share: float) -> float:
@@ -214,10 +224,13 @@ def pace_of(
     smallest = max(seconds(1, fewest), 1e-6)
     pictures = min(max(int(cheap / smallest), 1), most_pictures)
     timed = min(max(int(cheap / (smallest * pictures)), 1) * fewest, steps)
+    # The first call of this many pictures prepares what later ones find there, too.
+    few = seconds(pictures, fewest) if timed > fewest else 0.0
     taken = seconds(pictures, timed) if (pictures, timed) != (1, fewest) else smallest
+    if taken < cheap / 2:
+        taken = min(taken, seconds(pictures, timed))
     if timed < steps:
         # What is not the steps', such as decoding, is part of the shorter call too.
-        few = seconds(pictures, fewest) if timed > fewest else 0.0
         step = (taken - few) / (timed - fewest) if timed > fewest else taken / fewest
         taken += max(step, 0.0) * (steps - timed)
     return Pace(pictures, timed, taken / pictures)

@@ -4,7 +4,8 @@
 model and has the held-out pictures judged that their last rounds did not need, in the runs' own folders. Then it
 replays last rounds: the captions are drawn anew with replacement, which gives as many replays as one likes, and some
 of a run's finalists by chance. Every replay is decided twice, by one look at all pictures with intervals of 95 %, and
-by the looks of :mod:`autotune.quality.sequential`, each time with the second opinion.
+by the looks of :mod:`autotune.quality.sequential`, between which finalists may be given up, each time with the second
+opinion.
 
 The first captions have errors in pairs, in a replay as in a last round: they are drawn among themselves.
 """
@@ -15,6 +16,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -25,16 +28,15 @@ from rich.table import Table
 from scipy.stats import binomtest
 from torch import Tensor
 
-from autotune.core.interval import Interval
 from autotune.cost import parse_budget
 from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
 from autotune.quality import Baseline, Evaluation, Objective
-from autotune.quality.sequential import Look, looks
+from autotune.quality.sequential import looks
 from autotune.results.finalists import FILE, read_finalists
-from autotune.results.ruling import NO_WORSE, Ruling
+from autotune.results.ruling import out_of_the_running, rule
 from autotune.study.trials import CONFIG, sqlite_url
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
@@ -44,11 +46,16 @@ from autotune.workflows.setup import prepare
 
 @dataclass(frozen=True)
 class Replay:
-    """What was decided: by all pictures, and by looks at ``pictures`` of them."""
+    """What was decided: by all pictures, and by looks at ``pictures`` of them.
+
+    Attributes:
+        share: Of the pictures of all runs, what the looks needed.
+    """
 
     whole: bool
     early: bool
     pictures: int
+    share: float
 
 
 class World:
@@ -100,30 +107,43 @@ class World:
         return {name: values[rows[: self._paired]] for name, values in errors.items()}
 
 
-def decided(world: World, policies: Sequence[Policy], rows: Tensor, look: Look) -> Ruling:
-    """What a look at the first of ``rows`` finds of finalists and, last, their rival."""
-    first = rows[: look.pictures]
-    *finalists, rival = (world.evaluation(policy, first) for policy in policies)
-    objective = world.objective(first)
-    verdict = objective.verdict(finalists, rival, level=look.level)
-    other: Interval | None = None
-    if world.second is not None:
-        other = objective.by(world.second).verdict(finalists, rival, best=verdict.best, level=look.level).difference
-    return Ruling(verdict.difference, other, verdict.better and (other is None or other.high < NO_WORSE))
+class Drawn:
+    """An evaluator whose pictures are some of a world's, as last rounds ask it."""
+
+    def __init__(self, world: World, rows: Tensor) -> None:
+        self._world, self._rows = world, rows
+        self.objective = world.objective(rows)
+
+    def outcome(self, policy: Policy) -> Any:
+        return SimpleNamespace(evaluation=self._world.evaluation(policy, self._rows))
+
+    @property
+    def second(self) -> Any:
+        judge = self._world.second
+        return None if judge is None else SimpleNamespace(name=judge, objective=self.objective.by(judge))
 
 
 def replay(world: World, draw: torch.Generator) -> Replay:
     """One last round with some of the finalists on captions drawn anew."""
     rows, order = world.rows(draw), torch.randperm(len(world.finalists), generator=draw).tolist()
-    some = order[: int(torch.randint(1, len(order) + 1, (1,), generator=draw))]
-    policies = [*(world.finalists[place] for place in some), world.fewer_steps]
+    finalists = [
+        world.finalists[place] for place in order[: int(torch.randint(1, len(order) + 1, (1,), generator=draw))]
+    ]
     planned = looks([str(row) for row in range(len(rows))])
-    whole = decided(world, policies, rows, Look(len(rows), 0.95)).better
+    whole: Any = Drawn(world, rows)
+    better = rule(whole, finalists, world.fewer_steps, whole.second).better
+    left, before, made = finalists, 0, 0
     for look in planned:
-        ruling = decided(world, policies, rows, look)
+        seen: Any = Drawn(world, rows[: look.pictures])
+        # Of the full run, fewer steps and the finalists that are left.
+        made += (2 + len(left)) * (look.pictures - before)
+        before = look.pictures
+        ruling = rule(seen, left, world.fewer_steps, seen.second, look.level, len(finalists))
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
-    return Replay(whole, ruling.better, look.pictures)
+        out = out_of_the_running(seen, left, look, planned[-1])
+        left = [each for each in left if each not in out]
+    return Replay(better, ruling.better, look.pictures, made / ((2 + len(finalists)) * len(rows)))
 
 
 def main() -> None:
@@ -139,7 +159,9 @@ def main() -> None:
     found = [
         replay(worlds[number % len(worlds)], draw) for number in track(range(args.replays), "replays", transient=True)
     ]
-    Console(highlight=False, width=120).print(_table(args.model, found))
+    console = Console(highlight=False, width=120)
+    console.print(_table(args.model, found))
+    console.print(f"{mean(each.share for each in found):.0%} of the pictures are made")
 
 
 def _table(model: str, found: Sequence[Replay]) -> Table:
