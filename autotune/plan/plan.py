@@ -128,6 +128,11 @@ class Plan:
         """Whether any call computes both branches of guidance."""
         return any(step.branches > 1 for step in self.steps)
 
+    @cached_property
+    def reuses_any_difference(self) -> bool:
+        """Whether the difference of the branches is ever kept."""
+        return self.guided and any(step.guidance is Guided.DIFFERENCE for step in self.steps)
+
     def reuses_difference(self, position: int) -> bool:
         """Whether the last difference of the branches stands in for the unconditional one; not after the last call."""
         return self.guided and position < len(self.steps) and self.steps[position].guidance is Guided.DIFFERENCE
