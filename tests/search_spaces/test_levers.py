@@ -113,7 +113,7 @@ def test_ranges_that_leave_no_choice_have_no_switch() -> None:
     assert (values["interval"], values["depth"]) == (3, 1) and (values["layers"], values["blocks"]) == (1, 0)
 
 
-def _levers_pulled(policy: Policy) -> int:
+def levers_pulled(policy: Policy) -> int:
     return (
         bool(policy.resolution)
         + len(policy.cache)
@@ -142,4 +142,4 @@ def test_draws_of_all_families_are_simple(name: str) -> None:
     for lever, alone in LEFT_ALONE.items():
         share = sum(map(alone, policies)) / len(policies)
         assert 0.35 <= share <= 0.65 if possible.get(lever, True) else share == 1, lever
-    assert sum(_levers_pulled(policy) <= 2 for policy in policies) >= 400
+    assert sum(levers_pulled(policy) <= 2 for policy in policies) >= 400
