@@ -16,11 +16,12 @@ from autotune.cost import Cost
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.grid import save_grid, square
 from autotune.policy import Policy
+from autotune.policy.words import computes_everything
 from autotune.quality import Evaluation
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.diagnosis import CandidateError, Diagnosis
 from autotune.search.picture_costs import PictureCosts
-from autotune.search.pruning import PairedPruner
+from autotune.search.pruning import PairedPruner, spends_less_by_steps_alone
 from autotune.search.repetitions import first_of
 from autotune.study.trials import Trials, attributes, is_feasible, policy_of, ranked
 
@@ -124,7 +125,7 @@ class CandidateScorer:
         return result
 
     def _evaluate(self, trial: optuna.Trial, policy: Policy, known: Trials, grid: Path) -> CandidateResult:
-        best = self._best(known)
+        best = self._best(known, policy)
 
         def should_prune(partial: Evaluation) -> bool:
             self._made = len(partial.features)
@@ -159,9 +160,13 @@ class CandidateScorer:
             objective.head(len(partial)).score(partial).error
         )
 
-    def _best(self, known: Trials) -> Evaluation | None:
-        """All pictures of the best candidate so far, unless another machine holds them."""
-        best = next(iter(ranked(known)), None)
+    def _best(self, known: Trials, policy: Policy) -> Evaluation | None:
+        """All pictures of the best that a candidate competes with so far, unless another machine holds them.
+
+        Fewer steps compete with one another.
+        """
+        fewer_steps = computes_everything(policy)
+        best = next((each for each in ranked(known) if not fewer_steps or spends_less_by_steps_alone(each)), None)
         kept = None if best is None else self._evaluator.kept(policy_of(best))
         return None if kept is None else kept.evaluation
 

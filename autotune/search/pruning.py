@@ -6,18 +6,25 @@ of those judged so far: asynchronous successive halving (Li et al. 2020, MLSys),
 the best four go on in any case: few come as far, and half of them may be one, whichever was lucky. All candidates make
 the same pictures in the same order, so they are compared on equal terms. One that is behind the best candidate beyond
 doubt, which a paired comparison tells, is pruned whatever its rank. What goes on at 64 makes all.
+
+Fewer steps are what the winner must beat in the end, so the strongest of them has to be known, however far behind it
+is: they compete with one another, and the best two of them go on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import optuna
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
 from autotune.evaluation.exact_runs import LOOKS
+from autotune.policy.words import computes_everything
 from autotune.quality import Evaluation, Objective
 from autotune.quality.objective import LEAST_OF_DISTANCE
 from autotune.quality.panel import Panel
+from autotune.study.trials import POLICY, attributes, policy_of
 
 LEAST = LOOKS[0]
 """Pictures before which nothing is pruned. The error to the exact run, and little else, is known of so few."""
@@ -33,6 +40,9 @@ MOST = 64
 
 KEPT = 4
 """The best of those with :data:`LEAST_UNPAIRED` pictures or more, which rank does not prune."""
+
+KEPT_FEWER_STEPS = 2
+"""The best policies of fewer steps alone, which the rank among all candidates does not prune."""
 
 LEVEL = 0.98
 """Of the interval that must lie above zero. Every batch is another chance to be wrong, so above the usual 0.95."""
@@ -85,7 +95,7 @@ class PairedPruner(BasePruner):
         Args:
             trial: Of a study whose pruner this is; gets the loss of these pictures, of few without distances.
             partial: Their evaluation.
-            best: The best candidate's, of all pictures, if there is one.
+            best: All pictures of the best candidate that it competes with, if there is one.
         """
         made = len(partial)
         if made < self._least or self._objective.count < LEAST_UNPAIRED:
@@ -97,20 +107,32 @@ class PairedPruner(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial that :meth:`should_prune` speaks of is in the worse half, or behind the best one."""
         step = trial.last_step
-        if step is not None and step <= MOST and self._halving.prune(study, trial) and not _is_among_best(study, trial):
+        if step is not None and step <= MOST and self._halving.prune(study, trial) and not _is_spared(study, trial):
             return True
         return self._compared is not None and is_behind(self._objective, *self._compared)
 
 
-def _is_among_best(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Whether fewer than :data:`KEPT` others had a lower loss with as many pictures, which are not the very first."""
+def spends_less_by_steps_alone(trial: FrozenTrial) -> bool:
+    """Whether a trial is of fewer steps, with whatever solver and noise levels."""
+    return POLICY in attributes(trial) and computes_everything(policy_of(trial))
+
+
+def _is_spared(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether a trial is among those that rank does not prune."""
+    others = [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
+    step = trial.last_step
+    if step is not None and step >= LEAST_UNPAIRED and _better(trial, others) < KEPT:
+        return True
+    rivals = filter(spends_less_by_steps_alone, others)
+    return spends_less_by_steps_alone(trial) and _better(trial, rivals) < KEPT_FEWER_STEPS
+
+
+def _better(trial: FrozenTrial, others: Iterable[FrozenTrial]) -> int:
+    """How many of ``others`` had a lower loss with as many pictures."""
     step = trial.last_step
     assert step is not None, "it was reported before"
-    if step < LEAST_UNPAIRED:
-        return False
-    trials = study.get_trials(deepcopy=False)
-    others = [each.intermediate_values.get(step) for each in trials if each.number != trial.number]
-    return sum(each is not None and each < trial.intermediate_values[step] for each in others) < KEPT
+    losses = (each.intermediate_values.get(step) for each in others)
+    return sum(loss is not None and loss < trial.intermediate_values[step] for loss in losses)
 
 
 def is_behind(objective: Objective, partial: Evaluation, best: Evaluation) -> bool:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from autotune.policy import Guidance, Policy
 from autotune.quality import Baseline, Evaluation, Objective, Reference
 from autotune.quality.panel import Panel
 from autotune.search.pruning import COMPARED, LEAST, LEAST_UNPAIRED, MOST, PairedPruner, first_look, is_behind
+from autotune.study.trials import POLICY
 
 PICTURES, DIMENSIONS = 128, 4
 
@@ -91,6 +93,27 @@ def test_the_better_half_and_the_best_four_go_on(study: optuna.Study, paired: Pa
         )
         gone_on += [] if should_prune else [degradation]
     assert gone_on == [0.2, 0.4, 0.1, 0.3, 0.05], "of the first four none is worse than four others"
+
+
+def test_fewer_steps_compete_with_one_another(study: optuna.Study, paired: PairedPruner) -> None:
+    """Far behind all others, which would end every one of them, the best two go on."""
+    for _ in range(8):
+        study.tell(_judged(study, paired, Policy(steps=9, guidance=Guidance(stop_step=5)), 0.01)[0], 0.01)
+    gone_on = []
+    for steps, degradation in enumerate((0.5, 0.6, 0.55, 0.4, 0.52), 4):
+        trial, pruned = _judged(study, paired, Policy(steps=steps), degradation)
+        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+        study.tell(trial, None if pruned else degradation, state=state)
+        gone_on += [] if pruned else [degradation]
+    assert gone_on == [0.5, 0.6, 0.55, 0.4]
+    _, pruned = _judged(study, paired, Policy(steps=10, guidance=Guidance(stop_step=6)), 0.5)
+    assert pruned
+
+
+def _judged(study: optuna.Study, paired: PairedPruner, policy: Policy, degradation: float) -> tuple[optuna.Trial, bool]:
+    trial = study.ask()
+    trial.set_user_attr(POLICY, policy.to_dict())
+    return trial, paired.should_prune(trial, evaluation(degradation, LEAST_UNPAIRED), None)
 
 
 def test_the_head_of_an_objective_scores_its_pictures_in_the_unit_of_all() -> None:
