@@ -1,10 +1,11 @@
 """Where steps lie, and in which of them a cache computes: by hand, by dynamic programming, and polished.
 
 ``python -m studies.schedules MODEL`` compares, by the error of final latents to the exact run from the same noise
-(relative, squared), on 32 prompts that nothing was fitted on:
+(relative, squared), on 64 prompts that nothing was fitted on:
 
 - **computing steps** of one cache rule, as many of them as 25, 40 and 60 % of the full run's FLOPs pay for: evenly
-  apart; by dynamic programming over how outputs change along a full run (:mod:`autotune.search.sensitivity`); and the
+  apart; by dynamic programming over how outputs change along a full run and how far each step goes
+  (:mod:`autotune.search.sensitivity`); and the
   better of these two after hill climbing on the errors of eight other prompts (:mod:`studies.search.polish`);
 - **noise levels** of fewer steps, for each solver that takes a list: its own, the best of nine skews, and fitted on
   the same eight prompts (:mod:`studies.search.fitted_noise_levels`).
@@ -47,7 +48,8 @@ from studies.shipped import fast_pipeline
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.25, 0.4, 0.6)
 STEPS = (5, 8)
-FITTED, OTHERS = 8, 32
+# Those in between decided between criteria of the dynamic programme.
+FITTED, DECIDED, OTHERS = 8, 32, 64
 EVALUATIONS = 40
 
 
@@ -81,7 +83,7 @@ class Bench:
         self.full = Policy(steps=assets.full_steps)
         self.space: Any = space_for(self.pipe)
         self.pricer = Pricer(self.pipe, full_steps=assets.full_steps)
-        self.prompts = assets.tuning_prompts[: FITTED + OTHERS]
+        self.prompts = assets.tuning_prompts[: FITTED + DECIDED + OTHERS]
         self._made: dict[tuple[str, bool], Tensor] = {}
 
     def error(self, policy: Policy, exact: Policy) -> float:
@@ -108,8 +110,9 @@ class Bench:
     def _latents(self, policy: Policy, *, fitting: bool) -> Tensor:
         key = policy.key, fitting
         if key not in self._made:
-            prompts = self.prompts[:FITTED] if fitting else self.prompts[FITTED:]
-            self._made[key] = latents(self.pipe, policy, prompts, first_seed=0 if fitting else FITTED)
+            first = 0 if fitting else FITTED + DECIDED
+            prompts = self.prompts[:FITTED] if fitting else self.prompts[first:]
+            self._made[key] = latents(self.pipe, policy, prompts, first_seed=first)
         return self._made[key]
 
 
@@ -129,8 +132,9 @@ def computing_steps(bench: Bench, budget: float) -> list[Compared]:
     steps = next(n for n in range(bench.full.steps, 0, -1) if 4 * most_computing(n) >= n)
     count, exact = most_computing(steps), Policy(steps=steps)
     rows = rows_of_prompts(bench.prompts[:FITTED])
-    changes = measure_sensitivity(picture_maker(bench.pipe), exact, [units], rows, range(FITTED)).changes[0]
-    even, best = with_steps(steps, evenly(steps, count)), with_steps(steps, best_compute_steps(changes, count))
+    seen = measure_sensitivity(picture_maker(bench.pipe), exact, [units], rows, range(FITTED))
+    even = with_steps(steps, evenly(steps, count))
+    best = with_steps(steps, best_compute_steps(seen.changes[0], count, weights=seen.strides))
 
     def error(policy: Policy) -> float:
         return bench.error(policy, exact)

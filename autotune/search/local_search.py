@@ -108,7 +108,7 @@ class Refiner:
 
 
 def rescheduled(policy: Policy, sensitivity: Sensitivity) -> Policy:
-    """The policy whose rules compute as often as before, but where the outputs they reuse change least in between.
+    """The policy whose rules compute as often as before, but where what they reuse errs least in between.
 
     A rule that computes the last steps still does. One that computes only in steps of another still does, too: where
     the other reuses, it may have no reader.
@@ -118,7 +118,8 @@ def rescheduled(policy: Policy, sensitivity: Sensitivity) -> Policy:
         sensitivity: Of the full run.
     """
     listed = policy.sigmas or (policy.timesteps if isinstance(policy.timesteps, tuple) else None)
-    changes = sensitivity.at(progress_of(listed) if listed else even_progress(policy.steps)).changes
+    sampled = sensitivity.at(progress_of(listed) if listed else even_progress(policy.steps))
+    changes, strides = sampled.changes, sampled.strides
     required = {0, *(stage.until_step for stage in policy.resolution)}
     if policy.guidance is not None:
         required.add(policy.guidance.start_step)
@@ -130,11 +131,12 @@ def rescheduled(policy: Policy, sensitivity: Sensitivity) -> Policy:
         outer = next((other for other, steps in enumerate(computing) if computing[row] < steps), None)
         count = max(len(computing[row]), len(fixed))
         if outer is None:
-            return best_compute_steps(changes[row], count, fixed)
+            return best_compute_steps(changes[row], count, fixed, strides)
         among = better(outer)
         # From one step in which it may compute to the next.
         between = np.diff(np.cumsum(changes[row])[list(among)], prepend=0.0)
-        places = best_compute_steps(between, count, [among.index(step) for step in fixed])
+        until_next = np.add.reduceat(strides, list(among))
+        places = best_compute_steps(between, count, [among.index(step) for step in fixed], until_next)
         return tuple(among[place] for place in places)
 
     rules = [CacheRule(**{**dict(rule), "compute_steps": better(row)}) for row, rule in enumerate(policy.cache)]

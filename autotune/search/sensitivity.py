@@ -1,8 +1,11 @@
 """How much each part of a denoiser changes from step to step, measured once, and the best steps to compute it in.
 
 Where an output hardly changes, reusing it costs little. One full run on a few prompts gives the relative change of
-every output between consecutive steps; dynamic programming turns it into the computing steps of a cache rule. This
-proposes schedules, it does not judge them: how an output's error reaches the picture is left out.
+every output between consecutive steps; dynamic programming turns it into the computing steps of a cache rule.
+
+How an output's error reaches the latents depends on the step. Solvers integrate over the logarithm of noise to signal
+(half the negative log-SNR; Lu et al. 2022, DPM-Solver, section 3), so an error counts as much as its step takes of it.
+Left out is how a denoiser goes on with latents that are wrong. This proposes schedules, it does not judge them.
 """
 
 from __future__ import annotations
@@ -26,8 +29,13 @@ from autotune.pipelines.units import find_units
 from autotune.policy import Policy
 from autotune.runtime.apply import session_of
 from autotune.runtime.models import denoiser_of, root_of
+from autotune.runtime.schedulers import level
 
 Array = NDArray[np.float64]
+
+LEAST_NOISE = math.log(0.1)
+"""Logarithm of noise to signal at which a run ends: with clean latents it never would, and less is not seen."""
+_MOST_NOISE = math.log(1000.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +47,18 @@ class Sensitivity:
         changes: (units, steps), ``||y[t] - y[t - 1]|| / ||y[t]||`` at step t, the mean over pictures and over the
             units of a row; 0 at the first step.
         progress: (steps,), growing from 0 towards 1: how far denoising has come when a step begins.
+        noise: (steps,), falling: logarithm of noise to signal when a step begins, :data:`LEAST_NOISE` at least.
     """
 
     units: tuple[tuple[str, ...], ...]
     changes: Array
     progress: Array
+    noise: Array
+
+    @property
+    def strides(self) -> Array:
+        """(steps,) how far each step goes in the logarithm of noise to signal."""
+        return np.maximum(-np.diff(self.noise, append=LEAST_NOISE), 0)
 
     def at(self, progress: ArrayLike) -> Sensitivity:
         """As a run with steps at these points of its way would show it.
@@ -58,7 +73,9 @@ class Sensitivity:
             ends = np.append(ends, 1.0)
         points = np.asarray(progress, dtype=np.float64)
         sampled = np.stack([np.interp(points, ends, row) for row in path])
-        return replace(self, changes=np.diff(sampled, axis=1, prepend=sampled[:, :1]), progress=points)
+        changes = np.diff(sampled, axis=1, prepend=sampled[:, :1])
+        noise = np.interp(points, np.append(self.progress, 1.0), np.append(self.noise, LEAST_NOISE))
+        return replace(self, changes=changes, progress=points, noise=noise)
 
 
 def progress_of(timesteps: Sequence[float]) -> Array:
@@ -105,25 +122,28 @@ def measure_sensitivity(
         for _ in batches:
             pass
     changes = np.stack([np.mean([watch.changes(unit, full.steps) for unit in row], axis=0) for row in rows])
-    return Sensitivity(tuple(map(tuple, units)), changes, progress_of(watch.timesteps))
+    return Sensitivity(tuple(map(tuple, units)), changes, progress_of(watch.timesteps), watch.noise)
 
 
-def accumulated_change(changes: ArrayLike, compute_steps: Sequence[int]) -> float:
+def accumulated_change(changes: ArrayLike, compute_steps: Sequence[int], weights: ArrayLike | None = None) -> float:
     """What reusing adds up to: over all steps not computed, the change since the last computed one.
 
     Args:
         changes: (steps,) relative change at every step.
         compute_steps: Increasing, beginning with 0.
+        weights: (steps,) what a change that is missed counts in each step; None counts all alike.
     """
     total, since = 0.0, 0.0
-    computing = set(compute_steps)
-    for step, change in enumerate(_row(changes)):
+    computing, row = set(compute_steps), _row(changes)
+    for step, (change, weight) in enumerate(zip(row, _weights(weights, row), strict=True)):
         since = 0.0 if step in computing else since + float(change)
-        total += since
+        total += float(weight) * since
     return total
 
 
-def best_compute_steps(changes: ArrayLike, count: int, required: Collection[int] = ()) -> tuple[int, ...]:
+def best_compute_steps(
+    changes: ArrayLike, count: int, required: Collection[int] = (), weights: ArrayLike | None = None
+) -> tuple[int, ...]:
     """The ``count`` computing steps with the least :func:`accumulated_change`; of equals the earlier steps.
 
     Exact, by dynamic programming over the last computed step: O(count * steps^2).
@@ -133,6 +153,7 @@ def best_compute_steps(changes: ArrayLike, count: int, required: Collection[int]
         count: Computing steps, the required ones among them.
         required: Steps that compute in any case besides the first: where the resolution changes, where guidance
             begins.
+        weights: (steps,) what a change that is missed counts in each step; None counts all alike.
 
     Raises:
         InputError: there are not so many steps, or more are required.
@@ -143,7 +164,7 @@ def best_compute_steps(changes: ArrayLike, count: int, required: Collection[int]
         raise InputError(f"required steps {sorted(fixed)} do not all exist; there are {steps} steps")
     if not len(fixed) <= count <= steps:
         raise InputError(f"count is {count}; give a number from the {len(fixed)} required steps to all {steps}")
-    gaps = _gap_costs(row, fixed)
+    gaps = _gap_costs(row, _weights(weights, row), fixed)
     # cost[j]: least cost of the steps before j when j computes and so many computed before it.
     cost = np.full(steps, math.inf)
     cost[0] = 0.0
@@ -159,7 +180,7 @@ def best_compute_steps(changes: ArrayLike, count: int, required: Collection[int]
     return tuple(reversed(chosen))
 
 
-def _gap_costs(changes: Array, fixed: Collection[int]) -> Array:
+def _gap_costs(changes: Array, weights: Array, fixed: Collection[int]) -> Array:
     """(steps, steps + 1): accumulated change between computing at i and computing at j next; inf where that cannot be.
 
     The last column is never computing again.
@@ -173,14 +194,21 @@ def _gap_costs(changes: Array, fixed: Collection[int]) -> Array:
             if following in fixed or following == steps:
                 break
             since += float(changes[following])
-            total += since
+            total += float(weights[following]) * since
     return costs
+
+
+def _weights(weights: ArrayLike | None, row: Array) -> Array:
+    found = np.ones_like(row) if weights is None else _row(weights)
+    if len(found) != len(row):
+        raise InputError(f"there are {len(found)} weights for {len(row)} changes")
+    return found
 
 
 def _row(changes: ArrayLike) -> Array:
     row = np.asarray(changes, dtype=np.float64)
     if row.ndim != 1 or not len(row) or not (np.isfinite(row).all() and (row >= 0).all()):
-        raise InputError("changes are one finite number of at least 0 for every step")
+        raise InputError("changes and weights are one finite number of at least 0 for every step")
     return row
 
 
@@ -195,6 +223,7 @@ class _Watch:
         self._before: dict[tuple[int, int], tuple[int, int, list[Tensor]]] = {}
         self._calls: dict[int, tuple[int, int]] = {}
         self._first_calls: dict[int, float] = {}
+        self._noise: dict[int, float] = {}
 
     @contextmanager
     def on(self, modules: Mapping[int, nn.Module]) -> Iterator[None]:
@@ -214,6 +243,11 @@ class _Watch:
     def timesteps(self) -> list[float]:
         """Of the first call of every step."""
         return [self._first_calls[step] for step in sorted(self._first_calls)]
+
+    @property
+    def noise(self) -> Array:
+        """(steps,) logarithm of noise to signal as every step begins."""
+        return np.array([self._noise[step] for step in sorted(self._noise)])
 
     def changes(self, unit: int, steps: int) -> Array:
         """(steps,) mean relative change, 0 at the first step."""
@@ -238,12 +272,19 @@ class _Watch:
             self._sums.setdefault((unit, now.step), []).append(change.sum())
             self._rows[unit, now.step] = self._rows.get((unit, now.step), 0) + len(change)
         if now.step not in self._first_calls:
-            timesteps = self._pipe.scheduler.timesteps
             if not self._first_calls:
                 # Image-to-image leaves out the first steps, at which nothing changes.
-                self._first_calls |= {step: float(timesteps[step * now.index // now.step]) for step in range(now.step)}
-            self._first_calls[now.step] = float(timesteps[now.index])
+                for step in range(now.step):
+                    self._take_down(step, step * now.index // now.step)
+            self._take_down(now.step, now.index)
         self._before[unit, branch] = (now.index, now.step, tensors)
+
+    def _take_down(self, step: int, call: int) -> None:
+        scheduler = self._pipe.scheduler
+        self._first_calls[step] = float(scheduler.timesteps[call])
+        signal, noise = level(scheduler, call)
+        ratio = math.log(noise / signal) if signal > 0 and noise > 0 else math.copysign(math.inf, noise - signal)
+        self._noise[step] = min(max(ratio, LEAST_NOISE), _MOST_NOISE)
 
 
 def _relative_change(now: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:

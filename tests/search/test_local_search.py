@@ -14,15 +14,16 @@ from autotune.search.local_search import Refiner, rescheduled
 from autotune.search.proposer import Proposer
 from autotune.search.recipes import recipes_at_budget
 from autotune.search.repetitions import PLAN
-from autotune.search.sensitivity import Sensitivity, even_progress
+from autotune.search.sensitivity import Sensitivity
 from autotune.study.candidate import Candidate
 from autotune.study.trials import DESCRIPTION, POLICY, REFINES, attributes, begin
 from search_spaces import space_for
 from search_spaces.levers import is_on
+from tests.search.sensitivities import with_even_strides
 
 
 def sensitivity(*changes: float) -> Sensitivity:
-    return Sensitivity((("up_blocks.1",),), np.array([changes]), even_progress(len(changes)))
+    return with_even_strides((("up_blocks.1",),), np.array([changes]))
 
 
 def rule(*compute_steps: int) -> CacheRule:
@@ -68,7 +69,7 @@ def test_a_rule_within_another_stays_within_it(steps: set[int], data: st.DataObj
     deeper = data.draw(st.sets(st.sampled_from(sorted(steps)), max_size=len(steps) - 1))
     rules = rule(0, *sorted(steps)), rule(0, *sorted(deeper))
     changes = data.draw(st.lists(st.floats(0, 1), min_size=24, max_size=24))
-    measured = Sensitivity((("a",), ("b",)), np.reshape(changes, (2, 12)), even_progress(12))
+    measured = with_even_strides((("a",), ("b",)), np.reshape(changes, (2, 12)))
     outer, inner = rescheduled(Policy(steps=12, cache=rules), measured).cache
     assert set(inner.compute_steps) < set(outer.compute_steps)
     assert [len(each.compute_steps) for each in (outer, inner)] == [len(each.compute_steps) for each in rules]

@@ -16,6 +16,7 @@ from autotune.evaluation.inputs import rows_of_prompts
 from autotune.policy import Policy
 from autotune.runtime.prefix.checkpoints import PrefixCache
 from autotune.search.sensitivity import (
+    LEAST_NOISE,
     Sensitivity,
     accumulated_change,
     best_compute_steps,
@@ -23,6 +24,7 @@ from autotune.search.sensitivity import (
     measure_sensitivity,
     progress_of,
 )
+from tests.search.sensitivities import with_even_strides
 from tests.support.builders import FAMILIES
 
 ROWS, SEEDS = rows_of_prompts(["noto apple", "noto dog", "noto hat"]), [1, 2, 3]
@@ -48,26 +50,35 @@ def test_steps_compute_where_most_changes() -> None:
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[list[float], int, set[int]]:
+def _cases(draw: st.DrawFn) -> tuple[list[float], list[float], int, set[int]]:
     changes = draw(_CHANGES)
+    weights = draw(st.lists(st.integers(0, 5).map(float), min_size=len(changes), max_size=len(changes)))
     required = draw(st.sets(st.integers(0, len(changes) - 1), max_size=3))
-    return changes, draw(st.integers(len({0, *required}), len(changes))), required
+    return changes, weights, draw(st.integers(len({0, *required}), len(changes))), required
 
 
 @given(_cases())
-def test_no_other_choice_is_better(case: tuple[list[float], int, set[int]]) -> None:
-    changes, count, required = case
-    found = best_compute_steps(changes, count, required)
+def test_no_other_choice_is_better(case: tuple[list[float], list[float], int, set[int]]) -> None:
+    changes, weights, count, required = case
+    found = best_compute_steps(changes, count, required, weights)
     assert len(found) == count and {0, *required} <= set(found) and list(found) == sorted(found)
     choices = [(0, *rest) for rest in combinations(range(1, len(changes)), count - 1)]
-    least = min(accumulated_change(changes, choice) for choice in choices if required <= set(choice))
-    assert accumulated_change(changes, found) == least
+    least = min(accumulated_change(changes, choice, weights) for choice in choices if required <= set(choice))
+    assert accumulated_change(changes, found, weights) == least
 
 
 @given(_CHANGES)
 def test_computing_more_often_never_costs_more(changes: list[float]) -> None:
     costs = [accumulated_change(changes, best_compute_steps(changes, count)) for count in range(1, len(changes) + 1)]
     assert costs == sorted(costs, reverse=True) and costs[-1] == 0
+
+
+def test_what_is_missed_where_a_step_goes_far_counts_more() -> None:
+    assert accumulated_change([0, 1, 2, 3], (0, 2), [9, 2, 9, 3]) == 2 * 1 + 3 * 3
+    assert best_compute_steps([0, 1, 1, 1, 1], 2) == (0, 2)
+    assert best_compute_steps([0, 1, 1, 1, 1], 2, weights=[1, 1, 1, 1, 9]) == (0, 4)
+    with pytest.raises(InputError, match="2 weights for 3 changes"):
+        best_compute_steps([0, 1, 2], 1, weights=[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,7 @@ def test_what_makes_no_schedule_is_refused(changes: Any, count: int, required: A
 
 
 def _sensitivity(*changes: float) -> Sensitivity:
-    return Sensitivity((("a",),), np.array([changes], dtype=float), even_progress(len(changes)))
+    return with_even_strides((("a",),), np.array([changes], dtype=float))
 
 
 def test_fewer_steps_change_as_much_in_all() -> None:
@@ -110,6 +121,13 @@ def test_another_way_through_the_run_never_changes_negatively(changes: list[floa
     row = _sensitivity(0, *changes).at(progress).changes[0]
     assert row[0] == 0 and (row >= 0).all() and len(row) == len(progress)
     assert row.sum() <= sum(changes) + changes[-1] + 1e-9
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_other_numbers_of_steps_go_as_far(steps: int, others: int) -> None:
+    seen = _sensitivity(*[1.0] * steps)
+    assert np.isclose(seen.strides.sum(), seen.noise[0] - LEAST_NOISE)
+    assert np.allclose(seen.at(even_progress(others)).strides, seen.strides.sum() / others)
 
 
 def test_progress_is_a_fraction_of_the_first_timestep() -> None:
@@ -135,6 +153,26 @@ def test_changes_are_those_of_the_outputs(pipe: Any) -> None:
     ]
     assert np.allclose(measured.changes[0], expected, rtol=1e-4)
     assert np.allclose(measured.progress, progress_of(pipe.scheduler.timesteps.tolist()))
+
+
+@pytest.mark.parametrize("name", ["sd", "flux"])
+def test_strides_are_of_the_solvers_noise_levels(name: str) -> None:
+    family = FAMILIES[name]
+    pipe, (height, width) = family.make(), family.size
+    units = [["mid_block"] if hasattr(pipe, "unet") else ["transformer_blocks.0"]]
+    maker = picture_maker(pipe, height=height, width=width)
+    measured = measure_sensitivity(maker, Policy(steps=4), units, ROWS[:1], SEEDS[:1])
+    scheduler = pipe.scheduler
+    if name == "sd":
+        clean = scheduler.alphas_cumprod[scheduler.timesteps].double()
+        signal, noise = clean.sqrt(), (1 - clean).sqrt()
+    else:
+        noise = scheduler.sigmas[:-1].double()
+        signal = (1 - noise).clamp(min=1e-3)
+    expected = (noise / signal).log().clamp(LEAST_NOISE, np.log(1000)).numpy()
+    assert np.allclose(measured.noise, expected, atol=2e-3)
+    ends = np.append(expected, LEAST_NOISE)
+    assert np.allclose(measured.strides, ends[:-1] - ends[1:], atol=2e-3) and (measured.strides >= 0).all()
 
 
 def test_a_row_of_several_units_is_their_mean_and_prefixes_are_left_aside(pipe: Any) -> None:
