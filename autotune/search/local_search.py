@@ -42,7 +42,7 @@ class Refiner:
         proposer: Prices them; none is over the budget.
         seed: Decides the moves, together with the number of trials there are.
         measure: How outputs of units, one row for each cache rule's, change along the full run. Where it is given,
-            the schedule that reuses them where they change least is the first neighbour of a candidate.
+            the schedule by dynamic programming is the first neighbour of a candidate.
     """
 
     def __init__(self, proposer: Proposer, seed: int, measure: Callable[[Units], Sensitivity] | None = None) -> None:
