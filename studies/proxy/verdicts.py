@@ -1,7 +1,8 @@
 """How often does the last round call a policy better that is not, and how small a difference does it find?
 
 ``python -m studies.proxy.verdicts emoji-unet`` makes five full runs of 480 held-out captions that differ by their seeds
-alone, and 8 steps from the noise of each. Then it repeats experiments with every method, by distance and alignment:
+alone, and 8 steps from the noise of each. Then it repeats experiments with every method, by distance and alignment
+(:mod:`studies.proxy.panel_verdicts` repeats two of them by the whole panel):
 
 - *null*, for 6 to 128 captions: of every caption each of the five pictures goes to one of full run, fewer steps and
   three finalists, by chance, so that all are the same in law. The best finalist is called better in at most 2.5 %, if
@@ -12,10 +13,6 @@ alone, and 8 steps from the noise of each. Then it repeats experiments with ever
 - *power*, at 480 captions: the loss of one finalist of three is truly lower than that of fewer steps by so much. Either
   all pictures are from seeds of their own, or that finalist is the full run and fewer steps its 8 steps, from the same
   noise, as in a search. The difference is set by moving alignments by a constant, which leaves everything else alone.
-
-By the whole panel, and by the method that verdicts use, *null* is repeated with 8 steps in the place of finalists and
-of fewer steps: of every caption each of them has other noise, and the first 128 pictures are compared with the full
-run's from the same noise.
 
 At last, with no pictures behind them: finalists that lose every tenth caption's picture, at a loss of 1.5, and are
 better in all others by as much in the mean. While few of these captions are seen, they look better to any method.
@@ -31,145 +28,38 @@ Pictures, features and results are kept in ``--folder``: interrupted, the same c
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import Tensor
 
-from autotune.core.errors import InputError
 from autotune.core.records import write_atomically
-from autotune.evaluation.judges import beside_statistics
-from autotune.evaluation.pictures import generate
-from autotune.evaluation.second_opinion import PAIRS
 from autotune.models.shipped import DEMO_NAMES, demo_assets
-from autotune.policy import Policy
-from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
-from autotune.quality.fidelity import feature_distances
-from autotune.quality.panel import CROPS, DEFAULT_PANEL, DISTANCE_TEXTURES, DRIFT, ERROR, Panel
-from autotune.quality.simultaneous import leave_one_out, pseudo_values, simultaneous
-from autotune.quality.tensors import write_tensors
-from autotune.quality.verdict import Verdict
-from autotune.quality.wavelets import textures
-from autotune.runtime import applied
-from studies.shipped import BATCH, fast_pipeline, search_prompts
+from autotune.quality import Baseline, Evaluation, Objective, Reference, shuffled_alignment
+from autotune.quality.simultaneous import simultaneous
+from studies.proxy.verdict_pictures import (
+    COUNTS,
+    FINALISTS,
+    FOLDER,
+    LEVEL,
+    PROMPTS,
+    RUNS,
+    SHIFTS,
+    Sample,
+    Seen,
+    accepted,
+    differences,
+    drawn,
+    look,
+)
 
-FOLDER = Path("runs/verdicts")
-PROMPTS = 480
-RUNS, FEWER = 5, 8
-FINALISTS = 3
-COUNTS = (6, 8, 16, 32, 64, 128)
-SHIFTS = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12)
-LEVEL = 0.95
-PANEL = Panel(DEFAULT_PANEL).without(CROPS)
 RESAMPLES = 400
-_CHUNK = 96
-_SEED = 7 * 10**8
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the model's own scorer sees.
-
-    Attributes:
-        text: (P, E) of the captions.
-        full: (runs, P, E) of the full runs.
-        coarse: (runs, P, E) of their pictures with 16 pixels a side.
-        fewer: (runs, P, E) of 8 steps from the noise of each.
-        full_textures: (runs, P, 27).
-        coarse_textures: (runs, P, 27).
-        fewer_textures: (runs, P, 27).
-    """
-
-    text: Tensor
-    full: Tensor
-    coarse: Tensor
-    fewer: Tensor
-    full_textures: Tensor
-    coarse_textures: Tensor
-    fewer_textures: Tensor
-
-
-def pictures(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files of pictures by run; those that are missing are made."""
-    prompts = search_prompts(name)[1][:PROMPTS]
-    pipe, assets = None, demo_assets(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    for steps, run in itertools.product((assets.full_steps, FEWER), range(RUNS)):
-        for start in range(0, PROMPTS, _CHUNK):
-            path = folder / f"{steps}-{run}-{start}.safetensors"
-            if not path.is_file():
-                if pipe is None:
-                    pipe = fast_pipeline(name)
-                    pipe.set_progress_bar_config(disable=True)
-                chunk = prompts[start : start + _CHUNK]
-                seeds = [_SEED + run * 10**4 + start + row for row in range(len(chunk))]
-                with applied(pipe, Policy(steps=steps)):
-                    made = generate(pipe, chunk, seeds, guidance_scale=assets.guidance_scale, batch_size=BATCH)
-                write_tensors(path, {"pictures": made}, {})
-                print(path, flush=True)
-            yield f"{steps}-{run}", path
-
-
-def look(name: str, folder: Path) -> Seen:
-    """Features of all pictures, which are kept too."""
-    path = folder / "seen.safetensors"
-    if not path.is_file():
-        scorer = Scorer(demo_assets(name).scorer_dir)
-        seen: dict[str, list[Tensor]] = {}
-        for run, file in pictures(name, folder):
-            made = load_file(file)["pictures"]
-            for kind, pictures_of_kind in (("", made), ("coarse ", coarse(made))):
-                seen.setdefault(f"{kind}{run}", []).append(scorer.image_features(pictures_of_kind))
-                seen.setdefault(f"{kind}{run} textures", []).append(textures(pictures_of_kind))
-        steps = demo_assets(name).full_steps
-
-        def of_runs(before: str, of: int, after: str = "") -> Tensor:
-            return torch.stack([torch.cat(seen[f"{before}{of}-{run}{after}"]) for run in range(RUNS)])
-
-        found = {
-            "text": scorer.text_features(search_prompts(name)[1][:PROMPTS]),
-            "full": of_runs("", steps),
-            "coarse": of_runs("coarse ", steps),
-            "fewer": of_runs("", FEWER),
-            "full_textures": of_runs("", steps, " textures"),
-            "coarse_textures": of_runs("coarse ", steps, " textures"),
-            "fewer_textures": of_runs("", FEWER, " textures"),
-        }
-        write_tensors(path, found, {})
-    return Seen(**load_file(path))
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """K differences of losses from fewer steps, on some captions.
-
-    Attributes:
-        estimates: (K,).
-        pseudo: (P, K) pseudo-values.
-    """
-
-    estimates: Tensor
-    pseudo: Tensor
-
-    @staticmethod
-    def of(objective: Objective, runs: Sequence[Evaluation], rows: Tensor) -> Sample:
-        """Of finalists and then fewer steps, on captions ``rows`` (P,)."""
-        whole = _differences(objective.losses(runs, rows[None]))[0]
-        without = _differences(objective.losses(runs, leave_one_out(rows[:, None])))
-        return Sample(whole, pseudo_values(whole, without))
-
-    def moved(self, by: Tensor) -> Sample:
-        """The same where the truth lies elsewhere by so much (K,)."""
-        return Sample(self.estimates + by, self.pseudo + by)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +81,7 @@ class Case:
         rows = torch.arange(len(runs[0]))
         drawn = torch.randint(len(rows), (RESAMPLES, len(rows)), generator=torch.Generator().manual_seed(0))
         first, second = (Sample.of(objective, runs, half) for half in rows.tensor_split(2))
-        replicates = _differences(objective.losses(runs, drawn))
+        replicates = differences(objective.losses(runs, drawn))
         return Case(Sample.of(objective, runs, rows), (first, second), replicates)
 
     def moved(self, by: Tensor) -> Case:
@@ -202,10 +92,6 @@ class Case:
     @property
     def best(self) -> int:
         return int(self.whole.estimates.argmin())
-
-
-def _differences(losses: Tensor) -> Tensor:
-    return losses[..., :-1] - losses[..., -1:]
 
 
 Bounds = tuple[float, float]
@@ -259,17 +145,12 @@ METHODS: Mapping[str, Callable[[Case], Bounds]] = {
 }
 
 
-Made = TypeVar("Made")
-
-
 class Cases:
     """Last rounds of a model, drawn from what was seen."""
 
     def __init__(self, name: str, seen: Seen) -> None:
         self._seen = seen
-        reference = Path(demo_assets(name).reference)
-        self._reference = Reference.load(reference)
-        self._textures = Reference.load(beside_statistics(reference, DISTANCE_TEXTURES))
+        self._reference = Reference.load(demo_assets(name).reference)
         rows = torch.arange(PROMPTS)
         finalist, fewer = self._runs(rows, [seen.full[0], seen.fewer[0]])
         objective = self._objective(rows, seen.full[1], seen.coarse[1])
@@ -279,19 +160,19 @@ class Cases:
 
     def null(self, count: int, draw: torch.Generator) -> Case:
         """All runs the same in law, on ``count`` captions."""
-        return self._accepted(lambda: self._alike(torch.randperm(PROMPTS, generator=draw)[:count], draw))
+        return accepted(lambda: self._alike(torch.randperm(PROMPTS, generator=draw)[:count], draw))
 
     def with_seeds_apart(self, draw: torch.Generator) -> Case:
         """All runs the same in law, on as many captions as there are, drawn with replacement."""
-        return self._alike(self._drawn(draw), draw)
+        return self._alike(drawn(draw), draw)
 
     def unlike(self, count: int, draw: torch.Generator) -> Case:
         """Finalists of all steps, the first from the same noise as fewer steps; moved so that no loss truly differs."""
-        return self._accepted(lambda: self._with_the_same_noise(torch.randperm(PROMPTS, generator=draw)[:count], draw))
+        return accepted(lambda: self._with_the_same_noise(torch.randperm(PROMPTS, generator=draw)[:count], draw))
 
     def with_the_same_noise(self, draw: torch.Generator) -> Case:
         """The same, on as many captions as there are, drawn with replacement."""
-        return self._with_the_same_noise(self._drawn(draw), draw)
+        return self._with_the_same_noise(drawn(draw), draw)
 
     def _with_the_same_noise(self, rows: Tensor, draw: torch.Generator) -> Case:
         seen = self._seen
@@ -306,44 +187,6 @@ class Cases:
         full, *others = (self._seen.full[each, rows] for each in runs)
         objective = self._objective(rows, full, self._seen.coarse[runs[0], rows])
         return Case.of(objective, self._runs(rows, others))
-
-    def by_the_panel(self, count: int, draw: torch.Generator) -> Verdict:
-        """On a last round of ``count`` captions whose finalists and fewer steps are the same in law."""
-        return self._accepted(lambda: self._by_the_panel(torch.randperm(PROMPTS, generator=draw)[:count], draw))
-
-    def _by_the_panel(self, rows: Tensor, draw: torch.Generator) -> Verdict:
-        seen = self._seen
-        runs = torch.rand(RUNS, len(rows), generator=draw).argsort(0)
-
-        def evaluation(features: Tensor, of_textures: Tensor, run: Tensor) -> Evaluation:
-            plain = Evaluation.of(features[run, rows], seen.text[rows])
-            paired, at = run[:PAIRS], rows[:PAIRS]
-            errors = {
-                ERROR: feature_distances(features[paired, at], seen.full[paired, at]),
-                DRIFT: of_textures[paired, at] - seen.full_textures[paired, at],
-            }
-            return Evaluation(plain.features, plain.alignment, errors, {DISTANCE_TEXTURES: of_textures[run, rows]})
-
-        full = evaluation(seen.full, seen.full_textures, runs[0])
-        bad = evaluation(seen.coarse, seen.coarse_textures, runs[0])
-        chance = shuffled_alignment(full.features, seen.text[rows])
-        prompts = tuple(str(row) for row in range(len(rows)))
-        baseline = Baseline(full, bad.features, chance, prompts, bad.errors, bad.further)
-        references = {DISTANCE_TEXTURES: self._textures}
-        objective = Objective(self._reference, baseline, weights=PANEL, references=references)
-        *finalists, fewer = (evaluation(seen.fewer, seen.fewer_textures, run) for run in runs[1:])
-        return objective.verdict(finalists, fewer)
-
-    def _accepted(self, make: Callable[[], Made]) -> Made:
-        """One whose pictures the objective does not refuse, as it does with some of very few captions."""
-        while True:
-            try:
-                return make()
-            except InputError:
-                continue
-
-    def _drawn(self, draw: torch.Generator) -> Tensor:
-        return torch.randint(PROMPTS, (PROMPTS,), generator=draw)
 
     def _runs(self, rows: Tensor, features: Sequence[Tensor]) -> list[Evaluation]:
         return [Evaluation.of(each, self._seen.text[rows]) for each in features]
@@ -371,8 +214,8 @@ def rarely_lost(count: int, repeats: int, share: float = 0.1, loss: float = 1.5,
         losses = spread * torch.randn(count, FINALISTS + 1, generator=draw, dtype=torch.float64)
         lost = torch.rand(count, FINALISTS, generator=draw, dtype=torch.float64) < share
         losses[:, :-1] += loss * (lost.double() - share)
-        differences = _differences(losses)
-        found = simultaneous(differences.mean(0), differences, LEVEL)[int(differences.mean(0).argmin())]
+        apart = differences(losses)
+        found = simultaneous(apart.mean(0), apart, LEVEL)[int(apart.mean(0).argmin())]
         better += found.high < 0
     return better / repeats
 
@@ -391,12 +234,6 @@ def experiment(make: Callable[[torch.Generator], Case], repeats: int, shifts: Se
         for method, bounds in METHODS.items():
             found[method].append([bounds(case.moved(by.index_fill(0, torch.tensor(0), -shift))) for shift in shifts])
     return found
-
-
-def better_by_the_panel(cases: Cases, count: int, repeats: int) -> int:
-    """In how many repeats of *null* on ``count`` captions the panel calls the best finalist better."""
-    draw = torch.Generator().manual_seed(0)
-    return sum(cases.by_the_panel(count, draw).difference.high < 0 for _ in range(repeats))
 
 
 def table_of(found: Sequence[Found], heads: Sequence[str], title: str, form: str) -> Table:
@@ -430,14 +267,6 @@ def main() -> None:
         found = [kept(f"{what}-{count}", partial(of_count, count), given.repeats, [0.0]) for count in COUNTS]
         title = f"{given.model}: {what}, no better and called better in {given.repeats} repeats, by captions"
         console.print(table_of(found, [str(count) for count in COUNTS], title, ".2%"))
-    path = folder / f"panel-{given.repeats}.json"
-    if not path.is_file():
-        write_atomically(
-            path, json.dumps({count: better_by_the_panel(cases, count, given.repeats) for count in COUNTS})
-        )
-    said: dict[str, int] = json.loads(path.read_text())
-    shares = ", ".join(f"{better / given.repeats:.2%} at {count}" for count, better in said.items())
-    console.print(f"null by the whole panel, largest of three by the jackknife: {shares}")
     shares = ", ".join(f"{rarely_lost(count, given.repeats):.1%} at {count}" for count in COUNTS)
     console.print(f"a tenth of the pictures lost, called better though no better: {shares}")
     for what, make in (("seeds apart", cases.with_seeds_apart), ("the same noise", cases.with_the_same_noise)):
