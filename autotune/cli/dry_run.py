@@ -99,10 +99,15 @@ def _sentences(
     if spared:
         sooner = f", or {duration(total - spared)} where {first_pictures(setup)} pictures decide the last round"
     lines.append(
-        f"The run would take about {duration(total)}{sooner}: {duration(shared)} for pictures of the"
-        f" full run, {duration(search)} for candidates, {duration(last)} for the last round{_exact(budgets, exact)}."
+        f"The run would take about {duration(total)}{sooner}: {_full_run(shared)}{duration(search)} for candidates,"
+        f" {duration(last)} for the last round{_exact(budgets, exact)}."
     )
     return [*lines, "This was a dry run: no study was made and nothing written."]
+
+
+def _full_run(seconds: float) -> str:
+    """What the full run's pictures take, unless they are known."""
+    return f"{duration(seconds)} for pictures of the full run, " if seconds else ""
 
 
 def _exact(budgets: Sequence[Forecast], seconds: float) -> str:

@@ -15,6 +15,10 @@ _MODELS = Path(__file__).parent
 
 DEMO_NAMES = ("emoji-unet", "emoji-dit")
 
+FULL_RUNS = _MODELS / "full-runs"
+"""What judges saw of the full runs of these models, as runs with default options keep it, by the digest of all that
+decides it. ``python -m studies.emoji.full_runs`` writes it."""
+
 DEFAULT = DEMO_NAMES[0]
 """What is tuned where no model is named."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from autotune.core.faults import during
@@ -10,6 +13,7 @@ from autotune.evaluation.evaluator import Evaluator, Pictures
 from autotune.evaluation.examples import Examples
 from autotune.evaluation.judges import Judges
 from autotune.evaluation.references import own_references
+from autotune.models.shipped import FULL_RUNS
 from autotune.policy import Policy
 from autotune.quality.panel import DISTANCE
 from autotune.workflows.progress import Progress
@@ -24,10 +28,16 @@ def outcomes_folder(setup: Setup, folder: Path) -> Path:
     return folder / OUTCOMES / setup.configuration.pictures_digest
 
 
+def shipped_full_run(setup: Setup) -> Path | None:
+    """Folder with what judges saw of the full run's pictures, where it is a shipped model's with default options."""
+    folder = FULL_RUNS / setup.configuration.pictures_digest
+    return folder if folder.is_dir() else None
+
+
 def evaluator_for(
     setup: Setup, examples: Examples, name: str, folder: Path, progress: Progress, judges: Judges | None = None
 ) -> Evaluator:
-    """What evaluates policies on ``examples``, called ``name``; the full run's pictures are made now.
+    """What evaluates policies on ``examples``, called ``name``; the full run is made now, unless it is known.
 
     Args:
         setup: Of the search.
@@ -57,6 +67,9 @@ def evaluator_for(
                 setup.reference_seed,
                 {name: cache / file for name, file in files.items()},
             )
+    shipped = shipped_full_run(setup)
+    if shipped is not None and (shipped / name).is_dir() and not (cache / name).exists():
+        _copy(shipped / name, cache / name)
     progress.stage(f"full run on {count} {name} {setup.noun}", count)
 
     def pictures(policy: Policy, first: int, last: int) -> Pictures:
@@ -79,3 +92,15 @@ def evaluator_for(
             intent=setup.intent,
             make_exact=make_exact,
         )
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Whole or not at all, and nothing where another process was quicker."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as beside:
+        copied = shutil.copytree(folder, Path(beside) / to.name)
+        try:
+            os.rename(copied, to)
+        except OSError:
+            if not to.is_dir():
+                raise

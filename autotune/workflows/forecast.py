@@ -12,6 +12,7 @@ from autotune.evaluation.judges import Judges
 from autotune.policy import Policy
 from autotune.quality.sequential import looks
 from autotune.search.pruning import first_look, usual_share
+from autotune.workflows.evaluators import shipped_full_run
 from autotune.workflows.last_round import FINALISTS, TIMED_IMAGES
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup
@@ -135,7 +136,8 @@ def pictures_after(setups: Sequence[Setup], searched: Setup) -> float:
     """What the last rounds of all budgets take, in pictures of a usual candidate of the one that is ``searched``."""
     shares = {id(setup): _share(setup) for setup in setups}
     last_rounds = sum(_last_round_pictures(setup, shares[id(setup)]) for setup in setups)
-    return (len(searched.held_out.rows) + last_rounds) / shares[id(searched)]
+    full = 0 if shipped_full_run(searched) else len(searched.held_out.rows)
+    return (full + last_rounds) / shares[id(searched)]
 
 
 def _compared(judges: Judges) -> int:
@@ -171,7 +173,12 @@ def _full_cost(setup: Setup) -> Cost:
 
 
 def shared_seconds(setup: Setup, pace: Pace) -> float:
-    """The full run's pictures, which all budgets share: of the tuning and held-out inputs, and as a reference."""
+    """The full run's pictures, which all budgets share: of the tuning and held-out inputs, and as a reference.
+
+    None of them are made where they come with a shipped model.
+    """
+    if shipped_full_run(setup):
+        return 0.0
     tuning = len(setup.tuning.rows)
     own_reference = tuning if setup.judges.referring.keys() - setup.references.keys() else 0
     return (own_reference + tuning + len(setup.held_out.rows)) * pace.seconds
@@ -254,4 +261,5 @@ def total_seconds(forecasts: Sequence[Forecast], shared: float) -> float:
 
 def spared_seconds(setup: Setup, forecasts: Sequence[Forecast], pace: Pace) -> float:
     """What a run spares of that where the first look decides at every budget."""
-    return _spared(setup) * pace.seconds + sum(each.spared_seconds for each in forecasts)
+    full = 0 if shipped_full_run(setup) else _spared(setup)
+    return full * pace.seconds + sum(each.spared_seconds for each in forecasts)
