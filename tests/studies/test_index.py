@@ -170,3 +170,14 @@ def test_guidance_rates_are_those_of_the_files() -> None:
             of_unet["kind"],
             *errors,
         ]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_computing_steps_are_those_of_the_file(model: str) -> None:
+    shown = table("Where steps lie", f"error of latents, `{model}`")
+    budgets = document(f"results/schedules-{model}.json")["computing_steps"].values()
+    for how, cells in shown.items():
+        for cell, found in zip(cells, budgets, strict=True):
+            (each,) = (row for row in found if row["how"] == how)
+            apart = "{:.4f} ({:.4f} to {:.4f})".format(*each["apart"])
+            assert cell == f"{each['error']:.4f}" + (f": {apart}" if how != "evenly" else "")
