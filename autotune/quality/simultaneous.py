@@ -35,7 +35,7 @@ def verdict(
     *,
     best: int | None = None,
     level: float = 0.95,
-    among: int | None = None,
+    earlier: Tensor | None = None,
 ) -> Verdict:
     """Judge finalists against a rival.
 
@@ -45,10 +45,12 @@ def verdict(
         prompts: Different prompts.
         best: Place of the finalist that is judged; None is the one with the lowest loss.
         level: Of the intervals.
-        among: Finalists that there were, with those that were given up on earlier pictures; None is K.
+        earlier: (E, K + G + 1) pseudo-values of the finalists, of G that were given up, and of the rival, on the
+            pictures by which these were given up; None where none were.
     """
     differences = losses[:-1] - losses[-1]
-    intervals = simultaneous(differences, pseudo[:, :-1] - pseudo[:, -1:], level, among)
+    before = None if earlier is None else earlier[:, :-1] - earlier[:, -1:]
+    intervals = simultaneous(differences, pseudo[:, :-1] - pseudo[:, -1:], level, before)
     chosen = int(differences.argmin()) if best is None else best
     return Verdict(chosen, intervals[chosen], prompts)
 
@@ -80,37 +82,45 @@ def pseudo_values(whole: Tensor, without: Tensor) -> Tensor:
     return prompts * whole - (prompts - 1) * without
 
 
-def simultaneous(estimates: Tensor, pseudo: Tensor, level: float, among: int | None = None) -> tuple[Interval, ...]:
+def simultaneous(
+    estimates: Tensor, pseudo: Tensor, level: float, earlier: Tensor | None = None
+) -> tuple[Interval, ...]:
     """Intervals of K statistics that hold all K truths at ``level``.
 
     Args:
         estimates: (K,).
         pseudo: (P, K) their pseudo-values, P >= 2.
         level: Probability that all of them hold.
-        among: How many statistics there were before some were given up, at least K; None is K. Those that are gone
-            count as if they correlated with nothing, which never makes intervals too narrow.
+        earlier: (E, K + G) pseudo-values of these and of G others that were given up: all K + G truths are held, and
+            the others correlate with these as they did then. None where there are no others.
     """
     error = pseudo.std(0) / len(pseudo) ** 0.5
-    reach = _largest_of(pseudo, level, among or len(estimates)) * error
+    correlation = _correlation(pseudo)
+    if earlier is not None:
+        whole = _correlation(earlier)
+        whole[: len(estimates), : len(estimates)] = correlation
+        correlation = whole
+    reach = _largest_of(correlation, len(pseudo), level) * error
     return tuple(
         Interval(value=estimate, low=estimate - each, high=estimate + each)
         for estimate, each in zip(estimates.tolist(), reach.tolist(), strict=True)
     )
 
 
-def _largest_of(pseudo: Tensor, level: float, among: int) -> float:
-    """What the largest of ``among`` t statistics, in absolute value, exceeds with probability 1 - ``level``."""
-    prompts, left = pseudo.shape
+def _correlation(pseudo: Tensor) -> Tensor:
+    """(K, K) of K statistics by their pseudo-values (P, K)."""
     centred = pseudo - pseudo.mean(0)
     lengths = centred.norm(dim=0)
     # What does not vary is known exactly; it correlates with nothing.
     units = centred / lengths.where(lengths > 0, 1)
-    correlation = torch.eye(among, dtype=pseudo.dtype)
-    correlation[:left, :left] = units.T @ units
-    correlation.fill_diagonal_(1)
+    return (units.T @ units).fill_diagonal_(1)
+
+
+def _largest_of(correlation: Tensor, prompts: int, level: float) -> float:
+    """What the largest of K correlated t statistics, in absolute value, exceeds with probability 1 - ``level``."""
     values, vectors = torch.linalg.eigh(correlation)
     root = vectors * values.clamp(min=0).sqrt()
-    normal, scale = _draws(among, prompts - 1)
+    normal, scale = _draws(len(correlation), prompts - 1)
     return float(((normal @ root.T).abs().amax(1) / scale).quantile(level))
 
 

@@ -13,6 +13,7 @@ from autotune.quality.sequential import HOPELESS, OUT_OF_IT, Look, chance_below,
 if TYPE_CHECKING:
     from autotune import quality
     from autotune.evaluation.evaluator import Evaluator
+    from autotune.quality import Evaluation
 
 NO_WORSE = 0.02
 """The second opinion agrees where the 95 % interval of its difference lies below this: it finds a candidate better, or
@@ -74,7 +75,7 @@ def rule(
     fewer_steps: Policy,
     second: Opinion | None = None,
     level: float = 0.95,
-    among: int | None = None,
+    given_up: Sequence[Evaluation] = (),
 ) -> Ruling:
     """Compare the best candidate whose error is below the ceiling with fewer steps.
 
@@ -84,16 +85,16 @@ def rule(
         fewer_steps: Their rival.
         second: Must find the best candidate better, too, or no worse; its judge is one that the evaluator measures.
         level: Of the intervals.
-        among: Candidates that there were before some were given up; None is all of these.
+        given_up: What was seen of candidates that there were besides.
     """
     allowed = [policy for policy in candidates if is_feasible(evaluator, policy)]
     if not allowed:
         return Ruling(None, None, False)
     *finalists, rival = (evaluator.outcome(policy).evaluation for policy in (*allowed, fewer_steps))
-    verdict = evaluator.objective.verdict(finalists, rival, level=level, among=among)
+    verdict = evaluator.objective.verdict(finalists, rival, level=level, given_up=given_up)
     if second is None:
         return Ruling(verdict.difference, None, verdict.better)
-    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level, among=among).difference
+    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level, given_up=given_up).difference
     return Ruling(verdict.difference, other, verdict.better and other.high < NO_WORSE)
 
 

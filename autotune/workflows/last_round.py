@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 
 import optuna
@@ -16,6 +15,7 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.timing import time_policies
 from autotune.policy import MeasuredTime, Policy
 from autotune.policy.words import computes_everything
+from autotune.quality import Evaluation
 from autotune.quality.sequential import looks
 from autotune.results.candidates import best_fewer_steps, best_trials
 from autotune.results.finalists import EvaluatedPolicy, Finalists, judge
@@ -65,19 +65,18 @@ def last_round(
     plain = EvaluatedPolicy(None, trial, recipe)
     fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
     planned = looks([row.key for row in setup.held_out.rows])
-    given_up = set[str]()
+    given_up: dict[str, Evaluation] = {}
     for look in planned:
         evaluator, second = judging(look.pictures)
         progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", look.pictures)
         candidates = _finalists(setup, studies, evaluator, progress, given_up)
         policies = [each.policy for each in candidates]
-        among = len(policies) + len(given_up)
-        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level, among)
+        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level, [*given_up.values()])
         checkpoint()
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
         for each in out_of_the_running(evaluator, policies, look, planned[-1]):
-            given_up.add(each.key)
+            given_up[each.key] = evaluator.outcome(each).evaluation
             _LOG.info("%s is given up after %d pictures: it can hardly turn out to be the best", each.id, look.pictures)
     finalists = judge(
         evaluator,
@@ -124,7 +123,7 @@ def measured_times(setup: Setup, finalists: Finalists, progress: Progress) -> li
 
 
 def _finalists(
-    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress, given_up: AbstractSet[str]
+    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress, given_up: Container[str]
 ) -> list[EvaluatedPolicy]:
     """The best candidates but those given up, by their keys.
 

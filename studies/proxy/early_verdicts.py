@@ -132,16 +132,17 @@ def replay(world: World, draw: torch.Generator) -> Replay:
     planned = looks([str(row) for row in range(len(rows))])
     whole: Any = Drawn(world, rows)
     better = rule(whole, finalists, world.fewer_steps, whole.second).better
-    left, before, made = finalists, 0, 0
+    left, given_up, before, made = finalists, list[Evaluation](), 0, 0
     for look in planned:
         seen: Any = Drawn(world, rows[: look.pictures])
         # Of the full run, fewer steps and the finalists that are left.
         made += (2 + len(left)) * (look.pictures - before)
         before = look.pictures
-        ruling = rule(seen, left, world.fewer_steps, seen.second, look.level, len(finalists))
+        ruling = rule(seen, left, world.fewer_steps, seen.second, look.level, given_up)
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
         out = out_of_the_running(seen, left, look, planned[-1])
+        given_up += [seen.outcome(each).evaluation for each in out]
         left = [each for each in left if each not in out]
     return Replay(better, ruling.better, look.pictures, made / ((2 + len(finalists)) * len(rows)))
 

@@ -74,9 +74,11 @@ def test_the_best_of_three_equals_is_called_better_as_rarely_where_some_are_give
         own = torch.randn(480, 3, generator=generator, dtype=torch.float64)
         values = correlation**0.5 * common + (1 - correlation) ** 0.5 * own
         left = [0, 1, 2]
+        earlier: int | None = None
         for look in planned:
             seen = values[: look.pictures, left]
-            intervals = simultaneous(seen.mean(0), seen, look.level, among=3)
+            before: torch.Tensor | None = None if earlier is None else values[:earlier, [*left, *({0, 1, 2} - {*left})]]
+            intervals = simultaneous(seen.mean(0), seen, look.level, before)
             best = min(range(len(left)), key=lambda place: intervals[place].value)
             if intervals[best].high < 0 or promise(intervals[best], look, planned[-1]) < HOPELESS:
                 break
@@ -84,6 +86,7 @@ def test_the_best_of_three_equals_is_called_better_as_rarely_where_some_are_give
             behind = [simultaneous(d.mean(0), d, look.level)[0] for d in (seen - leader).split(1, dim=1)]
             chances = [chance_below(each, look, planned[-1]) for each in behind]
             left = [left[place] for place, chance in enumerate(chances) if place == best or chance >= OUT_OF_IT]
+            earlier = earlier or (look.pictures if len(left) < 3 else None)
         better, given_up = better + (intervals[best].high < 0), given_up + (len(left) < 3)
     # 25 of 1,000 at most; of 400 repeats 18 or more would be seen in 1 % of such tests.
     assert better < 18

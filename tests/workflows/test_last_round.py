@@ -30,7 +30,7 @@ def test_where_they_do_not_all_are_made(
 ) -> None:
     looked: list[tuple[int, float]] = []
 
-    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, among: int) -> Ruling:
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, given_up: Any) -> Ruling:
         looked.append((len(evaluator.rows), level))
         return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
 
@@ -43,10 +43,10 @@ def test_where_they_do_not_all_are_made(
 def test_who_is_given_up_makes_no_more_pictures_and_still_counts(
     pipe: Any, batched: FakePictures, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, list[str], int]] = []
+    seen: list[tuple[int, list[str], list[int]]] = []
 
-    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, among: int) -> Ruling:
-        seen.append((len(evaluator.rows), [each.key for each in candidates], among))
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, given_up: Any) -> Ruling:
+        seen.append((len(evaluator.rows), [each.key for each in candidates], [len(each) for each in given_up]))
         return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
 
     def last_but_one(evaluator: Any, candidates: Any, look: Any, last: Any) -> list[Policy]:
@@ -55,7 +55,7 @@ def test_who_is_given_up_makes_no_more_pictures_and_still_counts(
     monkeypatch.setattr("autotune.workflows.last_round.rule", undecided)
     monkeypatch.setattr("autotune.workflows.last_round.out_of_the_running", last_but_one)
     found = tune(pipe, "40%", **arguments | {"held_out_images": PLANNED}).finalists
-    (first, before, _), (last, after, among) = seen
-    assert (first, last, len(before), among) == (FIRST, PLANNED, 3, 3)
+    (first, before, none), (last, after, one) = seen
+    assert (first, last, len(before), none, one) == (FIRST, PLANNED, 3, [], [FIRST])
     assert after == [before[0], before[2]]
     assert {each.policy.key for each in found.candidates} == {*after}
