@@ -222,7 +222,7 @@ class Objective:
         *,
         best: int | None = None,
         level: float = 0.95,
-        given_up: Sequence[Evaluation] = (),
+        dropped: Sequence[Evaluation] = (),
     ) -> Verdict:
         """Whether the best of several finalists beats a rival, with an interval that allows for the choice.
 
@@ -231,23 +231,23 @@ class Objective:
             rival: What they compete with.
             best: Place of the finalist that is judged, where another objective chose it; None is the best by this one.
             level: Of the interval.
-            given_up: Finalists that there were besides, of the first pictures.
+            dropped: Finalists that there were besides, of the first pictures.
         """
         runs, judged = [*finalists, rival], self._judged
         if judged < len(self._baseline.prompts):
             first = [run.head(judged) for run in runs]
-            return self.head(judged).verdict(first[:-1], first[-1], best=best, level=level, given_up=given_up)
+            return self.head(judged).verdict(first[:-1], first[-1], best=best, level=level, dropped=dropped)
         losses = self.losses(runs, self._all)[0]
         prompts = len(set(self._baseline.prompts))
-        earlier = self._earlier(runs, given_up)
+        earlier = self._earlier(runs, dropped)
         return verdict(losses, self.jackknife(runs), prompts, best=best, level=level, earlier=earlier)
 
-    def _earlier(self, runs: Sequence[Evaluation], given_up: Sequence[Evaluation]) -> Tensor | None:
-        """Pseudo-values of ``runs``, and before the last of them of those given up, on what all of them have made."""
-        if not given_up:
+    def _earlier(self, runs: Sequence[Evaluation], dropped: Sequence[Evaluation]) -> Tensor | None:
+        """Pseudo-values of ``runs``, and before the last of them of those dropped, on what all of them have made."""
+        if not dropped:
             return None
-        made = min(len(self._baseline.prompts), *map(len, given_up))
-        return self.head(made).jackknife([run.head(made) for run in (*runs[:-1], *given_up, runs[-1])])
+        made = min(len(self._baseline.prompts), *map(len, dropped))
+        return self.head(made).jackknife([run.head(made) for run in (*runs[:-1], *dropped, runs[-1])])
 
     def by(self, judge: str) -> Objective:
         """The same pictures before one judge alone, which this panel measures with whatever weight.

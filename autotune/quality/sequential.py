@@ -6,7 +6,7 @@ more often, so every look's intervals are wider: the errors that all looks may m
 intervals). Early looks get a fifth of them each, which leaves the last one nearly as sharp as a single look.
 
 Where nothing is found yet a round also ends if it can hardly find anything any more: this never makes a policy better.
-Nor does giving up finalists that can hardly turn out to be the best, as long as intervals allow for those given up.
+Nor does dropping finalists that can hardly turn out to be the best, as long as intervals allow for those dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOPELESS = 0.05
 """Probability of a better verdict below which a round ends without one."""
 
 OUT_OF_IT = 0.1
-"""Probability of ending ahead of the best below which a finalist is given up."""
+"""Probability of ending ahead of the best below which a finalist is dropped."""
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ def verdict(
         prompts: Different prompts.
         best: Place of the finalist that is judged; None is the one with the lowest loss.
         level: Of the intervals.
-        earlier: (E, K + G + 1) pseudo-values of the finalists, of G that were given up, and of the rival, on the
-            pictures by which these were given up; None where none were.
+        earlier: (E, K + G + 1) pseudo-values of the finalists, of G that were dropped, and of the rival, on the
+            pictures by which these were dropped; None where none were.
     """
     differences = losses[:-1] - losses[-1]
     before = None if earlier is None else earlier[:, :-1] - earlier[:, -1:]
@@ -91,7 +91,7 @@ def simultaneous(
         estimates: (K,).
         pseudo: (P, K) their pseudo-values, P >= 2.
         level: Probability that all of them hold.
-        earlier: (E, K + G) pseudo-values of these and of G others that were given up: all K + G truths are held, and
+        earlier: (E, K + G) pseudo-values of these and of G others that were dropped: all K + G truths are held, and
             the others correlate with these as they did then. None where there are no others.
     """
     error = pseudo.std(0) / len(pseudo) ** 0.5
@@ -113,7 +113,8 @@ def _correlation(pseudo: Tensor) -> Tensor:
     lengths = centred.norm(dim=0)
     # What does not vary is known exactly; it correlates with nothing.
     units = centred / lengths.where(lengths > 0, 1)
-    return (units.T @ units).fill_diagonal_(1)
+    correlation: Tensor = units.T @ units
+    return correlation.fill_diagonal_(1)
 
 
 def _largest_of(correlation: Tensor, prompts: int, level: float) -> float:

@@ -98,7 +98,7 @@ class Finalists(GrownRecord):
         images_planned: How many there might have been, where the verdict was known before.
         winner_name: Of the contender that is exported; in the file it is called ``winner``.
         contenders: The full run, fewer steps, and the best policies of the search, by held-out loss, best first, those
-            with an error above the ceiling behind the others, without those given up on earlier pictures; in files of
+            with an error above the ceiling behind the others, without those dropped on earlier pictures; in files of
             earlier releases last the pipeline's own fewer steps, where others are stronger.
         prompts_needed: How many different inputs it takes to call anything better; None where there were enough.
         second_opinion: None where nobody else was asked, or there is no candidate.

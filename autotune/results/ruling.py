@@ -75,7 +75,7 @@ def rule(
     fewer_steps: Policy,
     second: Opinion | None = None,
     level: float = 0.95,
-    given_up: Sequence[Evaluation] = (),
+    dropped: Sequence[Evaluation] = (),
 ) -> Ruling:
     """Compare the best candidate whose error is below the ceiling with fewer steps.
 
@@ -85,16 +85,16 @@ def rule(
         fewer_steps: Their rival.
         second: Must find the best candidate better, too, or no worse; its judge is one that the evaluator measures.
         level: Of the intervals.
-        given_up: What was seen of candidates that there were besides.
+        dropped: What was seen of candidates that there were besides.
     """
     allowed = [policy for policy in candidates if is_feasible(evaluator, policy)]
     if not allowed:
         return Ruling(None, None, False)
     *finalists, rival = (evaluator.outcome(policy).evaluation for policy in (*allowed, fewer_steps))
-    verdict = evaluator.objective.verdict(finalists, rival, level=level, given_up=given_up)
+    verdict = evaluator.objective.verdict(finalists, rival, level=level, dropped=dropped)
     if second is None:
         return Ruling(verdict.difference, None, verdict.better)
-    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level, given_up=given_up).difference
+    other = second.objective.verdict(finalists, rival, best=verdict.best, level=level, dropped=dropped).difference
     return Ruling(verdict.difference, other, verdict.better and other.high < NO_WORSE)
 
 

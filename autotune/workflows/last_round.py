@@ -47,7 +47,7 @@ def last_round(
 ) -> tuple[Finalists, Evaluator]:
     """The best candidates that the budget allows against the strongest fewer steps, whichever search they come from.
 
-    The round ends where the verdict is known, see :mod:`autotune.quality.sequential`. Until then it gives up candidates
+    The round ends where the verdict is known, see :mod:`autotune.quality.sequential`. Until then it drops candidates
     that can hardly turn out to be the best.
 
     Args:
@@ -65,19 +65,19 @@ def last_round(
     plain = EvaluatedPolicy(None, trial, recipe)
     fewer_steps = best_fewer_steps(studies, plain, within=setup.proposer.allows)
     planned = looks([row.key for row in setup.held_out.rows])
-    given_up: dict[str, Evaluation] = {}
+    dropped: dict[str, Evaluation] = {}
     for look in planned:
         evaluator, second = judging(look.pictures)
         progress.stage(f"the best candidates and fewer steps on held-out {setup.noun}", look.pictures)
-        candidates = _finalists(setup, studies, evaluator, progress, given_up)
+        candidates = _finalists(setup, studies, evaluator, progress, dropped)
         policies = [each.policy for each in candidates]
-        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level, [*given_up.values()])
+        ruling = rule(evaluator, policies, fewer_steps.policy, second, look.level, [*dropped.values()])
         checkpoint()
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
         for each in out_of_the_running(evaluator, policies, look, planned[-1]):
-            given_up[each.key] = evaluator.outcome(each).evaluation
-            _LOG.info("%s is given up after %d pictures: it can hardly turn out to be the best", each.id, look.pictures)
+            dropped[each.key] = evaluator.outcome(each).evaluation
+            _LOG.info("%s is dropped after %d pictures: it can hardly turn out to be the best", each.id, look.pictures)
     finalists = judge(
         evaluator,
         setup.full,
@@ -123,9 +123,9 @@ def measured_times(setup: Setup, finalists: Finalists, progress: Progress) -> li
 
 
 def _finalists(
-    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress, given_up: Container[str]
+    setup: Setup, studies: Sequence[optuna.Study], evaluator: Evaluator, progress: Progress, dropped: Container[str]
 ) -> list[EvaluatedPolicy]:
-    """The best candidates but those given up, by their keys.
+    """The best candidates but those dropped, by their keys.
 
     One that cannot be evaluated here, and it alone, gives its place to the next best.
     """
@@ -136,7 +136,7 @@ def _finalists(
 
     while True:
         best = best_trials(studies, FINALISTS, exclude=excluded, within=setup.proposer.allows)
-        found = [each for each in best if each.policy.key not in given_up]
+        found = [each for each in best if each.policy.key not in dropped]
         before = len(broken)
         for each in found:
             try:

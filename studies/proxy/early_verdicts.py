@@ -4,7 +4,7 @@
 model and has the held-out pictures judged that their last rounds did not need, in the runs' own folders. Then it
 replays last rounds: the captions are drawn anew with replacement, which gives as many replays as one likes, and some
 of a run's finalists by chance. Every replay is decided twice, by one look at all pictures with intervals of 95 %, and
-by the looks of :mod:`autotune.quality.sequential`, between which finalists may be given up, each time with the second
+by the looks of :mod:`autotune.quality.sequential`, between which finalists may be dropped, each time with the second
 opinion.
 
 The first captions have errors in pairs, in a replay as in a last round: they are drawn among themselves.
@@ -132,17 +132,17 @@ def replay(world: World, draw: torch.Generator) -> Replay:
     planned = looks([str(row) for row in range(len(rows))])
     whole: Any = Drawn(world, rows)
     better = rule(whole, finalists, world.fewer_steps, whole.second).better
-    left, given_up, before, made = finalists, list[Evaluation](), 0, 0
+    left, dropped, before, made = finalists, list[Evaluation](), 0, 0
     for look in planned:
         seen: Any = Drawn(world, rows[: look.pictures])
         # Of the full run, fewer steps and the finalists that are left.
         made += (2 + len(left)) * (look.pictures - before)
         before = look.pictures
-        ruling = rule(seen, left, world.fewer_steps, seen.second, look.level, given_up)
+        ruling = rule(seen, left, world.fewer_steps, seen.second, look.level, dropped)
         if ruling.better or ruling.hopeless(look, planned[-1]):
             break
         out = out_of_the_running(seen, left, look, planned[-1])
-        given_up += [seen.outcome(each).evaluation for each in out]
+        dropped += [seen.outcome(each).evaluation for each in out]
         left = [each for each in left if each not in out]
     return Replay(better, ruling.better, look.pictures, made / ((2 + len(finalists)) * len(rows)))
 

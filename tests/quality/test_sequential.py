@@ -65,10 +65,10 @@ def _decided(differences: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
-def test_the_best_of_three_equals_is_called_better_as_rarely_where_some_are_given_up(correlation: float) -> None:
-    """As last rounds go: three finalists, of whom those that can hardly become the best are given up on the way."""
+def test_the_best_of_three_equals_is_called_better_as_rarely_where_some_are_dropped(correlation: float) -> None:
+    """As last rounds go: three finalists, of whom those that can hardly become the best are dropped on the way."""
     generator = torch.Generator().manual_seed(3)
-    planned, better, given_up, repeats = looks([str(number) for number in range(480)]), 0, 0, 400
+    planned, better, dropped, repeats = looks([str(number) for number in range(480)]), 0, 0, 400
     for _ in range(repeats):
         common = torch.randn(480, 1, generator=generator, dtype=torch.float64)
         own = torch.randn(480, 3, generator=generator, dtype=torch.float64)
@@ -87,10 +87,10 @@ def test_the_best_of_three_equals_is_called_better_as_rarely_where_some_are_give
             chances = [chance_below(each, look, planned[-1]) for each in behind]
             left = [left[place] for place, chance in enumerate(chances) if place == best or chance >= OUT_OF_IT]
             earlier = earlier or (look.pictures if len(left) < 3 else None)
-        better, given_up = better + (intervals[best].high < 0), given_up + (len(left) < 3)
+        better, dropped = better + (intervals[best].high < 0), dropped + (len(left) < 3)
     # 25 of 1,000 at most; of 400 repeats 18 or more would be seen in 1 % of such tests.
     assert better < 18
-    assert given_up > repeats / 10, "it is not only said of those who are not given up"
+    assert dropped > repeats / 10, "it is not only said of those who are not dropped"
 
 
 def test_promise_is_the_share_of_continuations_that_end_below() -> None:

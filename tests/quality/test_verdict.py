@@ -49,7 +49,7 @@ def test_of_one_statistic_it_is_students_interval(seed: int, prompts: int, level
 
 @settings(max_examples=20)
 @given(SEEDS, st.integers(4, 60))
-def test_finalists_that_were_given_up_still_count(seed: int, prompts: int) -> None:
+def test_finalists_that_were_dropped_still_count(seed: int, prompts: int) -> None:
     values = normal(seed, prompts, 3)
     values[:, 1] = values[:, 1] + values[:, 0]
     whole = simultaneous(values.mean(0), values, 0.95)

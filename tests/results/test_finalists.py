@@ -62,7 +62,7 @@ class GivenScores:
         *,
         best: int | None = None,
         level: float = 0.95,
-        given_up: Sequence[Evaluation] = (),
+        dropped: Sequence[Evaluation] = (),
     ) -> Verdict:
         self.judged = [round(float(each.features[0, 0]), 6) for each in (*finalists, rival)]
         self.best = self.judged[:-1].index(min(self.judged[:-1])) if best is None else best

@@ -30,7 +30,7 @@ def test_where_they_do_not_all_are_made(
 ) -> None:
     looked: list[tuple[int, float]] = []
 
-    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, given_up: Any) -> Ruling:
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, dropped: Any) -> Ruling:
         looked.append((len(evaluator.rows), level))
         return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
 
@@ -40,13 +40,13 @@ def test_where_they_do_not_all_are_made(
     assert found.images == PLANNED and found.images_planned is None and not found.better
 
 
-def test_who_is_given_up_makes_no_more_pictures_and_still_counts(
+def test_who_is_dropped_makes_no_more_pictures_and_still_counts(
     pipe: Any, batched: FakePictures, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, list[str], list[int]]] = []
 
-    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, given_up: Any) -> Ruling:
-        seen.append((len(evaluator.rows), [each.key for each in candidates], [len(each) for each in given_up]))
+    def undecided(evaluator: Any, candidates: Any, rival: Any, second: Any, level: float, dropped: Any) -> Ruling:
+        seen.append((len(evaluator.rows), [each.key for each in candidates], [len(each) for each in dropped]))
         return Ruling(Interval(value=-0.1, low=-0.22, high=0.02), None, False)
 
     def last_but_one(evaluator: Any, candidates: Any, look: Any, last: Any) -> list[Policy]:
