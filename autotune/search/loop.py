@@ -34,6 +34,7 @@ from autotune.study.trials import (
     finished,
     is_feasible,
     is_repetition,
+    requeue_lost_recipes,
     waiting,
     waiting_recipes,
 )
@@ -141,12 +142,14 @@ def search(
             given = attributes(earlier)
             progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
     told = {trial.number for trial in done}
-    watch = Watch(study)
+    watch, inherited = Watch(study), frozenset(trial.number for trial in running(study))
     started, looked, closed = time.monotonic(), -float("inf"), False
     known: Snapshot | None = None
     while True:
         checkpoint()
         watch.retry_abandoned()
+        if inherited:
+            inherited = requeue_lost_recipes(study, inherited)
         now, known = known or Snapshot.of(study), None
         ended, spent = finished(now), time.monotonic() - started
         counted = evaluated(now)

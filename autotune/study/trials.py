@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,6 +185,34 @@ def enqueue_recipes(study: optuna.Study, recipes: Sequence[tuple[str, Mapping[st
         )
         if name in lost or not any(completed(each, values) == values for each in known):
             study.enqueue_trial(dict(values), user_attrs={RECIPE: name}, skip_if_exists=name not in lost)
+
+
+def requeue_lost_recipes(study: optuna.Study, inherited: Collection[int]) -> frozenset[int]:
+    """Queue recipes again whose workers died before this process began, where they are retried by nobody else.
+
+    A recipe may have been cut off twice by then, which is as often as one is retried while a run lasts.
+
+    Args:
+        study: Holds them.
+        inherited: Numbers of the trials that were running when this process began.
+
+    Returns:
+        Those of them that may still be running.
+    """
+    trials = study.get_trials(deepcopy=False)
+
+    def setting(trial: FrozenTrial) -> tuple[str, str]:
+        return trial.user_attrs[RECIPE], json.dumps(_asked(trial), sort_keys=True)
+
+    recipes = [trial for trial in trials if RECIPE in trial.user_attrs]
+    known = {setting(trial) for trial in recipes if not _cut_off(trial)}
+    for trial in recipes:
+        if trial.number in inherited and _cut_off(trial) and setting(trial) not in known:
+            known.add(setting(trial))
+            study.enqueue_trial(_asked(trial), user_attrs={RECIPE: trial.user_attrs[RECIPE]})
+    return frozenset(
+        trial.number for trial in trials if trial.number in inherited and trial.state is TrialState.RUNNING
+    )
 
 
 class Trials(Protocol):
