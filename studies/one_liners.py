@@ -2,8 +2,8 @@
 
 ``python -m studies.one_liners MODEL`` evaluates a grid of such policies at budgets of 25, 40 and 60 % of the full run's
 FLOPs (:mod:`studies.search.grid`: three solvers, guidance intervals in tenths, as many steps as fit, nothing reused) on
-64 tuning prompts; the best three of them with each known recipe on top; and the best of all these on all tuning prompts.
-The best three of each kind are then judged on held-out prompts.
+64 tuning prompts; the best three of them with each known recipe on top; and the best of all these on all tuning
+prompts. The best three of each kind are then judged on held-out prompts.
 
 With ``--seeds N`` the search of ``postdiff-tune --trials 48`` runs from N seeds at each budget, its best three
 candidates are judged on the same held-out prompts, and the best of them is compared with the best of the grid, in pairs
