@@ -233,13 +233,12 @@ class Pricer:
     def _cache_bytes(self, plan: Plan) -> int:
         kept: dict[tuple[Group, int], int] = {}
         held = peak = 0
-        differs = plan.reuses_any_difference
         for position, step in enumerate(plan.steps):
             for group in step.kept:
                 size = self._elements(group, step.height, step.width) * step.branches * self._itemsize
                 kept[group, step.index] = size
                 held += size
-            peak = max(peak, held + self._difference_bytes(plan, position) if differs else held)
+            peak = max(peak, held + self._difference_bytes(plan, position))
             for output in step.dropped:
                 held -= kept.pop(output)
         return peak

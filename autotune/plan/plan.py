@@ -129,8 +129,8 @@ class Plan:
         return any(step.branches > 1 for step in self.steps)
 
     @cached_property
-    def reuses_any_difference(self) -> bool:
-        """Whether the difference of the branches is ever kept."""
+    def _reuses_any_difference(self) -> bool:
+        """Whether any call does: most plans have none, and prices ask of every call."""
         return self.guided and any(step.guidance is Guided.DIFFERENCE for step in self.steps)
 
     def reuses_difference(self, position: int) -> bool:
@@ -139,6 +139,8 @@ class Plan:
 
     def holds_difference(self, position: int) -> bool:
         """Whether the difference of the branches is in memory as a call ends: it or the next one reuses it."""
+        if not self._reuses_any_difference:
+            return False
         return self.reuses_difference(position) or self.reuses_difference(position + 1)
 
     @cached_property
