@@ -222,8 +222,8 @@ class _Watch:
         # By unit and by which call of the denoiser within a step: the step's first call is compared with the last.
         self._before: dict[tuple[int, int], tuple[int, int, list[Tensor]]] = {}
         self._calls: dict[int, tuple[int, int]] = {}
-        self._first_calls: dict[int, float] = {}
-        self._noise: dict[int, float] = {}
+        # Of every step's first call the timestep and the logarithm of noise to signal.
+        self._first_calls: dict[int, tuple[float, float]] = {}
 
     @contextmanager
     def on(self, modules: Mapping[int, nn.Module]) -> Iterator[None]:
@@ -242,12 +242,12 @@ class _Watch:
     @property
     def timesteps(self) -> list[float]:
         """Of the first call of every step."""
-        return [self._first_calls[step] for step in sorted(self._first_calls)]
+        return [self._first_calls[step][0] for step in sorted(self._first_calls)]
 
     @property
     def noise(self) -> Array:
         """(steps,) logarithm of noise to signal as every step begins."""
-        return np.array([self._noise[step] for step in sorted(self._noise)])
+        return np.array([self._first_calls[step][1] for step in sorted(self._first_calls)])
 
     def changes(self, unit: int, steps: int) -> Array:
         """(steps,) mean relative change, 0 at the first step."""
@@ -281,10 +281,9 @@ class _Watch:
 
     def _take_down(self, step: int, call: int) -> None:
         scheduler = self._pipe.scheduler
-        self._first_calls[step] = float(scheduler.timesteps[call])
         signal, noise = level(scheduler, call)
         ratio = math.log(noise / signal) if signal > 0 and noise > 0 else math.copysign(math.inf, noise - signal)
-        self._noise[step] = min(max(ratio, LEAST_NOISE), _MOST_NOISE)
+        self._first_calls[step] = float(scheduler.timesteps[call]), min(max(ratio, LEAST_NOISE), _MOST_NOISE)
 
 
 def _relative_change(now: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
