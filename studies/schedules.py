@@ -74,7 +74,7 @@ class Compared:
     evaluations: int
 
 
-class Bench:
+class LatentErrors:
     """A shipped model; errors on the prompts to fit on, and on the others. Latents of a policy are made once."""
 
     def __init__(self, model: str) -> None:
@@ -116,9 +116,9 @@ class Bench:
         return self._made[key]
 
 
-def computing_steps(bench: Bench, budget: float) -> list[Compared]:
+def computing_steps(measured: LatentErrors, budget: float) -> list[Compared]:
     """Evenly, by dynamic programming and polished; as many steps as let a quarter of them or more compute."""
-    space = bench.space
+    space = measured.space
     units = space.layers if isinstance(space, TransformerSpace) else space.reusable[-1:]
 
     def with_steps(steps: int, compute: Sequence[int]) -> Policy:
@@ -126,18 +126,18 @@ def computing_steps(bench: Bench, budget: float) -> list[Compared]:
 
     def most_computing(steps: int) -> int:
         counts = range(steps - 1, 0, -1)
-        fits = (n for n in counts if bench.pricer.price(with_steps(steps, evenly(steps, n))).relative <= budget)
+        fits = (n for n in counts if measured.pricer.price(with_steps(steps, evenly(steps, n))).relative <= budget)
         return next(fits, 0)
 
-    steps = next(n for n in range(bench.full.steps, 0, -1) if 4 * most_computing(n) >= n)
+    steps = next(n for n in range(measured.full.steps, 0, -1) if 4 * most_computing(n) >= n)
     count, exact = most_computing(steps), Policy(steps=steps)
-    rows = rows_of_prompts(bench.prompts[:FITTED])
-    seen = measure_sensitivity(picture_maker(bench.pipe), exact, [units], rows, range(FITTED))
+    rows = rows_of_prompts(measured.prompts[:FITTED])
+    seen = measure_sensitivity(picture_maker(measured.pipe), exact, [units], rows, range(FITTED))
     even = with_steps(steps, evenly(steps, count))
     best = with_steps(steps, best_compute_steps(seen.changes[0], count, weights=seen.strides))
 
     def error(policy: Policy) -> float:
-        return bench.error(policy, exact)
+        return measured.error(policy, exact)
 
     climbed = polished(min(even, best, key=error), error, computing_step_shifts, EVALUATIONS)
     found = {
@@ -145,17 +145,17 @@ def computing_steps(bench: Bench, budget: float) -> list[Compared]:
         "dynamic programming": (best, 1),
         "polished": (climbed.policy, climbed.evaluations + 1),
     }
-    return bench.compared(found, exact)
+    return measured.compared(found, exact)
 
 
-def noise_levels(bench: Bench, steps: int) -> list[Compared]:
+def noise_levels(measured: LatentErrors, steps: int) -> list[Compared]:
     """By the pipeline's own solver, and by each that takes a list: its own levels, the best skew, fitted ones."""
 
     def error(policy: Policy) -> float:
-        return bench.error(policy, bench.full)
+        return measured.error(policy, measured.full)
 
     found = {"own solver": (Policy(steps=steps), 0)}
-    for solver in bench.space.solvers:
+    for solver in measured.space.solvers:
         fitted = fitted_noise_levels(solver, steps, error)
         if fitted is None:
             continue
@@ -166,7 +166,7 @@ def noise_levels(bench: Bench, steps: int) -> list[Compared]:
             f"{solver.name}, best skew": (min(skewed, key=error), len(skewed)),
             f"{solver.name}, fitted": (fitted.policy, fitted.evaluations),
         }
-    return bench.compared(found, bench.full)
+    return measured.compared(found, measured.full)
 
 
 def table(title: str, found: Sequence[Compared]) -> Table:
@@ -186,16 +186,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
     args = parser.parse_args()
-    console, bench = Console(highlight=False, width=180), Bench(args.model)
+    console, measured = Console(highlight=False, width=180), LatentErrors(args.model)
     document: dict[str, Any] = {"model": args.model, "computing_steps": {}, "noise_levels": {}}
     torch.set_num_threads(1)
-    with without_bars(bench.pipe):
+    with without_bars(measured.pipe):
         for budget in BUDGETS:
-            found = computing_steps(bench, budget)
+            found = computing_steps(measured, budget)
             console.print(table(f"{args.model}, computing steps, {budget:.0%}", found))
             document["computing_steps"][f"{budget:.0%}"] = [asdict(each) for each in found]
         for steps in STEPS:
-            found = noise_levels(bench, steps)
+            found = noise_levels(measured, steps)
             console.print(table(f"{args.model}, noise levels of {steps} steps", found))
             document["noise_levels"][str(steps)] = [asdict(each) for each in found]
     write_atomically(RESULTS / f"schedules-{args.model}.json", json.dumps(document, indent=1) + "\n")
