@@ -14,21 +14,17 @@ Pictures, features and results are kept in ``--folder``: interrupted, the same c
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from autotune.core.records import write_atomically
 from autotune.evaluation.judges import beside_statistics
 from autotune.evaluation.second_opinion import PAIRS
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.quality import Baseline, Evaluation, Objective, Reference, shuffled_alignment
 from autotune.quality.fidelity import feature_distances
 from autotune.quality.panel import CROPS, DEFAULT_PANEL, DISTANCE_TEXTURES, DRIFT, ERROR, Panel
@@ -36,7 +32,6 @@ from autotune.quality.simultaneous import simultaneous
 from studies.proxy.verdict_pictures import (
     COUNTS,
     FINALISTS,
-    FOLDER,
     LEVEL,
     PROMPTS,
     RUNS,
@@ -44,7 +39,9 @@ from studies.proxy.verdict_pictures import (
     Sample,
     Seen,
     accepted,
+    asked,
     drawn,
+    kept,
     look,
 )
 
@@ -133,26 +130,16 @@ def power(rounds: LastRounds, repeats: int) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=DEMO_NAMES)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--repeats", type=int, default=400)
-    parser.add_argument("--repeats-of-power", type=int, default=100)
-    given = parser.parse_args()
-    folder = given.folder / given.model
+    given = asked(__doc__)
+    folder: Path = given.folder
     rounds = LastRounds(given.model, look(given.model, folder))
 
-    def kept(what: str, find: Callable[[], Any]) -> Any:
-        path = folder / f"panel-{what}.json"
-        if not path.is_file():
-            write_atomically(path, json.dumps(find()))
-        return json.loads(path.read_text())
-
     counted = {
-        count: kept(f"null-{count}-{given.repeats}", lambda count=count: null(rounds, count, given.repeats))  # type: ignore[misc]
+        count: kept(folder / f"panel-null-{count}-{given.repeats}.json", partial(null, rounds, count, given.repeats))
         for count in COUNTS
     }
-    found = kept(f"power-{given.repeats_of_power}", lambda: power(rounds, given.repeats_of_power))
+    path = folder / f"panel-power-{given.repeats_of_power}.json"
+    found = kept(path, partial(power, rounds, given.repeats_of_power))
     console = Console(highlight=False, width=140)
     title = f"{given.model}: called better by the whole panel, {given.repeats} repeats of null"
     table = Table("experiment", *(f"{count} captions" for count in counted), title=title)

@@ -5,19 +5,22 @@ Pictures and features are kept: interrupted, the same call goes on.
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from autotune.core.errors import InputError
+from autotune.core.records import write_atomically
 from autotune.evaluation.pictures import generate
-from autotune.models.shipped import demo_assets
+from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Scorer, coarse
 from autotune.quality.simultaneous import leave_one_out, pseudo_values
@@ -139,6 +142,25 @@ class Sample:
 def differences(losses: Tensor) -> Tensor:
     """(..., K) of K finalists from fewer steps, whose losses come last."""
     return losses[..., :-1] - losses[..., -1:]
+
+
+def asked(description: str | None) -> argparse.Namespace:
+    """What the command line of an experiment says: ``model``, its ``folder``, ``repeats`` and ``repeats_of_power``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=DEMO_NAMES)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats-of-power", type=int, default=100)
+    given = parser.parse_args()
+    given.folder /= given.model
+    return given
+
+
+def kept(path: Path, find: Callable[[], object]) -> Any:
+    """What is found, as JSON in a file, or was found before."""
+    if not path.is_file():
+        write_atomically(path, json.dumps(find()))
+    return json.loads(path.read_text())
 
 
 def accepted(make: Callable[[], Made]) -> Made:

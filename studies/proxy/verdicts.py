@@ -27,8 +27,6 @@ Pictures, features and results are kept in ``--folder``: interrupted, the same c
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,14 +37,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from autotune.core.records import write_atomically
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import demo_assets
 from autotune.quality import Baseline, Evaluation, Objective, Reference, shuffled_alignment
 from autotune.quality.simultaneous import simultaneous
 from studies.proxy.verdict_pictures import (
     COUNTS,
     FINALISTS,
-    FOLDER,
     LEVEL,
     PROMPTS,
     RUNS,
@@ -54,8 +50,10 @@ from studies.proxy.verdict_pictures import (
     Sample,
     Seen,
     accepted,
+    asked,
     differences,
     drawn,
+    kept,
     look,
 )
 
@@ -246,31 +244,23 @@ def table_of(found: Sequence[Found], heads: Sequence[str], title: str, form: str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=DEMO_NAMES)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--repeats", type=int, default=400)
-    parser.add_argument("--repeats-of-power", type=int, default=100)
-    given = parser.parse_args()
-    folder = given.folder / given.model
+    given = asked(__doc__)
+    folder: Path = given.folder
     cases = Cases(given.model, look(given.model, folder))
     console = Console(highlight=False, width=140)
 
-    def kept(what: str, make: Callable[[torch.Generator], Case], repeats: int, shifts: Sequence[float]) -> Found:
-        path = folder / f"{what}-{repeats}.json"
-        if not path.is_file():
-            write_atomically(path, json.dumps(experiment(make, repeats, shifts)))
-        found: Found = json.loads(path.read_text())
+    def found_of(what: str, make: Callable[[torch.Generator], Case], repeats: int, shifts: Sequence[float]) -> Found:
+        found: Found = kept(folder / f"{what}-{repeats}.json", lambda: experiment(make, repeats, shifts))
         return found
 
     for what, of_count in (("null", cases.null), ("unlike", cases.unlike)):
-        found = [kept(f"{what}-{count}", partial(of_count, count), given.repeats, [0.0]) for count in COUNTS]
+        found = [found_of(f"{what}-{count}", partial(of_count, count), given.repeats, [0.0]) for count in COUNTS]
         title = f"{given.model}: {what}, no better and called better in {given.repeats} repeats, by captions"
         console.print(table_of(found, [str(count) for count in COUNTS], title, ".2%"))
     shares = ", ".join(f"{rarely_lost(count, given.repeats):.1%} at {count}" for count in COUNTS)
     console.print(f"a tenth of the pictures lost, called better though no better: {shares}")
     for what, make in (("seeds apart", cases.with_seeds_apart), ("the same noise", cases.with_the_same_noise)):
-        power = kept(what.replace(" ", "-"), make, given.repeats_of_power, SHIFTS)
+        power = found_of(what.replace(" ", "-"), make, given.repeats_of_power, SHIFTS)
         title = f"{given.model}: called better at {PROMPTS} captions, {what}, by the true difference"
         console.print(table_of([power], [f"{shift:g}" for shift in SHIFTS], title, ".0%"))
 
