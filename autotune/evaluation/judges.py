@@ -128,15 +128,21 @@ class Judges:
         first = kept_reference(path, fingerprint, self.distance_network, self.distance_fingerprint, size)
         found = {DISTANCE_JUDGE: first}
         for name, network in self.referring.items():
-            beside = beside_statistics(path, name)
-            if name == DISTANCE_JUDGE:
-                continue
-            if path.is_dir():
+            if name != DISTANCE_JUDGE and path.is_dir():
                 by = f"{name} of {self.distance_fingerprint}"
                 found[name] = kept_reference(path, fingerprint, network, by, size)
-            elif beside.is_file():
-                found[name] = Reference.load(beside)
-        return found
+        return found | {name: Reference.load(file) for name, file in self._beside(given).items()}
+
+    def beside_fingerprints(self, given: AnyReference | None) -> tuple[str, ...]:
+        """What the files beside a file of statistics are called and what is in them, of those that judges look at."""
+        return tuple(f"{name} {content_fingerprint(file)}" for name, file in sorted(self._beside(given).items()))
+
+    def _beside(self, given: AnyReference | None) -> dict[str, Path]:
+        """Files of statistics in other judges' features beside that of the reference, by judge."""
+        if given is None or isinstance(given, Reference | Gaussian) or not Path(given).is_file():
+            return {}
+        files = {name: beside_statistics(Path(given), name) for name in self.referring if name != DISTANCE_JUDGE}
+        return {name: file for name, file in files.items() if file.is_file()}
 
     def check(self, reference: Reference, size: Size) -> None:
         """Find out now whether distances to the reference can be measured, not after all pictures are made.

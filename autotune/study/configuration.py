@@ -13,12 +13,22 @@ from search_spaces.earlier import are_as_before
 # What only decides which policies are tried, and how their scores are weighed.
 _SEARCH_ONLY = {
     "budget", "max_steps", "distance", "objective", "target", "call_batch", "max_memory", "knobs", "sampler",
-    "early_stopping", "judges", "exact",
+    "early_stopping", "judges", "statistics", "exact",
 }  # fmt: skip
 
 # How sentences speak of what has a name that is no noun, and of what there are several.
 _SAID = {"held_out": "held-out inputs", "held_out_images": "held-out images"}
-_PLURAL = {"weights", "full_steps", "max_steps", "images", "held_out_images", "prompts", "held_out", "knobs"}
+_PLURAL = {
+    "weights",
+    "full_steps",
+    "max_steps",
+    "images",
+    "held_out_images",
+    "prompts",
+    "held_out",
+    "knobs",
+    "statistics",
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,8 @@ class Configuration:
     ``weights``, ``prompts``, ``held_out`` and ``target`` (of the hardware profile) are digests, ``objective`` are
     the weights of distance, alignment and fidelity, ``knobs`` is one line per knob. ``call`` holds what every call of
     the pipeline is given besides, pictures by their content. ``judges`` are those of a panel with others than these
-    three, each with its weight, and the ceiling; ``exact`` says how pictures are compared with exact runs, where they
-    are.
+    three, each with its weight, and the ceiling; ``statistics`` are what lies beside the reference for some of them;
+    ``exact`` says how pictures are compared with exact runs, where they are.
     """
 
     model: str
@@ -59,6 +69,7 @@ class Configuration:
     early_stopping: bool
     call: Mapping[str, Any] = field(default_factory=dict)
     judges: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
     exact: str | None = None
 
     @property
@@ -70,7 +81,7 @@ class Configuration:
         """As JSON gives it back, so that a stored configuration compares equal."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         # Studies from before there was any stay what they are.
-        for name in ("call", "judges", "exact"):
+        for name in ("call", "judges", "statistics", "exact"):
             if not document[name]:
                 del document[name]
         return document

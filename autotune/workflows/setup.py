@@ -250,6 +250,7 @@ def prepare(
         ),
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
+        statistics=last_judges.beside_fingerprints(options.reference),
         exact=f"{chosen.error_pictures} pictures, guidance switched midway" if chosen.panel.errors else None,
     )
     full_price = price(full)

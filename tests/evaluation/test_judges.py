@@ -134,6 +134,24 @@ def test_every_judge_of_distributions_has_a_reference_of_its_own(
     assert chosen.references(given, "", SIZE) == {"distance": given}
 
 
+def test_other_statistics_beside_a_file_are_another_reference(tmp_path: Path) -> None:
+    chosen = judges(JudgeOptions(scorer=Means(), judges=["distance", "distance-textures"]), size=SIZE)
+    file, beside = tmp_path / "real.safetensors", tmp_path / "real-distance-textures.safetensors"
+    Reference.of(torch.rand(9, 3)).save(file)
+    assert chosen.beside_fingerprints(file) == ()
+    Reference.of(torch.rand(9, 3)).save(beside)
+    before = chosen.beside_fingerprints(file)
+    assert [each.partition("@")[0] for each in before] == ["distance-textures real-distance-textures.safetensors"]
+    Reference.of(torch.rand(9, 3)).save(beside)
+    assert chosen.beside_fingerprints(file) != before
+
+
+@pytest.mark.parametrize("given", ["nothing", "a folder", "statistics in hand"])
+def test_nothing_is_beside_what_is_no_file(tmp_path: Path, given: str) -> None:
+    reference: Any = {"nothing": None, "a folder": tmp_path}.get(given, Reference.of(torch.rand(9, 3)))
+    assert judges(JudgeOptions(scorer=Means()), size=SIZE).beside_fingerprints(reference) == ()
+
+
 @pytest.mark.parametrize("second", [None, "textures", "fidelity"])
 def test_last_rounds_compare_more_pictures_whoever_is_asked_besides(second: str | None) -> None:
     searching = judges(JudgeOptions(scorer=Means(), judges=["distance", "error"]), size=SIZE)

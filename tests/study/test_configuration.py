@@ -56,6 +56,13 @@ def test_the_first_difference_is_said_in_words() -> None:
     assert difference(ONE.document(), only.document()) == "its strength was None, now it is 0.5"
 
 
+def test_other_statistics_beside_the_reference_are_another_study() -> None:
+    one, other = (replace(ONE, statistics=(f"distance-textures real@{content}",)) for content in (1, 2))
+    assert difference(one.document(), other.document()).startswith("its statistics were ['distance-textures real@1']")
+    assert differs(ONE.document(), one.document())
+    assert one.pictures_digest == ONE.pictures_digest
+
+
 def test_a_scorer_that_has_nothing_to_say_may_be_missing() -> None:
     with_scorer, without = (replace(ONE, scorer=scorer, objective=(1.0, 0.0)) for scorer in ("scorer@5", None))
     assert not differs(with_scorer.document(), without.document())
