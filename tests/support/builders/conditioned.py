@@ -38,28 +38,11 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from tests.support.builders import (
-    _FLUX,
-    _QWEN,
-    _SD,
-    _SD3,
-    NEGATIVE,
-    QWEN_TOKENS,
-    TINY_SIZES,
-    WORD_TOKENS,
-    _flux,
-    _kandinsky5,
-    _qwen_transformer,
-    _qwen_vae,
-    _qwen_vl,
-    _register,
-    _sd,
-    _word_tokenizer,
-    flux,
-    sd,
-    sd3,
-    sdxl,
-)
+from tests.support.builders.flow_transformers import QWEN, TINY_SIZES, make_kandinsky5, qwen_transformer, qwen_vae
+from tests.support.builders.parts import QWEN_TOKENS, qwen_vl, word_tokenizer
+from tests.support.builders.sd3_and_flux import FLUX, SD3, flux, make_flux, sd3
+from tests.support.builders.tiny_family import NEGATIVE, WORD_TOKENS, register
+from tests.support.builders.unets import SD, make_sd, sd, sdxl
 
 _UNCHECKED = {"requires_safety_checker": False}
 _FULL_SIZE = frozenset({"resolution"})
@@ -101,20 +84,20 @@ def _unet_control(unet: Any) -> Any:
     return _felt(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8)))
 
 
-@_register("sd-controlnet", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+@register("sd-controlnet", pictures=("image",), refuses=_FULL_SIZE, **SD)
 def sd_controlnet() -> StableDiffusionControlNetPipeline:
     plain = sd()
     return _beside(StableDiffusionControlNetPipeline, plain, controlnet=_unet_control(plain.unet), **_UNCHECKED)
 
 
-@_register("sdxl-controlnet", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+@register("sdxl-controlnet", pictures=("image",), refuses=_FULL_SIZE, **SD)
 def sdxl_controlnet() -> StableDiffusionXLControlNetPipeline:
     plain = sdxl()
     controlnet = _unet_control(plain.unet)
     return _beside(StableDiffusionXLControlNetPipeline, plain, controlnet=controlnet, add_watermarker=False)
 
 
-@_register("sd3-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_SD3)
+@register("sd3-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **SD3)
 def sd3_controlnet() -> StableDiffusion3ControlNetPipeline:
     plain = sd3()
     controlnet = SD3ControlNetModel.from_config(plain.transformer.config, num_layers=3, extra_conditioning_channels=0)
@@ -123,7 +106,7 @@ def sd3_controlnet() -> StableDiffusion3ControlNetPipeline:
     return pipe
 
 
-@_register("flux-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **_FLUX)
+@register("flux-controlnet", pictures=("control_image",), refuses=_FULL_SIZE, **FLUX)
 def flux_controlnet() -> FluxControlNetPipeline:
     plain = flux()
     controlnet = FluxControlNetModel.from_config(plain.transformer.config, num_layers=2, num_single_layers=2)
@@ -168,12 +151,12 @@ def _ip_adapter(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
     return {"image_proj": projection | norm, "ip_adapter": attention}
 
 
-@_register("sd-ip-adapter", ip_adapters=1, **_SD)
+@register("sd-ip-adapter", ip_adapters=1, **SD)
 def sd_ip_adapter() -> StableDiffusionPipeline:
     return _with_ip_adapters(sd())
 
 
-@_register("sdxl-ip-adapter", ip_adapters=3, **_SD)
+@register("sdxl-ip-adapter", ip_adapters=3, **SD)
 def sdxl_ip_adapter() -> StableDiffusionXLPipeline:
     return _with_ip_adapters(sdxl(), 3)
 
@@ -190,14 +173,14 @@ def _adapter(kind: str, shrinks_by: int, *channels: int) -> T2IAdapter:
     return adapter
 
 
-@_register("sd-adapter", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+@register("sd-adapter", pictures=("image",), refuses=_FULL_SIZE, **SD)
 def sd_adapter() -> StableDiffusionAdapterPipeline:
     adapter = _adapter("full_adapter", 2, 16, 32, 32)
     return StableDiffusionAdapterPipeline(**_parts(sd(), "image_encoder"), adapter=adapter, **_UNCHECKED)
 
 
 # The first of the U-Net's features that it adds to are behind a downsampler, the last in the middle block.
-@_register("sdxl-adapter", pictures=("image",), refuses=_FULL_SIZE, **_SD)
+@register("sdxl-adapter", pictures=("image",), refuses=_FULL_SIZE, **SD)
 def sdxl_adapter() -> StableDiffusionXLAdapterPipeline:
     adapter = _adapter("full_adapter_xl", 4, 16, 32, 32, 32)
     return StableDiffusionXLAdapterPipeline(**_parts(sdxl(), "image_encoder", "feature_extractor"), adapter=adapter)
@@ -210,31 +193,31 @@ def _parts(pipe: Any, *lacking: str) -> dict[str, Any]:
 # Models that edit a picture
 
 
-@_register(
+@register(
     "instruct-pix2pix",
     pictures=("image",),
     sized=False,
     branches=3,
     conditional_first=True,
     refuses=frozenset({"guidance"}),
-    **_SD,
+    **SD,
 )
 def instruct_pix2pix() -> StableDiffusionInstructPix2PixPipeline:
-    return _sd(StableDiffusionInstructPix2PixPipeline, in_channels=8)
+    return make_sd(StableDiffusionInstructPix2PixPipeline, in_channels=8)
 
 
-@_register("sd-pag", refuses=frozenset({"guidance"}), perturbed=True, **_SD)
+@register("sd-pag", refuses=frozenset({"guidance"}), perturbed=True, **SD)
 def sd_pag() -> StableDiffusionPAGPipeline:
     return _beside(StableDiffusionPAGPipeline, sd(), pag_applied_layers=["mid", "up_blocks.1"], **_UNCHECKED)
 
 
-@_register("sdxl-pag", refuses=frozenset({"guidance"}), perturbed=True, **_SD)
+@register("sdxl-pag", refuses=frozenset({"guidance"}), perturbed=True, **SD)
 def sdxl_pag() -> StableDiffusionXLPAGPipeline:
     return _beside(StableDiffusionXLPAGPipeline, sdxl(), add_watermarker=False)
 
 
 # Behind the latents the masked picture, and a mask of 2 x 2 pixels a latent.
-@_register(
+@register(
     "flux-fill",
     guidance="none",
     strength=0.75,
@@ -243,20 +226,20 @@ def sdxl_pag() -> StableDiffusionXLPAGPipeline:
     extra={"max_sequence_length": WORD_TOKENS, "guidance_scale": 30.0},
 )
 def flux_fill() -> FluxFillPipeline:
-    return _flux(FluxFillPipeline, guidance_embeds=True, conditions=16 + 16)
+    return make_flux(FluxFillPipeline, guidance_embeds=True, conditions=16 + 16)
 
 
-@_register(
+@register(
     "flux-kontext",
     pictures=("image",),
     sized=True,
     other_size=None,
     tokens=(128, 16),
     refuses=_FULL_SIZE,
-    **_FLUX | {"extra": {"max_sequence_length": WORD_TOKENS, "max_area": 32 * 32, "_auto_resize": False}},
+    **FLUX | {"extra": {"max_sequence_length": WORD_TOKENS, "max_area": 32 * 32, "_auto_resize": False}},
 )
 def flux_kontext() -> FluxKontextPipeline:
-    return _flux(FluxKontextPipeline)
+    return make_flux(FluxKontextPipeline)
 
 
 class Kandinsky5I2IPipeline(diffusers.Kandinsky5I2IPipeline):  # type: ignore[misc]
@@ -271,7 +254,7 @@ class Kandinsky5I2IPipeline(diffusers.Kandinsky5I2IPipeline):  # type: ignore[mi
 
 # The word "user" and the first of the prompt's are one token to the tokenizer; six words, the picture's four tokens and
 # three that mark ends follow.
-@_register(
+@register(
     "kandinsky5-img2img",
     size=(128, 128),
     # A picture of another size has another number of tokens.
@@ -288,10 +271,10 @@ class Kandinsky5I2IPipeline(diffusers.Kandinsky5I2IPipeline):  # type: ignore[mi
     extra={"max_sequence_length": 1 + 6 + 4 + 3},
 )
 def kandinsky5_img2img() -> Kandinsky5I2IPipeline:
-    tokenizer = _word_tokenizer(end=False, special=("<|im_start|>", "<|im_end|>", *QWEN_TOKENS))
+    tokenizer = word_tokenizer(end=False, special=("<|im_start|>", "<|im_end|>", *QWEN_TOKENS))
     # Of half of the picture's sides the encoder is shown 56 x 56 pixels, 2 x 2 tokens of 28 x 28.
     processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
-    return _kandinsky5(Kandinsky5I2IPipeline, processor, _qwen_vl(tokenizer), visual_cond=True)
+    return make_kandinsky5(Kandinsky5I2IPipeline, processor, qwen_vl(tokenizer), visual_cond=True)
 
 
 # Of the pictures that Qwen2.5-VL reads. Four patches become a token; pictures are shrunk until four tokens are left.
@@ -302,17 +285,17 @@ _PICTURE_TOKENS = 4
 # The pipeline reads every picture at about 1024 x 1024 pixels, of which an autoencoder that shrinks by 32 leaves few
 # latents. The other size is of a shape for which these, too, are packed without remainder. Of the template six tokens
 # around the picture's and seven behind the prompt reach the denoiser.
-@_register(
+@register(
     "qwen-image-edit",
     pictures=("image",),
     pillow=True,
     sized=True,
     tokens=(6 * 6 + 16 * 16, 16),
     refuses=_FULL_SIZE,
-    **_QWEN | {"size": (384, 384), "other_size": (512, 576), "text_tokens": 6 + _PICTURE_TOKENS + 7 + 7},
+    **QWEN | {"size": (384, 384), "other_size": (512, 576), "text_tokens": 6 + _PICTURE_TOKENS + 7 + 7},
 )
 def qwen_image_edit() -> QwenImageEditPipeline:
-    tokenizer = _word_tokenizer(end=False, special=QWEN_TOKENS)
+    tokenizer = word_tokenizer(end=False, special=QWEN_TOKENS)
     processor = Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(
             patch_size=_PATCH, min_pixels=(2 * _PATCH) ** 2, max_pixels=(5 * _PATCH) ** 2
@@ -322,9 +305,9 @@ def qwen_image_edit() -> QwenImageEditPipeline:
     )
     return QwenImageEditPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=_qwen_vae(num_res_blocks=0, halvings=5),
-        text_encoder=_qwen_vl(tokenizer, patch_size=_PATCH, window_size=4 * _PATCH, initializer_range=0.2),
+        vae=qwen_vae(num_res_blocks=0, halvings=5),
+        text_encoder=qwen_vl(tokenizer, patch_size=_PATCH, window_size=4 * _PATCH, initializer_range=0.2),
         tokenizer=tokenizer,
         processor=processor,
-        transformer=_qwen_transformer(),
+        transformer=qwen_transformer(),
     )
