@@ -25,6 +25,12 @@ from autotune.runtime.models import root_of
 
 _PLAIN = (bool, int, float, str, tuple)
 
+# PyTorch's own modules that have none inside and would not call any: two in three of SDXL's.
+_LEAVES = frozenset(
+    {nn.Linear, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Dropout, nn.Identity}
+    | {nn.SiLU, nn.GELU, nn.ReLU}
+)
+
 
 @dataclass
 class _Kept:
@@ -129,10 +135,10 @@ class _State:
 
 
 def _modules(root: nn.Module) -> list[nn.Module | None]:
-    """As ``root.modules()``, ten times as fast: what occurs twice comes twice, and a place without a module as None."""
+    """As ``root.modules()``, but much faster: what occurs twice comes twice, and a place without a module as None."""
     found: list[nn.Module | None] = [root]
     for module in found:
-        # Of leaves there is nothing to extend by, and most modules are leaves.
-        if module is not None and (children := module._modules):
+        # To ask a leaf for its modules would take longest of all: nothing of it is in the processor's cache.
+        if type(module) not in _LEAVES and module is not None and (children := module._modules):
             found.extend(children.values())
     return found

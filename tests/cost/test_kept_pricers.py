@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler
 from peft import LoraConfig
 
 import autotune
-from autotune.cost import Cost, Pricer
+from autotune.cost import Cost, Pricer, kept_pricers
 from autotune.cost import pricing as module
 from autotune.policy import CacheRule, Policy
 from tests.support.builders import FAMILIES
@@ -64,6 +65,15 @@ def replace_block(pipe: Any) -> None:
     pipe.unet.mid_block = copy.deepcopy(pipe.unet.mid_block)
 
 
+def replace_layer(pipe: Any) -> None:
+    attention = pipe.unet.mid_block.attentions[0]
+    attention.proj_in = copy.deepcopy(attention.proj_in)
+
+
+def parametrize(pipe: Any) -> None:
+    torch.nn.utils.parametrizations.weight_norm(pipe.unet.conv_out)
+
+
 CHANGES: dict[str, Callable[[Any], None]] = {
     "a LoRA": add_lora,
     "another scheduler": lambda pipe: use(pipe, HeunDiscreteScheduler),
@@ -71,6 +81,8 @@ CHANGES: dict[str, Callable[[Any], None]] = {
     "the denoiser's settings": edit_denoiser,
     "half precision": lambda pipe: pipe.unet.half(),
     "another block": replace_block,
+    "another layer": replace_layer,
+    "parametrised weights": parametrize,
     "another denoiser": lambda pipe: setattr(pipe, "unet", tiny_pipeline().unet),
     "a longer text": lambda pipe: setattr(pipe.tokenizer, "model_max_length", 4),
 }
@@ -125,3 +137,17 @@ def test_kept_or_made_anew_the_price_is_the_same(name: str) -> None:
     policy = Policy(steps=4)
     for _ in range(2):
         assert autotune.price(pipe, policy) == anew(pipe, policy)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "flux", "pixart-sigma", "sana", "generic"])
+def test_every_module_is_looked_at(name: str) -> None:
+    tiny = FAMILIES[name]
+    denoiser = getattr(tiny.make(), tiny.denoiser)
+    assert {*kept_pricers._modules(denoiser)} - {None} == {*denoiser.modules()}
+
+
+def test_a_change_of_any_layer_is_seen(mine: Any) -> None:
+    before = kept_pricers._State.of(mine)
+    for change in (add_lora, replace_block, replace_layer, parametrize):
+        change(mine)
+        assert before != (before := kept_pricers._State.of(mine))
