@@ -14,6 +14,9 @@
 
 The loss is 0 for the full run. Pictures and features are kept in ``runs/fixed``: the same command goes on where it
 stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.
+
+``--quick`` asks in half of the time whether what is exported as better is better: the judges see only the tuned policy
+and the fewer steps that it met in its last round, and nothing goes to the results.
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ RESULTS = Path(__file__).with_name("results")
 BUDGETS = {"25%": 0.25, "40%": 0.4, "60%": 0.6}
 PICTURES = 1024
 TUNED = "tuned"
+RIVAL = "fewer steps of the last round"
 _TRIALS = 48
 # Of the last round half of what ``postdiff-tune`` takes: enough captions must be left for the judges.
 _SEARCH_PICTURES, _HELD_OUT_PICTURES = 128, 240
@@ -208,6 +212,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=_SEARCH_PICTURES, help="most tuning pictures a candidate")
     parser.add_argument("--held-out-images", type=int, default=_HELD_OUT_PICTURES, help="pictures of the last round")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="captions that nobody saw, for the judges")
+    parser.add_argument("--quick", action="store_true", help="only the tuned policy and its rival of the last round")
     args = parser.parse_args()
     model: str = args.model
     console, folder = Console(highlight=False, width=150), FOLDER / model
@@ -228,11 +233,14 @@ def main() -> None:
     setups = prepare(pipe, budgets, options)
     with without_bars(pipe):
         results = tune_budgets(pipe, budgets, options)
-        few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
-        with Progress(quiet=True) as quiet:
-            evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
-        fitter = Fitter(model, pipe, setups[0].pricer, setups[0].tuning)
-        fixed = [fixed_policies(setup, share, evaluator, fitter) for setup, share in zip(setups, shares, strict=True)]
+        fixed = [{RIVAL: result.finalists.fewer_steps.policy} for result in results]
+        if not args.quick:
+            few = choose(setups[0].tuning.rows, _RECIPE_PICTURES, 0)
+            with Progress(quiet=True) as quiet:
+                evaluator = evaluator_for(setups[0], few, "few", GRID_FOLDER / model, quiet)
+            fitter = Fitter(model, pipe, setups[0].pricer, setups[0].tuning)
+            for policies, setup, share in zip(fixed, setups, shares, strict=True):
+                policies |= fixed_policies(setup, share, evaluator, fitter)
         captions = unseen(model, setups[0], args.pictures, _SEED)
         judges = Judges(setups[0], captions, model, folder / f"judged-{asked}-{args.pictures}")
         cells = []
@@ -248,6 +256,8 @@ def main() -> None:
                 }
             )
         console.print(", ".join(f"{cell['budget']}: {cell['verdict']}" for cell in cells))
+    if args.quick:
+        return
     settings = {
         "model": model,
         "trials": args.trials,
