@@ -36,7 +36,7 @@ from torch import Tensor
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
@@ -62,7 +62,7 @@ from studies.search.fitted_recipes import Fitter
 from studies.search.grid import FOLDER as GRID_FOLDER
 from studies.search.grid import grid
 from studies.search.recipes import ONE_LINE, TUNED_STEPS, UNIFORM, methods, tuned_steps
-from studies.shipped import BATCH, fast_pipeline, unseen
+from studies.shipped import BATCH, unseen
 
 FOLDER = Path("runs") / "fixed"
 RESULTS = Path(__file__).with_name("results")
@@ -218,7 +218,7 @@ def main() -> None:
     console, folder = Console(highlight=False, width=150), FOLDER / model
     # Other settings leave other captions.
     asked = f"{args.images}-{args.held_out_images}"
-    pipe = fast_pipeline(model)
+    pipe = demo_pipeline(model)
     options = TuneOptions(
         batch_size=BATCH,
         images=args.images,

@@ -22,14 +22,14 @@ from rich.table import Table
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.session import prepared
 from autotune.workflows.tune import TuneResult, tune
-from studies.shipped import BATCH, fast_pipeline, unseen
+from studies.shipped import BATCH, unseen
 
 FOLDER = Path("runs") / "floors"
 RESULTS = Path(__file__).with_name("results")
@@ -127,7 +127,7 @@ def main() -> None:
     model: str = args.model
     asked = f"{args.trials}-{args.images}-{args.held_out_images}"
     console, folder = Console(highlight=False, width=150), FOLDER / model / asked
-    pipe = fast_pipeline(model)
+    pipe = demo_pipeline(model)
     shared: dict[str, Any] = {
         "batch_size": BATCH,
         "images": args.images,

@@ -31,13 +31,13 @@ from torch import Tensor
 import autotune
 from autotune.core.records import write_atomically
 from autotune.cost import Pricer
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy, lowest_version
 from autotune.runtime import full_policy
 from studies.latents import errors, latents
 from studies.search.recipes import evenly
-from studies.shipped import BATCH, fast_pipeline, search_prompts
+from studies.shipped import BATCH, search_prompts
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.25, 0.4, 0.6)
@@ -121,7 +121,7 @@ def _interval(paired: Tensor) -> tuple[float, float, float]:
 
 def study(model: str, budgets: Sequence[float] = BUDGETS, *, residuals: bool = False) -> list[dict[str, Any]]:
     """For each budget its schedule and contenders."""
-    pipe = fast_pipeline(model)
+    pipe = demo_pipeline(model)
     full = full_policy(pipe)
     fit_on, judge_on = search_prompts(model)
     judge_on, pricer = judge_on[LOOKED_AT : LOOKED_AT + JUDGED_ON], Pricer(pipe)

@@ -34,7 +34,7 @@ from autotune.core.interval import Interval
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.examples import Examples, choose
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
@@ -48,7 +48,7 @@ from autotune.workflows.setup import Setup, prepare
 from studies.cells import keep
 from studies.fixed_recipes import Judges
 from studies.search.grid import FOLDER, grid, on_top, settings, within
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = ("25%", "40%", "60%")
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=48, help="candidates of each")
     parser.add_argument("--held-out-images", type=int, default=480)
     args = parser.parse_args()
-    console, folder, pipe = Console(highlight=False, width=180), FOLDER / args.model, fast_pipeline(args.model)
+    console, folder, pipe = Console(highlight=False, width=180), FOLDER / args.model, demo_pipeline(args.model)
     options = TuneOptions(batch_size=BATCH, held_out_images=args.held_out_images)
     setups = prepare(pipe, [parse_budget(budget) for budget in args.budgets], options)
     first = setups[0]

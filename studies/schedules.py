@@ -32,7 +32,7 @@ from autotune.core.records import write_atomically
 from autotune.cost import Pricer
 from autotune.evaluation.generation import picture_maker
 from autotune.evaluation.inputs import rows_of_prompts
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.pipelines.bars import without_bars
 from autotune.policy import CacheRule, Policy
 from autotune.search.sensitivity import best_compute_steps, measure_sensitivity
@@ -43,7 +43,6 @@ from studies.latents import errors, latents, mean
 from studies.search.fitted_noise_levels import fitted_noise_levels
 from studies.search.polish import computing_step_shifts, polished
 from studies.search.recipes import evenly
-from studies.shipped import fast_pipeline
 
 RESULTS = Path(__file__).with_name("results")
 BUDGETS = (0.25, 0.4, 0.6)
@@ -78,7 +77,7 @@ class LatentErrors:
     """A shipped model; errors on the prompts to fit on, and on the others. Latents of a policy are made once."""
 
     def __init__(self, model: str) -> None:
-        self.pipe = fast_pipeline(model)
+        self.pipe = demo_pipeline(model)
         assets = demo_assets(model)
         self.full = Policy(steps=assets.full_steps)
         self.space: Any = space_for(self.pipe)

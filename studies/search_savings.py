@@ -20,7 +20,7 @@ from rich.table import Table
 
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import SetupOptions
 from autotune.options.searching import PREFIX_MEMORY
 from autotune.pipelines.bars import without_bars
@@ -31,7 +31,7 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.spending import spending
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH
 
 RESULTS = Path(__file__).with_name("results")
 FOLDER = Path("runs") / "savings"
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("model", choices=DEMO_NAMES)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     args = parser.parse_args()
-    console, pipe = Console(highlight=False, width=150), fast_pipeline(args.model)
+    console, pipe = Console(highlight=False, width=150), demo_pipeline(args.model)
     table = Table("seed", "FLOPs with", "without", "share", "winner with", "without", "loss apart, unseen captions")
     pairs = []
     with without_bars(pipe), quiet_optuna():

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import random
 from argparse import ArgumentTypeError
-from typing import Any
-
-import torch
 
 from autotune.evaluation.examples import Examples
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.own_assets import prompts_to_tune
-from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.models.shipped import DEMO_NAMES, demo_assets
 from autotune.pipelines.card import read_card
-from autotune.runtime.models import denoiser_of
 from autotune.workflows.setup import Setup
 
 BATCH = 32
@@ -25,14 +21,6 @@ def shipped(name: str) -> str:
     if name not in DEMO_NAMES:
         raise ArgumentTypeError(f"{name!r} is no shipped model; choose from {', '.join(DEMO_NAMES)}")
     return name
-
-
-def fast_pipeline(model: str) -> Any:
-    """A quarter faster on a CPU; the last bits of pictures may differ."""
-    pipe = demo_pipeline(model)
-    for part in (denoiser_of(pipe), pipe.vae):
-        part.to(memory_format=torch.channels_last)
-    return pipe
 
 
 def search_prompts(model: str) -> tuple[list[str], list[str]]:

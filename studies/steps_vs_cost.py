@@ -21,7 +21,7 @@ from autotune.core.errors import PostDiffError
 from autotune.core.interrupts import Interrupted, deferred
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import SetupOptions
 from autotune.pipelines.bars import without_bars
 from autotune.report.page import render_tradeoff
@@ -32,7 +32,7 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import prepare
 from autotune.workflows.tradeoff import BUDGETS, TRIALS, run_tradeoff_study
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES, HELD_OUT_IMAGES = 64, 240
@@ -86,7 +86,7 @@ def study(
         Interrupted: Ctrl-C; the same call goes on there.
     """
     (setup,) = prepare(
-        fast_pipeline(model),
+        demo_pipeline(model),
         [parse_budget("100%")],
         SetupOptions(batch_size=BATCH, images=images, held_out_images=held_out_images, seed=seed),
     )

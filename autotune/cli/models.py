@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotune.core.errors import InputError, PolicyError, did_you_mean, reason_of
-from autotune.models.shipped import DEMO_NAMES, shipped_folder
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline, shipped_folder, shipped_name
 from autotune.pipelines.card import ModelCard, read_card
 
 if TYPE_CHECKING:
@@ -174,6 +174,10 @@ class ModelSource:
         return pipe
 
     def _load(self, dtype: Any) -> Any:
+        shipped = None if self.folder is None else shipped_name(self.folder)
+        if shipped is not None:
+            # As deployment loads it, to the last bit.
+            return demo_pipeline(shipped)
         from diffusers import DiffusionPipeline
 
         try:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cost import parse_budget
-from autotune.models.shipped import DEMO_NAMES
+from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import SetupOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Guidance, Policy
@@ -28,7 +28,7 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 from search_spaces.solvers import OWN
 from studies.proxy.exact import snapped_run
-from studies.shipped import BATCH, fast_pipeline
+from studies.shipped import BATCH
 
 FOLDER = Path("runs") / "intents"
 PICTURES = 32
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=DEMO_NAMES)
     model = parser.parse_args().model
-    pipe = fast_pipeline(model)
+    pipe = demo_pipeline(model)
     options = SetupOptions(batch_size=BATCH, images=PICTURES, held_out_images=8, error_pictures=PICTURES)
     (setup,) = prepare(pipe, [parse_budget("25%")], options)
     space: Any = setup.proposer.space

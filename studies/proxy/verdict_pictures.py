@@ -20,14 +20,14 @@ from torch import Tensor
 from autotune.core.errors import InputError
 from autotune.core.records import write_atomically
 from autotune.evaluation.pictures import generate
-from autotune.models.shipped import DEMO_NAMES, demo_assets
+from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
 from autotune.policy import Policy
 from autotune.quality import Evaluation, Objective, Scorer, coarse
 from autotune.quality.simultaneous import leave_one_out, pseudo_values
 from autotune.quality.tensors import write_tensors
 from autotune.quality.wavelets import textures
 from autotune.runtime import applied
-from studies.shipped import BATCH, fast_pipeline, search_prompts
+from studies.shipped import BATCH, search_prompts
 
 FOLDER = Path("runs/verdicts")
 PROMPTS = 480
@@ -75,7 +75,7 @@ def pictures(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
             path = folder / f"{steps}-{run}-{start}.safetensors"
             if not path.is_file():
                 if pipe is None:
-                    pipe = fast_pipeline(name)
+                    pipe = demo_pipeline(name)
                     pipe.set_progress_bar_config(disable=True)
                 chunk = prompts[start : start + _CHUNK]
                 seeds = [_SEED + run * 10**4 + start + row for row in range(len(chunk))]

@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import torch
 
+from autotune.cli.models import ModelSource
 from autotune.core.errors import InputError
 from autotune.evaluation.pictures import generate
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
@@ -33,6 +34,23 @@ def pipe(name: str) -> Any:
 
 def pictures(name: str, pipe: Any, prompts: list[str]) -> torch.Tensor:
     return generate(pipe, prompts, range(len(prompts)), guidance_scale=demo_assets(name).guidance_scale)
+
+
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_commands_load_it_as_deployment_does_to_the_last_bit(name: str, pipe: Any, by: str) -> None:
+    loaded = ModelSource.find(name if by == "name" else str(demo_assets(name).folder)).load("cpu")
+
+    def latents(pipe: Any) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return pipe(
+            "fluent red apple",
+            num_inference_steps=2,
+            generator=generator,
+            output_type="latent",
+            **demo_assets(name).call,
+        ).images
+
+    assert torch.equal(latents(loaded), latents(pipe))
 
 
 def test_it_is_a_stock_pipeline(name: str, pipe: Any) -> None:
