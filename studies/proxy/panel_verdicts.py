@@ -56,8 +56,9 @@ class LastRounds:
         reference = Path(demo_assets(name).reference)
         self._reference = Reference.load(reference)
         self._textures = Reference.load(beside_statistics(reference, DISTANCE_TEXTURES))
-        rows = torch.arange(PROMPTS)
-        self._gains = -self._with_the_same_noise(rows, torch.tensor([[1], [2], [3]]).expand(-1, PROMPTS)).estimates
+        rows, others = torch.arange(PROMPTS), torch.tensor([[1], [2], [3]]).expand(-1, PROMPTS)
+        # Of all captions there are, and not of those that come first.
+        self._gains = -self._with_the_same_noise(rows, others, pairs=PROMPTS).estimates
 
     def null(self, count: int, draw: torch.Generator) -> Sample:
         """Finalists and fewer steps that are the same in law, on ``count`` captions."""
@@ -74,30 +75,30 @@ class LastRounds:
         runs = [self._fewer(run, rows) for run in others]
         return Sample.of(self._objective(full, rows), runs, torch.arange(len(rows)))
 
-    def _with_the_same_noise(self, rows: Tensor, others: Tensor) -> Sample:
+    def _with_the_same_noise(self, rows: Tensor, others: Tensor, pairs: int = PAIRS) -> Sample:
         first = torch.zeros_like(rows)
         *finalists, baseline = (first, *others)
-        runs = [*(self._full(run, rows) for run in finalists), self._fewer(first, rows)]
-        return Sample.of(self._objective(baseline, rows), runs, torch.arange(len(rows)))
+        runs = [*(self._full(run, rows, pairs) for run in finalists), self._fewer(first, rows, pairs)]
+        return Sample.of(self._objective(baseline, rows, pairs), runs, torch.arange(len(rows)))
 
-    def _objective(self, run: Tensor, rows: Tensor) -> Objective:
-        seen, full = self._seen, self._full(run, rows)
-        bad = self._evaluation(seen.coarse, seen.coarse_textures, run, rows)
+    def _objective(self, run: Tensor, rows: Tensor, pairs: int = PAIRS) -> Objective:
+        seen, full = self._seen, self._full(run, rows, pairs)
+        bad = self._evaluation(seen.coarse, seen.coarse_textures, run, rows, pairs)
         chance = shuffled_alignment(full.features, seen.text[rows])
         # A caption drawn twice counts as two.
         keys = tuple(str(row) for row in range(len(rows)))
         baseline = Baseline(full, bad.features, chance, keys, bad.errors, bad.further)
         return Objective(self._reference, baseline, weights=PANEL, references={DISTANCE_TEXTURES: self._textures})
 
-    def _full(self, run: Tensor, rows: Tensor) -> Evaluation:
-        return self._evaluation(self._seen.full, self._seen.full_textures, run, rows)
+    def _full(self, run: Tensor, rows: Tensor, pairs: int = PAIRS) -> Evaluation:
+        return self._evaluation(self._seen.full, self._seen.full_textures, run, rows, pairs)
 
-    def _fewer(self, run: Tensor, rows: Tensor) -> Evaluation:
-        return self._evaluation(self._seen.fewer, self._seen.fewer_textures, run, rows)
+    def _fewer(self, run: Tensor, rows: Tensor, pairs: int = PAIRS) -> Evaluation:
+        return self._evaluation(self._seen.fewer, self._seen.fewer_textures, run, rows, pairs)
 
-    def _evaluation(self, features: Tensor, of_textures: Tensor, run: Tensor, rows: Tensor) -> Evaluation:
+    def _evaluation(self, features: Tensor, of_textures: Tensor, run: Tensor, rows: Tensor, pairs: int) -> Evaluation:
         """Of each of ``rows`` (P,) the picture of its ``run`` (P,), the first in pairs with the full run's."""
-        seen, paired, at = self._seen, run[:PAIRS], rows[:PAIRS]
+        seen, paired, at = self._seen, run[:pairs], rows[:pairs]
         plain = Evaluation.of(features[run, rows], seen.text[rows])
         errors = {
             ERROR: feature_distances(features[paired, at], seen.full[paired, at]),
