@@ -19,16 +19,8 @@ _SEARCH_ONLY = {
 # How sentences speak of what has a name that is no noun, and of what there are several.
 _SAID = {"held_out": "held-out inputs", "held_out_images": "held-out images"}
 _PLURAL = {
-    "weights",
-    "full_steps",
-    "max_steps",
-    "images",
-    "held_out_images",
-    "prompts",
-    "held_out",
-    "knobs",
-    "statistics",
-}
+    "weights", "full_steps", "max_steps", "images", "held_out_images", "prompts", "held_out", "knobs", "statistics",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
