@@ -131,18 +131,23 @@ def test_a_copy_has_a_price_of_its_own(mine: Any) -> None:
     assert autotune.price(mine, POLICY) == anew(mine)
 
 
-@pytest.mark.parametrize("name", [name for name, tiny in FAMILIES.items() if tiny.frames is None])
-def test_kept_or_made_anew_the_price_is_the_same(name: str) -> None:
-    pipe = FAMILIES[name].make()
+@pytest.fixture(scope="module", params=[name for name, tiny in FAMILIES.items() if tiny.frames is None])
+def listed(request: pytest.FixtureRequest) -> tuple[Any, str]:
+    """A pipeline of every family, and what its denoiser is called."""
+    tiny = FAMILIES[request.param]
+    return tiny.make(), tiny.denoiser
+
+
+def test_kept_or_made_anew_the_price_is_the_same(listed: tuple[Any, str]) -> None:
+    pipe, _ = listed
     policy = Policy(steps=4)
     for _ in range(2):
         assert autotune.price(pipe, policy) == anew(pipe, policy)
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "flux", "pixart-sigma", "sana", "generic"])
-def test_every_module_is_looked_at(name: str) -> None:
-    tiny = FAMILIES[name]
-    denoiser = getattr(tiny.make(), tiny.denoiser)
+def test_every_module_is_looked_at(listed: tuple[Any, str]) -> None:
+    pipe, name = listed
+    denoiser = getattr(pipe, name)
     assert {*kept_pricers._modules(denoiser)} - {None} == {*denoiser.modules()}
 
 
@@ -150,4 +155,6 @@ def test_a_change_of_any_layer_is_seen(mine: Any) -> None:
     before = kept_pricers._State.of(mine)
     for change in (add_lora, replace_block, replace_layer, parametrize):
         change(mine)
-        assert before != (before := kept_pricers._State.of(mine))
+        after = kept_pricers._State.of(mine)
+        assert after != before
+        before = after
