@@ -7,10 +7,10 @@
    timesteps, DeepCache or FORA, PAB-like, T-GATE and PostDiff's mix, each in that of its settings which scores best on
    64 tuning prompts; the best that a person writes in one line, of a whole grid (:mod:`studies.search.grid`); and
    BudCache, L2P and fitted timesteps, which fit a policy to the model (:mod:`studies.search.fitted_recipes`);
-3. **judges**: Frechet distance of EfficientNet-Lite0's features to real pictures, in the 64 directions in which these
-   vary most, and alignment by a second CLIP, with equal weights (:mod:`studies.proxy.features`), of 1,024 pictures of
-   as many captions (``--pictures``) which neither the search nor its last round has seen. Differences are paired by
-   caption; 95 % bootstrap intervals.
+3. **judges**: the mean of EfficientNet-Lite0's distance to real pictures, a second CLIP's alignment, and error to the
+   exact run in EfficientNet's features (:mod:`studies.judging`), of 1,024 pictures of as many captions
+   (``--pictures``) which neither the search nor its last round has seen. Differences are paired by caption; 95 %
+   bootstrap intervals.
 
 The loss is 0 for the full run. Pictures and features are kept in ``runs/fixed``: the same command goes on where it
 stopped. Results go to ``studies/results/fixed_recipes-MODEL.json``.
@@ -22,42 +22,27 @@ and the fewer steps that it met in its last round, and nothing goes to the resul
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from safetensors.torch import load_file
-from torch import Tensor
 
 from autotune.cost import parse_budget
 from autotune.evaluation.evaluator import Evaluator
-from autotune.evaluation.examples import Examples, choose
+from autotune.evaluation.examples import choose
 from autotune.models.shipped import DEMO_NAMES, demo_pipeline
 from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
-from autotune.quality import (
-    Baseline,
-    Evaluation,
-    Objective,
-    Reference,
-    Scorer,
-    Weights,
-    coarse,
-    feature_network,
-    shuffled_alignment,
-)
-from autotune.quality.tensors import write_tensors
 from autotune.workflows.evaluators import evaluator_for
 from autotune.workflows.progress import Progress
 from autotune.workflows.setup import Setup, prepare
 from autotune.workflows.tune import TuneResult, tune_budgets
 from studies.cells import keep
-from studies.proxy.features import JUDGE_CLIP, JUDGE_NETWORK, real_pictures
+from studies.judging import PARTS, Judges
 from studies.search.fitted_recipes import Fitter
 from studies.search.grid import FOLDER as GRID_FOLDER
 from studies.search.grid import grid
@@ -76,68 +61,24 @@ _SEARCH_PICTURES, _HELD_OUT_PICTURES = 128, 240
 _RECIPE_PICTURES = 64
 _SKEWS = (-4, -2, 0, 2, 4)
 _MOST_STEPS = 40
-_RESAMPLES = 400
-# In all 1,280 directions a resample takes a second.
-_DISTANCE = "frechet-subspace-64"
 _SEED = 2 * 10**6
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A method's policy in a cell. ``behind`` is its loss minus the tuned policy's, with its 95 % interval."""
+    """A method's policy in a cell.
+
+    Attributes:
+        parts: The loss by each of the three judges, whose mean it is.
+        behind: Its loss minus the tuned policy's, with its 95 % interval.
+    """
 
     method: str
     policy: str
     relative: float
     loss: float
+    parts: tuple[float, float, float]
     behind: tuple[float, float, float]
-
-
-class Judges:
-    """The full run, real pictures and the networks that compare others with them, on captions nobody tuned on."""
-
-    def __init__(
-        self,
-        setup: Setup,
-        examples: Examples,
-        model: str,
-        folder: Path,
-        *,
-        pictures: Callable[[Policy], Iterable[Tensor]] | None = None,
-    ) -> None:
-        self._setup, self._examples, self._folder = setup, examples, folder
-        self._pictures = pictures or (lambda policy: setup.pictures(policy, examples.rows, examples.seeds))
-        self._clip, self._network = Scorer(JUDGE_CLIP), feature_network(JUDGE_NETWORK)
-        self._text = self._clip.text_features(examples.prompts)
-        folder.mkdir(parents=True, exist_ok=True)
-        full = self._seen(setup.full)
-        evaluation = self._evaluation(full)
-        chance = shuffled_alignment(full["clip"].double(), self._text.cpu().double())
-        baseline = Baseline(evaluation, full["coarse"], chance, examples.prompts)
-        real = Reference.of(self._network.image_features(real_pictures(model)).cpu())
-        self.objective = Objective(real, baseline, distance=_DISTANCE, weights=Weights(1, 1))
-
-    def evaluation(self, policy: Policy) -> Evaluation:
-        """What the judges see of a policy's pictures, which are made where that is not kept."""
-        return self._evaluation(self._seen(policy))
-
-    def _evaluation(self, seen: dict[str, Tensor]) -> Evaluation:
-        return Evaluation(seen["network"], Evaluation.of(seen["clip"], self._text.cpu()).alignment)
-
-    def _seen(self, policy: Policy) -> dict[str, Tensor]:
-        """``coarse`` is only ever needed of the full run."""
-        path, anchors = self._folder / f"{policy.key}.safetensors", policy == self._setup.full
-        if not path.is_file():
-            made = self._pictures(policy)
-            total = len(self._examples.rows) // BATCH
-            batches = [self._look(batch, anchors) for batch in track(made, policy.id, total=total, transient=True)]
-            write_tensors(path, {name: torch.cat([each[name] for each in batches]) for name in batches[0]}, {})
-        return load_file(path)
-
-    def _look(self, pictures: Tensor, anchors: bool) -> dict[str, Tensor]:
-        views = {"network": pictures} | ({"coarse": coarse(pictures)} if anchors else {})
-        seen = {name: self._network.image_features(each).cpu() for name, each in views.items()}
-        return seen | {"clip": self._clip.image_features(pictures).cpu()}
 
 
 def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator, fitter: Fitter) -> dict[str, Policy]:
@@ -162,17 +103,18 @@ def fixed_policies(setup: Setup, budget: float, evaluator: Evaluator, fitter: Fi
 
 def standings(judges: Judges, setup: Setup, tuned: Policy, fixed: dict[str, Policy]) -> list[Standing]:
     """All methods before the judges, best first."""
-    best = judges.evaluation(tuned)
+    best = judges.judged(tuned)
     found = []
     for name, policy in {TUNED: tuned, **fixed}.items():
-        evaluation = judges.evaluation(policy)
-        behind = judges.objective.compare(evaluation, best, resamples=_RESAMPLES)
+        judged = judges.judged(policy)
+        behind = judges.compare(judged, best)
         found.append(
             Standing(
                 name,
                 policy.id,
                 setup.pricer.price(policy).relative,
-                float(judges.objective.score(evaluation).loss),
+                judges.loss(judged),
+                judges.losses(judged),
                 (behind.value, behind.low, behind.high),
             )
         )
@@ -182,12 +124,13 @@ def standings(judges: Judges, setup: Setup, tuned: Policy, fixed: dict[str, Poli
 def table(model: str, budget: str, found: Sequence[Standing], exported: bool) -> Table:
     how = "beat fewer steps in its own last round" if exported else "did not beat fewer steps in its own last round"
     shown = Table(title=f"{model}, {budget}: the tuned policy {how}")
-    for column in ("method", "policy", "FLOPs", "loss", "behind the tuned policy"):
+    for column in ("method", "policy", "FLOPs", "loss", *PARTS, "behind the tuned policy"):
         shown.add_column(column)
     for each in found:
         estimate, low, high = each.behind
         behind = "" if each.method == TUNED else f"{estimate:+.3f} ({low:+.3f}..{high:+.3f})"
-        shown.add_row(each.method, each.policy, f"{each.relative:.1%}", f"{each.loss:.3f}", behind)
+        losses = (f"{loss:.3f}" for loss in (each.loss, *each.parts))
+        shown.add_row(each.method, each.policy, f"{each.relative:.1%}", *losses, behind)
     return shown
 
 
@@ -264,6 +207,7 @@ def main() -> None:
         "images": args.images,
         "held_out_images": args.held_out_images,
         "pictures": args.pictures,
+        "judges": ", ".join(PARTS),
     }
     keep(cells, RESULTS / f"fixed_recipes-{model}.json", settings)
 

@@ -7,7 +7,7 @@ prompts. The best three of each kind are then judged on held-out prompts.
 
 With ``--seeds N`` the search of ``postdiff-tune --trials 48`` runs from N seeds at each budget, its best three
 candidates are judged on the same held-out prompts, and the best of them is compared with the best of the grid, in pairs
-by prompt: by the search's own loss, and by judges that it does not ask (:mod:`studies.fixed_recipes`). A search is as
+by prompt: by the search's own loss, and by judges that it does not ask (:mod:`studies.judging`). A search is as
 good where the interval of the difference does not lie above zero.
 
 Pictures and outcomes are kept in ``runs/one-liners``: the same command goes on where it stopped. Results go to
@@ -46,7 +46,7 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup, prepare
 from studies.cells import keep
-from studies.fixed_recipes import Judges
+from studies.judging import PARTS, Judges
 from studies.search.grid import FOLDER, grid, on_top, settings, within
 from studies.shipped import BATCH
 
@@ -151,7 +151,7 @@ def compared(
     """The best of each source on held-out prompts, against the best of the grid."""
     winners = {source: best(evaluator, policies, 1, source)[0] for source, policies in found.items()}
     seen = {source: evaluator.outcome(policy).evaluation for source, policy in winners.items()}
-    elsewhere = {source: judges.evaluation(policy) for source, policy in winners.items()}
+    elsewhere = {source: judges.judged(policy) for source, policy in winners.items()}
 
     def numbers(interval: Interval) -> tuple[float, float, float]:
         return round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)
@@ -162,9 +162,9 @@ def compared(
             policy.id,
             round(setup.pricer.price(policy).relative, 4),
             round(float(evaluator.objective.score(seen[source]).loss), 4),
-            round(float(judges.objective.score(elsewhere[source]).loss), 4),
+            round(judges.loss(elsewhere[source]), 4),
             numbers(evaluator.objective.compare(seen[source], seen[GRID])),
-            numbers(judges.objective.compare(elsewhere[source], elsewhere[GRID], resamples=400)),
+            numbers(judges.compare(elsewhere[source], elsewhere[GRID])),
         )
         for source, policy in winners.items()
     ]
@@ -220,7 +220,12 @@ def main() -> None:
             contenders = compared(found, setup, held_out, judges)
             console.print(table(args.model, budget, contenders))
             cells.append({"budget": budget, "contenders": [asdict(each) for each in contenders]})
-    settings = {"model": args.model, "trials": args.trials, "held_out_images": args.held_out_images}
+    settings = {
+        "model": args.model,
+        "trials": args.trials,
+        "held_out_images": args.held_out_images,
+        "judges": ", ".join(PARTS),
+    }
     keep(cells, RESULTS / f"one_liners-{args.model}.json", settings)
 
 

@@ -83,8 +83,8 @@ def test_an_entry_is_read_back_as_it_was_written() -> None:
 def test_only_clear_leads_are_beyond_doubt(
     others: list[tuple[float, tuple[float, float, float]]], expected: str
 ) -> None:
-    found = [Standing(TUNED, "", 0.25, 0.1, (0.0, 0.0, 0.0))]
-    found += [Standing(f"other {loss}", "", 0.25, loss, behind) for loss, behind in others]
+    found = [Standing(TUNED, "", 0.25, 0.1, (0.1, 0.1, 0.1), (0.0, 0.0, 0.0))]
+    found += [Standing(f"other {loss}", "", 0.25, loss, (loss, loss, loss), behind) for loss, behind in others]
     assert verdict(sorted(found, key=lambda each: each.loss)) == expected
 
 
