@@ -69,6 +69,9 @@ class SearchProgress(Protocol):
     def candidate(self, number: int, pictures: int) -> None:
         """Trial ``number`` begins."""
 
+    def cut_off(self, candidates: int, trials: int, timeout: float) -> None:
+        """The search ends, for its ``timeout`` seconds are over; there are fewer candidates than the ``trials`` wanted."""
+
     def others(self, trials: int) -> None:
         """Nothing is left to begin; other workers are at work on so many trials."""
 
@@ -129,7 +132,7 @@ def search(
         refiner: Proposes the last third of the candidates; None leaves all to the sampler.
         sampler: Name of the sampler, see :mod:`autotune.search.samplers`.
         trials: Candidates in all, those of earlier runs included.
-        timeout: Seconds after which no further candidate begins, but for queued recipes.
+        timeout: Seconds after which no further candidate begins, but for queued recipes; 0 is for these alone.
         seed: Decides the candidates.
         progress: Is told of every candidate.
         pictures: Pictures per candidate, for the progress display.
@@ -143,7 +146,7 @@ def search(
             progress.best(earlier.values[0], given[RELATIVE_COST], given[POLICY_ID])
     told = {trial.number for trial in done}
     watch, inherited = Watch(study), frozenset(trial.number for trial in running(study))
-    started, looked, closed = time.monotonic(), -float("inf"), False
+    started, looked, closed, timed_out = time.monotonic(), -float("inf"), False, False
     known: Snapshot | None = None
     while True:
         checkpoint()
@@ -163,12 +166,14 @@ def search(
             looked, closed = time.monotonic(), is_closed(study)
         if not closed and (spent >= timeout or repeats >= _REPEATS_UNTIL_EXHAUSTED):
             close(study)
-            closed = True
+            closed, timed_out = True, spent >= timeout > 0
         over = candidates >= trials or closed
         others = len(running(now))
         if not waiting_recipes(now):
             if over and not others:
                 runner.settle()
+                if timed_out and candidates < trials:
+                    progress.cut_off(candidates, trials, timeout)
                 return
             if over or candidates + others >= trials:
                 progress.others(others)

@@ -120,9 +120,7 @@ def explore_budgets(
         words = "the last round" if len(setups) == 1 else "the last rounds"
         if others:
             words = f"{others} more search{'es' * (others > 1)} and {words}"
-        # Nothing times a timeout without an end is no number.
-        seconds = others * options.timeout if others else 0.0
-        progress.then(words, pictures_after(setups, setups[number]), seconds)
+        progress.then(words, pictures_after(setups, setups[number]), others)
         run(number, growing[:place], options.timeout)
     for place, number in enumerate(growing[:-1]):
         progress.stage(f"what larger budgets found, at {setups[number].budget}")

@@ -44,11 +44,11 @@ class _Phase:
 
 @dataclass(frozen=True)
 class _Ahead:
-    """What follows a phase: in words, in seconds that are known, and in pictures that take what candidates' take."""
+    """What follows a phase: in words, in pictures that take what candidates' take, and in searches like this one."""
 
     words: str = ""
     pictures: float = 0.0
-    seconds: float = 0.0
+    searches: int = 0
 
 
 class _Bars(rich.progress.Progress):
@@ -129,9 +129,9 @@ class Progress:
             about = "" if self._phase.seconds is None else f", about {clock(self._phase.seconds)}"
             self._line(name + about + self._follows())
 
-    def then(self, words: str, pictures: float, seconds: float = 0.0) -> None:
-        """Say what follows the search: in ``words``, in pictures as candidates make them, and in seconds besides."""
-        self._ahead = _Ahead(words, pictures, seconds)
+    def then(self, words: str, pictures: float, searches: int = 0) -> None:
+        """Say what follows the search: in ``words``, in pictures as candidates make them, and in searches as long."""
+        self._ahead = _Ahead(words, pictures, searches)
 
     def phases(self) -> str:
         """``search 2:10 of 4:00, then the last round, about 1:30``."""
@@ -203,6 +203,15 @@ class Progress:
         if self._bar is not None:
             self.stage(self._doing, pictures)
 
+    def cut_off(self, candidates: int, trials: int, timeout: float) -> None:
+        """The search's time is over before there are ``trials`` candidates."""
+        sentence = (
+            f"The search's time of {clock(timeout)} is over after {candidates} of {trials} candidates; "
+            "the same command again tries the others."
+        )
+        _LOG.info("%s", sentence)
+        self._line(sentence)
+
     def others(self, trials: int) -> None:
         """Nothing is left to begin; other workers are at work on so many trials, or died and are not missed yet."""
         if self._waiting_for != trials:
@@ -251,10 +260,12 @@ class Progress:
 
     def _expected(self) -> float | None:
         """Seconds of what is ahead; None where the search has no pace yet."""
-        ahead = self._ahead
-        if ahead.pictures and not self._pace:
+        ahead, phase = self._ahead, self._phase
+        if phase is None or ((ahead.pictures or ahead.searches) and not self._pace):
             return None
-        return ahead.seconds + ahead.pictures * self._pace or None
+        searches = ahead.searches * (phase.elapsed + self._left()) if ahead.searches else 0.0
+        expected = searches + ahead.pictures * self._pace
+        return expected if 0 < expected < math.inf else None
 
     def _follows(self) -> str:
         if not self._ahead.words:

@@ -121,11 +121,25 @@ def test_the_phases_ahead_are_shown_with_what_they_take(now: list[float]) -> Non
 
 def test_further_searches_take_their_time_too(now: list[float]) -> None:
     progress = Progress(quiet=True)
-    progress.then("2 more searches and the last rounds", pictures=10, seconds=480)
+    progress.then("2 more searches and the last rounds", pictures=10, searches=2)
     progress.search(total=10, done=0, timeout=240)
+    assert progress.phases() == "search 0:00 of 4:00, then 2 more searches and the last rounds"
     now[0] = 60
     progress.report(Report(0, PROPOSAL, 0.25, pictures=20))
     assert progress.phases() == "search 1:00 of 4:00, then 2 more searches and the last rounds, about 8:30"
+    for number in range(1, 5):
+        progress.report(Report(number, PROPOSAL, 0.25, pictures=20))
+    # They take as long as this one is going to, not all that they may.
+    assert progress.phases() == "search 1:00 of 2:00, then 2 more searches and the last rounds, about 4:06"
+
+
+def test_searches_without_an_end_are_not_forecast(now: list[float]) -> None:
+    progress = Progress(quiet=True)
+    progress.then("1 more search and the last rounds", pictures=10, searches=1)
+    progress.search(total=10, done=0, timeout=float("inf"))
+    now[0] = 60
+    progress.report(Report(0, None, None, pictures=20, duplicate_of=1))
+    assert progress.phases() == "search 1:00, then 1 more search and the last rounds"
 
 
 def test_an_interrupt_says_what_is_kept_in_every_phase() -> None:
@@ -153,11 +167,11 @@ def test_an_interrupt_says_what_is_kept_in_every_phase() -> None:
 def test_a_terminal_shows_the_phases_above_the_bar(width: int) -> None:
     output = io.StringIO()
     with Progress(console=Console(file=output, force_terminal=True, width=width)) as progress:
-        progress.then("the last round", pictures=0, seconds=90)
+        progress.then("the last round", pictures=0)
         progress.search(total=5, done=0, timeout=240)
         progress.report(Report(1, PROPOSAL, 0.25))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
-    assert re.search(r"search 0:00 of \d:\d\d, then the last round, about 1:30", plain)
+    assert re.search(r"search 0:00 of \d:\d\d, then the last round", plain)
 
 
 def test_long_work_is_heard_of_without_a_terminal(now: list[float]) -> None:

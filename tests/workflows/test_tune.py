@@ -309,6 +309,19 @@ def test_recipes_run_even_without_time(pipe: Any, pictures: FakePictures, argume
     assert len(result.study.trials) >= 5
 
 
+def test_a_search_that_runs_out_of_time_says_so_and_goes_on(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments | {"quiet": False, "trials": 24}
+    cut_off = tune(pipe, "40%", **given | {"timeout": 0.001})
+    made = len(evaluated(cut_off.study))
+    said = f"The search's time of 0:00 is over after {made} of 24 candidates; the same command again tries the others."
+    assert said in " ".join(capfd.readouterr().err.split())
+    whole = tune(pipe, "40%", **given | {"timeout": 600.0})
+    assert made < len(evaluated(whole.study)) == 24
+    assert "is over" not in capfd.readouterr().err
+
+
 def test_a_reader_does_not_stop_the_search(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
     """Holds a read lock for longer than SQLite waits by default, as a dashboard on a slow disk may."""
     database = arguments["run_dir"] / "study.db"
