@@ -70,7 +70,7 @@ class SearchProgress(Protocol):
         """Trial ``number`` begins."""
 
     def cut_off(self, candidates: int, trials: int, timeout: float) -> None:
-        """The search ends, for its ``timeout`` seconds are over; there are fewer candidates than the ``trials`` wanted."""
+        """The search ends after ``timeout`` seconds, with fewer candidates than the ``trials`` wanted."""
 
     def others(self, trials: int) -> None:
         """Nothing is left to begin; other workers are at work on so many trials."""
