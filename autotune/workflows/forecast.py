@@ -45,11 +45,18 @@ class Pace:
         pictures: In the call that was measured.
         steps: Of that call; fewer than the full run's where that would have taken long.
         seconds: A picture of the full run; extrapolated where ``steps`` are fewer.
+        fixed: What a picture takes of that whatever its steps, such as reading its prompt.
     """
 
     pictures: int
     steps: int
     seconds: float
+    fixed: float = 0.0
+
+    def share(self, steps: float) -> float:
+        """Of the full run's time, what a picture takes whose steps take the share ``steps`` of the full run's."""
+        fixed = min(self.fixed / self.seconds, 1.0) if self.fixed else 0.0
+        return fixed + steps * (1 - fixed)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
         workers: How many evaluate candidates, each at that pace; the last round is the tuner's alone.
     """
     full = _full_cost(setup)
-    share = _share(setup)
+    # Known times of calls are of all that they do.
+    share = _share(setup) if full.latency_ms else pace.share(_share(setup))
     candidate = share * pace.seconds * len(setup.tuning.rows)
     looks = first_look(setup.judges.panel)
     usual = candidate * (usual_share(len(setup.tuning.rows), looks) if setup.configuration.early_stopping else 1)
@@ -233,14 +241,15 @@ def pace_of(
     timed = min(max(int(cheap / (smallest * pictures)), 1) * fewest, steps)
     # The first call of this many pictures prepares what later ones find there, too.
     few = seconds(pictures, fewest) if timed > fewest else 0.0
+    if few < cheap / 4:
+        few = min(few, seconds(pictures, fewest))
     taken = seconds(pictures, timed) if (pictures, timed) != (1, fewest) else smallest
     if taken < cheap / 2:
         taken = min(taken, seconds(pictures, timed))
-    if timed < steps:
-        # What is not the steps', such as decoding, is part of the shorter call too.
-        step = (taken - few) / (timed - fewest) if timed > fewest else taken / fewest
-        taken += max(step, 0.0) * (steps - timed)
-    return Pace(pictures, timed, taken / pictures)
+    # What is not the steps', such as decoding, is part of the shorter call too.
+    step = max((taken - few) / (timed - fewest) if timed > fewest else taken / fewest, 0.0)
+    fixed = min(max(few - step * fewest, 0.0), taken) if timed > fewest else 0.0
+    return Pace(pictures, timed, (taken + step * (steps - timed)) / pictures, fixed / pictures)
 
 
 def _priced(name: str, policy: Policy, cost: Cost) -> PricedRun:

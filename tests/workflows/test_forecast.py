@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,20 @@ def test_what_is_dear_is_extrapolated_from_little(step: float) -> None:
     assert machine.now <= 20 + 2 * 3 * step + 1e-6
 
 
-def test_seven_of_ten_go_on_at_every_look() -> None:
+@pytest.mark.parametrize("step", [0.001, 0.01])
+def test_what_no_step_takes_is_told_apart(step: float) -> None:
+    pace = Machine(call=4 * step, step=step).pace(16, 20)
+    assert (pace.steps < 20) == (step == 0.01)
+    assert pace.fixed == pytest.approx(4 * step)
+    # Eight of twenty steps take twelve of twenty-four parts.
+    assert pace.share(8 / 20) == pytest.approx(0.5)
+    assert Pace(1, 20, 1.0).share(0.4) == pytest.approx(0.4)
+
+
+def test_four_of_five_go_on_at_every_look() -> None:
     assert usual_share(16) == 1
-    assert usual_share(32) == pytest.approx((8 * 0.3 + 16 * 0.7 * 0.3 + 32 * 0.49) / 32)
-    spent = 8 * 0.3 + 16 * 0.7 * 0.3 + 32 * 0.7**2 * 0.3 + 64 * 0.7**3 * 0.3 + 256 * 0.7**4
+    assert usual_share(32) == pytest.approx((8 * 0.2 + 16 * 0.8 * 0.2 + 32 * 0.8**2) / 32)
+    spent = 8 * 0.2 + 16 * 0.8 * 0.2 + 32 * 0.8**2 * 0.2 + 64 * 0.8**3 * 0.2 + 256 * 0.8**4
     assert usual_share(256) == pytest.approx(spent / 256)
 
 
@@ -79,6 +90,9 @@ def test_a_search_is_foreseen(pipe: Any, pictures: FakePictures, tmp_path: Path)
     # The one that begins last may end after the time.
     assert 0 <= found.search_seconds - 3600 < found.usual_seconds
     assert found.fitting * found.usual_seconds == pytest.approx(found.search_seconds)
+
+    fixed = forecast(small, replace(pace, fixed=0.1), trials=1000, timeout=3600)
+    assert fixed.candidate_seconds == pytest.approx((0.1 + 0.4 * 0.4) * images)
 
     assert forecast(small, pace, trials=20, timeout=1e6).fitting == 20
     alone, four = (forecast(small, pace, trials=20, timeout=1e6, workers=workers) for workers in (1, 4))
