@@ -241,7 +241,7 @@ def pace_of(
     timed = min(max(int(cheap / (smallest * pictures)), 1) * fewest, steps)
     # The first call of this many pictures prepares what later ones find there, too.
     few = seconds(pictures, fewest) if timed > fewest else 0.0
-    if few < cheap / 4:
+    if 0 < few < cheap / 4:
         few = min(few, seconds(pictures, fewest))
     taken = seconds(pictures, timed) if (pictures, timed) != (1, fewest) else smallest
     if taken < cheap / 2:
