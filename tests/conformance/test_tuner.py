@@ -33,14 +33,12 @@ def _timed_once() -> Iterator[None]:
 
 # Of those that begin with a picture or follow one, and share their denoiser with others, these by default.
 BY_DEFAULT = {"sd-img2img", "sd-inpaint", "sdxl-img2img", "flux-inpaint", "sd-controlnet"}
-# Pads every prompt to a thousand tokens, as its guided sister does.
-SLOW = {"hunyuan-image-distilled"}
 
 
 def _case(name: str) -> Any:
     family = FAMILIES[name]
     follows = name in VARIANTS and (family.strength is not None or family.pictures)
-    more = (follows and name not in BY_DEFAULT) or name in SLOW
+    more = follows and name not in BY_DEFAULT
     return pytest.param(name, marks=[pytest.mark.exhaustive] if more else [])
 
 

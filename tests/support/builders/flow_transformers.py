@@ -224,8 +224,23 @@ def qwen_image_inpaint() -> QwenImageInpaintPipeline:
     return _qwen(QwenImageInpaintPipeline)
 
 
-# The pipeline pads to 1000 and 128 tokens; the second text is what the prompt quotes, here nothing.
+# The second text is what the prompt quotes, here nothing.
 _HUNYUAN_IMAGE: dict[str, Any] = {"text_tokens": 16 + WORD_TOKENS}
+
+
+def _pad_to_few_tokens() -> None:
+    """The pipeline pads to 1,000 and 128 tokens, every copy and every loaded one anew: nearly all of what it takes."""
+    made = HunyuanImagePipeline.__init__
+
+    @functools.wraps(made)
+    def with_few(self: HunyuanImagePipeline, *arguments: Any, **named: Any) -> None:
+        made(self, *arguments, **named)
+        self.tokenizer_max_length, self.tokenizer_2_max_length = 16, WORD_TOKENS
+
+    HunyuanImagePipeline.__init__ = with_few  # type: ignore[method-assign]
+
+
+_pad_to_few_tokens()
 
 
 def _hunyuan_image(distilled: bool) -> HunyuanImagePipeline:
@@ -254,7 +269,7 @@ def _hunyuan_image(distilled: bool) -> HunyuanImagePipeline:
         sample_size=32,
         scaling_factor=0.75,
     )
-    pipe = HunyuanImagePipeline(
+    return HunyuanImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
         vae=vae,
         text_encoder=language_model(Qwen2Config, Qwen2Model, layers=4),
@@ -265,8 +280,6 @@ def _hunyuan_image(distilled: bool) -> HunyuanImagePipeline:
         # From its third step on it projects, and adds what it remembers.
         guider=None if distilled else AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1),
     )
-    pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 16, WORD_TOKENS
-    return pipe
 
 
 @register("hunyuan-image", guidance="separate", conditional_first=True, guider=True, **_HUNYUAN_IMAGE)
