@@ -58,14 +58,21 @@ def start(process: Callable[..., BaseProcess], tmp_path: Path, model: Path, join
     return begin
 
 
-def workers_of(url: str) -> set[int]:
-    """The processes that had a part in trials that have ended."""
+def begun(url: str) -> bool:
+    """Whether the search has a trial."""
     if not holds_studies(url):
-        return set()
+        return False
     storage = open_storage(url)
     if world.STUDY not in optuna.get_all_study_names(storage):
+        return False
+    return bool(optuna.load_study(study_name=world.STUDY, storage=storage).get_trials(deepcopy=False))
+
+
+def workers_of(url: str) -> set[int]:
+    """The processes that had a part in trials that have ended."""
+    if not begun(url):
         return set()
-    study = optuna.load_study(study_name=world.STUDY, storage=storage)
+    study = optuna.load_study(study_name=world.STUDY, storage=open_storage(url))
     return {int(trial.user_attrs[WORKER].rpartition(":")[2]) for trial in evaluated(study)}
 
 
@@ -106,10 +113,11 @@ def test_one_ctrl_c_ends_all_a_dead_worker_is_reported_and_the_study_is_that_of_
 
     by_hand = sqlite_url(tmp_path / "by-hand.db")
     changes = {"trials": TRIALS, "storage": by_hand, "held_out": None}
+    joined = tmp_path / "joined-by-hand"
     # Nobody dies here, and on a busy machine the living are not to be taken for dead.
-    tuner = process(world.tuner, model, tmp_path / "tuner", changes, 20 * SECONDS)
-    until(lambda: len(workers_of(by_hand)) == 1)
-    worker = process(world.worker, tmp_path / "worker", by_hand, 20 * SECONDS)
+    tuner = process(world.tuner, model, tmp_path / "tuner", changes, SECONDS, joined, 60)
+    until(lambda: begun(by_hand), 120)
+    worker = process(world.worker, tmp_path / "worker", by_hand, SECONDS, joined, 60)
     for each in (tuner, worker):
         each.join(120)
         assert each.exitcode == 0
