@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from autotune.quality import Objective, Reference, Weights
@@ -17,6 +18,7 @@ from studies.proxy.ranking import Losses
 
 DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
 FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5 (the default before)"
+STEADY = "distance + 4 alignment + error, at most 0.5, + (drift by regression + textures / 2), at least 0"
 OLD_DEFAULT = "distance + 4 alignment (the first default)"
 CEILING = 0.5
 """Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
@@ -32,6 +34,7 @@ class Terms:
         change: ``emoji-clip``'s mean distance to the full run's pictures.
         error: The same to the exact run's.
         drift: Of textures from the exact run's.
+        steady_drift: The same by :func:`regressed`.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
         exact_wavelets: The same to the exact run's pictures.
@@ -43,6 +46,7 @@ class Terms:
     change: Losses
     error: Losses
     drift: Losses
+    steady_drift: Losses
     structure: Losses
     wavelets: Losses
     exact_wavelets: Losses
@@ -60,6 +64,12 @@ def panel(terms: Terms) -> Losses:
     """The default."""
     intent = terms.distance + 4 * terms.alignment
     return intent + _capped(terms.error) + np.maximum(0, 2 * terms.drift + terms.textures / 2)
+
+
+def steady(terms: Terms) -> Losses:
+    """The default with a drift that all pictures have a part in, which therefore needs half of the weight."""
+    intent = terms.distance + 4 * terms.alignment
+    return intent + _capped(terms.error) + np.maximum(0, terms.steady_drift + terms.textures / 2)
 
 
 def _without_textures(terms: Terms) -> Losses:
@@ -101,6 +111,7 @@ JUDGES: Mapping[str, Judge] = {
     "the same + textures": lambda t: _without_textures(t) + t.textures,
     "the same + textures / 2": lambda t: _without_textures(t) + t.textures / 2,
     DEFAULT: panel,
+    STEADY: steady,
 }
 
 
@@ -126,6 +137,11 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
     ]
     whole = float(drift(seen.unit.change, all_of))
+    full = seen.policies[0].textures[rows]
+    steadier = [
+        float(regressed(pair.change[few], each.textures[rows] - full).abs().mean()) / whole
+        for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
+    ]
     drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
     return Terms(
         distance=losses(Weights(1, 0)),
@@ -133,11 +149,33 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         change=errors("clip", 0),
         error=errors("clip", every),
         drift=np.array(drifts),
+        steady_drift=np.array(steadier),
         structure=errors("haar", every),
         wavelets=_lost([bands(each) for each in looked_at]),
         textures=(np.array([means(each) for each in looked_at[:-1]]) - means(looked_at[0])) / whole,
         exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
     )
+
+
+def regressed(changes: Tensor, from_full: Tensor) -> Tensor:
+    """Mean change (D,) of textures from the exact run's: of few pairs, mended by what all pictures say.
+
+    A regression estimate (Cochran 1977, *Sampling Techniques*, chapter 7): how far a policy's textures are from the
+    *full* run's is known of every picture, and where the exact run is not far from the full one, both changes go
+    together. If the few are unlike all pictures in one, they are so in the other. Where the exact run is the full run
+    the result is the mean over all pictures.
+
+    Args:
+        changes: (n, D) from the exact run's pictures, of the first n of them.
+        from_full: (N, D) from the full run's.
+    """
+    ours, known = changes.double(), from_full.double()
+    few = known[: len(ours)]
+    mean, seen = ours.mean(0), few.mean(0)
+    spread = (few - seen).square().sum()
+    together = ((ours - mean) * (few - seen)).sum()
+    slope = (together / spread).clamp(0, 1) if spread > 0 else torch.zeros(())
+    return mean + slope * (known.mean(0) - seen)
 
 
 def _lost(numbers: Sequence[float]) -> Losses:

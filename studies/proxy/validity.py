@@ -16,7 +16,8 @@ distance, in EfficientNet's features, to the pictures of the exact run. Each is 
 16 pixels a side, or for alignment by chance.
 
 Two more tables say how many pictures of exact runs the new default needs, and what it costs to snap guidance to few
-intervals. Results go to ``results/judges-MODEL.json`` beside this file.
+intervals. A last one says how wrong differences of drifts are by few pairs. Results go to
+``results/judges-MODEL.json`` beside this file.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.features import Views, views
-from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, Terms, panel, terms_of
+from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, STEADY, Terms, panel, regressed, terms_of
 from studies.proxy.pictures import FOLDER, PICTURES, SNAPS
 from studies.proxy.ranking import Losses, resampled_correlations, spearman
 
@@ -48,6 +49,8 @@ COUNTS = (64, 128)
 PAIRED = (8, 16, 32, 64)
 CHEAP = 0.305
 REJECTED, ACCEPTED = 0.4, 0.2
+# Drifts of policies that a search has to tell apart, and selections of pictures.
+GOOD, DRAWS = 0.15, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,21 @@ class Result:
     regret: float
     cheap_regret: float
     inversions: float
+
+
+@dataclass(frozen=True)
+class DriftNoise:
+    """Root mean square of what is wrong with differences of drifts, in the drift's unit.
+
+    Attributes:
+        paired: Pictures in pairs.
+        plain: By the mean over these.
+        regressed: By :func:`studies.proxy.judges.regressed`.
+    """
+
+    paired: int
+    plain: float
+    regressed: float
 
 
 def truth_of(seen: Views, rows: Tensor) -> Truth:
@@ -152,9 +170,35 @@ def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> li
         for name, judge in JUDGES.items():
             results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, others, shares))
         for paired, every in [(k, 1) for k in PAIRED if k < n] + [(n, every) for every in snaps]:
-            few = [panel(terms_of(seen, rows, paired, every)) for rows in sets]
-            results.append(judged(DEFAULT, n, paired, every, few, truth, others, shares))
+            few = [terms_of(seen, rows, paired, every) for rows in sets]
+            for name in (DEFAULT, STEADY):
+                losses = [JUDGES[name](each) for each in few]
+                results.append(judged(name, n, paired, every, losses, truth, others, shares))
     return results
+
+
+def drift_noise(seen: Views, count: int) -> list[DriftNoise]:
+    """How wrong differences of two good policies' drifts are, for few pairs."""
+    rows = torch.arange(count)
+    unit = seen.unit.change[rows].double().mean(0).abs().mean()
+    changes = [pair.change[rows].double() for pair in seen.pairs[1]]
+    from_full = [(each.textures - seen.policies[0].textures)[rows].double() for each in seen.policies]
+    exact = torch.stack([each.mean(0).abs().mean() / unit for each in changes])
+    good = ((exact > 0) & (exact < GOOD)).nonzero()[:, 0].tolist()
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for paired in (each for each in PAIRED if each < count):
+        wrong: dict[str, list[Tensor]] = {"plain": [], "regressed": []}
+        for _ in range(DRAWS):
+            order = torch.randperm(count, generator=draw)
+            few = order[:paired]
+            plain = [changes[index][few].mean(0) for index in good]
+            mended = [regressed(changes[index][few], from_full[index][order]) for index in good]
+            for name, means in (("plain", plain), ("regressed", mended)):
+                error = torch.stack([mean.abs().mean() / unit for mean in means]) - exact[good]
+                wrong[name].append((error[:, None] - error).square().mean())
+        found.append(DriftNoise(paired, *(float(torch.stack(each).mean().sqrt()) for each in wrong.values())))
+    return found
 
 
 def table(model: str, results: Sequence[Result], count: int) -> Table:
@@ -207,6 +251,11 @@ def main() -> None:
         results = study(seen, truth, entries, args.pictures)
         terms = terms_of(seen, torch.arange(args.pictures), args.pictures)
         console.print(losses_table(model, entries, truth, terms), table(model, results, args.pictures))
+        noise = drift_noise(seen, args.pictures)
+        for each in noise:
+            console.print(
+                f"{model}, {each.paired} pairs: drifts wrong by {each.plain:.3f}, {each.regressed:.3f} regressed"
+            )
         columns = {"truth": truth.loss, **vars(truth), "loss": panel(terms), "before": JUDGES[OLD_DEFAULT](terms)}
         document = {
             "model": model,
@@ -217,6 +266,7 @@ def main() -> None:
                 for index, entry in enumerate(entries)
             ],
             "results": [asdict(result) for result in results],
+            "drift_noise": [asdict(each) for each in noise],
         }
         write_atomically(RESULTS / f"judges-{model}.json", json.dumps(document, indent=1) + "\n")
 

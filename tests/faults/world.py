@@ -48,10 +48,10 @@ def tuner(
 def worker(folder: Path, url: str, seconds: float, joined: Path | None = None, heartbeat: float = 1) -> None:
     """``postdiff worker``, as soon as there is something to join; it makes ``joined`` with its first picture."""
     _pretend(_telling(seconds, joined), heartbeat)
-    joined = studies_of(url, STUDY)
-    model = joined[0].manifest.model
+    studies = studies_of(url, STUDY)
+    model = studies[0].manifest.model
     assert model is not None
-    work(_pipeline(Path(model)), joined, folder, quiet=True)
+    work(_pipeline(Path(model)), studies, folder, quiet=True)
 
 
 def command(arguments: Sequence[str], folder: Path, seconds: float, joined: Path, path: str) -> None:
