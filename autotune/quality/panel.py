@@ -9,7 +9,7 @@ A judge is one entry of :data:`JUDGES`. To add one, write a function that loads 
   more different ones. Its term is the mean over the first pictures, each paired with that of the exact run of the same
   intent (:mod:`autotune.evaluation.intent`). Where it gives signed changes (n, D) instead, the term is the mean over
   the D of the absolute mean over pictures: what changes in all pictures alike. ``of_rows`` makes any other number of
-  what it gives.
+  what it gives, and where ``beside`` is on the panel too, all pictures have a part in the mean.
 - ``alignment``: gives numbers of pictures with their prompts, (n, 3, H, W) uint8 and n texts -> (n,), higher is better.
 
 Every term is 0 for the full run and 1 for its coarse pictures (for ``alignment`` itself: for the wrong prompts).
@@ -99,6 +99,8 @@ class Judge:
         above_side: Whether it has something to say only of pictures larger than the network's own input.
         of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
             pictures, returns (B,).
+        beside: Of signed changes, a distribution on the panel whose features these are changes of: how they differ from
+            the full run's is known of all pictures, and mends the mean (:mod:`autotune.quality.regression`).
         most: Above which its term says no more: a picture that is another one altogether may be as good.
         by_row: Whether its function takes the number of the first picture's row as its last argument, for it looks at
             other places in every row.
@@ -113,6 +115,7 @@ class Judge:
     few: bool = False
     above_side: bool = False
     of_rows: Callable[[Tensor, Tensor], Tensor] | None = None
+    beside: str | None = None
     most: float | None = None
     by_row: bool = False
 
@@ -183,7 +186,12 @@ JUDGES: dict[str, Judge] = {
     DISTANCE: Judge("distribution", None, "image features to the reference"),
     ALIGNMENT: Judge("alignment", None, "pictures and prompts, by the scorer"),
     ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", most=0.5, by_row=True),
-    DRIFT: Judge("paired", _drift, "textures moved alike in all pictures, to the exact run of the same intent"),
+    DRIFT: Judge(
+        "paired",
+        _drift,
+        "textures moved alike in all pictures, to the exact run of the same intent",
+        beside=DISTANCE_TEXTURES,
+    ),
     TEXTURES: Judge(
         "paired",
         _both_textures,
@@ -212,7 +220,7 @@ JUDGES: dict[str, Judge] = {
 """All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
 DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
-    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.0, DRIFT: 2.0, CROPS: 1.0, DISTANCE_TEXTURES: 0.5}
+    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.5, DRIFT: 1.5, CROPS: 1.0, DISTANCE_TEXTURES: 0.5}
 )
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 

@@ -13,6 +13,7 @@ from autotune.quality.estimators import Measure
 from autotune.quality.evaluations import Baseline, Evaluation
 from autotune.quality.fidelity import feature_distances
 from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, JUDGES, Panel
+from autotune.quality.regression import regressed_means
 
 __all__ = ["Term", "paired_mean", "terms_of", "units_of"]
 
@@ -58,7 +59,11 @@ def terms_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
     for name in panel.further:
         kind = JUDGES[name].kind
         if kind == "paired":
-            terms[name] = Term(_errors_by(name), JUDGES[name].of_rows or paired_mean)
+            beside = _beside(name, full)
+            if beside is None:
+                terms[name] = Term(_errors_by(name), JUDGES[name].of_rows or paired_mean)
+            else:
+                terms[name] = _regressed(name, beside, full)
         elif kind == "distribution":
             terms[name] = _of_features(measures[name], _further_by(name), full)
         else:
@@ -93,7 +98,11 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
     units[FIDELITY] = float(feature_distances(baseline.coarse, full.features).mean())
     for name in panel.further:
         kind = JUDGES[name].kind
-        if kind == "paired":
+        beside = _beside(name, full)
+        if beside is not None:
+            # The same changes, of all pictures.
+            units[name] = float((baseline.coarse_further[beside] - full.further[beside]).double().mean(0).abs().mean())
+        elif kind == "paired":
             coarse_errors = _numbers(baseline.coarse_errors[name])
             number = JUDGES[name].of_rows or paired_mean
             units[name] = float(number(coarse_errors, torch.arange(len(coarse_errors))[None]))
@@ -123,6 +132,30 @@ def paired_mean(values: Tensor, rows: Tensor) -> Tensor:
     sums = torch.where(paired, columns[rows.clamp(max=len(values) - 1)], 0.0).sum(1)
     means = torch.where(counts > 0, sums / counts.clamp(min=1), columns.mean(0))
     return means.abs().mean(1) if values.ndim == 2 else means[:, 0]
+
+
+def _beside(name: str, full: Evaluation) -> str | None:
+    """The judge, if it is asked too, whose features change with what a judge of pairs gives."""
+    beside = JUDGES[name].beside
+    return beside if beside is not None and beside in full.further else None
+
+
+def _regressed(name: str, beside: str, full: Evaluation) -> Term:
+    """The mean over D of the absolute regressed means of signed errors (n, D)."""
+    of_full = full.further[beside].cpu().double()
+    errors = _errors_by(name)
+
+    def prepare(evaluation: Evaluation) -> Tensor:
+        few, known = errors(evaluation), _further_by(beside)(evaluation).cpu().double() - of_full
+        # One row per picture, beside each other: errors of pictures that have none are no numbers.
+        missing = few.new_full((len(known) - len(few), few.shape[1]), torch.nan)
+        return torch.cat([torch.cat([few, missing]), known], 1)
+
+    def of_rows(prepared: Tensor, rows: Tensor) -> Tensor:
+        few, known = prepared.chunk(2, 1)
+        return regressed_means(few[~few[:, 0].isnan()], known, rows).abs().mean(1)
+
+    return Term(prepare, of_rows)
 
 
 def flat(features: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
 from autotune.quality.judges import JUDGES as HUB
 from autotune.quality.judges import fingerprint
-from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, Panel
+from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, JUDGES, Panel
 from autotune.runtime import full_policy
 from autotune.runtime.models import recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
@@ -251,7 +251,7 @@ def prepare(
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
         statistics=last_judges.beside_fingerprints(options.reference),
-        exact=f"{chosen.error_pictures} pictures, guidance switched midway" if chosen.panel.errors else None,
+        exact=_compared(chosen) if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [
@@ -296,6 +296,13 @@ def prepare(
 def panel_texts(panel: Panel) -> tuple[str, ...]:
     """A panel as options name it."""
     return panel.texts if panel.ceiling is None else (*panel.texts, f"--error-ceiling {panel.ceiling:g}")
+
+
+def _compared(judges: Judges) -> str:
+    """How pictures are compared with exact runs', in words."""
+    said = f"{judges.error_pictures} pictures, guidance switched midway"
+    mended = [name for name in judges.panel.errors if JUDGES[name].beside in judges.panel.weights]
+    return ", ".join([said, *(f"{name} by regression" for name in mended)])
 
 
 def _with_content(text: str) -> str:
