@@ -147,6 +147,9 @@ def _regressed(name: str, beside: str, full: Evaluation) -> Term:
 
     def prepare(evaluation: Evaluation) -> Tensor:
         few, known = errors(evaluation), _further_by(beside)(evaluation).cpu().double() - of_full
+        if few.ndim == 1:
+            # Zeros, of pictures that are the exact run's own.
+            few = few[:, None].expand(-1, known.shape[1])
         # One row per picture, beside each other: errors of pictures that have none are no numbers.
         missing = few.new_full((len(known) - len(few), few.shape[1]), torch.nan)
         return torch.cat([torch.cat([few, missing]), known], 1)

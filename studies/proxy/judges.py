@@ -12,13 +12,14 @@ from torch import Tensor
 from autotune.quality import Objective, Reference, Weights
 from autotune.quality.frechet import fit
 from autotune.quality.objective import DISTANCE
+from autotune.quality.regression import regressed_means
 from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
-FORMER_DEFAULT = "distance + 4 alignment + 2 drift + error, at most 0.5 (the default before)"
-STEADY = "distance + 4 alignment + error, at most 0.5, + (drift by regression + textures / 2), at least 0"
+DEFAULT = "distance + 4 alignment + 1.5 error, at most 0.75, + (1.5 drift by regression + textures / 2), at least 0"
+FORMER_DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0 (formerly)"
+BEFORE_TEXTURES = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the first default)"
 CEILING = 0.5
 """Of the error in the loss: beyond it pictures are other ones, which says nothing of how good they are."""
@@ -34,7 +35,7 @@ class Terms:
         change: ``emoji-clip``'s mean distance to the full run's pictures.
         error: The same to the exact run's.
         drift: Of textures from the exact run's.
-        steady_drift: The same by :func:`regressed`.
+        steady_drift: The same by regression on all pictures.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
         exact_wavelets: The same to the exact run's pictures.
@@ -62,14 +63,17 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    intent = terms.distance + 4 * terms.alignment
-    return intent + _capped(terms.error) + np.maximum(0, 2 * terms.drift + terms.textures / 2)
+    return _joined(terms, 1.5, 1.5 * terms.steady_drift)
 
 
-def steady(terms: Terms) -> Losses:
-    """The default with a drift that all pictures have a part in, which therefore needs half of the weight."""
+def former_panel(terms: Terms) -> Losses:
+    """The default before, whose drift is of the pictures in pairs alone."""
+    return _joined(terms, 1, 2 * terms.drift)
+
+
+def _joined(terms: Terms, error: float, drift: Losses) -> Losses:
     intent = terms.distance + 4 * terms.alignment
-    return intent + _capped(terms.error) + np.maximum(0, terms.steady_drift + terms.textures / 2)
+    return intent + error * _capped(terms.error) + np.maximum(0, drift + terms.textures / 2)
 
 
 def _without_textures(terms: Terms) -> Losses:
@@ -106,12 +110,21 @@ JUDGES: Mapping[str, Judge] = {
     "distance + 4 alignment + 2 drift + structure, at most 0.5": lambda t: (
         t.distance + 4 * t.alignment + 2 * t.drift + _capped(t.structure)
     ),
-    FORMER_DEFAULT: _without_textures,
+    BEFORE_TEXTURES: _without_textures,
     "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
     "the same + textures": lambda t: _without_textures(t) + t.textures,
     "the same + textures / 2": lambda t: _without_textures(t) + t.textures / 2,
+    FORMER_DEFAULT: former_panel,
+    "distance + 4 alignment + error, at most 0.5, + (drift by regression + textures / 2), at least 0": (
+        lambda t: _joined(t, 1, t.steady_drift)
+    ),
+    "distance + 4 alignment + error, at most 0.5, + (2 drift by regression + textures / 2), at least 0": (
+        lambda t: _joined(t, 1, 2 * t.steady_drift)
+    ),
+    "distance + 4 alignment + 2 error, at most 1, + (2 drift by regression + textures / 2), at least 0": (
+        lambda t: _joined(t, 2, 2 * t.steady_drift)
+    ),
     DEFAULT: panel,
-    STEADY: steady,
 }
 
 
@@ -137,9 +150,9 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
     ]
     whole = float(drift(seen.unit.change, all_of))
-    full = seen.policies[0].textures[rows]
+    full, everything = seen.policies[0].textures[rows], torch.arange(len(rows))[None]
     steadier = [
-        float(regressed(pair.change[few], each.textures[rows] - full).abs().mean()) / whole
+        float(regressed_means(pair.change[few], each.textures[rows] - full, everything).abs().mean()) / whole
         for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
     ]
     drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
@@ -155,27 +168,6 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         textures=(np.array([means(each) for each in looked_at[:-1]]) - means(looked_at[0])) / whole,
         exact_wavelets=np.array(exact_wavelets) / _by_band(seen.coarse.textures[rows], seen.policies[0].textures[rows]),
     )
-
-
-def regressed(changes: Tensor, from_full: Tensor) -> Tensor:
-    """Mean change (D,) of textures from the exact run's: of few pairs, mended by what all pictures say.
-
-    A regression estimate (Cochran 1977, *Sampling Techniques*, chapter 7): how far a policy's textures are from the
-    *full* run's is known of every picture, and where the exact run is not far from the full one, both changes go
-    together. If the few are unlike all pictures in one, they are so in the other. Where the exact run is the full run
-    the result is the mean over all pictures.
-
-    Args:
-        changes: (n, D) from the exact run's pictures, of the first n of them.
-        from_full: (N, D) from the full run's.
-    """
-    ours, known = changes.double(), from_full.double()
-    few = known[: len(ours)]
-    mean, seen = ours.mean(0), few.mean(0)
-    spread = (few - seen).square().sum()
-    together = ((ours - mean) * (few - seen)).sum()
-    slope = (together / spread).clamp(0, 1) if spread > 0 else torch.zeros(())
-    return mean + slope * (known.mean(0) - seen)
 
 
 def _lost(numbers: Sequence[float]) -> Losses:

@@ -38,9 +38,10 @@ from torch import Tensor
 from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
 from autotune.quality import Objective, Reference, Weights
+from autotune.quality.regression import regressed_means
 from studies.proxy.chosen import Entry, policies
 from studies.proxy.features import Views, views
-from studies.proxy.judges import DEFAULT, JUDGES, OLD_DEFAULT, STEADY, Terms, panel, regressed, terms_of
+from studies.proxy.judges import DEFAULT, FORMER_DEFAULT, JUDGES, OLD_DEFAULT, Terms, panel, terms_of
 from studies.proxy.pictures import FOLDER, PICTURES, SNAPS
 from studies.proxy.ranking import Losses, resampled_correlations, spearman
 
@@ -97,7 +98,7 @@ class DriftNoise:
     Attributes:
         paired: Pictures in pairs.
         plain: By the mean over these.
-        regressed: By :func:`studies.proxy.judges.regressed`.
+        regressed: By :func:`autotune.quality.regression.regressed_means`.
     """
 
     paired: int
@@ -171,7 +172,7 @@ def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> li
             results.append(judged(name, n, n, 1, [judge(each) for each in terms], truth, others, shares))
         for paired, every in [(k, 1) for k in PAIRED if k < n] + [(n, every) for every in snaps]:
             few = [terms_of(seen, rows, paired, every) for rows in sets]
-            for name in (DEFAULT, STEADY):
+            for name in (DEFAULT, FORMER_DEFAULT):
                 losses = [JUDGES[name](each) for each in few]
                 results.append(judged(name, n, paired, every, losses, truth, others, shares))
     return results
@@ -193,7 +194,7 @@ def drift_noise(seen: Views, count: int) -> list[DriftNoise]:
             order = torch.randperm(count, generator=draw)
             few = order[:paired]
             plain = [changes[index][few].mean(0) for index in good]
-            mended = [regressed(changes[index][few], from_full[index][order]) for index in good]
+            mended = [regressed_means(changes[index][few], from_full[index][order], rows[None])[0] for index in good]
             for name, means in (("plain", plain), ("regressed", mended)):
                 error = torch.stack([mean.abs().mean() / unit for mean in means]) - exact[good]
                 wrong[name].append((error[:, None] - error).square().mean())

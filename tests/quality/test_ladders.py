@@ -12,6 +12,7 @@ from autotune.evaluation.pictures import generate
 from autotune.models.shipped import demo_assets, demo_pipeline
 from autotune.quality import Baseline, Evaluation, Objective, Reference, Scorer, coarse, shuffled_alignment
 from autotune.quality.fidelity import feature_distances
+from autotune.quality.panel import DEFAULT_PANEL, DRIFT, ERROR
 from autotune.quality.wavelets import drift, textures
 from studies.proxy.judges import CEILING
 from studies.proxy.spoiling import FINE_LADDERS, LADDERS
@@ -48,7 +49,8 @@ class Bench:
         evaluation = self.evaluation(pictures)
         found = self._drift(pictures), self._error(evaluation.features)
         drifted, error = (value / unit for value, unit in zip(found, self.units, strict=True))
-        return self._loss(evaluation) + 2 * drifted + min(error, CEILING)
+        weighed = DEFAULT_PANEL[DRIFT] * drifted + DEFAULT_PANEL[ERROR] * min(error, CEILING)
+        return self._loss(evaluation) + weighed
 
     def _loss(self, evaluation: Evaluation) -> float:
         return self.objective.score(evaluation).loss

@@ -85,3 +85,14 @@ def test_drift_is_that_of_all_pictures_where_textures_are_judged_too() -> None:
     # Of the pictures in pairs alone there is nothing else to know.
     assert drift(lucky, count=FEW) == pytest.approx(0.05, abs=0.002)
     assert drift(torch.zeros(N, D, dtype=torch.float64)) == 0
+
+
+def test_an_exact_run_with_guidance_of_its_own_does_not_drift() -> None:
+    plain = judged(normal(5, N, D))
+    exact = Evaluation(plain.features, None, {"drift": torch.zeros(FEW)}, plain.further)
+    full, coarse = (judged(torch.full((N, D), change, dtype=torch.float64)) for change in (0.0, -1.0))
+    baseline = Baseline(full, full.features + 1, None, tuple(map(str, range(N))), coarse.errors, coarse.further)
+    panel = Panel({"drift": 1.0, "distance-textures": 1.0})
+    real = {"distance-textures": Reference.of(normal(3, 200, D) - 3)}
+    objective = Objective(Reference.of(normal(4, 200, 4)), baseline, weights=panel, references=real)
+    assert objective.score(exact).terms["drift"] == 0 != objective.score(plain).terms["drift"]
