@@ -40,7 +40,10 @@ def noise(seed: int) -> Tensor:
     return torch.randint(256, (COUNT, 3, 64, 64), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-PICTURES = {FULL.key: noise(0), COARSE.key: coarse(noise(0)), GUIDED.key: noise(1)}
+# The guided run's pictures by another intent.
+ASTRAY = Policy(steps=5)
+
+PICTURES = {FULL.key: noise(0), COARSE.key: coarse(noise(0)), GUIDED.key: noise(1), ASTRAY.key: noise(1)}
 
 
 @pytest.fixture
@@ -77,6 +80,13 @@ def test_differences_hold_what_they_are_and_equals_are_equal(judges: judging.Jud
     assert worse.value == pytest.approx(judges.loss(bad))
     assert 0 < worse.low < worse.value < worse.high
     assert judges.compare(full, bad).value == pytest.approx(-worse.value)
+
+
+def test_the_error_has_its_part_in_intervals(judges: judging.Judges) -> None:
+    astray = judges.judged(ASTRAY)
+    found = judges.compare(astray, judges.judged(GUIDED))
+    assert found.value == pytest.approx(float(astray.errors.mean()) / 3)
+    assert found.low < found.value < found.high
 
 
 def test_what_networks_saw_is_kept(judges: judging.Judges, monkeypatch: pytest.MonkeyPatch) -> None:
