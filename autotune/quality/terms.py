@@ -97,19 +97,16 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
         raise InputError("Pictures without prompts have no alignment: give it no weight.")
     units[FIDELITY] = float(feature_distances(baseline.coarse, full.features).mean())
     for name in panel.further:
-        kind = JUDGES[name].kind
-        beside = _beside(name, full)
-        if beside is not None:
-            # The same changes, of all pictures.
-            units[name] = float((baseline.coarse_further[beside] - full.further[beside]).double().mean(0).abs().mean())
-        elif kind == "paired":
+        kind, beside = JUDGES[name].kind, _beside(name, full)
+        if kind == "paired" and beside is None:
             coarse_errors = _numbers(baseline.coarse_errors[name])
             number = JUDGES[name].of_rows or paired_mean
             units[name] = float(number(coarse_errors, torch.arange(len(coarse_errors))[None]))
-        elif kind == "distribution":
-            seen = flat(baseline.coarse_further[name]), flat(full.further[name])
-            unit, measure = JUDGES[name].unit, measures[name]
-            units[name] = unit(*seen) if unit else measure(seen[0]) - measure(seen[1])
+        elif kind in ("paired", "distribution"):
+            # Of changes that are known of all pictures the unit is that of the features that they are changes of.
+            of = beside or name
+            seen, unit = (flat(baseline.coarse_further[of]), flat(full.further[of])), JUDGES[of].unit
+            units[name] = unit(*seen) if unit else measures[of](seen[0]) - measures[of](seen[1])
         else:
             units[name] = float((_numbers(full.further[name]) - _numbers(baseline.coarse_further[name])).mean())
         if not units[name] > 0 and (panel.weight(name) or (panel.ceiling is not None and kind == "paired")):

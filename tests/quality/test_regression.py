@@ -65,15 +65,19 @@ def judged(changes: Tensor, textures: bool = True) -> Evaluation:
     return Evaluation(normal(1, N, 4), None, {"drift": changes[:FEW]}, further)
 
 
-def drift(changes: Tensor, textures: bool = True, count: int = N) -> float:
-    """By what coarse pictures have, whose textures are one lower."""
+def objective(textures: bool = True) -> Objective:
+    """Coarse pictures' textures are one lower."""
     full, coarse = (judged(torch.full((N, D), change, dtype=torch.float64), textures) for change in (0.0, -1.0))
     prompts = tuple(map(str, range(N)))
     baseline = Baseline(full, full.features + 1, None, prompts, coarse.errors, coarse.further)
     weights = {"drift": 1.0} | ({"distance-textures": 1.0} if textures else {})
     real = {"distance-textures": Reference.of(normal(3, 200, D) - 3)}
-    objective = Objective(Reference.of(normal(4, 200, 4)), baseline, weights=Panel(weights), references=real)
-    return objective.head(count).score(judged(changes, textures).head(count)).terms["drift"]
+    return Objective(Reference.of(normal(4, 200, 4)), baseline, weights=Panel(weights), references=real)
+
+
+def drift(changes: Tensor, textures: bool = True, count: int = N) -> float:
+    """By what coarse pictures have."""
+    return objective(textures).head(count).score(judged(changes, textures).head(count)).terms["drift"]
 
 
 def test_drift_is_that_of_all_pictures_where_textures_are_judged_too() -> None:
@@ -90,9 +94,5 @@ def test_drift_is_that_of_all_pictures_where_textures_are_judged_too() -> None:
 def test_an_exact_run_with_guidance_of_its_own_does_not_drift() -> None:
     plain = judged(normal(5, N, D))
     exact = Evaluation(plain.features, None, {"drift": torch.zeros(FEW)}, plain.further)
-    full, coarse = (judged(torch.full((N, D), change, dtype=torch.float64)) for change in (0.0, -1.0))
-    baseline = Baseline(full, full.features + 1, None, tuple(map(str, range(N))), coarse.errors, coarse.further)
-    panel = Panel({"drift": 1.0, "distance-textures": 1.0})
-    real = {"distance-textures": Reference.of(normal(3, 200, D) - 3)}
-    objective = Objective(Reference.of(normal(4, 200, 4)), baseline, weights=panel, references=real)
-    assert objective.score(exact).terms["drift"] == 0 != objective.score(plain).terms["drift"]
+    terms = [objective().score(each).terms["drift"] for each in (exact, plain)]
+    assert terms[0] == 0 != terms[1]

@@ -164,14 +164,15 @@ def test_an_interrupt_says_what_is_kept_in_every_phase() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_a_terminal_shows_the_phases_above_the_bar(width: int) -> None:
+def test_a_terminal_shows_the_phases_above_the_bar(width: int, now: list[float]) -> None:
     output = io.StringIO()
     with Progress(console=Console(file=output, force_terminal=True, width=width)) as progress:
-        progress.then("the last round", pictures=0)
+        progress.then("the last round", pictures=900)
         progress.search(total=5, done=0, timeout=240)
-        progress.report(Report(1, PROPOSAL, 0.25))
+        now[0] = 0.1
+        progress.report(Report(1, PROPOSAL, 0.25, pictures=1))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
-    assert re.search(r"search 0:00 of \d:\d\d, then the last round", plain)
+    assert re.search(r"search 0:00 of \d:\d\d, then the last round, about 1:30", plain)
 
 
 def test_long_work_is_heard_of_without_a_terminal(now: list[float]) -> None:
