@@ -113,8 +113,8 @@ def standings(judges: Judges, setup: Setup, tuned: Policy, fixed: dict[str, Poli
                 name,
                 policy.id,
                 setup.pricer.price(policy).relative,
-                judges.loss(judged),
-                judges.losses(judged),
+                judged.loss,
+                judged.losses,
                 (behind.value, behind.low, behind.high),
             )
         )

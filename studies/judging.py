@@ -51,10 +51,17 @@ class Judged:
     Attributes:
         evaluation: Features and alignments of N pictures.
         errors: (N,) distances in features to the exact run's pictures; 1 is what coarse pictures have on average.
+        losses: By each of :data:`PARTS`.
     """
 
     evaluation: Evaluation
     errors: Tensor
+    losses: tuple[float, float, float]
+
+    @property
+    def loss(self) -> float:
+        """The mean of the three."""
+        return sum(self.losses) / len(PARTS)
 
 
 class Judges:
@@ -96,16 +103,10 @@ class Judges:
     def judged(self, policy: Policy) -> Judged:
         """What the judges see of a policy's pictures and its exact run's, which are made where that is not kept."""
         seen, exact = self._seen(policy), self._seen(self._setup.intent(policy))
-        return Judged(self._evaluation(seen), feature_distances(seen["network"], exact["network"]) / self._unit)
-
-    def losses(self, judged: Judged) -> tuple[float, float, float]:
-        """By each of :data:`PARTS`; the loss is their mean."""
-        distance, alignment = (float(each.score(judged.evaluation).loss) for each in self._objectives)
-        return distance, alignment, float(judged.errors.mean())
-
-    def loss(self, judged: Judged) -> float:
-        """The mean of :meth:`losses`."""
-        return sum(self.losses(judged)) / len(PARTS)
+        evaluation = self._evaluation(seen)
+        errors = feature_distances(seen["network"], exact["network"]) / self._unit
+        distance, alignment = (float(each.score(evaluation).loss) for each in self._objectives)
+        return Judged(evaluation, errors, (distance, alignment, float(errors.mean())))
 
     def compare(self, a: Judged, b: Judged) -> Interval:
         """The loss of ``a`` minus that of ``b``, with its 95 % bootstrap interval, paired by caption."""
@@ -114,7 +115,7 @@ class Judges:
             parts = [-each.losses([a.evaluation, b.evaluation], rows).diff(dim=1)[:, 0] for each in self._objectives]
             parts.append((a.errors - b.errors)[rows].mean(1))
             differences.append(torch.stack(parts).mean(0))
-        return interval(self.loss(a) - self.loss(b), torch.cat(differences), 0.95)
+        return interval(a.loss - b.loss, torch.cat(differences), 0.95)
 
     def _evaluation(self, seen: dict[str, Tensor]) -> Evaluation:
         return Evaluation(seen["network"], Evaluation.of(seen["clip"], self._text.cpu()).alignment)

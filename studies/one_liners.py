@@ -162,7 +162,7 @@ def compared(
             policy.id,
             round(setup.pricer.price(policy).relative, 4),
             round(float(evaluator.objective.score(seen[source]).loss), 4),
-            round(judges.loss(elsewhere[source]), 4),
+            round(elsewhere[source].loss, 4),
             numbers(evaluator.objective.compare(seen[source], seen[GRID])),
             numbers(judges.compare(elsewhere[source], elsewhere[GRID])),
         )

@@ -61,23 +61,23 @@ def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[judging.
 
 
 def test_the_full_run_loses_nothing_and_coarse_pictures_all(judges: judging.Judges) -> None:
-    assert judges.losses(judges.judged(FULL)) == pytest.approx((0, 0, 0))
-    distance, _, error = judges.losses(judges.judged(COARSE))
+    assert judges.judged(FULL).losses == pytest.approx((0, 0, 0))
+    distance, _, error = judges.judged(COARSE).losses
     assert (distance, error) == pytest.approx((1, 1))
 
 
 def test_an_exact_run_has_no_error_and_may_lose_all_the_same(judges: judging.Judges) -> None:
     judged = judges.judged(GUIDED)
-    _, alignment, error = judges.losses(judged)
+    _, alignment, error = judged.losses
     assert error == 0 and alignment > 0.5
-    assert judges.loss(judged) == pytest.approx(sum(judges.losses(judged)) / 3)
+    assert judged.loss == pytest.approx(sum(judged.losses) / 3)
 
 
 def test_differences_hold_what_they_are_and_equals_are_equal(judges: judging.Judges) -> None:
     full, bad = judges.judged(FULL), judges.judged(COARSE)
     assert judges.compare(bad, bad).value == judges.compare(bad, bad).high == 0
     worse = judges.compare(bad, full)
-    assert worse.value == pytest.approx(judges.loss(bad))
+    assert worse.value == pytest.approx(bad.loss)
     assert 0 < worse.low < worse.value < worse.high
     assert judges.compare(full, bad).value == pytest.approx(-worse.value)
 
@@ -90,6 +90,6 @@ def test_the_error_has_its_part_in_intervals(judges: judging.Judges) -> None:
 
 
 def test_what_networks_saw_is_kept(judges: judging.Judges, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = judges.losses(judges.judged(COARSE))
+    once = judges.judged(COARSE).losses
     monkeypatch.setitem(PICTURES, COARSE.key, noise(3))
-    assert judges.losses(judges.judged(COARSE)) == once
+    assert judges.judged(COARSE).losses == once
