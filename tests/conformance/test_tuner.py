@@ -11,7 +11,7 @@ import torch
 
 from tests.conformance.deployment import deployed
 from tests.conformance.test_contract import VARIANTS
-from tests.conformance.tuner import FROM_FOLDERS, Run, Said, command_line, search, three_candidates, timed_once
+from tests.conformance.tuner import FROM_FOLDERS, Run, Said, command_line, in_brief, search, three_candidates
 from tests.support.builders import FAMILIES
 from tests.support.folders import Brought, brought
 
@@ -26,8 +26,8 @@ class Tuned:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _timed_once() -> Iterator[None]:
-    with timed_once():
+def _in_brief() -> Iterator[None]:
+    with in_brief():
         yield
 
 

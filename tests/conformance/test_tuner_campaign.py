@@ -16,7 +16,7 @@ from autotune.cost import measure_profile
 from autotune.study.trials import RECIPE, is_repetition
 from tests.conformance.campaign import STEPS, STOPPED_IN, Campaign, conduct
 from tests.conformance.deployment import deployed_elsewhere
-from tests.conformance.tuner import FROM_FOLDERS, command_line, judged, search, size_of, three_candidates, timed_once
+from tests.conformance.tuner import FROM_FOLDERS, command_line, in_brief, judged, search, size_of, three_candidates
 
 # One of each kind: a U-Net, embedded guidance, two calls a step, classes, pictures to begin with, a solver on a flow.
 BY_DEFAULT = ("sd", "flux-dev", "qwen-image", "dit", "sd-img2img", "sana")
@@ -24,8 +24,8 @@ FAMILIES = [pytest.param(name, marks=[] if name in BY_DEFAULT else pytest.mark.e
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _timed_once() -> Iterator[None]:
-    with timed_once(), pytest.MonkeyPatch.context() as patch:
+def _in_brief() -> Iterator[None]:
+    with in_brief(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotune.cost.measure_profile", partial(measure_profile, rounds=1))
         yield
 

@@ -29,8 +29,8 @@ from tests.conformance.tuner import (
     Run,
     command_line,
     few,
+    in_brief,
     search,
-    timed_once,
 )
 from tests.support.builders import FAMILIES, GenericPipeline, GenericTransformer
 from tests.support.folders import SCORER, brought, prompts
@@ -70,7 +70,7 @@ def test_pipelines_that_are_not_saved_are_tuned(name: str, tmp_path: Path) -> No
     height, width = model.size
     space = space_for(pipe, height=height, width=width, steps=STEPS)
     assert isinstance(space, DenoiserSpace)
-    with timed_once():
+    with in_brief():
         result = autotune.tune(
             pipe, "60%", inputs=model.rows, height=height, width=width, guidance_scale=model.family.scale[1],
             scorer=SCORER, steps=STEPS, images=EXAMPLES, held_out_images=EXAMPLES, weight_clip=0, trials=3,
@@ -98,7 +98,7 @@ def tune(pipe: Any, run_dir: Path) -> TuneResult:
 
 
 def test_it_is_tuned(tmp_path: Path) -> None:
-    with timed_once():
+    with in_brief():
         result = tune(FAMILIES["generic"].make(), tmp_path)
     run = Run(tmp_path)
     assert run.failures == []

@@ -20,7 +20,7 @@ from autotune.quality import general_prompts
 from autotune.search.recipes import recipes_at_budget
 from search_spaces import space_for
 from studies import full_size
-from tests.conformance.tuner import EXAMPLES, STEPS, Run, command_line, judged, space_of, timed_once
+from tests.conformance.tuner import EXAMPLES, STEPS, Run, command_line, in_brief, judged, space_of
 from tests.support.folders import brought
 
 FOLDER = Path(__file__).parents[2] / "studies"
@@ -83,7 +83,7 @@ def test_it_runs_on_the_tiny_pipeline_of_its_class(name: str, tmp_path: Path, mo
         knobs["scale"] = [_tiny(model, written["height"], index) for index in knobs["scale"]]
     (tmp_path / f"{name}.toml").write_text(_toml(written, FOLDER))
     monkeypatch.setattr("autotune.workflows.setup.recipes_at_budget", lambda proposer: recipes_at_budget(proposer)[:1])
-    with timed_once():
+    with in_brief():
         said = command_line("tune", "--study", str(tmp_path / f"{name}.toml"), *_small(model, written, tmp_path))
     assert said.code in (0, 3), said.errors
     found = Run(tmp_path / "run")
