@@ -116,7 +116,7 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
     fitting = min(trials, math.ceil(timeout / usual) * workers)
     held_out = len(setup.held_out.rows)
     candidates = max(fitting, len(setup.recipes))
-    searched, last = (_compared(judges) for judges in (setup.judges, setup.last_judges))
+    searched, last = (_pictures_in_pairs(judges) for judges in (setup.judges, setup.last_judges))
     # Without guidance of its own a policy is compared with the full run, whose pictures are there. Of 48 candidates 14
     # to 23 had intents of their own.
     intents = math.ceil(candidates / 2) if searched and setup.maker.guided else 0
@@ -148,7 +148,7 @@ def pictures_after(setups: Sequence[Setup], searched: Setup) -> float:
     return (full + last_rounds) / shares[id(searched)]
 
 
-def _compared(judges: Judges) -> int:
+def _pictures_in_pairs(judges: Judges) -> int:
     """Pictures of each run that are compared with an exact run's."""
     return judges.error_pictures if judges.panel.errors else 0
 

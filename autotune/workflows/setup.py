@@ -251,7 +251,7 @@ def prepare(
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
         statistics=last_judges.beside_fingerprints(options.reference),
-        exact=_compared(chosen) if chosen.panel.errors else None,
+        exact=_exactly(chosen) if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [
@@ -298,7 +298,7 @@ def panel_texts(panel: Panel) -> tuple[str, ...]:
     return panel.texts if panel.ceiling is None else (*panel.texts, f"--error-ceiling {panel.ceiling:g}")
 
 
-def _compared(judges: Judges) -> str:
+def _exactly(judges: Judges) -> str:
     """How pictures are compared with exact runs', in words."""
     said = f"{judges.error_pictures} pictures, guidance switched midway"
     mended = [name for name in judges.panel.errors if JUDGES[name].beside in judges.panel.weights]
