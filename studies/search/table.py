@@ -54,6 +54,9 @@ RANDOM, SAMPLED = 0.5, 0.75
 BEST = 10
 """Whose neighbours are tried."""
 
+_SAMPLED_TRIES = 40
+"""Known policies that the sampler may propose before a neighbour takes the place: it returns to what is good."""
+
 FIRST = (8, 16, 32)
 """Pictures whose losses are noted besides."""
 
@@ -126,7 +129,8 @@ def candidates(setup: Setup, entries: list[Entry], wanted: int) -> Iterator[tupl
     while len(entries) < wanted:
         tries += 1
         share = len(entries) / wanted
-        source = "random" if share < RANDOM else "sampler" if share < SAMPLED else "neighbour"
+        sampled = share < SAMPLED and tries <= _SAMPLED_TRIES
+        source = "random" if share < RANDOM else "sampler" if sampled else "neighbour"
         chance = random.Random(f"{len(entries)} {tries}")
         if source == "random":
             values = setup.proposer.space.drawn(chance_of(chance))

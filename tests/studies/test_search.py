@@ -20,10 +20,11 @@ from search_spaces import SearchSpace, space_for
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.transformer import TransformerSpace
 from studies.fixed_recipes import TUNED, Standing, verdict
+from studies.search import table
 from studies.search.fitted_recipes import BUDCACHE, CLIMBED_ON, FITTED_STEPS, L2P, Fitter
 from studies.search.grid import grid, on_top
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
-from studies.search.table import Entry
+from studies.search.table import Entry, setup_of
 
 
 @pytest.fixture(scope="module", params=DEMO_NAMES)
@@ -70,6 +71,20 @@ def test_an_entry_is_read_back_as_it_was_written() -> None:
     document = json.loads(entry.to_json())
     assert document["policy"] == Policy(steps=7).to_dict()
     assert (document["source"], document["values"], document["loss"]) == ("random", {"skew": 1}, 0.5)
+
+
+def test_neighbours_take_the_place_of_a_sampler_that_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = setup_of("emoji-unet", pictures=8)
+    known = setup.recipes[0].proposal
+    entries = [
+        Entry("recipe", each.policy, each.values, setup.proposer.plan(each.policy), 0.25, 0.1)
+        for each in (recipe.proposal for recipe in setup.recipes)
+    ]
+    monkeypatch.setattr(table, "of_grid", lambda setup: iter(()))
+    monkeypatch.setattr(table, "asked", lambda proposer, entries, seed: known.values)
+    source, proposal = next(table.candidates(setup, entries, int(len(entries) / table.RANDOM)))
+    assert source == "neighbour"
+    assert setup.proposer.plan(proposal.policy) not in {entry.plan for entry in entries}
 
 
 @pytest.mark.parametrize(
