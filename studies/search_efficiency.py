@@ -11,22 +11,26 @@ same knobs, have the number of steps solved from the budget, and repeat nothing.
 
 Printed: the best loss after 25, 50 and 100 evaluations (median over seeds), and the median number of evaluations to
 reach what random search and NSGA-II reach after 100, and the best of what a person writes in one line
-(:mod:`studies.search.grid`). Results go to ``studies/results/search_efficiency-MODEL.json``.
+(:mod:`studies.search.grid`). Results go to ``studies/results/search_efficiency-MODEL.json`` whenever a search has run
+from all seeds: the same command goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 import statistics
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from rich.console import Console
@@ -61,7 +65,7 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup
 from studies.search.surrogate import Surrogate, agreement, features
-from studies.search.table import RESULTS, read, setup_of
+from studies.search.table import RESULTS, path_of, read, setup_of
 
 SEEDS = 20
 EVALUATIONS = 100
@@ -89,6 +93,7 @@ class Replay:
     def __init__(self, world: World, study: optuna.Study) -> None:
         self._world, self._study = world, study
         self.proposer = world.setup.proposer
+        self.pruner = NopPruner()
         self.losses: Losses = []
         self._seen: dict[str, int] = {}
 
@@ -164,17 +169,18 @@ def plain(world: World, sampler: BaseSampler) -> Losses:
     return replay.losses
 
 
+# Those that others are measured by come first, those that take long last.
 SEARCHES: Mapping[str, Callable[[World, int], Losses]] = {
     OURS: ours,
-    "ours without recipes": lambda *given: ours(*given, recipes=False),
-    "ours without refinement": lambda *given: ours(*given, refined=False),
-    "TPE": lambda world, seed: plain(world, TPESampler(seed=seed)),
-    "GP": lambda world, seed: plain(world, GPSampler(seed=seed)),
-    "CMA-ES": lambda world, seed: plain(world, CmaEsSampler(seed=seed, warn_independent_sampling=False)),
+    RANDOM: lambda world, seed: plain(world, RandomSampler(seed=seed)),
     GENETIC: lambda world, seed: plain(
         world, NSGAIISampler(population_size=16, crossover_prob=0.9, mutation_prob=0.05, seed=seed)
     ),
-    RANDOM: lambda world, seed: plain(world, RandomSampler(seed=seed)),
+    "TPE": lambda world, seed: plain(world, TPESampler(seed=seed)),
+    "CMA-ES": lambda world, seed: plain(world, CmaEsSampler(seed=seed, warn_independent_sampling=False)),
+    "ours without recipes": lambda *given: ours(*given, recipes=False),
+    "ours without refinement": lambda *given: ours(*given, refined=False),
+    "GP": lambda world, seed: plain(world, GPSampler(seed=seed)),
 }
 
 
@@ -220,28 +226,43 @@ def main() -> None:
         )
     surrogate = Surrogate(entries, rows, models[0].model, setup.proposer.space, setup.pricer)
     world = World(setup, surrogate, functools.cache(setup.sensitivity))
+    known = {"model": args.model, "entries": len(entries), "seeds": args.seeds, "table": digest(args.model)}
+    path = RESULTS / f"search_efficiency-{args.model}.json"
+    runs = begun(path, known)
+    levels = {GRID: min(entry.loss for entry in entries if entry.source == "grid")}
     with quiet_optuna(), without_bars(setup.pipe):
-        runs = {
-            name: [run(world, seed) for seed in track(range(args.seeds), name, transient=True)]
-            for name, run in SEARCHES.items()
-        }
-    levels = {
-        name: statistics.median(best_after(each, EVALUATIONS) for each in runs[name]) for name in (RANDOM, GENETIC)
-    }
-    levels[GRID] = min(entry.loss for entry in entries if entry.source == "grid")
+        for name, run in SEARCHES.items():
+            if name not in runs:
+                runs[name] = [rounded(run(world, seed)) for seed in track(range(args.seeds), name, transient=True)]
+            if name in (RANDOM, GENETIC):
+                levels[name] = statistics.median(best_after(each, EVALUATIONS) for each in runs[name])
+            document = {
+                **known,
+                "surrogate": [asdict(each) for each in models],
+                "levels": levels,
+                "needed": {
+                    name: {to: [needed(each, level) for each in found] for to, level in levels.items()}
+                    for name, found in runs.items()
+                },
+                "losses": runs,
+            }
+            write_atomically(path, json.dumps(document) + "\n")
     console.print(table(args.model, runs, levels))
-    document = {
-        "model": args.model,
-        "entries": len(entries),
-        "surrogate": [asdict(each) for each in models],
-        "levels": levels,
-        "needed": {
-            name: {to: [needed(each, level) for each in found] for to, level in levels.items()}
-            for name, found in runs.items()
-        },
-        "losses": {name: [[round(loss, 5) for loss in each] for each in found] for name, found in runs.items()},
-    }
-    write_atomically(Path(RESULTS) / f"search_efficiency-{args.model}.json", json.dumps(document) + "\n")
+
+
+def begun(path: Path, known: Mapping[str, Any]) -> dict[str, list[Losses]]:
+    """The losses of searches that have run on the same table."""
+    former = json.loads(path.read_text()) if path.is_file() else {}
+    return dict(former["losses"]) if known.items() <= former.items() else {}
+
+
+def digest(model: str) -> str:
+    """Of a model's table."""
+    return hashlib.sha256(path_of(model).read_bytes()).hexdigest()[:16]
+
+
+def rounded(losses: Losses) -> Losses:
+    return [round(loss, 5) for loss in losses]
 
 
 if __name__ == "__main__":

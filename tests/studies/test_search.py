@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,43 @@ from autotune.cost import Pricer
 from autotune.evaluation.examples import Examples
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.models.shipped import DEMO_NAMES, demo_assets, demo_pipeline
+from autotune.pipelines.bars import without_bars
 from autotune.policy import Policy
+from autotune.workflows.quiet import quiet_optuna
 from search_spaces import SearchSpace, space_for
 from search_spaces.denoiser import DenoiserSpace
 from search_spaces.transformer import TransformerSpace
+from studies import search_efficiency
 from studies.fixed_recipes import TUNED, Standing, verdict
 from studies.search import table
 from studies.search.fitted_recipes import BUDCACHE, CLIMBED_ON, FITTED_STEPS, L2P, Fitter
 from studies.search.grid import grid, on_top
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
+from studies.search.surrogate import Surrogate
 from studies.search.table import Entry, setup_of
+from studies.search_efficiency import SEARCHES, World
 
 
 @pytest.fixture(scope="module", params=DEMO_NAMES)
 def model(request: pytest.FixtureRequest) -> tuple[SearchSpace, Pricer]:
     pipe, steps = demo_pipeline(request.param), demo_assets(request.param).full_steps
     return space_for(pipe, steps=steps), Pricer(pipe, full_steps=steps)
+
+
+class Guessed(Surrogate):
+    """Losses that depend on a plan by chance: no regression on a table."""
+
+    def __init__(self) -> None:
+        pass
+
+    def loss(self, policy: Policy, plan: str) -> float:
+        return random.Random(plan).random()
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    setup = setup_of("emoji-unet", pictures=8)
+    return World(setup, Guessed(), cache(setup.sensitivity))
 
 
 @pytest.mark.parametrize("budget", [0.25, 0.6])
@@ -73,8 +95,10 @@ def test_an_entry_is_read_back_as_it_was_written() -> None:
     assert (document["source"], document["values"], document["loss"]) == ("random", {"skew": 1}, 0.5)
 
 
-def test_neighbours_take_the_place_of_a_sampler_that_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = setup_of("emoji-unet", pictures=8)
+def test_neighbours_take_the_place_of_a_sampler_that_repeats_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = world.setup
     known = setup.recipes[0].proposal
     entries = [
         Entry("recipe", each.policy, each.values, setup.proposer.plan(each.policy), 0.25, 0.1)
@@ -104,10 +128,20 @@ def test_only_clear_leads_are_beyond_doubt(
 
 
 def test_evaluations_are_counted_until_the_level_is_reached() -> None:
-    efficiency = pytest.importorskip("studies.search_efficiency", reason="needs scikit-learn")
-    assert efficiency.needed([0.5, 0.3, 0.4, 0.1], 0.3) == 2
-    assert efficiency.needed([0.5], 0.3) == float("inf")
-    assert efficiency.best_after([0.5, 0.3, 0.1], 2) == 0.3
+    assert search_efficiency.needed([0.5, 0.3, 0.4, 0.1], 0.3) == 2
+    assert search_efficiency.needed([0.5], 0.3) == float("inf")
+    assert search_efficiency.best_after([0.5, 0.3, 0.1], 2) == 0.3
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_is_replayed(name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each evaluates as many policies as it is asked for, and none twice."""
+    # Ours go through all that they do in turn; others soon propose what they have learned.
+    count = 24 if name.startswith(search_efficiency.OURS) else 12
+    monkeypatch.setattr(search_efficiency, "EVALUATIONS", count)
+    with quiet_optuna(), without_bars(world.setup.pipe):
+        losses = SEARCHES[name](world, 0)
+    assert len(set(losses)) == len(losses) == count
 
 
 def test_a_plan_is_numbers_of_one_length(model: tuple[SearchSpace, Pricer]) -> None:
