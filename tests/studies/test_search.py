@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from studies.search.grid import grid, on_top
 from studies.search.recipes import CANDIDATES, TOLERANCE, evenly, methods, spread_out, tuned_steps
 from studies.search.surrogate import Surrogate
 from studies.search.table import Entry, setup_of
-from studies.search_efficiency import SEARCHES, World
+from studies.search_efficiency import SEARCHES, World, begun
 
 
 @pytest.fixture(scope="module", params=DEMO_NAMES)
@@ -131,6 +132,14 @@ def test_evaluations_are_counted_until_the_level_is_reached() -> None:
     assert search_efficiency.needed([0.5, 0.3, 0.4, 0.1], 0.3) == 2
     assert search_efficiency.needed([0.5], 0.3) == float("inf")
     assert search_efficiency.best_after([0.5, 0.3, 0.1], 2) == 0.3
+
+
+def test_searches_that_have_run_on_the_same_table_are_kept(tmp_path: Path) -> None:
+    path, known = tmp_path / "results.json", {"seeds": 2, "table": "a"}
+    assert begun(path, known) == {}
+    path.write_text(json.dumps({**known, "losses": {"random": [[0.5], [0.25]]}}))
+    assert begun(path, known) == {"random": [[0.5], [0.25]]}
+    assert begun(path, {**known, "table": "b"}) == {}
 
 
 @pytest.mark.parametrize("name", SEARCHES)
