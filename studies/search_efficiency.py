@@ -6,6 +6,7 @@ same knobs, have the number of steps solved from the budget, and repeat nothing.
 
 - **ours**: recipes first, the most promising two or three together, then multivariate TPE, at last neighbours of the
   best policies;
+- **ours of 48**: the same with as many candidates as ``postdiff-tune`` evaluates unless told otherwise;
 - **TPE**, **GP**, **CMA-ES**, **random**: Optuna's samplers as they come;
 - **NSGA-II**: with ECAD's settings (crossover 0.9, mutation 0.05; arXiv 2506.15682), but a population of 16, not 72.
 
@@ -69,6 +70,8 @@ from studies.search.table import RESULTS, path_of, read, setup_of
 
 SEEDS = 20
 EVALUATIONS = 100
+TRIALS = 48
+"""Candidates of a search unless more are asked for: when it begins to refine depends on how many are to come."""
 SHOWN = (25, 50, 100)
 RANDOM, GENETIC, OURS, GRID = "random", "NSGA-II", "ours", "the grid"
 # Samplers that keep proposing what they know end here.
@@ -138,8 +141,8 @@ class Replay:
         return Report(trial.number, proposal, loss)
 
 
-def ours(world: World, seed: int, *, recipes: bool = True, refined: bool = True) -> Losses:
-    """The search as ``postdiff-tune`` runs it, but for its pictures."""
+def ours(world: World, seed: int, *, trials: int | None = None, recipes: bool = True, refined: bool = True) -> Losses:
+    """The search as ``postdiff-tune`` runs it, but for its pictures, of as many ``trials`` as others have or fewer."""
     study = optuna.create_study(direction="minimize")
     replay = Replay(world, study)
     if recipes:
@@ -150,7 +153,7 @@ def ours(world: World, seed: int, *, recipes: bool = True, refined: bool = True)
             replay,  # type: ignore[arg-type]
             Refiner(world.setup.proposer, seed, world.measure) if refined else None,
             sampler="tpe",
-            trials=EVALUATIONS,
+            trials=EVALUATIONS if trials is None else trials,
             timeout=1e9,
             seed=seed,
             progress=quiet,
@@ -176,6 +179,7 @@ SEARCHES: Mapping[str, Callable[[World, int], Losses]] = {
     GENETIC: lambda world, seed: plain(
         world, NSGAIISampler(population_size=16, crossover_prob=0.9, mutation_prob=0.05, seed=seed)
     ),
+    f"ours of {TRIALS}": lambda *given: ours(*given, trials=TRIALS),
     "TPE": lambda world, seed: plain(world, TPESampler(seed=seed)),
     "CMA-ES": lambda world, seed: plain(world, CmaEsSampler(seed=seed, warn_independent_sampling=False)),
     "ours without recipes": lambda *given: ours(*given, recipes=False),

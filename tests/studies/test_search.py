@@ -148,6 +148,7 @@ def test_every_search_is_replayed(name: str, world: World, monkeypatch: pytest.M
     # Ours go through all that they do in turn; others soon propose what they have learned.
     count = 24 if name.startswith(search_efficiency.OURS) else 12
     monkeypatch.setattr(search_efficiency, "EVALUATIONS", count)
+    monkeypatch.setattr(search_efficiency, "TRIALS", count)
     with quiet_optuna(), without_bars(world.setup.pipe):
         losses = SEARCHES[name](world, 0)
     assert len(set(losses)) == len(losses) == count
