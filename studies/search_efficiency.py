@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import json
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from autotune.core.fingerprint import digest
 from autotune.core.records import write_atomically
 from autotune.models.shipped import DEMO_NAMES
+from autotune.options import TuneOptions
 from autotune.pipelines.bars import without_bars
 from autotune.policy import policy_from_dict
 from autotune.search.local_search import Refiner, Units
@@ -66,11 +67,11 @@ from autotune.workflows.progress import Progress
 from autotune.workflows.quiet import quiet_optuna
 from autotune.workflows.setup import Setup
 from studies.search.surrogate import Surrogate, agreement, features
-from studies.search.table import RESULTS, path_of, read, setup_of
+from studies.search.table import RESULTS, Entry, read, setup_of
 
 SEEDS = 20
 EVALUATIONS = 100
-TRIALS = 48
+TRIALS = TuneOptions().trials
 """Candidates of a search unless more are asked for: when it begins to refine depends on how many are to come."""
 SHOWN = (25, 50, 100)
 RANDOM, GENETIC, OURS, GRID = "random", "NSGA-II", "ours", "the grid"
@@ -150,7 +151,7 @@ def ours(world: World, seed: int, *, trials: int | None = None, recipes: bool = 
     with Progress(quiet=True) as quiet:
         search(
             study,
-            replay,  # type: ignore[arg-type]
+            replay,
             Refiner(world.setup.proposer, seed, world.measure) if refined else None,
             sampler="tpe",
             trials=EVALUATIONS if trials is None else trials,
@@ -230,16 +231,17 @@ def main() -> None:
         )
     surrogate = Surrogate(entries, rows, models[0].model, setup.proposer.space, setup.pricer)
     world = World(setup, surrogate, functools.cache(setup.sensitivity))
-    known = {"model": args.model, "entries": len(entries), "seeds": args.seeds, "table": digest(args.model)}
+    of_table = digest([(entry.plan, entry.loss) for entry in entries])
+    known = {"model": args.model, "entries": len(entries), "seeds": args.seeds, "table": of_table}
     path = RESULTS / f"search_efficiency-{args.model}.json"
     runs = begun(path, known)
-    levels = {GRID: min(entry.loss for entry in entries if entry.source == "grid")}
     with quiet_optuna(), without_bars(setup.pipe):
         for name, run in SEARCHES.items():
-            if name not in runs:
-                runs[name] = [rounded(run(world, seed)) for seed in track(range(args.seeds), name, transient=True)]
-            if name in (RANDOM, GENETIC):
-                levels[name] = statistics.median(best_after(each, EVALUATIONS) for each in runs[name])
+            if name in runs:
+                continue
+            losses = [run(world, seed) for seed in track(range(args.seeds), name, transient=True)]
+            runs[name] = [[round(loss, 5) for loss in each] for each in losses]
+            levels = levels_of(entries, runs)
             document = {
                 **known,
                 "surrogate": [asdict(each) for each in models],
@@ -251,22 +253,20 @@ def main() -> None:
                 "losses": runs,
             }
             write_atomically(path, json.dumps(document) + "\n")
-    console.print(table(args.model, runs, levels))
+    console.print(table(args.model, runs, levels_of(entries, runs)))
+
+
+def levels_of(entries: Sequence[Entry], runs: Mapping[str, list[Losses]]) -> dict[str, float]:
+    """What searches are to reach: the best line, and what others have reached by now."""
+    best = {name: [best_after(each, EVALUATIONS) for each in runs[name]] for name in (RANDOM, GENETIC) if name in runs}
+    grid = min(entry.loss for entry in entries if entry.source == "grid")
+    return {GRID: grid, **{name: statistics.median(found) for name, found in best.items()}}
 
 
 def begun(path: Path, known: Mapping[str, Any]) -> dict[str, list[Losses]]:
     """The losses of searches that have run on the same table."""
     former = json.loads(path.read_text()) if path.is_file() else {}
     return dict(former["losses"]) if known.items() <= former.items() else {}
-
-
-def digest(model: str) -> str:
-    """Of a model's table."""
-    return hashlib.sha256(path_of(model).read_bytes()).hexdigest()[:16]
-
-
-def rounded(losses: Losses) -> Losses:
-    return [round(loss, 5) for loss in losses]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Protocol
 
 import optuna
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,10 +19,10 @@ from autotune.core.faults import during
 from autotune.core.interrupts import checkpoint, pause
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
-from autotune.search.proposer import Proposer
+from autotune.search.proposer import Proposal, Proposer
 from autotune.search.repetitions import PLAN
 from autotune.search.samplers import CONDITIONAL, sampler_for
-from autotune.search.trial_runner import RELATIVE_COST, Report, TrialRunner
+from autotune.search.trial_runner import RELATIVE_COST, Report
 from autotune.study.candidate import Candidate, draw
 from autotune.study.heartbeat import SURPLUS, WORKER, Watch, close, heartbeat, is_closed, running, surplus
 from autotune.study.trials import (
@@ -82,6 +83,29 @@ class SearchProgress(Protocol):
         """A trial of another worker ended."""
 
 
+class Runner(Protocol):
+    """Who evaluates trials, such as :class:`autotune.search.trial_runner.TrialRunner`."""
+
+    @property
+    def proposer(self) -> Proposer:
+        """Turns knobs into policies within the budget."""
+
+    @property
+    def pruner(self) -> BasePruner:
+        """What the study needs for trials to be pruned."""
+
+    def begin(self, candidate: Candidate, /) -> tuple[optuna.Trial, Proposal | None]:
+        """Make a trial of a candidate: the running trial, and what it stands for where that can be told."""
+
+    def run(
+        self, trial: optuna.Trial, asked: Mapping[str, int], known: Snapshot, proposal: Proposal | None, /
+    ) -> Report:
+        """Evaluate a running trial and tell the study."""
+
+    def settle(self) -> None:
+        """Wait until all that was told is written."""
+
+
 @dataclass(frozen=True)
 class OtherReport:
     """How a trial of another worker ended, as far as the study says. ``loss`` is None where it failed."""
@@ -111,7 +135,7 @@ class OtherReport:
 
 def search(
     study: optuna.Study,
-    runner: TrialRunner,
+    runner: Runner,
     refiner: Refiner | None,
     *,
     sampler: str,
