@@ -7,13 +7,14 @@ workers on one database that is most of what the database does (``studies.storag
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 
 def id_of(trial: optuna.Trial | FrozenTrial) -> int:
@@ -83,6 +84,20 @@ class TransactionalStorage(_CachedStorage):
         """The connections to the database."""
         engine: Engine = self._backend.engine
         return engine
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """As Optuna's; of several workers that set one state at once, one succeeds on SQLite as well.
+
+        Optuna locks the trial's row, reads its state and writes it. SQLite has no locks of rows, so that two workers
+        who read at the same moment would both succeed: both would evaluate a queued trial, or queue a dead worker's.
+        """
+        session = self._backend.scoped_session()
+        try:
+            # A write that changes nothing begins the transaction in which Optuna reads, and keeps other writers out.
+            session.execute(text("UPDATE trials SET state = state WHERE trial_id = :id"), {"id": trial_id})
+            return super().set_trial_state_values(trial_id, state, values)
+        finally:
+            session.close()
 
     def cached(self, study_id: int, trial_id: int) -> FrozenTrial:
         """A copy of a trial as the cache has it."""

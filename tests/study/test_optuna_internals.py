@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 import autotune
 import search_spaces
 from autotune.study import optuna_internals as internals
+from autotune.study.storage import open_storage
+from autotune.study.trials import sqlite_url
 
 # Of Optuna's classes, with those of its cache; ``self._storage`` of a class of our own is none of them.
 PRIVATE = ("_trial_id", "_study_id", "_storage", "_backend", "_studies", "_trial_id_to_study_id_and_number")
@@ -55,6 +60,31 @@ def test_of_two_that_take_a_queued_trial_one_gets_it(study: optuna.Study) -> Non
     study.enqueue_trial({"steps": 3})
     (queued,) = study.get_trials()
     assert [internals.set_state(study, queued, TrialState.RUNNING) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.FAIL])
+def test_of_two_that_do_so_at_the_same_moment_one_gets_it(tmp_path: Path, state: TrialState) -> None:
+    url, queued, together = sqlite_url(tmp_path / "study.db"), 20, Barrier(2, timeout=60)
+    study = optuna.create_study(storage=open_storage(url), study_name="study")
+    for number in range(queued):
+        study.enqueue_trial({"steps": number})
+    waiting = study.get_trials()
+
+    def take(worker: int) -> list[int]:
+        mine = optuna.load_study(storage=open_storage(url), study_name="study")
+        taken = []
+        for trial in waiting:
+            together.wait()
+            try:
+                if internals.set_state(mine, trial, state):
+                    taken.append(trial.number)
+            except UpdateFinishedTrialError:
+                continue
+        return taken
+
+    with ThreadPoolExecutor(2) as workers:
+        first, second = workers.map(take, range(2))
+    assert sorted(first + second) == list(range(queued))
 
 
 def test_what_is_written_is_read(study: optuna.Study) -> None:
