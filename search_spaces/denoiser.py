@@ -155,6 +155,22 @@ class DenoiserSpace(SearchSpace):
             found[f"fewer steps{by}, more at low noise"] = {"solver": index, "skew": _LOW_NOISE}
         return found
 
+    @staticmethod
+    def guidance_recipes() -> dict[str, dict[str, int]]:
+        """Guidance in fewer steps, where the other branch decides most.
+
+        Guidance hurts at high noise and does nothing at low noise (Kynkäänniemi et al. 2024).
+        """
+        return {
+            name: {"guidance_start": start, "guidance_stop": stop}
+            for name, start, stop in (
+                ("guidance cut", 0, PARTS // 2),
+                ("guidance in the middle", PARTS // 5, 3 * PARTS // 4),
+                ("guidance in the middle alone", 3 * PARTS // 10, 7 * PARTS // 10),
+                ("guidance in the later half", 3 * PARTS // 10, 4 * PARTS // 5),
+            )
+        }
+
     def size_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""
         full = len(self.scales) - 1

@@ -142,6 +142,8 @@ class TransformerSpace(DenoiserSpace):
         three_quarters = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(3, 4)))
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         settings: dict[str, dict[str, int]] = {"fewer steps": {}, **self.solver_recipes()}
+        if guided:
+            settings |= self.guidance_recipes()
         if self.layers:
             # FORA reuses every layer, cross-attention included. In FORA (arXiv 2407.01425) and TaylorSeer (2503.06923)
             # the interval alone says when to compute, to the very end; that the last step computes is ours. PAB
@@ -170,12 +172,6 @@ class TransformerSpace(DenoiserSpace):
         if full:
             settings["half the steps at three quarters of the size"] = {"scale": three_quarters, "switch": PARTS // 2}
             settings["a fifth of the steps at half size"] = {"scale": half, "switch": PARTS // 5, "handoff": 1}
-        if guided:
-            settings["guidance cut"] = {"guidance_stop": PARTS // 2}
-            settings["guidance in the middle"] = {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4}
-            settings["guidance in the later half"] = {
-                "guidance_start": 3 * PARTS // 10, "guidance_stop": 4 * PARTS // 5,
-            }  # fmt: skip
         if guided and cross:
             settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
             settings["PostDiff for PixArt"] = {

@@ -130,6 +130,7 @@ class UNetSpace(DenoiserSpace):
         settings: dict[str, dict[str, int]] = {
             "fewer steps": {},
             **self.solver_recipes(),
+            **(self.guidance_recipes() if guided else {}),
             "DeepCache, interval 2": branch_0 | {"interval": 2},
             "DeepCache, interval 3": branch_0 | {"interval": 3},
             "DeepCache, interval 3, one layer more": branch_1 | {"interval": 3},
@@ -139,13 +140,8 @@ class UNetSpace(DenoiserSpace):
         if full:
             settings["half the steps at half size"] = mix
         if guided:
-            settings |= {
-                "half size, cache, guidance cut": mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4},
-                "guidance cut": {"guidance_stop": PARTS // 2},
-                # Kynkaanniemi et al. 2024: guidance hurts at high noise and does nothing at low noise.
-                "guidance in the middle": {"guidance_start": PARTS // 5, "guidance_stop": 3 * PARTS // 4},
-                "guidance in the later half": {"guidance_start": 3 * PARTS // 10, "guidance_stop": 4 * PARTS // 5},
-            }
+            both = mix | branch_1 | {"interval": 2, "guidance_stop": 3 * PARTS // 4}
+            settings["half size, cache, guidance cut"] = both
         if gate:
             settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())

@@ -4,8 +4,8 @@
 its entries (:mod:`studies.search.surrogate`) and lets each search run from 20 seeds. All of them propose values of the
 same knobs, have the number of steps solved from the budget, and repeat nothing. What differs:
 
-- **ours**: recipes first, the most promising two or three together, then multivariate TPE, at last neighbours of the
-  best policies;
+- **ours**: solvers and guidance first, then other recipes, the most promising two or three together, multivariate TPE,
+  at last neighbours of the best policies;
 - **ours of 48**: the same with as many candidates as ``postdiff-tune`` evaluates unless told otherwise;
 - **TPE**, **GP**, **CMA-ES**, **random**: Optuna's samplers as they come;
 - **NSGA-II**: with ECAD's settings (crossover 0.9, mutation 0.05; arXiv 2506.15682), but a population of 16, not 72.

@@ -1,16 +1,16 @@
-"""Known recipes together: the screening that follows the recipes.
+"""Known recipes together: the screening.
 
 Most recipes change one thing: the solver, the guidance, what is reused, the size of the first steps. Solvers and noise
-levels are crossed with guidance first, all with all: both decide what happens at which noise, so that what either gains
-alone says little of the two together, and a person would write nothing else. Then what each recipe gains on its own, at
-equal compute, says which pairs are worth trying, and these say what follows (:mod:`autotune.search.effects`). Simple
-policies thus come before policies that do many things at once.
+levels are crossed with guidance first, before anything is reused: both decide what happens at which noise, so that what
+either gains alone says little of the two together, and a person would write nothing else. Once all recipes were tried,
+what each gains on its own, at equal compute, says which pairs are worth trying, and these say what follows
+(:mod:`autotune.search.effects`). Simple policies thus come before policies that do many things at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
 from optuna.trial import FrozenTrial, TrialState
@@ -35,8 +35,10 @@ _NOISE, _NOISE_PICTURES = 0.1, 32
 _LEAST_IMPROVEMENT = 0.002
 
 
-def combination(study: Trials, proposer: Proposer, trials: int, *, late: bool = False) -> Candidate | None:
-    """The two or three recipes that promise most together, as a trial to be; None once enough were tried.
+def combination(
+    study: Trials, proposer: Proposer, trials: int, *, queued: Sequence[FrozenTrial] = (), late: bool = False
+) -> Candidate | None:
+    """The two or three recipes that promise most together, as a trial to be; None where one has to wait, or no more.
 
     Recipes go together where they change different knobs; three only where two of them were tried together.
 
@@ -44,9 +46,13 @@ def combination(study: Trials, proposer: Proposer, trials: int, *, late: bool = 
         study: Has the trials of the recipes.
         proposer: Brings combinations to the budget.
         trials: Candidates of the whole search.
+        queued: Trials that wait. While there are any solvers are crossed with guidance, once all recipes of both have
+            begun; nothing else is combined.
         late: Whether the last third, which belongs to neighbours of the best, has begun: solvers are still crossed with
             guidance, nothing else is combined.
     """
+    if queued and not _reuses(queued[0], proposer):
+        return None
     begun = sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False))
     if begun >= COMBINED * trials:
         return None
@@ -65,7 +71,7 @@ def combination(study: Trials, proposer: Proposer, trials: int, *, late: bool = 
     known = {attributes(trial).get(PLAN) for trial in tried}
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
     crossed = _crossed(effects, changes, proposer) if begun < CROSSED * trials else []
-    promising = [] if late else _promising(effects, changes, {each.settings for each in observed})
+    promising = [] if late or queued else _promising(effects, changes, {each.settings for each in observed})
     for recipes in [*crossed, *promising]:
         values = {**plain, **{name: value for recipe in recipes for name, value in changes[recipe].items()}}
         # The ranges may have been narrowed so far that not even fewer steps are within.
@@ -73,6 +79,17 @@ def combination(study: Trials, proposer: Proposer, trials: int, *, late: bool = 
         if proposal is not None and proposer.plan(proposal.policy) not in known:
             return Candidate(proposal.values, user_attrs={COMBINES: list(recipes)})
     return None
+
+
+def _reuses(queued: FrozenTrial, proposer: Proposer) -> bool:
+    """Whether a trial that waits is a recipe of something else than solvers, noise levels and guidance."""
+    space = proposer.space
+    plain, simple = space.recipes[0].values, {*space.of_steps, *space.of_guidance}
+    return any(
+        recipe.name == queued.user_attrs.get(RECIPE)
+        and any(value != plain[name] for name, value in recipe.values.items() if name not in simple)
+        for recipe in space.recipes
+    )
 
 
 def _crossed(effects: Effects, changes: Mapping[str, Mapping[str, int]], proposer: Proposer) -> list[tuple[str, ...]]:

@@ -206,15 +206,17 @@ def search(
         sampler_at = partial(sampler_for, sampler, seed, len(ended), explore=repeats >= _REPEATS_UNTIL_RANDOM)
         study.sampler = sampler_at()
         values: Mapping[str, int]
-        queued, proposal = waiting(now), None
-        if queued:
+        queued, proposal, candidate = waiting(now), None, None
+        if queued and not over and candidates + others + len(queued) < trials:
+            candidate = combination(now, runner.proposer, trials, queued=queued)
+        if queued and candidate is None:
             claimed = claim(study, queued)
             if claimed is None:
                 continue
             trial, values = claimed
         else:
             late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            candidate = combination(now, runner.proposer, trials, late=late)
+            candidate = candidate or combination(now, runner.proposer, trials, late=late)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
             candidate = candidate or _drawn(now, runner.proposer, sampler_at, conditional=sampler in CONDITIONAL)
             values = candidate.values

@@ -15,7 +15,7 @@ from autotune.cli.report import run_report
 from autotune.policy import CacheRule, Guidance, ModelInfo, Policy, ResolutionStage
 from autotune.workflows.tune import TuneResult
 from tests.report.conftest import finished
-from tests.support.fake_search import pipe, whole
+from tests.support.fake_search import TRIALS, pipe, whole
 
 from .conftest import documented
 
@@ -26,7 +26,7 @@ def test_the_page_is_written_and_named(finished: Path, capsys: pytest.CaptureFix
     assert run(["report", str(finished)]) == 0
     page = finished / "report.html"
     assert page.read_text().startswith("<!doctype html>")
-    assert capsys.readouterr().out == f"{page}: 15 candidates, finished\n"
+    assert capsys.readouterr().out == f"{page}: {TRIALS} candidates, finished\n"
 
 
 def test_json_says_what_the_page_says(whole: TuneResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_json_says_what_the_page_says(whole: TuneResult, tmp_path: Path, capsys:
     said = json.loads(capsys.readouterr().out)
     assert said.keys() == documented("report")
     assert said["report"] == str(tmp_path / "page.html") and (tmp_path / "page.html").is_file()
-    assert said["finished"] and said["policy"] == whole.policy.id and len(said["candidates"]) == 15
+    assert said["finished"] and said["policy"] == whole.policy.id and len(said["candidates"]) == TRIALS
     assert said["last_round"]["difference"]["value"] == whole.finalists.difference.value
 
 

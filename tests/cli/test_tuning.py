@@ -18,10 +18,10 @@ from PIL import Image
 
 from autotune.policy.loading import load_policy
 from autotune.study.trials import is_repetition
+from tests.support.fake_search import TRIALS
 
 from .conftest import Finished
 
-TRIALS = 15
 SMALL = ["--images", "8", "--held-out-images", "8", "--out", "run"]
 COMMAND = ["tune", "--budget", "40%", "--trials", str(TRIALS), "--timeout", "10m", *SMALL]
 

@@ -116,7 +116,7 @@ def test_an_unfinished_run_claims_nothing(unfinished: Path) -> None:
     run = read_run(unfinished)
     facts = facts_of(run)
     assert not run.finished and not facts.finished and "not finished" in facts.title
-    assert "15 candidates evaluated so far" in facts.lead[0]
+    assert "16 candidates evaluated so far" in facts.lead[0]
     assert snippet(run) is None and plan_of(run) is not None
     sections = view_of(run)["sections"]
     assert [picture.run for picture in sections[0].prompts[0].pictures] == ["full run", "leader"]

@@ -19,7 +19,7 @@ from autotune.search.recipes import recipes_at_budget
 from autotune.search.repetitions import PLAN
 from autotune.search.samplers import sampler_for
 from autotune.study.candidate import Candidate
-from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE, begin, put_back, recipe_of
+from autotune.study.trials import COMBINES, DESCRIPTION, FAILURE, POLICY, RECIPE, begin, put_back, recipe_of, waiting
 from search_spaces import space_for
 
 STEPS, MOST_STEPS = 20, 60
@@ -94,8 +94,42 @@ def test_solvers_and_noise_levels_are_crossed_with_guidance_first(free: Proposer
         add(study, free, candidate, 0.6)
     assert crossed[0] == ("fewer steps, UniPC", "guidance in the middle")
     steps = {"fewer steps, DPMSolver", "fewer steps, UniPC", "fewer steps, DPMSolver, more at low noise"}
-    guidance = {"guidance cut", "guidance in the middle", "guidance in the later half"}
+    guidance = {name for name in (recipe.name for recipe in free.space.recipes) if name.startswith("guidance")}
+    assert len(guidance) == 4
     assert set(crossed) == set(itertools.product(steps, guidance))
+
+
+def queue_of(proposer: Proposer, name: str) -> optuna.Study:
+    """Recipes before ``name`` have been tried, it and those after it wait."""
+    study, waits = optuna.create_study(), False
+    for recipe in recipes_at_budget(proposer):
+        waits = waits or recipe.name == name
+        if waits:
+            study.enqueue_trial(dict(recipe.proposal.values), user_attrs={RECIPE: recipe.name})
+        else:
+            add(study, proposer, Candidate(recipe.proposal.values, {RECIPE: recipe.name}), 0.5)
+    return study
+
+
+@pytest.mark.parametrize(
+    ("name", "crossed"),
+    [("guidance in the later half", False), ("DeepCache, interval 2", True), ("half the steps at half size", True)],
+)
+def test_they_come_before_recipes_of_other_things_and_after_those_of_both(
+    free: Proposer, name: str, crossed: bool
+) -> None:
+    study = queue_of(free, name)
+    assert (combination(study, free, 60, queued=waiting(study)) is not None) == crossed
+
+
+def test_while_recipes_wait_nothing_else_is_combined(free: Proposer, proposer: Proposer) -> None:
+    study = queue_of(proposer, "half the steps at half size")
+    assert combination(study, proposer, 60) is not None
+    assert combination(study, proposer, 60, queued=waiting(study)) is None
+    # What is no recipe of the space, such as another budget's best, is not kept waiting.
+    study = queue_of(free, "no recipe")
+    study.enqueue_trial(dict(free.space.recipes[-1].values), user_attrs={RECIPE: "best of 25%"})
+    assert combination(study, free, 60, queued=waiting(study)) is None
 
 
 def test_a_small_search_crosses_few_of_them(free: Proposer) -> None:

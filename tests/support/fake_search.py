@@ -25,6 +25,8 @@ from autotune.workflows.tradeoff import run_tradeoff_study
 from autotune.workflows.tune import TuneResult, tune
 
 DIMENSIONS = 8
+TRIALS = 16
+"""As many as there are known recipes."""
 THINGS = ("apple", "dog", "moon", "tram", "sun", "hat")
 PROMPTS = [f"{style} {thing}" for style in ("noto", "fluent") for thing in THINGS]
 HELD_OUT = [f"{style} {thing}" for style in ("twitter", "plain") for thing in THINGS]
@@ -162,7 +164,7 @@ def batched(pictures: FakePictures) -> FakePictures:
 def search_arguments(folder: Path) -> dict[str, Any]:
     return {
         "prompts": PROMPTS, "held_out": HELD_OUT, "scorer": ReadingScorer(), "steps": 10, "images": 12,
-        "held_out_images": 12, "trials": 15, "run_dir": folder, "study_name": "study", "quiet": True,
+        "held_out_images": 12, "trials": TRIALS, "run_dir": folder, "study_name": "study", "quiet": True,
         "judges": ["distance", "alignment"],
         "second_opinion": "none",
     }  # fmt: skip

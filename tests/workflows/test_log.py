@@ -11,6 +11,7 @@ from autotune.core.errors import InputError, RunFailed
 from autotune.core.naming import TUNER_LOG
 from autotune.workflows.log import logged, worker_log
 from autotune.workflows.tune import TuneResult
+from tests.support.fake_search import TRIALS
 
 OURS = logging.getLogger("autotune.somewhere")
 
@@ -104,5 +105,5 @@ def test_workers_have_files_of_their_own() -> None:
 def test_a_search_tells_its_story(whole: TuneResult) -> None:
     text = (whole.run_dir / TUNER_LOG).read_text()
     assert "study study in" in text and '"full_steps": 10' in text
-    assert text.count("autotune.workflows.progress: trial ") == 15
+    assert text.count("autotune.workflows.progress: trial ") == TRIALS
     assert f"better, exports {whole.policy.id}" in text and text.splitlines()[-1].endswith("done")

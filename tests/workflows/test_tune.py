@@ -9,6 +9,7 @@ import os
 import sqlite3
 import threading
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,23 @@ from autotune.options import TuneOptions
 from autotune.policy import Policy, read_policy
 from autotune.runtime import full_policy
 from autotune.search.proposer import Proposer
-from autotune.study.trials import attributes, evaluated, finished, policy_of, sqlite_url
+from autotune.study.trials import COMBINES, RECIPE, attributes, evaluated, finished, policy_of, sqlite_url
 from autotune.workflows.setup import Setup
 from autotune.workflows.tune import TuneResult, tune, tune_budgets
 from search_spaces import space_for
-from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer, degradation_of_anything_else
+from tests.support.fake_search import (
+    HELD_OUT,
+    PROMPTS,
+    TRIALS,
+    FakePictures,
+    ReadingScorer,
+    degradation_of_anything_else,
+)
 from tests.support.profiles import synthetic_profile
 
 LIMIT = 0.4
-# Calls that make pictures: four for the reference, one for the full run; then seven recipes, then the sampler's.
-BEFORE_THE_SEARCH, AFTER_THE_RECIPES = 5, 15
+# Calls that make pictures: four for the reference, one for the full run; then the recipes.
+BEFORE_THE_SEARCH, LATE = 5, 16
 
 
 def states(study: optuna.Study) -> set[TrialState]:
@@ -48,7 +56,7 @@ def keys(study: optuna.Study) -> list[str]:
 
 def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: TuneResult) -> None:
     result = whole
-    assert len(evaluated(result.study)) == 15
+    assert len(evaluated(result.study)) == TRIALS
     assert states(result.study) == {TrialState.COMPLETE}
     assert all(trial.user_attrs["relative_cost"] <= LIMIT for trial in result.study.trials)
 
@@ -73,6 +81,19 @@ def test_a_search_exports_the_best_policy_within_the_budget(pipe: Any, whole: Tu
     document = json.loads((result.run_dir / "finalists.json").read_text())
     assert document["verdict"] == "better" and len(document["contenders"]) == 5
     assert [len(pictures) for pictures in result.previews] == [12, 12, 12] == [len(result.preview_prompts)] * 3
+
+
+@pytest.mark.parametrize(("trials", "crossed"), [(50, 10), (TRIALS, 0)])
+def test_solvers_are_crossed_with_guidance_before_other_recipes_where_there_is_room(
+    pipe: Any, pictures: FakePictures, arguments: dict[str, Any], trials: int, crossed: int
+) -> None:
+    study = tune(pipe, "40%", **arguments | {"trials": trials}).study
+    begun = sorted(evaluated(study), key=lambda trial: trial.datetime_start or datetime.max)
+    order = [trial.user_attrs for trial in begun]
+    caches = next(place for place, given in enumerate(order) if given.get(RECIPE, "").startswith("DeepCache"))
+    recipes = [place for place, given in enumerate(order) if RECIPE in given]
+    assert sum(COMBINES in given for given in order[:caches]) == crossed
+    assert len(recipes) == TRIALS and recipes[-1] == TRIALS - 1 + crossed, "no recipe is left out"
 
 
 def test_nothing_beats_fewer_steps_is_said_and_fewer_steps_exported(
@@ -139,7 +160,7 @@ def test_same_arguments_same_candidates_and_policy(
     assert same.finalists.difference == whole.finalists.difference
 
 
-@pytest.mark.parametrize("call", [7, AFTER_THE_RECIPES])
+@pytest.mark.parametrize("call", [7, LATE])
 def test_an_interrupted_search_resumes_to_the_same_end(
     call: int, pipe: Any, pictures: FakePictures, arguments: dict[str, Any], whole: TuneResult
 ) -> None:
@@ -163,7 +184,7 @@ def test_an_interrupted_search_resumes_to_the_same_end(
         for study in (resumed.study, whole.study)
     ]
     assert recipes[0] == recipes[1]
-    if call == AFTER_THE_RECIPES:
+    if call == LATE:
         assert sorted(keys(resumed.study)) == sorted(keys(whole.study))
         assert resumed.policy.key == whole.policy.key
     # The full run's pictures and those of finished candidates are not made again.
@@ -198,11 +219,11 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
     killed = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     killed.enqueue_trial(values)
     space_for(pipe).values_of(killed.ask())
-    resumed = tune(pipe, "40%", **continued | {"trials": 16})
+    resumed = tune(pipe, "40%", **continued | {"trials": TRIALS + 1})
     assert TrialState.RUNNING not in states(resumed.study)
     again = [trial for trial in resumed.study.trials if trial.params == values]
     assert [trial.state for trial in again] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert len(evaluated(resumed.study)) == 16
+    assert len(evaluated(resumed.study)) == TRIALS + 1
 
 
 def test_a_finished_search_is_not_searched_again(
@@ -271,10 +292,10 @@ def test_knobs_that_no_step_count_of_is_within_the_budget_fail_a_trial_and_the_n
     )
     study = optuna.load_study(study_name="study", storage=sqlite_url(continued["run_dir"] / "study.db"))
     study.enqueue_trial(too_costly)
-    result = tune(pipe, "40%", **continued | {"trials": 16})
+    result = tune(pipe, "40%", **continued | {"trials": TRIALS + 1})
     (failed,) = [trial for trial in result.study.trials if trial.state is TrialState.FAIL]
     assert "no step count" in failed.user_attrs["failure"] and failed.params == too_costly
-    assert len(evaluated(result.study)) == 16
+    assert len(evaluated(result.study)) == TRIALS + 1
 
 
 def test_pictures_that_score_nan_fail_their_trial(
@@ -505,7 +526,7 @@ def test_a_finalist_that_breaks_on_held_out_pictures_gives_its_place_to_the_next
 
 
 def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    arguments["trials"] = 16
+    arguments["trials"] = TRIALS + 1
     results = tune_budgets(pipe, [parse_budget("30%"), parse_budget("60%")], TuneOptions(**arguments))
     folder = arguments["run_dir"]
     assert [result.policy_file.name for result in results] == ["policy-30.json", "policy-60.json"]
@@ -520,7 +541,7 @@ def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, argument
     assert learned, "the second budget begins with the first one's best knobs"
     back = [trial for trial in results[0].study.trials if trial.user_attrs.get("recipe") == "best of 60%"]
     assert back, "and the first one ends with the second one's"
-    assert all(trial.number >= 15 for trial in back)
+    assert all(trial.number >= TRIALS for trial in back)
     assert len({study_pictures.name for study_pictures in (folder / "outcomes").iterdir()}) == 1
     assert (
         results[1].finalists.candidates[0].quality.loss.value <= results[0].finalists.candidates[0].quality.loss.value
@@ -533,10 +554,10 @@ def test_several_budgets_share_a_run(pipe: Any, pictures: FakePictures, argument
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2", "random"])
 def test_every_sampler_searches(sampler: str, pipe: Any, pictures: FakePictures, arguments: dict[str, Any]) -> None:
-    result = tune(pipe, "40%", **arguments | {"sampler": sampler, "trials": 16})
-    assert len(evaluated(result.study)) == 16
+    result = tune(pipe, "40%", **arguments | {"sampler": sampler, "trials": TRIALS + 1})
+    assert len(evaluated(result.study)) == TRIALS + 1
     with pytest.raises(InputError, match="its (sampler|early stopping) was"):
-        tune(pipe, "40%", **arguments | {"sampler": "tpe", "trials": 16})
+        tune(pipe, "40%", **arguments | {"sampler": "tpe", "trials": TRIALS + 1})
 
 
 def test_candidates_behind_the_others_are_pruned(pipe: Any, batched: FakePictures, arguments: dict[str, Any]) -> None:
