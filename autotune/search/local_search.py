@@ -23,6 +23,7 @@ from search_spaces.schedule import cool_down_of
 Units = tuple[tuple[str, ...], ...]
 Neighbour = tuple[Candidate, Proposal]
 
+_NOISE_LEVELS = ("timesteps", "sigmas")
 # Most draws are over the budget, or were tried before.
 _DRAWS = 200
 # One move finds the next better schedule, two find what one has to get worse for.
@@ -98,7 +99,10 @@ class Refiner:
             neighbour = neighbour and moved(neighbour, draw)
         # Two moves may lead back.
         if neighbour is not None and neighbour.key != listed.key:
-            yield neighbour
+            own = {name: getattr(policy, name) for name in _NOISE_LEVELS}
+            unmoved = all(getattr(neighbour, name) == getattr(listed, name) for name in _NOISE_LEVELS)
+            # Listed or not, they are the same pictures, which another candidate may have made.
+            yield Policy(**{**dict(neighbour), **own}) if unmoved else neighbour
 
     def _changes(self, units: Units) -> Sensitivity:
         assert self._measure is not None
