@@ -3,8 +3,8 @@
 ``python -m studies.search_savings MODEL`` runs the same search from several seeds twice: with both, and without either.
 Printed for each seed: denoiser FLOPs of all pictures that were made (exact: calls that a shared prefix skipped are not
 counted, those of pruned candidates are), as multiples of the full run's for one picture; and the difference of the
-two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in
-``runs/savings``; results go to ``studies/results/search_savings-MODEL.json``.
+two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in ``runs/savings``, and the same
+command goes on where it stopped; results go to ``studies/results/search_savings-MODEL.json`` after each seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.table import Table
 from autotune.core.records import write_atomically
 from autotune.cost import parse_budget
 from autotune.models.shipped import DEMO_NAMES, demo_pipeline
-from autotune.options import SetupOptions
+from autotune.options import SetupOptions, TuneOptions
 from autotune.options.searching import PREFIX_MEMORY
 from autotune.pipelines.bars import without_bars
 from autotune.study.trials import enqueue_recipes, evaluated, open_study, policy_of, ranked, sqlite_url
@@ -36,7 +36,8 @@ from studies.shipped import BATCH
 RESULTS = Path(__file__).with_name("results")
 FOLDER = Path("runs") / "savings"
 BUDGET = "25%"
-SEEDS, TRIALS, PICTURES, HELD_OUT = 3, 32, 128, 480
+SEEDS, PICTURES, HELD_OUT = 3, 128, 480
+TRIALS = TuneOptions().trials
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,14 @@ def main() -> None:
             interval = f"{apart.value:+.3f} ({apart.low:+.3f}..{apart.high:+.3f})"
             flops = (f"{sparing.flops:,.0f}", f"{plain.flops:,.0f}", f"{pair.share:.0%}")
             table.add_row(str(seed), *flops, sparing.winner, plain.winner, interval)
+            document = {
+                "model": args.model,
+                "budget": BUDGET,
+                "candidates": TRIALS,
+                "pairs": [asdict(each) | {"share": each.share} for each in pairs],
+            }
+            write_atomically(RESULTS / f"search_savings-{args.model}.json", json.dumps(document, indent=1) + "\n")
     console.print(table)
-    document = {
-        "model": args.model,
-        "budget": BUDGET,
-        "pairs": [asdict(each) | {"share": each.share} for each in pairs],
-    }
-    write_atomically(RESULTS / f"search_savings-{args.model}.json", json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
