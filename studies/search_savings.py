@@ -3,8 +3,9 @@
 ``python -m studies.search_savings MODEL`` runs the same search from several seeds twice: with both, and without either.
 Printed for each seed: denoiser FLOPs of all pictures that were made (exact: calls that a shared prefix skipped are not
 counted, those of pruned candidates are), as multiples of the full run's for one picture; and the difference of the
-two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in ``runs/savings``, and the same
-command goes on where it stopped; results go to ``studies/results/search_savings-MODEL.json`` after each seed.
+two winners' losses on captions that neither search has seen, paired, with a 95 % interval. Pictures are kept in
+``runs/savings``: the same command goes on where it stopped. Results go to ``studies/results/search_savings-MODEL.json``
+after each seed.
 """
 
 from __future__ import annotations
