@@ -39,7 +39,7 @@ from autotune.workflows.tune import TuneResult
 from search_spaces import space_for
 from tests.support.builders import FAMILIES, sd_img2img
 from tests.support.fake_hub import running, with_hub
-from tests.support.fake_search import pipe, whole
+from tests.support.fake_search import TRIALS, pipe, whole
 from tests.support.profiles import synthetic_profile
 from tests.support.readme import README, ROOT, TEXT, block, command, commands, executed, printed
 from tests.support.serving import environment
@@ -309,7 +309,7 @@ def test_a_report_is_watched(
     shutil.copytree(whole.run_dir, tmp_path / RUN)
     monkeypatch.chdir(tmp_path)
     assert run(command("postdiff report")[1:]) == 0
-    assert capsys.readouterr().out == f"{RUN / 'report.html'}: 15 candidates, finished\n"
+    assert capsys.readouterr().out == f"{RUN / 'report.html'}: {TRIALS} candidates, finished\n"
 
 
 def test_the_plan_is_drawn_as_printed(
