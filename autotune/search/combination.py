@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.search.candidate_scores import PICTURES
 from autotune.search.effects import Effects, Observation
 from autotune.search.proposer import Proposer
-from autotune.search.repetitions import PLAN
+from autotune.search.repetitions import plans_of
 from autotune.study.candidate import Candidate
 from autotune.study.trials import COMBINES, RECIPE, Trials, attributes, evaluated
 
@@ -68,7 +68,7 @@ def combination(
     if not observed:
         return None
     effects = Effects(observed)
-    known = {attributes(trial).get(PLAN) for trial in tried}
+    known = plans_of(study)
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
     crossed = _crossed(effects, changes, proposer) if begun < CROSSED * trials else []
     promising = [] if late or queued else _promising(effects, changes, {each.settings for each in observed})

@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial
 from autotune.core.fingerprint import digest
 from autotune.policy import CacheRule, Policy
 from autotune.search.proposer import Proposal, Proposer
-from autotune.search.repetitions import PLAN
+from autotune.search.repetitions import plans_of
 from autotune.search.sensitivity import Sensitivity, best_compute_steps, even_progress, progress_of
 from autotune.study.candidate import Candidate
-from autotune.study.trials import Trials, attributes, evaluated, policy_of, ranked, refining
+from autotune.study.trials import Trials, evaluated, policy_of, ranked, refining
 from search_spaces import moved
 from search_spaces.earlier import completed
 from search_spaces.schedule import cool_down_of
@@ -61,7 +61,7 @@ class Refiner:
         if not origins:
             return None
         tried = evaluated(study)
-        known = {attributes(trial).get(PLAN) for trial in tried}
+        known = plans_of(study)
         draw = random.Random(digest([self._seed, len(tried)]))
         for _ in range(_DRAWS):
             # Half as often each as the one before it.

@@ -20,7 +20,7 @@ from autotune.core.interrupts import checkpoint, pause
 from autotune.search.combination import combination
 from autotune.search.local_search import Refiner
 from autotune.search.proposer import Proposal, Proposer
-from autotune.search.repetitions import PLAN
+from autotune.search.repetitions import plans_of
 from autotune.search.samplers import CONDITIONAL, sampler_for
 from autotune.search.trial_runner import RELATIVE_COST, Report
 from autotune.study.candidate import Candidate, draw
@@ -238,7 +238,7 @@ def _drawn(
     now: Snapshot, proposer: Proposer, sampler_at: Callable[..., BaseSampler], *, conditional: bool
 ) -> Candidate:
     """What the sampler proposes at its first attempt that is something new; its last proposal where none is."""
-    known = {attributes(trial).get(PLAN) for trial in evaluated(now)}
+    known = plans_of(now)
     for attempt in range(_DRAWS):
         candidate = draw(sampler_at(attempt=attempt), proposer.space, now.get_trials(), conditional=conditional)
         try:

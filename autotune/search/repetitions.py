@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autotune.study.trials import Trials, attributes, is_repetition
+from autotune.study.trials import Trials, attributes, evaluated, is_repetition
 
 PLAN = "plan"
 """Attribute of a trial: a digest of all that its policy computes."""
 
 _SCORED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def plans_of(study: Trials) -> set[str | None]:
+    """The plans of all trials that were evaluated or are running, which another worker is then about to know."""
+    known = [*evaluated(study), *study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    return {attributes(trial).get(PLAN) for trial in known}
 
 
 def first_of(plan: str, known: Trials) -> FrozenTrial | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -130,6 +131,17 @@ def test_while_recipes_wait_nothing_else_is_combined(free: Proposer, proposer: P
     study = queue_of(free, "no recipe")
     study.enqueue_trial(dict(free.space.recipes[-1].values), user_attrs={RECIPE: "best of 25%"})
     assert combination(study, free, 60, queued=waiting(study)) is None
+
+
+def test_what_another_worker_tries_is_not_proposed_again(free: Proposer) -> None:
+    study = study_of(free, GOOD)
+    first = combination(study, free, 60)
+    assert first is not None
+    proposal = free.propose(first.values)
+    assert proposal is not None
+    begin(study, replace(first, user_attrs={**first.user_attrs, DESCRIPTION: {PLAN: free.plan(proposal.policy)}}))
+    second = combination(study, free, 60)
+    assert second is not None and second.user_attrs[COMBINES] != first.user_attrs[COMBINES]
 
 
 def test_a_small_search_crosses_few_of_them(free: Proposer) -> None:

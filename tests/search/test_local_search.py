@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,23 @@ def test_levers_are_turned_on_and_off(proposer: Proposer) -> None:
 def test_the_same_seed_and_study_give_the_same_neighbour(proposer: Proposer) -> None:
     study = study_of(proposer, 5)
     assert neighbours(proposer, study, 10) == neighbours(proposer, study, 10)
+
+
+def test_what_another_worker_tries_is_not_proposed_again(proposer: Proposer) -> None:
+    """That worker began before the number of evaluated trials, which decides the moves, has changed."""
+    study, refiner = study_of(proposer, 5), Refiner(proposer, 0)
+    first = refiner.candidate(study)
+    assert first is not None
+    if REFINES in first.user_attrs:
+        policy = policy_from_dict(first.user_attrs[DESCRIPTION][POLICY])
+    else:
+        proposal = proposer.propose(first.values)
+        assert proposal is not None
+        policy = proposal.policy
+    described = {DESCRIPTION: {POLICY: policy.to_dict(), PLAN: proposer.plan(policy)}}
+    begin(study, replace(first, user_attrs={**first.user_attrs, **described}))
+    second = refiner.candidate(study)
+    assert second is not None and second != first
 
 
 def test_without_a_candidate_of_all_pictures_there_is_no_neighbour(proposer: Proposer) -> None:
