@@ -51,10 +51,11 @@ def combination(
         late: Whether the last third, which belongs to neighbours of the best, has begun: solvers are still crossed with
             guidance, nothing else is combined.
     """
-    if queued and not _reuses(queued[0], proposer):
+    if queued and not _changes_something_else(queued[0], proposer):
         return None
     begun = sum(COMBINES in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-    if begun >= COMBINED * trials:
+    crosses = begun < CROSSED * trials
+    if begun >= COMBINED * trials or ((queued or late) and not crosses):
         return None
     tried = evaluated(study)
     plain = proposer.space.recipes[0].values
@@ -70,7 +71,7 @@ def combination(
     effects = Effects(observed)
     known = plans_of(study)
     bounds = {knob.name: range(knob.low, knob.high + 1) for knob in proposer.space.knobs}
-    crossed = _crossed(effects, changes, proposer) if begun < CROSSED * trials else []
+    crossed = _crossed(effects, changes, proposer) if crosses else []
     promising = [] if late or queued else _promising(effects, changes, {each.settings for each in observed})
     for recipes in [*crossed, *promising]:
         values = {**plain, **{name: value for recipe in recipes for name, value in changes[recipe].items()}}
@@ -81,8 +82,8 @@ def combination(
     return None
 
 
-def _reuses(queued: FrozenTrial, proposer: Proposer) -> bool:
-    """Whether a trial that waits is a recipe of something else than solvers, noise levels and guidance."""
+def _changes_something_else(queued: FrozenTrial, proposer: Proposer) -> bool:
+    """Whether a trial that waits is a recipe that does not only change solver, noise levels and guidance."""
     space = proposer.space
     plain, simple = space.recipes[0].values, {*space.of_steps, *space.of_guidance}
     return any(

@@ -207,16 +207,16 @@ def search(
         study.sampler = sampler_at()
         values: Mapping[str, int]
         queued, proposal, candidate = waiting(now), None, None
-        if queued and not over and candidates + others + len(queued) < trials:
-            candidate = combination(now, runner.proposer, trials, queued=queued)
+        late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
+        # Nothing that waits is kept from its turn.
+        if not queued or (not over and candidates + others + len(queued) < trials):
+            candidate = combination(now, runner.proposer, trials, queued=queued, late=late)
         if queued and candidate is None:
             claimed = claim(study, queued)
             if claimed is None:
                 continue
             trial, values = claimed
         else:
-            late = max(candidates / trials, spent / timeout if timeout else 1) >= 1 - REFINED
-            candidate = candidate or combination(now, runner.proposer, trials, late=late)
             candidate = candidate or (refiner.candidate(now) if refiner is not None and late else None)
             candidate = candidate or _drawn(now, runner.proposer, sampler_at, conditional=sampler in CONDITIONAL)
             values = candidate.values

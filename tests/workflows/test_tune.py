@@ -42,7 +42,7 @@ from tests.support.fake_search import (
 from tests.support.profiles import synthetic_profile
 
 LIMIT = 0.4
-# Calls that make pictures: four for the reference, one for the full run; then the recipes.
+# Calls that make pictures: four for the reference, one for the full run; then the recipes, of which this is a late one.
 BEFORE_THE_SEARCH, LATE = 5, 16
 
 
