@@ -65,6 +65,11 @@ class SearchSpace(ABC):
             InputError: a knob is missing, unknown, or out of its range.
         """
 
+    def changed(self, values: Mapping[str, int]) -> dict[str, int]:
+        """Those of ``values`` that are not what fewer steps have."""
+        plain = self.recipes[0].values
+        return {name: value for name, value in values.items() if value != plain[name]}
+
     def fixed(self, values: Mapping[str, int]) -> Self:
         """This space with some knobs at one value each."""
         return self.within({name: (value, value) for name, value in values.items()})

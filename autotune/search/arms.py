@@ -60,5 +60,4 @@ def known_recipes(arm: str, proposer: Proposer) -> tuple[PricedRecipe, ...]:
 
 def is_plain(space: SearchSpace, recipe: Recipe) -> bool:
     """Whether every step of a recipe computes all."""
-    plain = space.recipes[0].values
-    return all(recipe.values[name] == plain[name] for name in plain if name not in space.of_steps)
+    return space.changed(recipe.values).keys() <= set(space.of_steps)

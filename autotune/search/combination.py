@@ -60,7 +60,7 @@ def combination(
     tried = evaluated(study)
     plain = proposer.space.recipes[0].values
     changes = {
-        trial.user_attrs[RECIPE]: {name: value for name, value in trial.params.items() if value != plain[name]}
+        trial.user_attrs[RECIPE]: proposer.space.changed(trial.params)
         for trial in tried
         # Failed ones have no values.
         if RECIPE in trial.user_attrs and trial.values
@@ -85,12 +85,9 @@ def combination(
 def _changes_something_else(queued: FrozenTrial, proposer: Proposer) -> bool:
     """Whether a trial that waits is a recipe that does not only change solver, noise levels and guidance."""
     space = proposer.space
-    plain, simple = space.recipes[0].values, {*space.of_steps, *space.of_guidance}
-    return any(
-        recipe.name == queued.user_attrs.get(RECIPE)
-        and any(value != plain[name] for name, value in recipe.values.items() if name not in simple)
-        for recipe in space.recipes
-    )
+    simple = {*space.of_steps, *space.of_guidance}
+    name = queued.user_attrs.get(RECIPE)
+    return any(recipe.name == name and not space.changed(recipe.values).keys() <= simple for recipe in space.recipes)
 
 
 def _crossed(effects: Effects, changes: Mapping[str, Mapping[str, int]], proposer: Proposer) -> list[tuple[str, ...]]:

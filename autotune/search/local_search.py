@@ -101,7 +101,7 @@ class Refiner:
         if neighbour is not None and neighbour.key != listed.key:
             own = {name: getattr(policy, name) for name in _NOISE_LEVELS}
             unmoved = all(getattr(neighbour, name) == getattr(listed, name) for name in _NOISE_LEVELS)
-            # Listed or not, they are the same pictures, which another candidate may have made.
+            # A list that no move has changed says what the solver does, and would look like a policy of its own.
             yield Policy(**{**dict(neighbour), **own}) if unmoved else neighbour
 
     def _changes(self, units: Units) -> Sensitivity:
