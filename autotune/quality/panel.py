@@ -220,7 +220,7 @@ JUDGES: dict[str, Judge] = {
 """All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
 DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
-    {DISTANCE: 1.0, ALIGNMENT: 4.0, ERROR: 1.5, DRIFT: 1.5, CROPS: 1.0, DISTANCE_TEXTURES: 0.5}
+    {DISTANCE: 0.5, ALIGNMENT: 8.0, ERROR: 1.5, DRIFT: 1.5, CROPS: 0.5, DISTANCE_TEXTURES: 0.5}
 )
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 

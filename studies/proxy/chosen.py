@@ -1,4 +1,4 @@
-"""The 40 policies a model that judges are compared on: one-liners, recipes, where searches ended, and random ones.
+"""The 52 policies a model that judges are compared on: one-liners, recipes, where searches ended, and random ones.
 
 Random policies alone are mostly far apart and easy to rank. Where a judge is fooled is where a search goes, so half of
 these are what a search liked, what differs from that by little, or what somebody writes by hand.
@@ -18,9 +18,9 @@ from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, Schedu
 from studies.sampling import random_policies
 from studies.search.recipes import evenly
 
-POLICIES = 40
+POLICIES = 52
 
-Kind = Literal["full run", "plain", "by hand", "reuse", "recipe", "favourite", "random"]
+Kind = Literal["full run", "plain", "by hand", "guided", "reuse", "recipe", "favourite", "random"]
 
 _RESULTS = Path(__file__).with_name("results")
 # Costs of random policies, in turn.
@@ -56,6 +56,7 @@ def _in_order(name: str, pricer: Pricer, full: int) -> Iterator[tuple[Kind, Poli
         yield "plain", Policy(steps=steps)
     of_model = _of_transformer if name == "emoji-dit" else _of_unet
     yield from of_model()
+    yield from _guided_here_or_there()
     for policy in favourites(name):
         yield "favourite", policy
     choices = range(full // 4, full + 1)
@@ -97,6 +98,16 @@ def _gated(steps: int, stop: int, scale: float | None = None, until: int = 0, de
         resolution=(ResolutionStage(scale=scale, until_step=until),) if scale else (),
         cache=(CacheRule(units=_DEEP, compute_steps=deep),) if deep else (),
     )
+
+
+def _guided_here_or_there() -> Iterator[tuple[Kind, Policy]]:
+    """Exact runs guided in part, which have no errors, and what a search made of them in fewer steps."""
+    for guided in ((0, 10), (2, 8), (3, 17), (5, 10), (6, 14), (8, 12), (8, 18)):
+        yield "guided", Policy(steps=20, guidance=_guided(guided))
+    for steps, guided in ((12, (5, 9)), (12, (3, 9)), (9, (3, 6))):
+        yield "guided", Policy(steps=steps, guidance=_guided(guided))
+    yield "guided", _dpm(10, (4, 9))
+    yield "guided", _dpm(8, (4, 6))
 
 
 def _of_transformer() -> Iterator[tuple[Kind, Policy]]:

@@ -17,8 +17,9 @@ from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance + 4 alignment + 1.5 error, at most 0.75, + (1.5 drift by regression + textures / 2), at least 0"
-FORMER_DEFAULT = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0 (formerly)"
+DEFAULT = "distance / 2 + 8 alignment + 1.5 error, at most 0.75, + (1.5 drift by regression + textures / 2), at least 0"
+FORMER_DEFAULT = "distance + 4 alignment and the rest of the default (formerly)"
+BEFORE_REGRESSION = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
 BEFORE_TEXTURES = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the first default)"
 CEILING = 0.5
@@ -63,16 +64,16 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    return _joined(terms, 1.5, 1.5 * terms.steady_drift)
+    return weighed(terms, 0.5, 8)
 
 
-def former_panel(terms: Terms) -> Losses:
-    """The default before, whose drift is of the pictures in pairs alone."""
-    return _joined(terms, 1, 2 * terms.drift)
+def weighed(terms: Terms, distance: float, alignment: float) -> Losses:
+    """The default but for the weights of what needs no exact runs."""
+    return _joined(terms, 1.5, 1.5 * terms.steady_drift, distance, alignment)
 
 
-def _joined(terms: Terms, error: float, drift: Losses) -> Losses:
-    intent = terms.distance + 4 * terms.alignment
+def _joined(terms: Terms, error: float, drift: Losses, distance: float = 1, alignment: float = 4) -> Losses:
+    intent = distance * terms.distance + alignment * terms.alignment
     return intent + error * _capped(terms.error) + np.maximum(0, drift + terms.textures / 2)
 
 
@@ -114,7 +115,7 @@ JUDGES: Mapping[str, Judge] = {
     "the same + Frechet wavelet distance by band to real pictures": lambda t: _without_textures(t) + t.wavelets,
     "the same + textures": lambda t: _without_textures(t) + t.textures,
     "the same + textures / 2": lambda t: _without_textures(t) + t.textures / 2,
-    FORMER_DEFAULT: former_panel,
+    BEFORE_REGRESSION: lambda t: _joined(t, 1, 2 * t.drift),
     "distance + 4 alignment + error, at most 0.5, + (drift by regression + textures / 2), at least 0": (
         lambda t: _joined(t, 1, t.steady_drift)
     ),
@@ -124,6 +125,12 @@ JUDGES: Mapping[str, Judge] = {
     "distance + 4 alignment + 2 error, at most 1, + (2 drift by regression + textures / 2), at least 0": (
         lambda t: _joined(t, 2, 2 * t.steady_drift)
     ),
+    FORMER_DEFAULT: lambda t: weighed(t, 1, 4),
+    "distance + 8 alignment and the rest": lambda t: weighed(t, 1, 8),
+    "distance / 2 + 4 alignment and the rest": lambda t: weighed(t, 0.5, 4),
+    "distance / 4 + 8 alignment and the rest": lambda t: weighed(t, 0.25, 8),
+    "distance / 2 + 12 alignment and the rest": lambda t: weighed(t, 0.5, 12),
+    "the same + change to the full run / 5": lambda t: weighed(t, 0.5, 8) + t.change / 5,
     DEFAULT: panel,
 }
 
