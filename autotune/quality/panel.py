@@ -9,7 +9,7 @@ A judge is one entry of :data:`JUDGES`. To add one, write a function that loads 
   more different ones. Its term is the mean over the first pictures, each paired with that of the exact run of the same
   intent (:mod:`autotune.evaluation.intent`). Where it gives signed changes (n, D) instead, the term is the mean over
   the D of the absolute mean over pictures: what changes in all pictures alike. ``of_rows`` makes any other number of
-  what it gives, and where ``beside`` is on the panel too, all pictures have a part in the mean.
+  what it gives, and where the judge ``beside`` it looks at all pictures, all have a part in the mean.
 - ``alignment``: gives numbers of pictures with their prompts, (n, 3, H, W) uint8 and n texts -> (n,), higher is better.
 
 Every term is 0 for the full run and 1 for its coarse pictures (for ``alignment`` itself: for the wrong prompts).
@@ -23,7 +23,7 @@ Example:
     ...     return lambda pictures, exact: (pictures.float() - exact.float()).mean((1, 2, 3)).abs() / 255
     >>> judge = Judge("paired", load_brightness, "difference of mean brightness")
     >>> parse_judges(["distance", "alignment:2"])
-    {'distance': 1.0, 'alignment': 2.0}
+    {'distance': 0.5, 'alignment': 2.0}
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ class Judge:
         above_side: Whether it has something to say only of pictures larger than the network's own input.
         of_rows: Of pairs, what its number is instead of a mean: takes all that it gave and selections (B, N) of the
             pictures, returns (B,).
-        beside: Of signed changes, a distribution on the panel whose features these are changes of: how they differ from
-            the full run's is known of all pictures, and mends the mean (:mod:`autotune.quality.regression`).
+        beside: Of pairs, a judge that says of all pictures how they differ from the *full* run's, by which the mean is
+            mended (:mod:`autotune.quality.regression`): ``fidelity``, which always does, or for signed changes the
+            distribution whose features these are changes of, where it is on the panel.
         most: Above which its term says no more: a picture that is another one altogether may be as good.
         by_row: Whether its function takes the number of the first picture's row as its last argument, for it looks at
             other places in every row.
@@ -185,7 +186,14 @@ def _of_hub(name: str) -> Judge:
 JUDGES: dict[str, Judge] = {
     DISTANCE: Judge("distribution", None, "image features to the reference"),
     ALIGNMENT: Judge("alignment", None, "pictures and prompts, by the scorer"),
-    ERROR: Judge("paired", _error, "the scorer's features, to the exact run of the same intent", most=0.5, by_row=True),
+    ERROR: Judge(
+        "paired",
+        _error,
+        "the scorer's features, to the exact run of the same intent",
+        beside=FIDELITY,
+        most=0.5,
+        by_row=True,
+    ),
     DRIFT: Judge(
         "paired",
         _drift,
@@ -220,7 +228,7 @@ JUDGES: dict[str, Judge] = {
 """All judges by name; those of :mod:`autotune.quality.judges` are found on the Hub."""
 
 DEFAULT_PANEL: Mapping[str, float] = MappingProxyType(
-    {DISTANCE: 0.5, ALIGNMENT: 8.0, ERROR: 1.5, DRIFT: 1.5, CROPS: 0.5, DISTANCE_TEXTURES: 0.5}
+    {DISTANCE: 0.5, ALIGNMENT: 6.0, ERROR: 1.5, DRIFT: 1.5, CROPS: 0.5, DISTANCE_TEXTURES: 0.5}
 )
 """Who judges where nobody says otherwise, with the weights of the terms; those who have nothing to say are left out."""
 
@@ -278,6 +286,12 @@ class Panel:
     def errors(self) -> tuple[str, ...]:
         """Judges of pairs with the exact run."""
         return self.of_kind("paired")
+
+    @property
+    def regressed(self) -> tuple[str, ...]:
+        """Those of :attr:`errors` in whose means all pictures have a part."""
+        measured = {FIDELITY, *self.weights}
+        return tuple(name for name in self.errors if JUDGES[name].beside in measured)
 
     @property
     def classic(self) -> tuple[float, ...] | None:

@@ -1,9 +1,9 @@
 """What is known of few pictures, mended by what is known of all.
 
-A regression estimate (Cochran 1977, *Sampling Techniques*, chapter 7). How far a policy's textures are from the *exact*
-run's is known of few pictures, for exact runs cost; how far they are from the *full* run's is known of all. Where the
-exact run is not far from the full one, both changes go together: if the few are unlike all pictures in one, they are so
-in the other. With eight pairs it halves what chance adds to a drift (``studies.proxy.validity``).
+A regression estimate (Cochran 1977, *Sampling Techniques*, chapter 7). How far a policy's pictures are from the *exact*
+run's is known of few, for exact runs cost; how far they are from the *full* run's is known of all. Where the exact run
+is not far from the full one, both go together: if the few are unlike all pictures in one, they are so in the other.
+With eight pairs it halves what chance adds to a drift and to an error (``studies.proxy.validity``).
 """
 
 from __future__ import annotations

@@ -59,11 +59,11 @@ def terms_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
     for name in panel.further:
         kind = JUDGES[name].kind
         if kind == "paired":
-            beside = _beside(name, full)
-            if beside is None:
+            known = _known_beside(name, full)
+            if known is None:
                 terms[name] = Term(_errors_by(name), JUDGES[name].of_rows or paired_mean)
             else:
-                terms[name] = _regressed(name, beside, full)
+                terms[name] = _regressed(_errors_by(name), known)
         elif kind == "distribution":
             terms[name] = _of_features(measures[name], _further_by(name), full)
         else:
@@ -97,13 +97,17 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
         raise InputError("Pictures without prompts have no alignment: give it no weight.")
     units[FIDELITY] = float(feature_distances(baseline.coarse, full.features).mean())
     for name in panel.further:
-        kind, beside = JUDGES[name].kind, _beside(name, full)
-        if kind == "paired" and beside is None:
+        kind, beside = JUDGES[name].kind, JUDGES[name].beside
+        if kind == "paired" and beside == FIDELITY:
+            few, known = _numbers(baseline.coarse_errors[name]), feature_distances(baseline.coarse, full.features)
+            rows = torch.arange(len(known))[None]
+            units[name] = float(regressed_means(few[:, None], known[:, None], rows))
+        elif kind == "paired" and beside not in full.further:
             coarse_errors = _numbers(baseline.coarse_errors[name])
             number = JUDGES[name].of_rows or paired_mean
             units[name] = float(number(coarse_errors, torch.arange(len(coarse_errors))[None]))
         elif kind in ("paired", "distribution"):
-            # Of changes that are known of all pictures the unit is that of the features that they are changes of.
+            # Of changes of features that are known of all pictures the unit is that of these features.
             of = beside or name
             seen, unit = (flat(baseline.coarse_further[of]), flat(full.further[of])), JUDGES[of].unit
             units[name] = unit(*seen) if unit else measures[of](seen[0]) - measures[of](seen[1])
@@ -131,21 +135,24 @@ def paired_mean(values: Tensor, rows: Tensor) -> Tensor:
     return means.abs().mean(1) if values.ndim == 2 else means[:, 0]
 
 
-def _beside(name: str, full: Evaluation) -> str | None:
-    """The judge, if it is asked too, whose features change with what a judge of pairs gives."""
+def _known_beside(name: str, full: Evaluation) -> Callable[[Evaluation], Tensor] | None:
+    """What says of all pictures (N, D) how they differ from the full run's, and goes together with a judge of pairs."""
     beside = JUDGES[name].beside
-    return beside if beside is not None and beside in full.further else None
+    if beside == FIDELITY:
+        return lambda evaluation: feature_distances(evaluation.features, full.features)[:, None]
+    if beside is None or beside not in full.further:
+        return None
+    of_full, features = _numbers(full.further[beside]), _further_by(beside)
+    return lambda evaluation: _numbers(features(evaluation)) - of_full
 
 
-def _regressed(name: str, beside: str, full: Evaluation) -> Term:
-    """The mean over D of the absolute regressed means of signed errors (n, D)."""
-    of_full = full.further[beside].cpu().double()
-    errors = _errors_by(name)
+def _regressed(errors: Callable[[Evaluation], Tensor], known_beside: Callable[[Evaluation], Tensor]) -> Term:
+    """The mean over D of the absolute regressed means of errors (n, D), or (n,) where D is one."""
 
     def prepare(evaluation: Evaluation) -> Tensor:
-        few, known = errors(evaluation), _further_by(beside)(evaluation).cpu().double() - of_full
+        few, known = errors(evaluation), known_beside(evaluation)
         if few.ndim == 1:
-            # Zeros, of pictures that are the exact run's own.
+            # Of many D they are zeros, of pictures that are the exact run's own.
             few = few[:, None].expand(-1, known.shape[1])
         # One row per picture, beside each other: errors of pictures that have none are no numbers.
         missing = few.new_full((len(known) - len(few), few.shape[1]), torch.nan)

@@ -42,7 +42,7 @@ from autotune.policy import MAX_STEPS, Policy
 from autotune.quality import Reference
 from autotune.quality.judges import JUDGES as HUB
 from autotune.quality.judges import fingerprint
-from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, JUDGES, Panel
+from autotune.quality.panel import ALIGNMENT, DISTANCE, FIDELITY, Panel
 from autotune.runtime import full_policy
 from autotune.runtime.models import recommended
 from autotune.runtime.prefix.checkpoints import PrefixCache
@@ -301,8 +301,7 @@ def panel_texts(panel: Panel) -> tuple[str, ...]:
 def _exactly(judges: Judges) -> str:
     """How pictures are compared with exact runs', in words."""
     said = f"{judges.error_pictures} pictures, guidance switched midway"
-    mended = [name for name in judges.panel.errors if JUDGES[name].beside in judges.panel.weights]
-    return ", ".join([said, *(f"{name} by regression" for name in mended)])
+    return ", ".join([said, *(f"{name} by regression" for name in judges.panel.regressed)])
 
 
 def _with_content(text: str) -> str:

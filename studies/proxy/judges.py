@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from autotune.quality.wavelets import by_band, drift, from_mean
 from studies.proxy.features import Views
 from studies.proxy.ranking import Losses
 
-DEFAULT = "distance / 2 + 8 alignment + 1.5 error, at most 0.75, + (1.5 drift by regression + textures / 2), at least 0"
-FORMER_DEFAULT = "distance + 4 alignment and the rest of the default (formerly)"
+DEFAULT = "distance / 2 + 6 alignment + 1.5 error, at most 0.75, + (1.5 drift + textures / 2), at least 0"
+FORMER_DEFAULT = "distance + 4 alignment and the rest, error of the pairs alone (formerly)"
 BEFORE_REGRESSION = "distance + 4 alignment + error, at most 0.5, + (2 drift + textures / 2), at least 0"
 BEFORE_TEXTURES = "distance + 4 alignment + 2 drift + error, at most 0.5"
 OLD_DEFAULT = "distance + 4 alignment (the first default)"
@@ -37,6 +37,7 @@ class Terms:
         error: The same to the exact run's.
         drift: Of textures from the exact run's.
         steady_drift: The same by regression on all pictures.
+        steady_error: The error by regression on all pictures' change.
         structure: Mean Haar error to the exact run's pictures.
         wavelets: Frechet distance by band to the real pictures.
         exact_wavelets: The same to the exact run's pictures.
@@ -49,6 +50,7 @@ class Terms:
     error: Losses
     drift: Losses
     steady_drift: Losses
+    steady_error: Losses
     structure: Losses
     wavelets: Losses
     exact_wavelets: Losses
@@ -64,12 +66,13 @@ def _capped(error: Losses) -> Losses:
 
 def panel(terms: Terms) -> Losses:
     """The default."""
-    return weighed(terms, 0.5, 8)
+    return weighed(terms, 0.5, 6)
 
 
 def weighed(terms: Terms, distance: float, alignment: float) -> Losses:
     """The default but for the weights of what needs no exact runs."""
-    return _joined(terms, 1.5, 1.5 * terms.steady_drift, distance, alignment)
+    steady = replace(terms, error=terms.steady_error)
+    return _joined(steady, 1.5, 1.5 * terms.steady_drift, distance, alignment)
 
 
 def _joined(terms: Terms, error: float, drift: Losses, distance: float = 1, alignment: float = 4) -> Losses:
@@ -125,12 +128,14 @@ JUDGES: Mapping[str, Judge] = {
     "distance + 4 alignment + 2 error, at most 1, + (2 drift by regression + textures / 2), at least 0": (
         lambda t: _joined(t, 2, 2 * t.steady_drift)
     ),
-    FORMER_DEFAULT: lambda t: weighed(t, 1, 4),
-    "distance + 8 alignment and the rest": lambda t: weighed(t, 1, 8),
+    FORMER_DEFAULT: lambda t: _joined(t, 1.5, 1.5 * t.steady_drift),
+    "distance + 4 alignment and the rest": lambda t: weighed(t, 1, 4),
+    "distance + 6 alignment and the rest": lambda t: weighed(t, 1, 6),
     "distance / 2 + 4 alignment and the rest": lambda t: weighed(t, 0.5, 4),
-    "distance / 4 + 8 alignment and the rest": lambda t: weighed(t, 0.25, 8),
+    "distance / 4 + 6 alignment and the rest": lambda t: weighed(t, 0.25, 6),
+    "distance / 2 + 8 alignment and the rest": lambda t: weighed(t, 0.5, 8),
     "distance / 2 + 12 alignment and the rest": lambda t: weighed(t, 0.5, 12),
-    "the same + change to the full run / 5": lambda t: weighed(t, 0.5, 8) + t.change / 5,
+    "the default + change to the full run / 5": lambda t: panel(t) + t.change / 5,
     DEFAULT: panel,
 }
 
@@ -162,6 +167,11 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         float(regressed_means(pair.change[few], each.textures[rows] - full, everything).abs().mean()) / whole
         for each, pair in zip(seen.policies, seen.pairs[every], strict=True)
     ]
+    unit = float(seen.unit.clip[rows].mean())
+    steady_errors = [
+        float(regressed_means(pair.clip[few][:, None], from_full.clip[rows][:, None], everything)[0, 0].abs()) / unit
+        for pair, from_full in zip(seen.pairs[every], seen.pairs[0], strict=True)
+    ]
     drifts = [float(drift(pair.change, few[None])) / whole for pair in seen.pairs[every]]
     return Terms(
         distance=losses(Weights(1, 0)),
@@ -170,6 +180,7 @@ def terms_of(seen: Views, rows: Tensor, paired: int, every: int = 1) -> Terms:
         error=errors("clip", every),
         drift=np.array(drifts),
         steady_drift=np.array(steadier),
+        steady_error=np.array(steady_errors),
         structure=errors("haar", every),
         wavelets=_lost([bands(each) for each in looked_at]),
         textures=(np.array([means(each) for each in looked_at[:-1]]) - means(looked_at[0])) / whole,

@@ -31,7 +31,7 @@ SOURCES = Sources(None, Pixels())
 
 
 def test_texts_are_names_with_weights() -> None:
-    assert parse_judges(["distance", "error:0.5", " alignment "]) == {"distance": 1, "error": 0.5, "alignment": 4}
+    assert parse_judges(["distance", "error:0.5", " alignment "]) == {"distance": 0.5, "error": 0.5, "alignment": 6}
     assert parse_judges({"error": 2}) == {"error": 2.0}
     panel = Panel(parse_judges(["distance:0.25", "error"]))
     assert parse_judges(panel.texts) == panel.weights

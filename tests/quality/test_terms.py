@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autotune.core.errors import InputError
 from autotune.quality import Baseline, Evaluation, Objective, Panel, Reference
+from autotune.quality.fidelity import feature_distances
 from autotune.quality.terms import paired_mean
 
 N, PAIRS, D = 48, 12, 6
@@ -25,7 +26,8 @@ COARSE_ERRORS = torch.rand(PAIRS, generator=torch.Generator().manual_seed(1)).do
 FULL = Evaluation(rows(2), errors={"error": torch.zeros(PAIRS)})
 # Twenty-four prompts, each with two seeds.
 PROMPTS = tuple(f"prompt {row % 24}" for row in range(N))
-BASELINE = Baseline(FULL, rows(2) + 1, None, PROMPTS, coarse_errors={"error": COARSE_ERRORS})
+# As far from the full run's in all pictures: coarse errors have nothing to go together with.
+BASELINE = Baseline(FULL, -3 * rows(2), None, PROMPTS, coarse_errors={"error": COARSE_ERRORS})
 
 
 def erring(error: float, features: Tensor = FULL.features) -> Evaluation:
@@ -76,6 +78,30 @@ def test_of_the_first_pictures_errors_are_of_those_that_have_one(objective: Obje
     assert head.score(evaluation).error == pytest.approx(float(wanted))
     assert head.score(FULL.head(count)).loss == 0
     assert head.interval(evaluation, resamples=20).error is not None
+
+
+def test_errors_go_together_with_changes_from_the_full_run(objective: Objective) -> None:
+    """Of plain fewer steps the exact run is the full run: what changes in all pictures is the error of all."""
+    features = rows(2) + 0.3 * rows(3)
+    changes = feature_distances(features, FULL.features)
+    unit = COARSE_ERRORS.mean()
+    plain = Evaluation(features, errors={"error": changes[:PAIRS]})
+    assert objective.score(plain).terms["error"] == pytest.approx(float(changes.mean() / unit))
+    # Of another intent errors are lower than changes, as much lower in all pictures as in those in pairs.
+    lower = Evaluation(features, errors={"error": changes[:PAIRS] / 3})
+    assert objective.score(lower).terms["error"] == pytest.approx(float(changes.mean() / 3 / unit))
+    # Of the pictures in pairs alone nothing else is known.
+    first = objective.head(PAIRS).score(plain.head(PAIRS)).terms["error"]
+    assert first == pytest.approx(float(changes[:PAIRS].mean() / unit))
+
+
+def test_what_coarse_pictures_err_is_known_of_all_of_them() -> None:
+    coarse = -3 * rows(2) + rows(5)
+    changes = feature_distances(coarse, FULL.features)
+    baseline = Baseline(FULL, coarse, None, PROMPTS, coarse_errors={"error": changes[:PAIRS]})
+    found = Objective(REFERENCE, baseline, distance="frechet", weights=PANEL)
+    error = found.score(Evaluation(FULL.features, errors={"error": torch.full((PAIRS,), 0.1)})).error
+    assert error == pytest.approx(0.1 / float(changes.mean()))
 
 
 def test_several_judges_of_pairs_have_a_mean_and_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
