@@ -1,6 +1,6 @@
 """Which judge ranks policies as people's deputies do, and what does its favourite cost?
 
-``python -m studies.proxy.validity`` reads the pictures of :mod:`studies.proxy.pictures` (40 policies a model, what
+``python -m studies.proxy.validity`` reads the pictures of :mod:`studies.proxy.pictures` (52 policies a model, what
 searches liked and what is written by hand among them, and the exact run of each one's intent) and prints for every
 judge on 64 and on 128 pictures:
 
@@ -16,7 +16,8 @@ distance, in EfficientNet's features, to the pictures of the exact run. Each is 
 16 pixels a side, or for alignment by chance.
 
 Two more tables say how many pictures of exact runs the new default needs, and what it costs to snap guidance to few
-intervals. A last one says how wrong differences of drifts are by few pairs. Results go to
+intervals. A last one says how wrong differences of drifts and of errors are by few
+pairs. Results go to
 ``results/judges-MODEL.json`` beside this file.
 """
 
@@ -92,15 +93,17 @@ class Result:
 
 
 @dataclass(frozen=True)
-class DriftNoise:
-    """Root mean square of what is wrong with differences of drifts, in the drift's unit.
+class Noise:
+    """Root mean square of what is wrong with differences of drifts or of errors, in the term's unit.
 
     Attributes:
+        term: ``drift`` or ``error``.
         paired: Pictures in pairs.
         plain: By the mean over these.
         regressed: By :func:`autotune.quality.regression.regressed_means`.
     """
 
+    term: str
     paired: int
     plain: float
     regressed: float
@@ -178,28 +181,42 @@ def study(seen: Views, truth: Truth, entries: Sequence[Entry], count: int) -> li
     return results
 
 
-def drift_noise(seen: Views, count: int) -> list[DriftNoise]:
-    """How wrong differences of two good policies' drifts are, for few pairs."""
+def noises(seen: Views, count: int) -> list[Noise]:
+    """How wrong differences of two good policies' drifts and errors are, for few pairs."""
     rows = torch.arange(count)
-    unit = seen.unit.change[rows].double().mean(0).abs().mean()
     changes = [pair.change[rows].double() for pair in seen.pairs[1]]
     from_full = [(each.textures - seen.policies[0].textures)[rows].double() for each in seen.policies]
-    exact = torch.stack([each.mean(0).abs().mean() / unit for each in changes])
-    good = ((exact > 0) & (exact < GOOD)).nonzero()[:, 0].tolist()
-    draw = torch.Generator().manual_seed(0)
-    found = []
-    for paired in (each for each in PAIRED if each < count):
-        wrong: dict[str, list[Tensor]] = {"plain": [], "regressed": []}
-        for _ in range(DRAWS):
-            order = torch.randperm(count, generator=draw)
-            few = order[:paired]
-            plain = [changes[index][few].mean(0) for index in good]
-            mended = [regressed_means(changes[index][few], from_full[index][order], rows[None])[0] for index in good]
-            for name, means in (("plain", plain), ("regressed", mended)):
-                error = torch.stack([mean.abs().mean() / unit for mean in means]) - exact[good]
-                wrong[name].append((error[:, None] - error).square().mean())
-        found.append(DriftNoise(paired, *(float(torch.stack(each).mean().sqrt()) for each in wrong.values())))
-    return found
+    unit = seen.unit.change[rows].double().mean(0).abs().mean()
+    drifts = torch.stack([each.mean(0).abs().mean() / unit for each in changes])
+    good = ((drifts > 0) & (drifts < GOOD)).nonzero()[:, 0].tolist()
+    errors, to_full = ([pair.clip[rows, None].double() for pair in seen.pairs[every]] for every in (1, 0))
+    of_all: list[tuple[str, list[Tensor], list[Tensor], Tensor]] = [
+        ("drift", changes, from_full, unit),
+        ("error", errors, to_full, seen.unit.clip[rows].double().mean()),
+    ]
+    return [
+        _noise(term, [(exact[index] / one, known[index] / one) for index in good], paired)
+        for term, exact, known, one in of_all
+        for paired in PAIRED
+        if paired < count
+    ]
+
+
+def _noise(term: str, policies: Sequence[tuple[Tensor, Tensor]], paired: int) -> Noise:
+    """Of policies' values (N, D) in pairs and how they differ from the full run's (N, D)."""
+    count = len(policies[0][0])
+    truth = torch.stack([exact.mean(0).abs().mean() for exact, _ in policies])
+    draw, everything = torch.Generator().manual_seed(0), torch.arange(count)[None]
+    wrong: dict[str, list[Tensor]] = {"plain": [], "regressed": []}
+    for _ in range(DRAWS):
+        order = torch.randperm(count, generator=draw)
+        few = order[:paired]
+        plain = [exact[few].mean(0) for exact, _ in policies]
+        mended = [regressed_means(exact[few], known[order], everything)[0] for exact, known in policies]
+        for name, means in (("plain", plain), ("regressed", mended)):
+            error = torch.stack([mean.abs().mean() for mean in means]) - truth
+            wrong[name].append((error[:, None] - error).square().mean())
+    return Noise(term, paired, *(float(torch.stack(each).mean().sqrt()) for each in wrong.values()))
 
 
 def table(model: str, results: Sequence[Result], count: int) -> Table:
@@ -252,10 +269,10 @@ def main() -> None:
         results = study(seen, truth, entries, args.pictures)
         terms = terms_of(seen, torch.arange(args.pictures), args.pictures)
         console.print(losses_table(model, entries, truth, terms), table(model, results, args.pictures))
-        noise = drift_noise(seen, args.pictures)
+        noise = noises(seen, args.pictures)
         for each in noise:
             console.print(
-                f"{model}, {each.paired} pairs: drifts wrong by {each.plain:.3f}, {each.regressed:.3f} regressed"
+                f"{model}, {each.paired} pairs: {each.term} wrong by {each.plain:.3f}, {each.regressed:.3f} regressed"
             )
         columns = {"truth": truth.loss, **vars(truth), "loss": panel(terms), "before": JUDGES[OLD_DEFAULT](terms)}
         document = {
@@ -267,7 +284,7 @@ def main() -> None:
                 for index, entry in enumerate(entries)
             ],
             "results": [asdict(result) for result in results],
-            "drift_noise": [asdict(each) for each in noise],
+            "noise": [asdict(each) for each in noise],
         }
         write_atomically(RESULTS / f"judges-{model}.json", json.dumps(document, indent=1) + "\n")
 

@@ -165,7 +165,7 @@ def search_arguments(folder: Path) -> dict[str, Any]:
     return {
         "prompts": PROMPTS, "held_out": HELD_OUT, "scorer": ReadingScorer(), "steps": 10, "images": 12,
         "held_out_images": 12, "trials": TRIALS, "run_dir": folder, "study_name": "study", "quiet": True,
-        "judges": ["distance", "alignment"],
+        "judges": ["distance:1", "alignment:4"],
         "second_opinion": "none",
     }  # fmt: skip
 

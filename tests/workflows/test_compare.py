@@ -99,7 +99,7 @@ def arguments(pipe: Any, tmp_path: Path) -> dict[str, Any]:
     return {
         "pipe": pipe, "policies": NAMED, "prompts": PROMPTS, "images": IMAGES, "reference": good(),
         "scorer": ColumnScorer(), "steps": STEPS, "batch_size": BATCH, "run_dir": tmp_path / "run", "quiet": True,
-        "judges": ["distance", "alignment"],
+        "judges": ["distance:1", "alignment:4"],
     }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_errors_are_of_the_first_pictures_in_pairs_with_exact_runs(
 ) -> None:
     """Of guided policies with exact runs of the same guidance, which are made for as many pictures and no more."""
     guided = Policy(steps=8, guidance=Guidance(stop_step=4))
-    panel = {"judges": ["distance", "error:2"], "error_pictures": 20, "batch_size": batch_size}
+    panel = {"judges": ["distance:1", "error:2"], "error_pictures": 20, "batch_size": batch_size}
     comparison = compare(**arguments | panel | {"policies": {"near": NEAR, "guided": guided}})
 
     examples = choose(rows_of_prompts(PROMPTS), IMAGES, comparison.conditions.first_seed)

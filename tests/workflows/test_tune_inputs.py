@@ -20,6 +20,7 @@ from autotune.cost import parse_budget
 from autotune.evaluation.inputs import read_rows
 from autotune.options import SetupOptions, TuneOptions
 from autotune.policy import read_policy
+from autotune.quality.panel import DEFAULT_PANEL
 from autotune.report.page import provenance, render
 from autotune.report.run import Run, read_run
 from autotune.report.snippet import snippet
@@ -220,7 +221,7 @@ def test_an_unconditional_pipeline_is_tuned_on_seeds(tmp_path: Path, capsys: pyt
     result = tune(FAMILIES["ddim"].make(), "60%", **given)
     assert "the seeds have no prompts that differ: alignment is no part of the loss" in capsys.readouterr().err
     assert result.noun == "seeds" and result.finalists.prompts == 8
-    assert result.policy.quality is not None and result.policy.quality.weights["distance"] == 1.0
+    assert result.policy.quality is not None and result.policy.quality.weights["distance"] == DEFAULT_PANEL["distance"]
     assert result.policy.quality.guidance_scale is None
 
 

@@ -23,7 +23,7 @@ from autotune.workflows.setup import prepare
 from autotune.workflows.tune import TuneResult, tune
 from tests.support.fake_search import PROMPTS, FakePictures
 
-PANEL = {"judges": ["distance", "alignment", "error:2"], "error_pictures": 8}
+PANEL = {"judges": ["distance:1", "alignment:4", "error:2"], "error_pictures": 8}
 
 
 def fading(policy: Policy) -> float:
