@@ -29,7 +29,7 @@ from autotune.quality.terms import flat
 __all__ = ["Evaluator", "Judged", "Outcome", "Pictures"]
 
 ERROR_PICTURES = 8
-"""Pictures that are compared with the exact run's: beyond them an exact run costs more than it tells."""
+"""The fewest pictures that are compared with the exact run's."""
 
 
 class Evaluator:

@@ -37,6 +37,8 @@ from autotune.quality.panel import (
 from autotune.quality.panel import DISTANCE as DISTANCE_JUDGE
 from autotune.quality.terms import flat
 
+_MOST_PAIRS = 32
+
 DEFAULT_SCORER = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
@@ -201,6 +203,7 @@ def judges(
     device: str = "cpu",
     size: tuple[int, int] = (64, 64),
     reference: AnyReference | None = None,
+    images: int = 0,
 ) -> Judges:
     """Check the choice, load what it names and try it out.
 
@@ -212,6 +215,7 @@ def judges(
         size: Height and width of the pictures.
         reference: What good pictures look like. Unless options name them, textures are compared with real ones only:
             whether guidance that changes them makes pictures better, the full run's own pictures cannot say.
+        images: Pictures of each run, by which there are more or fewer pairs; see :func:`usual_pairs`.
 
     Raises:
         InputError: Something cannot be used or had, or gives numbers that are none.
@@ -244,8 +248,17 @@ def judges(
         panel=panel,
         text=text and scorer is not None,
         further=load_judges(panel, sources, size),
-        error_pictures=options.error_pictures,
+        error_pictures=usual_pairs(images) if options.error_pictures is None else options.error_pictures,
     )
+
+
+def usual_pairs(images: int) -> int:
+    """Of so many pictures those that are compared with an exact run's: a quarter, from 8 to 32.
+
+    By 32 pairs differences of errors and of drifts are wrong by half of what they are by eight
+    (``studies.proxy.validity``). Of few pictures exact runs would soon cost more than all others.
+    """
+    return max(ERROR_PICTURES, min(images // 4, _MOST_PAIRS))
 
 
 def _has_textures(reference: AnyReference | None, size: Size) -> bool:

@@ -52,8 +52,12 @@ class JudgeOptions:
         shown="none",
         least=0,
     )
-    error_pictures: int = option(
-        8, "First pictures whose error is measured, in pairs with the exact run's.", topic=Topic.JUDGES, least=1
+    error_pictures: int | None = option(
+        None,
+        "First pictures whose error is measured, in pairs with the exact run's.",
+        topic=Topic.JUDGES,
+        shown="a quarter of --images, 8 to 32",
+        least=1,
     )
     distance: str | None = option(
         None,
@@ -104,7 +108,7 @@ class JudgeOptions:
         if not all(0 <= weight < float("inf") for weight in given) or self.weights == (0, 0):
             fd, clip = ("its default" if weight is None else f"{weight:g}" for weight in self.weights)
             raise OptionError(f"<weight_fd> {fd} and <weight_clip> {clip} must not be negative, nor both zero")
-        if not self.error_pictures >= 1:
+        if self.error_pictures is not None and not self.error_pictures >= 1:
             raise OptionError(f"<error_pictures> is {self.error_pictures}; give 1 or more")
         if self.error_ceiling is not None and not 0 < self.error_ceiling < float("inf"):
             raise OptionError(f"<error_ceiling> is {self.error_ceiling:g}; give a number above 0")

@@ -147,7 +147,14 @@ def compare_policies(pipe: Any | None, policies: Mapping[str, Policy], options: 
     costs = _prices(maker, full, policies)
     with during("while loading the scorer"):
         size = (maker.height, maker.width)
-        chosen = judges(options, text=text, device=str(pipe.device), size=size, reference=options.reference)
+        chosen = judges(
+            options,
+            text=text,
+            device=str(pipe.device),
+            size=size,
+            reference=options.reference,
+            images=len(examples.rows),
+        )
     fingerprint = content_fingerprint(options.reference)
     with during("in the reference"):
         resolved = chosen.references(options.reference, fingerprint, size)

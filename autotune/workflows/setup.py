@@ -194,7 +194,9 @@ def prepare(
         searched = searched.within(in_ranges(options.space))
     with during("while loading the scorer"):
         size, device = (height, width), str(pipe.device)
-        chosen = judges(options, text=text, device=device, size=size, reference=options.reference)
+        chosen = judges(
+            options, text=text, device=device, size=size, reference=options.reference, images=len(tuning.rows)
+        )
     with during("while loading the second opinion"):
         second = second_name(options.second_opinion)
         last_judges = judges_of_last_round(chosen, second, device=device, size=size)

@@ -8,6 +8,7 @@ judge on 64 and on 128 pictures:
   over policies and sets;
 - regret: the true loss of the judge's favourite, minus that of the best policy; once among all policies and once among
   those of at most 30 % of the FLOPs, for a search takes the first and nothing else;
+- guided: the correlation among full runs that are guided in all or some steps, which approximate nothing;
 - inversions: policies that EfficientNet rejects (a distance above 0.4) ranked before ones that it accepts (below 0.2).
 
 The truth is the mean of three losses, by networks that no search asks (:mod:`studies.proxy.features`), weights fixed
@@ -53,6 +54,8 @@ CHEAP = 0.305
 REJECTED, ACCEPTED = 0.4, 0.2
 # Drifts of policies that a search has to tell apart, and selections of pictures.
 GOOD, DRAWS = 0.15, 200
+# An error that only rounding makes.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,7 @@ class Result:
     Attributes:
         halves: The lowest correlation in 20 random halves of the policies.
         apart: The correlation with the truth of the other pictures, where half of them or more are others.
+        guided: The correlation among runs of all steps; None of a judge to which they are all the same.
     """
 
     judge: str
@@ -87,6 +91,7 @@ class Result:
     high: float
     halves: float
     apart: float | None
+    guided: float | None
     regret: float
     cheap_regret: float
     inversions: float
@@ -136,6 +141,7 @@ def judged(
     """Compare the losses on each set with the truth, and with that of the ``others`` pictures where there are any."""
     loss, cheap = truth.loss, shares <= CHEAP
     resampled = resampled_correlations(scores, loss)
+    guided = truth.error < _NOTHING
     rejected, accepted = truth.distance > REJECTED, truth.distance < ACCEPTED
     draw = np.random.default_rng(0)
     halves = [draw.permutation(len(loss))[: len(loss) // 2] for _ in range(20)]
@@ -151,6 +157,11 @@ def judged(
         high=float(np.quantile(resampled, 0.975)),
         halves=min(spearman(mean[half], loss[half]) for half in halves),
         apart=float(np.mean([spearman(a, b) for a, b in zip(scores, others, strict=True)])) if others else None,
+        guided=(
+            float(np.mean([spearman(each[guided], loss[guided]) for each in scores]))
+            if min(np.ptp(each[guided]) for each in scores) > _NOTHING
+            else None
+        ),
         regret=float(np.mean([loss[each.argmin()] - loss.min() for each in scores])),
         cheap_regret=float(np.mean([loss[cheap][each[cheap].argmin()] - loss[cheap].min() for each in scores])),
         inversions=float(np.mean([(each[rejected][:, None] < each[accepted]).sum() for each in scores])),
@@ -227,6 +238,7 @@ def table(model: str, results: Sequence[Result], count: int) -> Table:
         "guidance to",
         "Spearman",
         "apart",
+        "guided",
         "worst half",
         "regret",
         "at 30 %",
@@ -237,8 +249,8 @@ def table(model: str, results: Sequence[Result], count: int) -> Table:
         spearman = f"{each.spearman:.3f} ({each.low:.2f}..{each.high:.2f})"
         numbers = (each.halves, each.regret, each.cheap_regret)
         rest = (*(f"{number:.3f}" for number in numbers), f"{each.inversions:.1f}")
-        apart = "" if each.apart is None else f"{each.apart:.3f}"
-        shown.add_row(each.judge, str(each.n), str(each.paired), str(each.snapped), spearman, apart, *rest)
+        of_some = ("" if number is None else f"{number:.3f}" for number in (each.apart, each.guided))
+        shown.add_row(each.judge, str(each.n), str(each.paired), str(each.snapped), spearman, *of_some, *rest)
     return shown
 
 

@@ -162,3 +162,11 @@ def test_last_rounds_compare_more_pictures_whoever_is_asked_besides(second: str 
 def test_last_rounds_in_which_nobody_compares_pairs_compare_no_more() -> None:
     searching = judges(JudgeOptions(scorer=Means(), judges=["distance"]), size=SIZE)
     assert judges_of_last_round(searching, None, device="cpu", size=SIZE).error_pictures == searching.error_pictures
+
+
+@pytest.mark.parametrize(("images", "pairs"), [(8, 8), (32, 8), (64, 16), (128, 32), (512, 32)])
+def test_a_quarter_of_the_pictures_is_compared_with_exact_runs(images: int, pairs: int) -> None:
+    options = JudgeOptions(scorer=Means(), judges=["distance", "error"])
+    assert judges(options, size=SIZE, images=images).error_pictures == pairs
+    asked = JudgeOptions(scorer=Means(), judges=["distance", "error"], error_pictures=11)
+    assert judges(asked, size=SIZE, images=images).error_pictures == 11
