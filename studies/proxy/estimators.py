@@ -1,6 +1,6 @@
 """Which estimator, on how few pictures, ranks policies as the truth does?
 
-``python -m studies.proxy.estimators`` reads the pictures of 40 policies of each shipped model
+``python -m studies.proxy.estimators`` reads the pictures of 52 policies of each shipped model
 (:mod:`studies.proxy.pictures`) and prints, for every estimator and n = 32, 64, 128 and 256 pictures:
 
 - Spearman's rank correlation with the truth, averaged over disjoint sets of n pictures, with a 95 % bootstrap interval

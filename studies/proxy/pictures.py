@@ -1,6 +1,6 @@
 """Pictures of many policies of the shipped models and of their exact runs, for judges to be compared on.
 
-``python -m studies.proxy.pictures emoji-unet`` makes 512 pictures (``--pictures``) of each of the 40 policies of
+``python -m studies.proxy.pictures emoji-unet`` makes 512 pictures (``--pictures``) of each of the 52 policies of
 :mod:`studies.proxy.chosen` and of the exact run of each one's intent (:mod:`studies.proxy.exact`), with guidance as it
 is and, where ``--snaps`` says so, snapped to few intervals. Row i of every file is the same prompt and seed. All
 policies get 64 pictures, then 64 more, and so on; interrupted, it goes on with the next file. Calls share beginnings,
