@@ -54,9 +54,9 @@ class JudgeOptions:
     )
     error_pictures: int | None = option(
         None,
-        "First pictures whose error is measured, in pairs with the exact run's.",
+        "First pictures whose error to the exact run is measured.",
         topic=Topic.JUDGES,
-        shown="a quarter of --images, 8 to 32",
+        shown="8 to 32, by --images",
         least=1,
     )
     distance: str | None = option(
