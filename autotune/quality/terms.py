@@ -95,13 +95,13 @@ def units_of(panel: Panel, baseline: Baseline, measures: Mapping[str, Measure]) 
             )
     elif panel.weight(ALIGNMENT):
         raise InputError("Pictures without prompts have no alignment: give it no weight.")
-    units[FIDELITY] = float(feature_distances(baseline.coarse, full.features).mean())
+    coarse_changes = feature_distances(baseline.coarse, full.features)
+    units[FIDELITY] = float(coarse_changes.mean())
     for name in panel.further:
         kind, beside = JUDGES[name].kind, JUDGES[name].beside
         if kind == "paired" and beside == FIDELITY:
-            few, known = _numbers(baseline.coarse_errors[name]), feature_distances(baseline.coarse, full.features)
-            rows = torch.arange(len(known))[None]
-            units[name] = float(regressed_means(few[:, None], known[:, None], rows))
+            few, rows = _numbers(baseline.coarse_errors[name]), torch.arange(len(coarse_changes))[None]
+            units[name] = float(regressed_means(few[:, None], coarse_changes[:, None], rows))
         elif kind == "paired" and beside not in full.further:
             coarse_errors = _numbers(baseline.coarse_errors[name])
             number = JUDGES[name].of_rows or paired_mean

@@ -17,8 +17,7 @@ distance, in EfficientNet's features, to the pictures of the exact run. Each is 
 16 pixels a side, or for alignment by chance.
 
 Two more tables say how many pictures of exact runs the new default needs, and what it costs to snap guidance to few
-intervals. A last one says how wrong differences of drifts and of errors are by few
-pairs. Results go to
+intervals. A last one says how wrong differences of drifts and of errors are by few pairs. Results go to
 ``results/judges-MODEL.json`` beside this file.
 """
 
