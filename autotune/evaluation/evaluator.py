@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autotune.evaluation.exact_runs import ExactRuns, Make, Pictures, parts
+from autotune.evaluation.exact_runs import ExactRuns, Make, Pictures, pairs, parts
 from autotune.evaluation.inputs import Row
 from autotune.evaluation.intent import exact_policy
 from autotune.evaluation.judged import Judged, Jury, packed, unpacked
@@ -233,20 +233,24 @@ class Evaluator:
             anchors: Judge their coarse pictures too.
             should_prune: See :meth:`outcome`.
         """
-        count, paired = len(self.rows), self.exact_runs.count
+        count, most = len(self.rows), self.exact_runs.count
         before = 0 if kept is None else len(kept.evaluation)
         judged: list[Judged] = []
         firsts: list[Tensor] = []
+        paired = 0
         if kept is not None:
             evaluation = kept.evaluation
             known_before = Judged(
                 evaluation.features, evaluation.alignment, errors=evaluation.errors, further=evaluation.further
             )
-            judged, firsts = [seen or known_before], [kept.preview]
-        shown = max(PREVIEW, paired)
-        with closing(self._batches(policy, before)) as batches:
-            for made, batch, exact in batches:
+            judged, firsts, paired = [seen or known_before], [kept.preview], min(before, most)
+        shown = max(PREVIEW, most)
+        with closing(self._batches(policy, before, anchors)) as batches:
+            for made, batch, exact, comparable in batches:
                 end = made + len(batch)
+                if paired < min(made, comparable):
+                    late = torch.cat(firsts)[paired : min(made, comparable)]
+                    judged[-1] = judged[-1].with_errors(self._jury.between(late, exact, paired))
                 judged.append(
                     Judged.of(
                         batch,
@@ -256,11 +260,12 @@ class Evaluator:
                         anchors=anchors,
                         further=self._jury.further,
                         prompts=self._prompts[made:end],
-                        exact=exact,
-                        paired=max(0, min(end, paired) - made),
+                        exact=None if exact is None else exact[made:end],
+                        paired=max(0, min(end, comparable) - made),
                         first_row=made,
                     )
                 )
+                paired = max(paired, min(end, comparable))
                 if made < shown:
                     firsts.append(batch[: shown - made].clone())
                 if should_prune is not None and end < count and should_prune(Judged.joined(judged).evaluation):
@@ -270,16 +275,20 @@ class Evaluator:
             self.exact_runs.keep(policy, first)
         return Outcome(run.evaluation, first[:PREVIEW].clone()), run
 
-    def _batches(self, policy: Policy, made: int) -> Generator[tuple[int, Tensor, Tensor | None], None, None]:
-        """Pictures from number ``made`` on in batches: the first one's number, the batch, and its exact run's pictures.
+    def _batches(
+        self, policy: Policy, made: int, anchors: bool
+    ) -> Generator[tuple[int, Tensor, Tensor | None, int], None, None]:
+        """Pictures from number ``made`` on in batches: the first one's number, the batch, its exact run's first
+        pictures, and how many are compared with them by now: with anchors, or where some are kept, as many as ever.
 
         They are made part by part, because a pipeline runs under one policy at a time: before each part the exact run
         gets as far as this one is about to.
         """
-        paired = self.exact_runs.count
-        for first, last in parts(len(self.rows), made):
-            exact = self.exact_runs.of(policy, min(last, paired)) if first < paired else None
+        count, most = len(self.rows), self.exact_runs.count
+        for first, last in parts(count, made):
+            compared = most if anchors or made else pairs(last, count, most)
+            exact = self.exact_runs.of(policy, min(last, compared)) if made < most else None
             with closing(self._pictures(policy, first, last)) as batches:
                 for batch in batches:
-                    yield first, batch, None if exact is None else exact[first : first + len(batch)]
+                    yield first, batch, exact, compared
                     first += len(batch)

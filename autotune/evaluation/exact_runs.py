@@ -45,6 +45,26 @@ def parts(count: int, made: int = 0) -> list[tuple[int, int]]:
     return [(max(first, made), last) for first, last in pairwise(ends) if last > made]
 
 
+def pairs(made: int, count: int, most: int) -> int:
+    """How many of the first pictures are compared with the exact run's where ``made`` of ``count`` are there.
+
+    Up to the last look as many as the first look has, for most candidates end there and exact runs are dear; beyond it
+    all that are compared at most.
+
+    Args:
+        made: Pictures made so far, a look or more.
+        count: Pictures in all.
+        most: Pairs at most.
+
+    Example:
+        >>> [pairs(made, 128, 32) for made in (8, 16, 32, 64, 128)]
+        [8, 8, 8, 32, 32]
+        >>> pairs(12, 12, 12)  # Too few for looks to tell anything.
+        12
+    """
+    return min(most, LOOKS[0]) if made <= LOOKS[-1] and made < count else min(most, made)
+
+
 class ExactRuns:
     """The first pictures of exact runs, one run for all policies of an intent.
 

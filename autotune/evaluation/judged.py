@@ -38,6 +38,15 @@ class Jury:
         """Of so many pictures that are exact themselves."""
         return {judge.name: torch.zeros(count, dtype=torch.float64) for judge in self.of_kind("paired")}
 
+    def between(self, pictures: Tensor, exact: Tensor | None, first_row: int = 0) -> dict[str, Tensor]:
+        """Errors (n,) of pictures from number ``first_row`` on, given the first of the exact run, one for each at
+        least; None where the pictures are exact themselves.
+        """
+        count = len(pictures)
+        if exact is None:
+            return self.no_errors(count)
+        return self.errors(pictures, exact[first_row : first_row + count], first_row)
+
     def look(self, pictures: Tensor, prompts: Sequence[str], first_row: int = 0) -> dict[str, Tensor]:
         """What the other judges give of pictures with their prompts."""
         seen = {judge.name: judge.features(pictures, first_row) for judge in self.of_kind("distribution")}
@@ -118,6 +127,14 @@ class Judged:
             coarse_errors=jury.errors(spoiled[:paired], pictures[:paired], first_row) if paired else {},
             coarse_further=jury.look(spoiled, prompts, first_row),
         )
+
+    def with_errors(self, later: Mapping[str, Tensor]) -> Judged:
+        """The same with errors of pictures that come after those which have any."""
+        errors = {
+            name: torch.cat([self.errors[name], values]) if name in self.errors else values
+            for name, values in later.items()
+        }
+        return replace(self, errors=errors)
 
     @staticmethod
     def joined(batches: Sequence[Judged]) -> Judged:

@@ -153,7 +153,7 @@ class CandidateScorer:
 
     def _is_too_far(self, partial: Evaluation) -> bool:
         """Whether all pictures that are compared with the exact run's are made, and differ more than is allowed."""
-        if len(partial) < self._evaluator.exact_runs.count:
+        if any(len(errors) < self._evaluator.exact_runs.count for errors in partial.errors.values()):
             return False
         objective = self._evaluator.objective
         return objective.panel.ceiling is not None and not objective.feasible(

@@ -15,7 +15,7 @@ from autotune.evaluation.evaluator import Evaluator
 from autotune.evaluation.inputs import rows_of_prompts
 from autotune.evaluation.outcomes import PREVIEW
 from autotune.policy import Guidance, Policy
-from autotune.quality import Reference, estimator
+from autotune.quality import Evaluation, Reference, estimator
 from autotune.quality.jury import LoadedJudge
 from autotune.quality.panel import Panel
 from tests.support.fake_search import HELD_OUT, PROMPTS, FakePictures, ReadingScorer
@@ -196,7 +196,7 @@ def test_candidates_that_are_given_up_have_errors_of_what_was_made(world: World)
         return len(partial) >= 24
 
     evaluator.outcome(GUIDED, should_prune)
-    assert seen == [8, 16, 16]
+    assert seen == [8, 8, 8]
 
 
 def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
@@ -240,3 +240,39 @@ def test_several_distributions_and_scores_are_kept_with_units_of_their_own(
     assert len(world.pictures.made) == made
     # A reference of its own in place of the full run's pictures.
     assert isinstance(Reference.of(outcome.further["pixels"]), Reference)
+
+
+def test_a_candidate_that_is_pruned_early_is_compared_in_few_pairs(world: World) -> None:
+    evaluator = world.evaluator(error_pictures=24)
+    seen: list[tuple[int, int]] = []
+
+    def should_prune(partial: Evaluation) -> bool:
+        seen.append((len(partial), len(partial.errors["error"])))
+        return len(partial) == 32
+
+    found = evaluator.outcome(GUIDED, should_prune).evaluation
+    ((exact, count),) = evaluator.exact_runs.take_made()
+    assert seen == [(8, 8), (16, 8), (24, 8), (32, 8)] and count == 8
+    torch.testing.assert_close(found.errors["error"], differences(world.whole(GUIDED)[:8], world.whole(exact)[:8]))
+
+
+def test_one_that_goes_on_is_compared_in_all_pairs_at_once(world: World) -> None:
+    evaluator = world.evaluator(error_pictures=24)
+    seen: list[tuple[int, int]] = []
+
+    def should_prune(partial: Evaluation) -> bool:
+        seen.append((len(partial), len(partial.errors["error"])))
+        return False
+
+    found = evaluator.outcome(GUIDED, should_prune).evaluation
+    ((exact, count),) = evaluator.exact_runs.take_made()
+    assert seen[:5] == [(8, 8), (16, 8), (24, 8), (32, 8), (40, 24)] and count == 24
+    torch.testing.assert_close(found.errors["error"], differences(world.whole(GUIDED)[:24], world.whole(exact)[:24]))
+
+
+def test_more_pairs_than_looks_have_pictures_are_made_to_the_end(world: World) -> None:
+    evaluator = world.evaluator(error_pictures=44)
+    found = evaluator.outcome(GUIDED).evaluation
+    ((exact, count),) = evaluator.exact_runs.take_made()
+    assert count == 44
+    torch.testing.assert_close(found.errors["error"], differences(world.whole(GUIDED)[:44], world.whole(exact)[:44]))
