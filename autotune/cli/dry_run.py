@@ -117,8 +117,8 @@ def _exact(budgets: Sequence[Forecast], seconds: float) -> str:
     share = max(budget.exact_share for budget in budgets)
     most = max(budget.intents for budget in budgets)
     return (
-        f", and {duration(seconds)} ({share:.0%}) for exact runs with their guidance, {most} of"
-        f" {budgets[0].exact_pictures} pictures"
+        f", and {duration(seconds)} ({share:.0%}) for exact runs with their guidance, {most} of at"
+        f" most {budgets[0].exact_pictures} pictures"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.cost import Cost
+from autotune.evaluation.exact_runs import pairs
 from autotune.evaluation.judges import Judges
 from autotune.policy import Policy
 from autotune.quality.sequential import looks
@@ -22,6 +23,9 @@ _TIMED_CALLS, _TIMED_POLICIES = 5, 3
 
 # Of the full run's time, what an exact run with a candidate's guidance takes: half of its steps are guided.
 _EXACT_SHARE = 0.75
+
+# Of the exact runs that candidates are compared with, those of which a candidate comes past the early looks.
+_COMPARED_FURTHER = 0.75
 
 # A measurement takes no more than about three times this, unless a single step of a single picture does.
 _CHEAP_SECONDS = 10.0
@@ -74,7 +78,7 @@ class Forecast:
         last_round_seconds: The finalists' held-out pictures, all of them, and times.
         spared_seconds: What the finalists spare of that where the first look decides.
         intents: Most exact runs that candidates are compared with, on tuning inputs.
-        exact_pictures: Of each of them.
+        exact_pictures: Of each of them at most; of those whose candidates are all pruned early there are fewer.
         exact_seconds: All exact runs, those of the finalists included.
     """
 
@@ -120,8 +124,10 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
     # Without guidance of its own a policy is compared with the full run, whose pictures are there. Of 48 candidates 14
     # to 23 had intents of their own.
     intents = math.ceil(candidates / 2) if searched and setup.maker.guided else 0
-    each = min(searched, len(setup.tuning.rows))
-    exact = intents * each + min(intents, FINALISTS) * min(last, held_out)
+    images = len(setup.tuning.rows)
+    early, most = (pairs(made, images, searched) for made in (min(looks, images), images))
+    further = _COMPARED_FURTHER if setup.configuration.early_stopping else 1
+    exact = intents * (early + further * (most - early)) + min(intents, FINALISTS) * min(last, held_out)
     runs = [_priced("full run", setup.full, full)]
     runs += [_priced(each.name, each.proposal.policy, each.proposal.cost) for each in setup.recipes]
     return Forecast(
@@ -135,7 +141,7 @@ def forecast(setup: Setup, pace: Pace, *, trials: int, timeout: float, workers: 
         last_round_seconds=_last_round_pictures(setup, share) * pace.seconds,
         spared_seconds=(1 + FINALISTS) * share * _spared(setup) * pace.seconds,
         intents=intents,
-        exact_pictures=each,
+        exact_pictures=most,
         exact_seconds=exact * _EXACT_SHARE * pace.seconds,
     )
 

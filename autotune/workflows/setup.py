@@ -17,6 +17,7 @@ from autotune.cost.profile.local import local_profile
 from autotune.cost.profile.measure import OnProgress
 from autotune.evaluation.content_fingerprint import content_fingerprint, weights_digest
 from autotune.evaluation.evaluator import Pictures
+from autotune.evaluation.exact_runs import LOOKS, pairs
 from autotune.evaluation.examples import (
     SEEDS_APART,
     Examples,
@@ -253,7 +254,7 @@ def prepare(
         call=plain(maker.call),
         judges=() if chosen.panel.classic is not None else tuple(map(_with_content, panel_texts(chosen.panel))),
         statistics=last_judges.beside_fingerprints(options.reference),
-        exact=_exactly(chosen) if chosen.panel.errors else None,
+        exact=_exactly(chosen, len(tuning.rows)) if chosen.panel.errors else None,
     )
     full_price = price(full)
     proposers = [
@@ -300,10 +301,13 @@ def panel_texts(panel: Panel) -> tuple[str, ...]:
     return panel.texts if panel.ceiling is None else (*panel.texts, f"--error-ceiling {panel.ceiling:g}")
 
 
-def _exactly(judges: Judges) -> str:
+def _exactly(judges: Judges, images: int) -> str:
     """How pictures are compared with exact runs', in words."""
-    said = f"{judges.error_pictures} pictures, guidance switched midway"
-    return ", ".join([said, *(f"{name} by regression" for name in judges.panel.regressed)])
+    first, most = (pairs(made, images, judges.error_pictures) for made in (LOOKS[0], images))
+    said = [f"{most} pictures", "guidance switched midway"]
+    if first < most and images >= LOOKS[-1]:
+        said.insert(1, f"{first} up to the look at {LOOKS[-1]}")
+    return ", ".join([*said, *(f"{name} by regression" for name in judges.panel.regressed)])
 
 
 def _with_content(text: str) -> str:

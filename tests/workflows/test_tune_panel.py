@@ -205,6 +205,29 @@ def test_exact_runs_are_foreseen(pipe: Any, arguments: dict[str, Any]) -> None:
     assert found.exact_seconds == pytest.approx(0.5 * 0.75 * (8 * found.intents + 3 * held_out))
     assert 0 < found.exact_share < 1
     (sentence,) = (line for line in _sentences(setup, [found], pace, [1e6]) if "exact" in line)
-    assert f"for exact runs with their guidance, {found.intents} of 8 pictures" in sentence
+    assert f"for exact runs with their guidance, {found.intents} of at most 8 pictures" in sentence
     (classic,) = prepare(pipe, [parse_budget("40%")], TuneOptions(**kept, judges=["distance"]))
     assert forecast(classic, pace, trials=1000, timeout=1e6).exact_seconds == 0
+
+
+def test_exact_runs_of_candidates_pruned_early_are_foreseen_to_be_short(pipe: Any, arguments: dict[str, Any]) -> None:
+    kept = {name: arguments[name] for name in ("prompts", "held_out", "scorer", "steps", "held_out_images")}
+    given = {**kept, **PANEL, "images": 48, "error_pictures": 16}
+    found = {}
+    for early_stopping in (True, False):
+        (setup,) = prepare(pipe, [parse_budget("40%")], TuneOptions(**given, early_stopping=early_stopping))
+        found[early_stopping] = forecast(setup, Pace(4, 10, 0.5), trials=100, timeout=1e6)
+        assert found[early_stopping].exact_pictures == 16
+    assert found[True].exact_seconds < found[False].exact_seconds
+
+
+def test_a_study_notes_how_many_pairs_its_looks_have(pipe: Any, arguments: dict[str, Any]) -> None:
+    kept = {name: arguments[name] for name in ("prompts", "held_out", "scorer", "steps", "held_out_images")}
+
+    def noted(**given: Any) -> str | None:
+        (setup,) = prepare(pipe, [parse_budget("40%")], TuneOptions(**{**kept, **PANEL, **given}))
+        return setup.configuration.exact
+
+    assert noted(images=16, error_pictures=12) == "12 pictures, guidance switched midway, error by regression"
+    said = "16 pictures, 8 up to the look at 32, guidance switched midway, error by regression"
+    assert noted(images=48, error_pictures=16) == said
