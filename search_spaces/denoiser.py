@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from autotune.plan.structure import Structure
-from autotune.policy import Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
 from search_spaces.schedule import MOST_COOL_DOWN, PARTS, Schedule, at
@@ -27,6 +28,10 @@ GUIDANCE = (
     Lever("guidance_interval", ("guidance_start", "guidance_stop")),
     Lever("gating", ("gate",), essential=("gate",), part_of="guidance_interval"),
 )
+REPAIR_GUIDANCE: tuple[tuple[str, Literal[-1, 1]], ...] = ("guidance_start", -1), ("gate", -1), ("guidance_stop", 1)
+REPAIR_SIZES: tuple[tuple[str, Literal[-1, 1]], ...] = ("middle", -1), ("switch", -1), ("scale", 1)
+"""How a policy that is too cheap gets dearer, at first and at last; see :attr:`SearchSpace.repair_order`."""
+
 # Of MOST_SKEW notches: among five steps of both shipped models the best one.
 _LOW_NOISE = 3
 
@@ -37,6 +42,7 @@ LONGEST = 50
 """What intervals, warm-up and cool-down may be widened to."""
 
 _MAX_WARM_UP = 5
+_LATEST_START = PARTS // 2
 _MOST_MIDDLE = PARTS // 2
 # Earlier, the first window would be little more than a warm-up; later, the second little more than a cool-down.
 _LATE_START = 8, 16
@@ -87,6 +93,29 @@ class DenoiserSpace(SearchSpace):
         resized: bool = True,
         solvers: Sequence[Solver] = (OWN,),
     ) -> None: ...
+
+    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
+        self.check(values)
+        switches, start, stop = self.times(values, steps)
+        gated = bool(values["gate"]) and stop < steps
+        after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
+        return Policy(
+            steps=steps,
+            **self.noise_levels(values, steps),
+            resolution=self.stages(values, switches),
+            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
+            cache=self.cache_rules(values, self.schedule(values, steps), gated=gated),
+        )
+
+    @abstractmethod
+    def cache_rules(self, values: Mapping[str, int], schedule: Schedule, *, gated: bool) -> tuple[CacheRule, ...]:
+        """What is reused or forecast, in canonical form.
+
+        Args:
+            values: Of all knobs.
+            schedule: When it computes, besides the intervals.
+            gated: Whether cross-attention stays what it was once guidance has ended.
+        """
 
     def taken(self, index: int) -> Fraction:
         """The scale that a value of the knob ``scale`` means."""
@@ -144,6 +173,12 @@ class DenoiserSpace(SearchSpace):
             Knob("skew", -skew, skew, f"noise levels to the power of 2 ** (skew / {MOST_SKEW}); above 0 more are low"),
         )
 
+    def plain_values(self, **reuse: int) -> dict[str, int]:
+        """Values of all knobs that pull no lever, given those of the knobs for reuse that the denoiser alone has."""
+        values = {"scale": len(self.scales) - 1, "switch": 0, "handoff": 0, "warm_up": 0, **reuse}
+        values |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
+        return values | {knob.name: PLAIN_OF_LATER[knob.name] for knob in self.knobs if knob.name in PLAIN_OF_LATER}
+
     def solver_recipes(self) -> dict[str, dict[str, int]]:
         """Fewer steps by each other solver, and with more of them at low noise by the first that takes a list."""
         others = list(enumerate(self.solvers))[1:]
@@ -186,6 +221,26 @@ class DenoiserSpace(SearchSpace):
                 "steps halfway between that scale and full size, which follow, in twentieths of all steps",
                 most=PARTS - 1 if middle else 0,
             ),
+        )
+
+    @staticmethod
+    def guidance_knobs(guided: bool, gate: bool) -> tuple[Knob, ...]:
+        """The knobs that say when guidance runs; each has a single value where there is no choice.
+
+        Args:
+            guided: Whether pictures are made with classifier-free guidance.
+            gate: Whether cross-attention may stay what it was once guidance has ended.
+        """
+        return (
+            Knob(
+                "guidance_start",
+                0,
+                _LATEST_START if guided else 0,
+                "twentieths of the steps before guidance begins",
+                most=PARTS - 1 if guided else 0,
+            ),
+            Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
+            Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )
 
     @staticmethod

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Literal
 
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
-from autotune.policy import CacheRule, Guidance, Policy
+from autotune.policy import CacheRule
 from search_spaces.denoiser import (
     GUIDANCE,
     LONGEST,
     LOW_RESOLUTION,
     MAX_INTERVAL,
     NOISE,
+    REPAIR_GUIDANCE,
+    REPAIR_SIZES,
     SECOND_WINDOW,
     DenoiserSpace,
 )
-from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
 from search_spaces.schedule import PARTS, Schedule
@@ -26,7 +26,6 @@ from search_spaces.solvers import OWN, Solver
 from search_spaces.space import Recipe
 
 _MAX_ORDER = 2
-_LATEST_START = PARTS // 2
 _LAYERS = ("self-attention", "joint-attention", "feed-forward")
 _CROSS = ("cross-attention",)
 # Units named one by one where no pattern fits; what a rule holds at most.
@@ -108,37 +107,24 @@ class TransformerSpace(DenoiserSpace):
                 most=LONGEST if cross else 1,
             ),
             *self.schedule_knobs(),
-            Knob(
-                "guidance_start",
-                0,
-                _LATEST_START if guided else 0,
-                "twentieths of the steps before guidance begins",
-                most=PARTS - 1 if guided else 0,
-            ),
-            Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
-            Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
+            *self.guidance_knobs(guided, gate),
         )
         self.knobs += self.noise_knobs(self.solvers)
         self.repair_order = (
-            ("guidance_start", -1),
-            ("gate", -1),
-            ("guidance_stop", 1),
+            *REPAIR_GUIDANCE,
             ("late_interval", -1),
             ("cross_interval", -1),
             ("layer_interval", -1),
             ("block_interval", -1),
             ("blocks", -1),
-            ("middle", -1),
-            ("switch", -1),
-            ("scale", 1),
+            *REPAIR_SIZES,
         )
         self.recipes = self._recipes(full, count, cross=cross, guided=guided)
 
     def _recipes(self, full: int, count: int, *, cross: bool, guided: bool) -> tuple[Recipe, ...]:
-        plain = {"scale": full, "switch": 0, "handoff": 0, "first_block": 0, "blocks": 0, "block_interval": 1}
-        plain |= {"layer_interval": 1, "forecast": 0, "cross_interval": 1, "warm_up": 0}
-        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
-        plain |= {knob.name: PLAIN_OF_LATER[knob.name] for knob in self.knobs if knob.name in PLAIN_OF_LATER}
+        plain = self.plain_values(
+            first_block=0, blocks=0, block_interval=1, layer_interval=1, cross_interval=1, forecast=0
+        )
         three_quarters = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(3, 4)))
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         settings: dict[str, dict[str, int]] = {"fewer steps": {}, **self.solver_recipes()}
@@ -179,20 +165,7 @@ class TransformerSpace(DenoiserSpace):
             }  # fmt: skip
         return tuple(Recipe(name, plain | values) for name, values in settings.items())
 
-    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
-        self.check(values)
-        switches, start, stop = self.times(values, steps)
-        gated = bool(values["gate"]) and stop < steps
-        after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
-        return Policy(
-            steps=steps,
-            **self.noise_levels(values, steps),
-            resolution=self.stages(values, switches),
-            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
-            cache=self._cache(values, self.schedule(values, steps), gated=gated),
-        )
-
-    def _cache(self, values: Mapping[str, int], schedule: Schedule, *, gated: bool) -> tuple[CacheRule, ...]:
+    def cache_rules(self, values: Mapping[str, int], schedule: Schedule, *, gated: bool) -> tuple[CacheRule, ...]:
         def compute(interval: int) -> tuple[int, ...]:
             # What is computed always is so later on, too.
             return schedule.computing_steps(interval) if interval > 1 else tuple(range(schedule.steps))

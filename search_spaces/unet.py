@@ -8,17 +8,18 @@ from typing import Literal
 
 from autotune.plan import accepted_scales
 from autotune.plan.structure import Structure
-from autotune.policy import CacheRule, Guidance, Policy
+from autotune.policy import CacheRule
 from search_spaces.denoiser import (
     GUIDANCE,
     LONGEST,
     LOW_RESOLUTION,
     MAX_INTERVAL,
     NOISE,
+    REPAIR_GUIDANCE,
+    REPAIR_SIZES,
     SECOND_WINDOW,
     DenoiserSpace,
 )
-from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
 from search_spaces.schedule import PARTS, Schedule
@@ -27,7 +28,6 @@ from search_spaces.space import Recipe
 
 _MAX_SECOND_INTERVAL = 4
 _MAX_ORDER = 2
-_LATEST_START = PARTS // 2
 
 
 class UNetSpace(DenoiserSpace):
@@ -93,33 +93,19 @@ class UNetSpace(DenoiserSpace):
                 most=LONGEST if depth > 1 else 1,
             ),
             Knob("forecast", 0, _MAX_ORDER, "order of the extrapolation between computed steps; 0 reuses as it is"),
-            Knob(
-                "guidance_start",
-                0,
-                _LATEST_START if guided else 0,
-                "twentieths of the steps before guidance begins",
-                most=PARTS - 1 if guided else 0,
-            ),
-            Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
-            Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
+            *self.guidance_knobs(guided, gate),
         )
         self.knobs += self.noise_knobs(self.solvers)
         self.repair_order = (
-            ("guidance_start", -1),
-            ("gate", -1),
-            ("guidance_stop", 1),
+            *REPAIR_GUIDANCE,
             ("second_interval", -1),
             ("second_depth", -1),
             ("late_interval", -1),
             ("interval", -1),
             ("depth", -1),
-            ("middle", -1),
-            ("switch", -1),
-            ("scale", 1),
+            *REPAIR_SIZES,
         )
-        plain = {"scale": full, "switch": 0, "handoff": 0, "depth": 0, "interval": 1, "warm_up": 0, "forecast": 0}
-        plain |= {"guidance_start": 0, "guidance_stop": PARTS, "gate": 0, "solver": 0, "skew": 0}
-        plain |= {knob.name: PLAIN_OF_LATER[knob.name] for knob in self.knobs if knob.name in PLAIN_OF_LATER}
+        plain = self.plain_values(depth=0, interval=1, forecast=0)
         half = min(range(len(self.scales)), key=lambda index: abs(self.scales[index] - Fraction(1, 2)))
         # DeepCache's branch 0 keeps the last up layer and conv_in alive, branch 1 one layer more.
         branch_0 = {"depth": depth}
@@ -146,20 +132,7 @@ class UNetSpace(DenoiserSpace):
             settings["T-GATE"] = {"guidance_stop": 2 * PARTS // 5, "gate": 1}
         self.recipes = tuple(Recipe(name, plain | values) for name, values in settings.items())
 
-    def policy(self, values: Mapping[str, int], steps: int) -> Policy:
-        self.check(values)
-        switches, start, stop = self.times(values, steps)
-        gated = bool(values["gate"]) and stop < steps
-        after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
-        return Policy(
-            steps=steps,
-            **self.noise_levels(values, steps),
-            resolution=self.stages(values, switches),
-            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
-            cache=self._cache(values, self.schedule(values, steps)),
-        )
-
-    def _cache(self, values: Mapping[str, int], schedule: Schedule) -> tuple[CacheRule, ...]:
+    def cache_rules(self, values: Mapping[str, int], schedule: Schedule, *, gated: bool) -> tuple[CacheRule, ...]:
         compute = schedule.computing_steps(values["interval"])
         if values["depth"] == 0 or values["interval"] == 1 or len(compute) == schedule.steps:
             return ()
