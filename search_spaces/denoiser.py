@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
@@ -41,6 +41,9 @@ MAX_INTERVAL = 6
 LONGEST = 50
 """What intervals, warm-up and cool-down may be widened to."""
 
+# Steps by which guidance begins and ends later.
+_INTERVAL_MOVES = (0, 1), (-1, 0), (1, 1), (-1, -1), (1, 0), (0, -1)
+
 _MAX_WARM_UP = 5
 _LATEST_START = PARTS // 2
 _MOST_MIDDLE = PARTS // 2
@@ -65,6 +68,12 @@ def taken_scales(scales: Sequence[Fraction]) -> tuple[Fraction, ...]:
     eighths = [Fraction(part, 8) for part in range(2, 9)]
     coarse = [min(scales, key=lambda scale: abs(scale - eighth)) for eighth in eighths]
     return tuple(min(coarse, key=lambda scale: (abs(scale - each), -scale)) for each in scales)
+
+
+def _a_step_on(part: int, direction: int, steps: int, low: int, high: int) -> int | None:
+    """The nearest part of the steps in a direction, 0 stays, that means another step; None where the range ends."""
+    parts = range(part, high + 1) if direction > 0 else range(part, low - 1, -1)
+    return next((each for each in parts if at(each, steps) != at(part, steps) or not direction), None)
 
 
 class DenoiserSpace(SearchSpace):
@@ -205,6 +214,17 @@ class DenoiserSpace(SearchSpace):
                 ("guidance in the later half", 3 * PARTS // 10, 4 * PARTS // 5),
             )
         }
+
+    def other_intervals(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+        bounds = {knob.name: (knob.low, knob.high) for knob in self.knobs}
+        for by in _INTERVAL_MOVES:
+            moved = {
+                name: _a_step_on(values[name], direction, steps, *bounds[name])
+                for name, direction in zip(self.of_guidance, by, strict=True)
+            }
+            start, stop = (moved[name] for name in self.of_guidance)
+            if start is not None and stop is not None and at(start, steps) < at(stop, steps):
+                yield {**values, "guidance_start": start, "guidance_stop": stop}
 
     def size_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""

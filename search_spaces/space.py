@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -129,6 +129,14 @@ class SearchSpace(ABC):
     def nearby(self, values: Mapping[str, int], draw: random.Random) -> dict[str, int]:
         """Knob values after one small change: a lever turned on or off, or one of its knobs moved."""
         return nearby(self.levers, self.knobs, self.recipes[0].values, values, draw)
+
+    def other_intervals(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+        """Knob values of a policy of so many steps with guidance from a step earlier or later on, or as far.
+
+        What a person would try next comes first: more guidance, then as much at other noise, then less. Nothing where
+        there is no guidance to place.
+        """
+        yield from ()
 
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:
         """The policy of an Optuna trial, running ``steps`` steps (None: ``default_steps``).
