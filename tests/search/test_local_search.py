@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -130,6 +131,8 @@ def test_noise_levels_that_no_move_changed_are_the_solvers_own(proposer: Propose
     for knob in proposer.space.knobs:
         begun.suggest_int(knob.name, knob.low, knob.high)
     study.tell(begun, 0.0)
+    # Every other neighbour is one of knobs.
+    add(study, proposer, plain, 1.0)
     listed = proposer.space.explicit_noise_levels(proposal.policy)
     assert listed.key != proposal.policy.key
     found = [each for each in neighbours(proposer, study, 100) if REFINES in each.user_attrs]
@@ -181,3 +184,61 @@ def test_what_another_worker_tries_is_not_proposed_again(proposer: Proposer) -> 
 
 def test_without_a_candidate_of_all_pictures_there_is_no_neighbour(proposer: Proposer) -> None:
     assert Refiner(proposer, 0).candidate(optuna.create_study()) is None
+
+
+def simple_study(proposer: Proposer, *, more: Mapping[str, int] | None = None) -> optuna.Study:
+    """Three trials, an odd number: guidance in steps 3 to 8 is best, but for what has ``more`` knobs pulled."""
+    study, plain = optuna.create_study(), proposer.space.recipes[0].values
+    guided = {"guidance_start": 6, "guidance_stop": 16}
+    for loss, values in enumerate([{**guided, **(more or {"solver": 1})}, guided, {}]):
+        add(study, proposer, {**plain, **values}, float(loss))
+    return study
+
+
+def add(study: optuna.Study, proposer: Proposer, values: Mapping[str, int], loss: float) -> None:
+    proposal = proposer.propose(values)
+    assert proposal is not None
+    begun = begin(study, Candidate(proposal.values))
+    policy = proposal.policy
+    begun.set_user_attr(DESCRIPTION, {PLAN: proposer.plan(policy), POLICY: policy.to_dict()})
+    for knob in proposer.space.knobs:
+        begun.suggest_int(knob.name, knob.low, knob.high)
+    study.tell(begun, loss)
+
+
+def intervals(proposer: Proposer, study: optuna.Study, count: int) -> list[tuple[int, int, int, int]]:
+    """Solver, steps and guidance of every second candidate, none of which is any good."""
+    found = []
+    for number in range(count):
+        candidate = Refiner(proposer, 0).candidate(study)
+        assert candidate is not None and REFINES not in candidate.user_attrs
+        proposal = proposer.propose(candidate.values)
+        assert proposal is not None
+        guidance = proposal.policy.guidance
+        start, stop = (0, proposal.policy.steps) if guidance is None else (guidance.start_step, guidance.stop_step)
+        found.append((candidate.values["solver"], proposal.policy.steps, start, stop))
+        add(study, proposer, candidate.values, 9.0)
+        # In between, something else.
+        add(study, proposer, {**proposer.space.recipes[0].values, "skew": number + 1, "solver": 1}, 9.0)
+    return found
+
+
+def test_every_other_neighbour_moves_the_guidance_of_the_best_simple_policy(proposer: Proposer) -> None:
+    study = simple_study(proposer)
+    assert intervals(proposer, study, 3) == [(1, 10, 3, 9), (1, 10, 2, 8), (1, 11, 4, 9)]
+
+
+def test_one_that_is_better_is_gone_on_from(proposer: Proposer) -> None:
+    study = simple_study(proposer)
+    first = Refiner(proposer, 0).candidate(study)
+    assert first is not None
+    add(study, proposer, first.values, -1.0)
+    add(study, proposer, {**proposer.space.recipes[0].values, "skew": 1, "solver": 1}, 9.0)
+    assert intervals(proposer, study, 1) == [(1, 9, 3, 9)], "guided to the end, which leaves nine steps"
+
+
+def test_what_reuses_or_shrinks_is_no_simple_policy(proposer: Proposer) -> None:
+    study = simple_study(proposer, more={"depth": 1, "interval": 2})
+    assert intervals(proposer, study, 1) == [(0, 10, 3, 9)]
+    candidate = Refiner(proposer, 0).candidate(study)
+    assert candidate is not None and candidate.values["depth"] == 0
