@@ -89,7 +89,9 @@ class Refiner:
         origins = (origin for origin in of_knobs if space.changed(self._knobs_of(origin)).keys() <= simple)
         for origin in islice(origins, ORIGINS):
             for values in space.other_intervals(self._knobs_of(origin), policy_of(origin).steps):
-                proposal = self._proposer.propose(values)
+                # Fewer steps are tried however the ranges were narrowed, and may lie outside.
+                within = all(knob.low <= values[knob.name] <= knob.high for knob in space.knobs)
+                proposal = self._proposer.propose(values) if within else None
                 if proposal is not None and self._proposer.plan(proposal.policy) not in known:
                     return Candidate(proposal.values)
         return None

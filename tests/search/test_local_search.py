@@ -242,3 +242,10 @@ def test_what_reuses_or_shrinks_is_no_simple_policy(proposer: Proposer) -> None:
     assert intervals(proposer, study, 1) == [(0, 10, 3, 9)]
     candidate = Refiner(proposer, 0).candidate(study)
     assert candidate is not None and candidate.values["depth"] == 0
+
+
+def test_what_lies_outside_of_narrowed_ranges_has_no_such_neighbours(proposer: Proposer) -> None:
+    narrowed = proposer.restricted(proposer.limits, space=proposer.space.within({"depth": (1, 2), "interval": (2, 3)}))
+    candidate = Refiner(narrowed, 0).candidate(simple_study(proposer))
+    # What changes a schedule keeps the knobs that it came from.
+    assert candidate is None or REFINES in candidate.user_attrs or candidate.values["interval"] in (2, 3)
