@@ -146,8 +146,7 @@ class Evaluator:
             return replace(outcome, evaluation=replace(evaluation, errors=cut(evaluation.errors, count)))
         if len(outcome.preview) < count:
             return None
-        exact, first = self.exact_runs.of(policy, count), outcome.preview[:count]
-        errors = self._jury.no_errors(count) if exact is None else self._jury.errors(first, exact)
+        errors = self._jury.between(outcome.preview[:count], self.exact_runs.of(policy, count))
         outcome = replace(outcome, evaluation=replace(evaluation, errors=errors))
         save_outcome(outcome, self._path(policy))
         return outcome
@@ -249,8 +248,10 @@ class Evaluator:
             for made, batch, exact, comparable in batches:
                 end = made + len(batch)
                 if paired < min(made, comparable):
-                    late = torch.cat(firsts)[paired : min(made, comparable)]
-                    judged[-1] = judged[-1].with_errors(self._jury.between(late, exact, paired))
+                    late = slice(paired, min(made, comparable))
+                    of_late = None if exact is None else exact[late]
+                    errors = self._jury.between(torch.cat(firsts)[late], of_late, paired)
+                    judged[-1] = judged[-1].with_errors(errors)
                 judged.append(
                     Judged.of(
                         batch,

@@ -39,13 +39,8 @@ class Jury:
         return {judge.name: torch.zeros(count, dtype=torch.float64) for judge in self.of_kind("paired")}
 
     def between(self, pictures: Tensor, exact: Tensor | None, first_row: int = 0) -> dict[str, Tensor]:
-        """Errors (n,) of pictures from number ``first_row`` on, given the first of the exact run, one for each at
-        least; None where the pictures are exact themselves.
-        """
-        count = len(pictures)
-        if exact is None:
-            return self.no_errors(count)
-        return self.errors(pictures, exact[first_row : first_row + count], first_row)
+        """Errors (n,) of pictures to the exact run's of the same inputs; None where they are exact themselves."""
+        return self.no_errors(len(pictures)) if exact is None else self.errors(pictures, exact, first_row)
 
     def look(self, pictures: Tensor, prompts: Sequence[str], first_row: int = 0) -> dict[str, Tensor]:
         """What the other judges give of pictures with their prompts."""
@@ -115,7 +110,7 @@ class Judged:
         jury = Jury(scorer, network, tuple(further))
         errors: Mapping[str, Tensor] = {}
         if paired:
-            errors = jury.no_errors(paired) if exact is None else jury.errors(pictures[:paired], exact, first_row)
+            errors = jury.between(pictures[:paired], exact, first_row)
         judged = Judged(features.cpu(), alignment, errors=errors, further=jury.look(pictures, prompts, first_row))
         if not anchors:
             return judged

@@ -89,12 +89,7 @@ def study_of(proposer: Proposer, count: int, *, scheduled: bool = False) -> optu
     study = optuna.create_study()
     recipes = [each for each in recipes_at_budget(proposer) if each.proposal.policy.cache or not scheduled]
     for number, recipe in enumerate(recipes[:count]):
-        begun = begin(study, Candidate(recipe.proposal.values))
-        policy = recipe.proposal.policy
-        begun.set_user_attr(DESCRIPTION, {PLAN: proposer.plan(policy), POLICY: policy.to_dict()})
-        for knob in proposer.space.knobs:
-            begun.suggest_int(knob.name, knob.low, knob.high)
-        study.tell(begun, float(number))
+        add(study, proposer, recipe.proposal.values, float(number))
     return study
 
 
@@ -126,11 +121,7 @@ def test_noise_levels_that_no_move_changed_are_the_solvers_own(proposer: Propose
     proposal = proposer.propose({**plain, "solver": 1, "guidance_start": 6, "guidance_stop": 16})
     assert proposal is not None
     study = optuna.create_study()
-    begun = begin(study, Candidate(proposal.values))
-    begun.set_user_attr(DESCRIPTION, {PLAN: proposer.plan(proposal.policy), POLICY: proposal.policy.to_dict()})
-    for knob in proposer.space.knobs:
-        begun.suggest_int(knob.name, knob.low, knob.high)
-    study.tell(begun, 0.0)
+    add(study, proposer, proposal.values, 0.0)
     # Every other neighbour is one of knobs.
     add(study, proposer, plain, 1.0)
     listed = proposer.space.explicit_noise_levels(proposal.policy)
