@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from autotune.plan.structure import Structure
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, lowest_version
 from search_spaces.earlier import PLAIN_OF_LATER
 from search_spaces.knobs import Knob
 from search_spaces.levers import Lever
@@ -28,6 +28,7 @@ GUIDANCE = (
     Lever("guidance_interval", ("guidance_start", "guidance_stop")),
     Lever("gating", ("gate",), essential=("gate",), part_of="guidance_interval"),
 )
+STRENGTH = Lever("guidance_strength", ("guidance_factor",), essential=("guidance_factor",), part_of="guidance_interval")
 REPAIR_GUIDANCE: tuple[tuple[str, Literal[-1, 1]], ...] = ("guidance_start", -1), ("gate", -1), ("guidance_stop", 1)
 REPAIR_SIZES: tuple[tuple[str, Literal[-1, 1]], ...] = ("middle", -1), ("switch", -1), ("scale", 1)
 """How a policy that is too cheap gets dearer, at first and at last; see :attr:`SearchSpace.repair_order`."""
@@ -41,8 +42,21 @@ MAX_INTERVAL = 6
 LONGEST = 50
 """What intervals, warm-up and cool-down may be widened to."""
 
-# Steps by which guidance begins and ends later.
-_INTERVAL_MOVES = (0, 1), (-1, 0), (1, 1), (-1, -1), (1, 0), (0, -1)
+# What guidance is multiplied by, in quarters.
+_QUARTERS = 4
+# Steps by which guidance begins and ends later, and quarters by which it is multiplied by more.
+_GUIDANCE_MOVES = (
+    (0, 1, 0),
+    (0, 0, 1),
+    (-1, 0, 0),
+    (0, 0, -1),
+    (1, 1, 0),
+    (-1, -1, 0),
+    (1, 0, 1),
+    (0, -1, 1),
+    (1, 0, 0),
+    (0, -1, 0),
+)
 
 _MAX_WARM_UP = 5
 _LATEST_START = PARTS // 2
@@ -88,7 +102,7 @@ class DenoiserSpace(SearchSpace):
     scales: tuple[Fraction, ...]
     solvers: tuple[Solver, ...]
     of_steps = ("solver", "skew")
-    of_guidance = ("guidance_start", "guidance_stop")
+    of_guidance = ("guidance_start", "guidance_stop", "guidance_factor")
 
     @abstractmethod
     def __init__(
@@ -108,12 +122,18 @@ class DenoiserSpace(SearchSpace):
         switches, start, stop = self.times(values, steps)
         gated = bool(values["gate"]) and stop < steps
         after: Literal["nothing", "cross_attention"] = "cross_attention" if gated else "nothing"
+        guidance = None
+        if start or stop < steps:
+            factor = values["guidance_factor"] / _QUARTERS
+            guidance = Guidance(start_step=start, stop_step=stop, after=after, factor=factor)
+        cache = self.cache_rules(values, self.schedule(values, steps), gated=gated)
         return Policy(
+            version=lowest_version(None, cache, guidance),
             steps=steps,
             **self.noise_levels(values, steps),
             resolution=self.stages(values, switches),
-            guidance=Guidance(start_step=start, stop_step=stop, after=after) if start or stop < steps else None,
-            cache=self.cache_rules(values, self.schedule(values, steps), gated=gated),
+            guidance=guidance,
+            cache=cache,
         )
 
     @abstractmethod
@@ -203,28 +223,37 @@ class DenoiserSpace(SearchSpace):
     def guidance_recipes() -> dict[str, dict[str, int]]:
         """Guidance in fewer steps, where the other branch decides most.
 
-        Guidance hurts at high noise and does nothing at low noise (Kynkäänniemi et al. 2024).
+        Guidance hurts at high noise and does nothing at low noise, and where it runs in fewer steps it may be stronger
+        (Kynkäänniemi et al. 2024).
         """
+        found = {
+            "guidance cut": (0, PARTS // 2, 1.0),
+            "guidance in the middle": (PARTS // 5, 3 * PARTS // 4, 1.0),
+            "guidance in the middle alone": (3 * PARTS // 10, 7 * PARTS // 10, 1.0),
+            "guidance in the later half": (3 * PARTS // 10, 4 * PARTS // 5, 1.0),
+            "stronger guidance in the middle": (3 * PARTS // 10, 7 * PARTS // 10, 1.5),
+        }
         return {
-            name: {"guidance_start": start, "guidance_stop": stop}
-            for name, start, stop in (
-                ("guidance cut", 0, PARTS // 2),
-                ("guidance in the middle", PARTS // 5, 3 * PARTS // 4),
-                ("guidance in the middle alone", 3 * PARTS // 10, 7 * PARTS // 10),
-                ("guidance in the later half", 3 * PARTS // 10, 4 * PARTS // 5),
-            )
+            name: {"guidance_start": start, "guidance_stop": stop, "guidance_factor": round(factor * _QUARTERS)}
+            for name, (start, stop, factor) in found.items()
         }
 
     def other_intervals(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
         bounds = {knob.name: (knob.low, knob.high) for knob in self.knobs}
-        for by in _INTERVAL_MOVES:
-            moved = {
-                name: _a_step_on(values[name], direction, steps, *bounds[name])
-                for name, direction in zip(self.of_guidance, by, strict=True)
-            }
-            start, stop = (moved[name] for name in self.of_guidance)
-            if start is not None and stop is not None and at(start, steps) < at(stop, steps):
-                yield {**values, "guidance_start": start, "guidance_stop": stop}
+        ends = ("guidance_start", "guidance_stop")
+        least, most = bounds["guidance_factor"]
+        for *by, stronger in _GUIDANCE_MOVES:
+            start, stop = (
+                _a_step_on(values[name], direction, steps, *bounds[name])
+                for name, direction in zip(ends, by, strict=True)
+            )
+            factor = values["guidance_factor"] + stronger
+            if start is None or stop is None or not least <= factor <= most:
+                continue
+            first, last = at(start, steps), at(stop, steps)
+            # Guidance in all steps is the pipeline's own.
+            if first < last and (not stronger or first > 0 or last < steps):
+                yield {**values, "guidance_start": start, "guidance_stop": stop, "guidance_factor": factor}
 
     def size_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""
@@ -260,6 +289,14 @@ class DenoiserSpace(SearchSpace):
                 most=PARTS - 1 if guided else 0,
             ),
             Knob("guidance_stop", 1 if guided else PARTS, PARTS, "twentieths of the steps after which guidance ends"),
+            Knob(
+                "guidance_factor",
+                _QUARTERS,
+                2 * _QUARTERS if guided else _QUARTERS,
+                "what guidance in some of the steps adds is multiplied by, in quarters",
+                least=1 if guided else _QUARTERS,
+                most=4 * _QUARTERS if guided else _QUARTERS,
+            ),
             Knob("gate", 0, 1 if gate else 0, "whether cross-attention stays what it was once guidance has ended"),
         )
 

@@ -13,6 +13,7 @@ PLAIN_OF_LATER: Mapping[str, int] = {
     "late_start": 10,
     "second_depth": 0,
     "second_interval": 1,
+    "guidance_factor": 4,
 }
 """By the names of such knobs the value that does nothing, which is what a policy from before does."""
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autotune.policy import CacheRule, Guidance, Policy
+from autotune.policy import CacheRule, Policy
 
 __all__ = ["moved"]
 
@@ -104,7 +104,7 @@ def _guidance(policy: Policy, draw: random.Random) -> Fields | None:
     last = policy.steps - (policy.guidance.after != "nothing")
     if not 0 <= start < stop <= last:
         return None
-    return {"guidance": Guidance(start_step=start, stop_step=stop, after=policy.guidance.after)}
+    return {"guidance": policy.guidance.model_copy(update={"start_step": start, "stop_step": stop})}
 
 
 def _noise_level(policy: Policy, draw: random.Random) -> Fields | None:

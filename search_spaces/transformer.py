@@ -17,6 +17,7 @@ from search_spaces.denoiser import (
     REPAIR_GUIDANCE,
     REPAIR_SIZES,
     SECOND_WINDOW,
+    STRENGTH,
     DenoiserSpace,
 )
 from search_spaces.knobs import Knob
@@ -65,6 +66,7 @@ class TransformerSpace(DenoiserSpace):
         Lever("reuse_of_cross_attention", ("cross_interval",), essential=("cross_interval",), part_of="reuse"),
         *GUIDANCE,
         *NOISE,
+        STRENGTH,
     )
 
     def __init__(

@@ -18,6 +18,7 @@ from search_spaces.denoiser import (
     REPAIR_GUIDANCE,
     REPAIR_SIZES,
     SECOND_WINDOW,
+    STRENGTH,
     DenoiserSpace,
 )
 from search_spaces.knobs import Knob
@@ -55,6 +56,7 @@ class UNetSpace(DenoiserSpace):
         Lever("forecasting", ("forecast",), essential=("forecast",), part_of="reuse"),
         *GUIDANCE,
         *NOISE,
+        STRENGTH,
     )
 
     def __init__(

@@ -22,9 +22,10 @@ and the fewer steps that it met in its last round, and nothing goes to the resul
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -69,12 +70,15 @@ class Standing:
     """A method's policy in a cell.
 
     Attributes:
+        policy: Its short id.
+        document: The policy whole, as :func:`autotune.policy.policy_from_dict` takes it.
         parts: The loss by each of the three judges, whose mean it is.
         behind: Its loss minus the tuned policy's, with its 95 % interval.
     """
 
     method: str
     policy: str
+    document: Mapping[str, Any]
     relative: float
     loss: float
     parts: tuple[float, float, float]
@@ -112,6 +116,7 @@ def standings(judges: Judges, setup: Setup, tuned: Policy, fixed: dict[str, Poli
             Standing(
                 name,
                 policy.id,
+                policy.to_dict(),
                 setup.pricer.price(policy).relative,
                 judged.loss,
                 judged.losses,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autotune.core.errors import InputError
-from autotune.policy import Policy
+from autotune.policy import Policy, lowest_version
 from autotune.policy.techniques import Guidance
 from autotune.runtime.timesteps import scheduler_for, try_steps
 
@@ -60,9 +60,13 @@ def exact_policy(policy: Policy, full: Policy, *, levels: Levels | None = None) 
         # Shorter than a step of the full run: the nearest one.
         start = min(math.floor((first + last) / 2), full.steps - 1)
         stop = start + 1
-    if start == 0 and stop == full.steps:
+    if start == 0 and stop == full.steps and policy.guidance.factor is None:
         return full
-    return full.model_copy(update={"guidance": Guidance(start_step=start, stop_step=stop)})
+    factor = policy.guidance.factor
+    guidance = Guidance(start_step=start, stop_step=stop, factor=factor)
+    return full.model_copy(
+        update={"guidance": guidance, "version": max(full.version, lowest_version(None, (), guidance))}
+    )
 
 
 def is_exact(policy: Policy, full: Policy) -> bool:

@@ -45,6 +45,7 @@ def compile_plan(
     steps = [step for step, count in enumerate(calls or [1] * policy.steps) for _ in range(count)]
     sizes = sizes_of(policy, structure, height, width)
     guidance = guidance_of(policy, steps, sizes, start)
+    factor = 1.0 if policy.guidance is None else policy.guidance.factor or 1.0
     counts = [branches if guided and each is Guided.BOTH else 1 for each in guidance]
     rules = resolve_rules(policy, structure)
 
@@ -68,7 +69,8 @@ def compile_plan(
                 call,
                 step := steps[call],
                 *sizes[step],
-                guidance[call - start],
+                guided_as := guidance[call - start],
+                1.0 if guided_as is Guided.CONDITIONAL else factor,
                 counts[call - start],
                 patterns[call - start],
                 tuple(taken[call - start].items()),

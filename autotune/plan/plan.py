@@ -67,6 +67,7 @@ class DenoiserCall:
         step: which of the policy's steps it belongs to; second-order solvers call twice a step.
         height, width: of the latents.
         guidance: which branches are computed if the pipeline's call is guided.
+        factor: what guidance adds is multiplied by it; 1 where it does not run.
         branches: 2 where the conditional and the unconditional branch are computed, else 1.
         pattern: what the units do.
         taken: groups that take from memory, each with which of its earlier results: pairs of the
@@ -82,6 +83,7 @@ class DenoiserCall:
     height: int
     width: int
     guidance: Guided
+    factor: float
     branches: int
     pattern: Pattern
     taken: tuple[tuple[Group, Sources], ...]

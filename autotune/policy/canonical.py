@@ -38,8 +38,9 @@ def id_of(policy: PolicyDocument) -> str:
     if policy.guidance is not None:
         start = f"{policy.guidance.start_step}_" if policy.guidance.start_step else ""
         rate = _spacing(policy.guidance.compute_steps) if policy.guidance.compute_steps else ""
+        factor = "" if policy.guidance.factor is None else f"x{policy.guidance.factor:g}"
         after = "+ca" if policy.guidance.after == "cross_attention" else ""
-        parts.append(f"g{start}{policy.guidance.stop_step}{rate}{after}")
+        parts.append(f"g{start}{policy.guidance.stop_step}{rate}{factor}{after}")
     text = "-".join(parts)
     return text if len(text) <= MAX_ID else f"{text[: MAX_ID - 9]}-{key_of(policy)[:8]}"
 

@@ -15,7 +15,7 @@ from autotune.policy.records import ModelInfo, PolicyCost, PolicyQuality, Proven
 from autotune.policy.techniques import CacheRule, Guidance, ResolutionStage, SchedulerChoice
 
 FORMAT: Literal["postdiff-policy"] = "postdiff-policy"
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4)
 """A file says the lowest that has what it says."""
 
 RESIDUAL_ORDER = 2
@@ -27,16 +27,19 @@ WEIGHTS = 3
 GUIDANCE_RATE = 3
 """The first in which guidance may compute its unconditional branch in some of its steps only."""
 
+GUIDANCE_FACTOR = 4
+"""The first in which guidance may add more or less than it would."""
+
 
 class PolicyDocument(Record):
-    """The fields of a policy file, versions 1 to 3; :class:`autotune.Policy` is one with what can be done with it.
+    """The fields of a policy file, versions 1 to 4; :class:`autotune.Policy` is one with what can be done with it.
 
     ``timesteps`` names a spacing of the scheduler ("default" is its own) or lists one timestep
     per step; ``sigmas`` lists noise levels instead. ``scheduler`` replaces the pipeline's solver.
     """
 
     format: Literal["postdiff-policy"] = FORMAT
-    version: Literal[1, 2, 3] = 1
+    version: Literal[1, 2, 3, 4] = 1
     model: ModelInfo | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     scheduler: SchedulerChoice | None = None
@@ -146,12 +149,16 @@ class PolicyDocument(Record):
             raise ValueError(
                 f"guidance.compute_steps: guidance has them from version {GUIDANCE_RATE} on, say so in version"
             )
+        if self.guidance.factor is not None and self.version < GUIDANCE_FACTOR:
+            raise ValueError(f"guidance.factor: guidance has one from version {GUIDANCE_FACTOR} on, say so in version")
 
 
 def lowest_version(
     quality: PolicyQuality | None, cache: Sequence[CacheRule] = (), guidance: Guidance | None = None
-) -> Literal[1, 2, 3]:
+) -> Literal[1, 2, 3, 4]:
     """The version of the format that has what the records, the cache rules and guidance say."""
+    if guidance is not None and guidance.factor is not None:
+        return 4
     if any(rule.weights is not None for rule in cache) or (guidance is not None and guidance.compute_steps is not None):
         return 3
     if any(rule.mode == "residual" and rule.order is not None for rule in cache):

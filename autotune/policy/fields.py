@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from autotune.core.records import LISTED, MAX_TEXT, NAMED, ONE_LINE, Text, in_schema, one_line, shown
 
 MAX_STEPS = 1000
+MAX_FACTOR = 10
 MAX_TIMESTEP = 100_000
 MAX_CONFIG_LIST = 16
 MAX_WEIGHTS = 3

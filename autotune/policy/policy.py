@@ -40,8 +40,8 @@ class Policy(PolicyDocument):
         ``i`` interval, or ``n`` number of computing steps when they are not evenly spaced, then
         ``x`` for residual, ``f`` and the order of a forecast of either, or ``w`` and the most weights
         that a step has; guided steps, again with ``i`` or ``n`` when the unconditional branch is computed
-        in some of them only, and with ``+ca`` when cross-attention is reused after them. At most 120
-        characters: a longer one ends in a hash.
+        in some of them only, ``x`` and what guidance adds is multiplied by, and ``+ca`` when cross-attention is
+        reused after them. At most 120 characters: a longer one ends in a hash.
         """
         return id_of(self)
 

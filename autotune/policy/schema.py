@@ -76,6 +76,8 @@ DESCRIPTIONS: dict[type[Record], dict[str, str]] = {
         "compute_steps": "Steps at which the unconditional branch is computed, increasing, the first being start_step;"
         " at the others the last difference of the branches is used again; left out where these are all of them (else"
         " version 3).",
+        "factor": "What guidance adds is multiplied by this: a guidance scale s counts as 1 + factor * (s - 1); left"
+        " out where it is 1 (else version 4).",
     },
     CacheRule: {
         "units": "Module names of the denoiser ('up_blocks.1'), ranges ('transformer_blocks.3-10') or patterns"

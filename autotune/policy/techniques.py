@@ -9,7 +9,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from autotune.core.records import GrownRecord, Record, shown
-from autotune.policy.fields import MAX_STEPS, ClassName, ConfigKey, ConfigValue, StepIndex, StepWeights, UnitName
+from autotune.policy.fields import (
+    MAX_FACTOR,
+    MAX_STEPS,
+    ClassName,
+    ConfigKey,
+    ConfigValue,
+    StepIndex,
+    StepWeights,
+    UnitName,
+)
 
 
 class ResolutionStage(Record):
@@ -40,9 +49,13 @@ class Guidance(GrownRecord):
     (CFG-Cache of FasterCache, arXiv 2410.19355, without its weights of frequencies; LinearAG,
     arXiv 2312.12487, regresses the branch on earlier ones instead). This needs version 3. Steps
     that are all of the interval are the default, and are kept as None.
+
+    Where guidance runs it adds ``factor`` times the difference of the branches that it would add: a pipeline's
+    guidance scale s counts as 1 + factor * (s - 1). Less of the trajectory under guidance takes a larger scale
+    (Kynkäänniemi et al. 2024, section 4). This needs version 4. A factor of 1 is the default, and is kept as None.
     """
 
-    later_keys: ClassVar[frozenset[str]] = frozenset({"compute_steps"})
+    later_keys: ClassVar[frozenset[str]] = frozenset({"compute_steps", "factor"})
 
     start_step: StepIndex = 0
     stop_step: StepIndex
@@ -50,9 +63,12 @@ class Guidance(GrownRecord):
     compute_steps: Annotated[tuple[StepIndex, ...], Field(strict=False, min_length=1, max_length=MAX_STEPS)] | None = (
         None
     )
+    factor: Annotated[float, Field(gt=0, le=MAX_FACTOR, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _within(self) -> Guidance:
+        if self.factor == 1:
+            object.__setattr__(self, "factor", None)
         steps = self.compute_steps
         if steps is None:
             return self

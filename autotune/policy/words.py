@@ -30,7 +30,8 @@ def in_words(policy: PolicyDocument) -> str:
 
 
 def _guidance_in_words(guidance: Guidance) -> str:
-    where = f"Guidance in steps {guidance.start_step + 1} to {guidance.stop_step} only"
+    times = "" if guidance.factor is None else f", {guidance.factor:g} times as strong"
+    where = f"Guidance in steps {guidance.start_step + 1} to {guidance.stop_step} only{times}"
     if guidance.compute_steps is None:
         return f"{where}."
     return (

@@ -30,9 +30,11 @@ class Difference:
     def of(cls, conditional: Any, unconditional: Any, rows: int) -> Difference:
         return cls(rows, tree_map(_minus, conditional, unconditional))
 
-    def unconditional(self, conditional: Any) -> Any:
-        """What guidance takes for the unconditional branch, to add this difference."""
-        return tree_map(_minus, conditional, self.values)
+    def unconditional(self, conditional: Any, factor: float = 1) -> Any:
+        """What guidance takes for the unconditional branch, to add ``factor`` times this difference."""
+        if factor == 1:
+            return tree_map(_minus, conditional, self.values)
+        return tree_map(lambda one, other: _minus(one, _times(other, factor)), conditional, self.values)
 
 
 def half(name: str, value: Any, rows: int, *, first: bool, listed: bool) -> Any:
@@ -119,6 +121,10 @@ def parted(output: Any, *, listed: bool) -> tuple[Any, Any]:
 def row_count(sample: Any) -> int:
     """Rows of a denoiser's sample: a tensor, or a list with one tensor a row."""
     return len(sample) if isinstance(sample, list) else int(sample.shape[0])
+
+
+def _times(value: Any, factor: float) -> Any:
+    return value * factor if isinstance(value, Tensor) else value
 
 
 def _minus(one: Any, other: Any) -> Any:

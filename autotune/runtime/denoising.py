@@ -18,7 +18,7 @@ from autotune.policy import Policy
 from autotune.runtime.branches import Difference, half, row_count
 from autotune.runtime.call import CallState, SinceStep
 from autotune.runtime.compatibility import fitted
-from autotune.runtime.guidance import both, difference_in, guidance_in, unconditional
+from autotune.runtime.guidance import both, difference_in, guidance_in, multiplied, unconditional
 from autotune.runtime.guiders import Guiders
 from autotune.runtime.hook_set import HookShare
 from autotune.runtime.lowres import LowResolution
@@ -164,7 +164,7 @@ class Denoising:
         guidance = guidance_in(call, step, rows // 2 if stacked == 2 else rows)
         alone = guidance is not Guided.BOTH
         if branch == 1 and alone:
-            return unconditional(call, since_step.first_output, guidance)
+            return unconditional(call, since_step.first_output, guidance, step.factor)
         if call.low is not None:
             assert call.full is not None
             sample = call.low.sample_for(sample, since_step.timestep, scaled=since_step.raw is not None)
@@ -184,6 +184,7 @@ class Denoising:
         session.enter(branch, rows, _keep(call, step))
         output = forward(*args, **kwargs)
         keeps, order = not alone and session.keeps_difference, self._family.conditional_first
+        times = not alone and step.factor != 1
         difference = None
         if keeps and stacked == 2:
             difference = difference_in(output, rows // 2, conditional_first=order, listed=listed)
@@ -192,10 +193,16 @@ class Denoising:
         session.leave(branch, rows, difference)
         if self._hooks.copies:
             output = cloned(output)
-        if self._separate and branch == 0 and (keeps or alone):
+        if self._separate and branch == 0 and (keeps or alone or times):
             since_step.first_output = cloned(output)
         if halved:
-            output = both(call, output, guidance, conditional_first=order, listed=listed)
+            output = both(call, output, guidance, step.factor, conditional_first=order, listed=listed)
+        elif times and stacked == 2:
+            output = multiplied(output, step.factor, rows // 2, conditional_first=order, listed=listed)
+        elif times and branch == 1:
+            output = Difference.of(since_step.first_output, output, rows).unconditional(
+                since_step.first_output, step.factor
+            )
         if call.sharing and call.shared is not None:
             call.shared.output = output
         return output

@@ -20,20 +20,31 @@ def guidance_in(call: CallState, step: DenoiserCall, rows: int) -> Guided:
     return Guided.DIFFERENCE if call.difference is not None and call.difference.rows == rows else Guided.BOTH
 
 
-def unconditional(call: CallState, conditional: Any, guidance: Guided) -> Any:
+def unconditional(call: CallState, conditional: Any, guidance: Guided, factor: float) -> Any:
     """What stands in for the unconditional branch's output."""
     if guidance is Guided.CONDITIONAL:
         return conditional
     assert call.difference is not None
-    return call.difference.unconditional(conditional)
+    return call.difference.unconditional(conditional, factor)
 
 
-def both(call: CallState, conditional: Any, guidance: Guided, *, conditional_first: bool, listed: bool) -> Any:
+def both(
+    call: CallState, conditional: Any, guidance: Guided, factor: float, *, conditional_first: bool, listed: bool
+) -> Any:
     """The output for both branches in one batch, where the conditional one alone was computed."""
     if guidance is Guided.CONDITIONAL:
         return twice(conditional, listed=listed)
-    other = unconditional(call, conditional, guidance)
+    other = unconditional(call, conditional, guidance, factor)
     return joined(*((conditional, other) if conditional_first else (other, conditional)), listed=listed)
+
+
+def multiplied(output: Any, factor: float, rows: int, *, conditional_first: bool, listed: bool) -> Any:
+    """The output for both branches, of ``rows`` rows each, in one batch, with ``factor`` times their difference."""
+    first, last = parted(output, listed=listed)
+    conditional = first if conditional_first else last
+    other = difference_in(output, rows, conditional_first=conditional_first, listed=listed)
+    stand_in = other.unconditional(conditional, factor)
+    return joined(*((first, stand_in) if conditional_first else (stand_in, last)), listed=listed)
 
 
 def difference_in(output: Any, rows: int, *, conditional_first: bool, listed: bool) -> Difference:

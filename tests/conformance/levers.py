@@ -44,7 +44,7 @@ def all_at_once(space: DenoiserSpace) -> dict[str, int]:
         "scale": _half(space), "switch": 6, "handoff": 1, "middle": 0, "depth": 99, "interval": 2, "first_block": 1,
         "blocks": 2, "block_interval": 2, "layer_interval": 2, "forecast": 1, "cross_interval": 3, "warm_up": 1,
         "cool_down": 0, "late_interval": 0, "late_start": 10, "second_depth": 1, "second_interval": 2,
-        "guidance_start": 3, "guidance_stop": 14, "gate": 1, "skew": 2,
+        "guidance_start": 3, "guidance_stop": 14, "guidance_factor": 6, "gate": 1, "skew": 2,
     }  # fmt: skip
     return {knob.name: min(max(wanted[knob.name], knob.low), knob.high) for knob in space.knobs if knob.name in wanted}
 
@@ -79,6 +79,8 @@ def _known(space: DenoiserSpace) -> Iterator[tuple[str, Lever]]:
         yield "reuse at two depths", Lever(deeper, lambda policy: len(policy.cache) == 2)
     yield "guidance begins late", Lever({"guidance_start": 5}, lambda policy: _guidance(policy).start_step > 0)
     yield "guidance ends early", Lever({"guidance_stop": 12}, lambda policy: _guidance(policy).stop_step < policy.steps)
+    stronger = {"guidance_stop": 12, "guidance_factor": 6}
+    yield "guidance multiplied", Lever(stronger, lambda policy: _guidance(policy).factor == 1.5)
     gated = {"guidance_stop": 10, "gate": 1}
     yield "gate", Lever(gated, lambda policy: _guidance(policy).after == "cross_attention")
     skewing = next((index for index, solver in enumerate(space.solvers) if solver.skews), 0)

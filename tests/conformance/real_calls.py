@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autotune.core.errors import InputError
 from autotune.pipelines.units import find_units
-from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage
+from autotune.policy import CacheRule, Guidance, Policy, ResolutionStage, lowest_version
 from autotune.runtime import applied, apply_policy, remove_policy
 from tests.support.adapters import image_embeds, load_ip_adapters
 from tests.support.builders import FAMILIES, TinyFamily
@@ -102,7 +102,7 @@ class Setup:
             steps=STEPS,
             resolution=() if self.scenario.low is None else (self.scenario.low,),
             guidance=guidance,
-            version=1 if guidance is None or guidance.compute_steps is None else 3,
+            version=lowest_version(None, (), guidance),
             cache=(CacheRule(units=tuple(sorted(chosen)), compute_steps=(0, *sorted(self.scenario.compute))),),
         )
 

@@ -73,6 +73,7 @@ SOLVER = SchedulerChoice(name="DPMSolverMultistepScheduler", config={"solver_ord
         (Policy(steps=4, guidance=Guidance(start_step=1, stop_step=4)), "s4-g1_4"),
         (RATED, "s9-g1_8i3"),
         (Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0, 1, 4))), "s9-g8n3"),
+        (Policy(version=4, steps=7, guidance=Guidance(start_step=3, stop_step=6, factor=1.5)), "s7-g3_6x1.5"),
         (
             Policy(version=3, steps=9, guidance=Guidance(stop_step=8, compute_steps=(0,), after="cross_attention")),
             "s9-g8n1+ca",
@@ -107,6 +108,7 @@ def test_a_long_id_ends_in_a_hash_that_tells_policies_apart() -> None:
         {"sigmas": tuple(float(sigma) for sigma in range(20, 0, -1))},
         {"guidance": Guidance(stop_step=15, after="cross_attention")},
         {"guidance": Guidance(stop_step=15, compute_steps=(0, 3))},
+        {"guidance": Guidance(stop_step=15, factor=1.25)},
         {"resolution": (ResolutionStage(scale=0.5, until_step=6, handoff="noise_matched"),)},
         {"cache": (RICH.cache[0].model_copy(update={"mode": "residual"}),)},
     ],
@@ -140,6 +142,15 @@ def test_guidance_that_computes_both_branches_throughout_says_nothing_of_it() ->
         "after": "nothing",
     }
     assert RATED.to_dict()["guidance"]["compute_steps"] == [1, 4, 7]
+
+
+def test_guidance_that_adds_what_it_adds_says_nothing_of_it() -> None:
+    same = Guidance(start_step=1, stop_step=4, factor=1.0)
+    assert same == Guidance(start_step=1, stop_step=4)
+    assert "factor" not in Policy(steps=4, guidance=same).to_dict()["guidance"]
+    more = Policy(version=4, steps=4, guidance=Guidance(stop_step=3, factor=1.5))
+    assert more.to_dict()["guidance"]["factor"] == 1.5
+    assert policy_from_dict(more.to_dict()) == more
 
 
 def test_key_ignores_records() -> None:
@@ -208,7 +219,7 @@ def configured(**config: Any) -> dict[str, Any]:
         (edited(steps=20.5), "steps is 20.5"),
         (edited(steps=0), "steps is 0"),
         (edited(steps=10**30), "steps is 1000000"),
-        (edited(version=4), "policy version 4 is unknown, this release reads 1, 2 and 3"),
+        (edited(version=5), "policy version 5 is unknown, this release reads 1, 2, 3 and 4"),
         (edited(format="other"), "not a policy file"),
         (edited(resolution=[{"scale": 1.5, "until_step": 3}]), "resolution.0.scale is 1.5"),
         (edited(resolution=[{"scale": 0.5, "until_step": 20}]), "until_step 20 must lie"),
@@ -219,6 +230,12 @@ def configured(**config: Any) -> dict[str, Any]:
         ),
         (edited(guidance={"stop_step": 21}), "not an interval"),
         (edited(guidance={"stop_step": 4, "compute_steps": [0, 2]}), "guidance.compute_steps: guidance has them from"),
+        (
+            edited(guidance={"stop_step": 4, "factor": 1.5}),
+            "guidance.factor: guidance has one from version 4",
+        ),
+        (edited(version=4, guidance={"stop_step": 4, "factor": 0}), "guidance.factor is 0"),
+        (edited(version=4, guidance={"stop_step": 4, "factor": 11}), "guidance.factor is 11"),
         (rated(start_step=1, compute_steps=[0, 2]), "must begin with start_step 1, not with 0"),
         (rated(compute_steps=[0, 2, 2]), "guidance: compute_steps must be increasing, each step once: 2 follows 2"),
         (rated(compute_steps=[0, 4]), "step 4 has no guidance, which runs in [0, 4)"),

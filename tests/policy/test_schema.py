@@ -32,7 +32,7 @@ BEYOND = {"value_error", "int_type", "string_unicode", "bool_type"}
 def test_it_is_a_schema_that_names_its_dialect_and_itself() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert SCHEMA["$id"] == "urn:postdiff-policy:3"
+    assert SCHEMA["$id"] == "urn:postdiff-policy:4"
     assert SCHEMA["title"] and SCHEMA["description"]
 
 
@@ -94,8 +94,9 @@ def test_it_agrees_with_the_package_on_form(document: dict[Any, Any]) -> None:
             (FULL, (["steps"], 0)),
             (FULL, (["steps"], 1001)),
             (FULL, (["format"], "another")),
-            (FULL, (["version"], 4)),
+            (FULL, (["version"], 5)),
             (FULL, (["guidance", "compute_steps"], [0, 2, 2])),
+            (FULL, (["guidance", "factor"], 0)),
             (FULL, (["timesteps"], "cosine")),
             (FULL, (["model", "height"], 4)),
             (FULL, (["model", "pipeline"], "a\nb")),

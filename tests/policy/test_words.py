@@ -60,6 +60,11 @@ def test_fitted_weights_are_named(mode: Any, said: str) -> None:
     assert in_words(Policy(version=3, steps=4, cache=(rule,))) == said
 
 
+def test_how_strong_guidance_is_is_said() -> None:
+    policy = Policy(version=4, steps=7, guidance=Guidance(start_step=3, stop_step=6, factor=1.5))
+    assert in_words(policy) == "7 steps. Guidance in steps 4 to 6 only, 1.5 times as strong."
+
+
 def test_guidance_as_a_rate_is_said() -> None:
     assert in_words(RATED) == (
         "8 steps. Guidance in steps 1 to 8 only, both branches computed in 4 of them, their last difference used again"

@@ -1,6 +1,8 @@
-"""What a person would try next: guidance from a step earlier or later on, or as far."""
+"""What a person would try next: guidance from a step earlier or later on, as far, or stronger."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,16 +22,24 @@ def interval(space: UNetSpace, values: dict[str, int], steps: int) -> tuple[int,
     return (0, steps) if guidance is None else (guidance.start_step, guidance.stop_step)
 
 
-def test_all_six_the_most_guided_first() -> None:
-    values = {**PLAIN, "guidance_start": 6, "guidance_stop": 16}
-    found = [interval(SPACE, each, 10) for each in SPACE.other_intervals(values, 10)]
+def quarters(values: Mapping[str, int]) -> int:
+    return values["guidance_factor"]
+
+
+def test_all_that_is_near_the_most_guided_first() -> None:
+    values = {**PLAIN, "guidance_start": 6, "guidance_stop": 16, "guidance_factor": 6}
+    found = [(interval(SPACE, each, 10), quarters(each)) for each in SPACE.other_intervals(values, 10)]
     assert interval(SPACE, values, 10) == (3, 8)
-    assert found == [(3, 9), (2, 8), (4, 9), (2, 7), (4, 8), (3, 7)]
+    assert found == [
+        ((3, 9), 6), ((3, 8), 7), ((2, 8), 6), ((3, 8), 5), ((4, 9), 6),
+        ((2, 7), 6), ((4, 8), 7), ((3, 7), 7), ((4, 8), 6), ((3, 7), 6),
+    ]  # fmt: skip
 
 
 def test_of_guidance_in_all_steps_only_what_leaves_some_out() -> None:
     found = [interval(SPACE, each, 10) for each in SPACE.other_intervals(PLAIN, 10)]
-    assert found == [(1, 10), (0, 9)]
+    # Stronger and not.
+    assert found == [(1, 10), (0, 9), (1, 10), (0, 9)]
 
 
 def test_without_guidance_there_is_nothing_to_place() -> None:
@@ -37,7 +47,7 @@ def test_without_guidance_there_is_nothing_to_place() -> None:
 
 
 def test_narrowed_ranges_hold() -> None:
-    space = SPACE.within({"guidance_start": (6, 6), "guidance_stop": (15, 16)})
+    space = SPACE.within({"guidance_start": (6, 6), "guidance_stop": (15, 16), "guidance_factor": (4, 4)})
     values = {**PLAIN, "guidance_start": 6, "guidance_stop": 16}
     found = [each["guidance_stop"] for each in space.other_intervals(values, 20)]
     assert found == [15]
@@ -51,9 +61,10 @@ def test_each_is_another_policy_whose_ends_moved_by_as_little_as_they_can(start:
     most = -(-steps // PARTS)
     for each in SPACE.other_intervals(values, steps):
         after = interval(SPACE, each, steps)
-        assert after != before or before[1] - before[0] == 1
+        assert after != before or before[1] - before[0] == 1 or quarters(each) != quarters(values)
+        assert abs(quarters(each) - quarters(values)) <= 1
         if before[1] - before[0] > 1:
             assert all(abs(a - b) <= most for a, b in zip(after, before, strict=True))
         changed = SPACE.changed(each).keys() | SPACE.changed(values).keys()
-        assert changed <= {"guidance_start", "guidance_stop"}
+        assert changed <= {*SPACE.of_guidance}
         assert SPACE.policy(each, steps).guidance != Guidance(start_step=0, stop_step=steps)

@@ -123,8 +123,8 @@ def test_neighbours_take_the_place_of_a_sampler_that_repeats_itself(
 def test_only_clear_leads_are_beyond_doubt(
     others: list[tuple[float, tuple[float, float, float]]], expected: str
 ) -> None:
-    found = [Standing(TUNED, "", 0.25, 0.1, (0.1, 0.1, 0.1), (0.0, 0.0, 0.0))]
-    found += [Standing(f"other {loss}", "", 0.25, loss, (loss, loss, loss), behind) for loss, behind in others]
+    found = [Standing(TUNED, "", {}, 0.25, 0.1, (0.1, 0.1, 0.1), (0.0, 0.0, 0.0))]
+    found += [Standing(f"other {loss}", "", {}, 0.25, loss, (loss, loss, loss), behind) for loss, behind in others]
     assert verdict(sorted(found, key=lambda each: each.loss)) == expected
 
 

@@ -204,11 +204,14 @@ class _Hand:
         """What takes the unconditional branch's place, where it was computed."""
         if self.single:
             return conditional
+        factor = 1 if self.policy.guidance is None else self.policy.guidance.factor or 1
         if self.alone:
             assert self.difference is not None
-            return tree_map(torch.sub, conditional, self.difference[1])
+            return tree_map(lambda one, other: one - factor * other, conditional, self.difference[1])
         self.difference = rows, tree_map(torch.sub, conditional, computed)
-        return computed
+        if factor == 1:
+            return computed
+        return tree_map(lambda one, other: (1 - factor) * one + factor * other, conditional, computed)
 
     def _unit(self, name: str, rule: CacheRule, streams: Sequence[str]) -> Callable[..., Any]:
         """``streams`` are the arguments that are taken off the output and added again, if any."""

@@ -91,8 +91,10 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
     if weighted:
         order = None
     weights = [draw(_weights(compute, until, steps)) if weighted else None for compute in computing]
-    guided = None if stop is None else draw(guidance(stop, after, rate=rate))
+    factor = draw(st.sampled_from([0.5, 1.0, 1.75])) if everything and draw(st.booleans()) else None
+    guided = None if stop is None else draw(guidance(stop, after, rate=rate, factor=factor))
     rate = guided is not None and guided.compute_steps is not None
+    times = guided is not None and guided.factor is not None
     return Policy(
         steps=steps,
         resolution=tuple(
@@ -103,7 +105,7 @@ def policies(draw: st.DrawFn, units: Sequence[str] = UNITS, *, everything: bool 
             CacheRule(units=(name,), mode=mode, order=order, compute_steps=compute, weights=numbers)
             for name, compute, numbers in zip(sorted(names), computing, weights, strict=True)
         ),
-        version=3 if rate or weighted else 2 if mode == "residual" and order else 1,
+        version=4 if times else 3 if rate or weighted else 2 if mode == "residual" and order else 1,
         **(draw(schedules(steps)) if everything else {}),
     )
 
@@ -126,12 +128,11 @@ def _weights(
 
 
 @st.composite
-def guidance(draw: st.DrawFn, stop: int, after: Any, *, rate: bool) -> Guidance:
+def guidance(draw: st.DrawFn, stop: int, after: Any, *, rate: bool, factor: float | None = None) -> Guidance:
     """Guidance until ``stop``; with ``rate`` it computes its unconditional branch in some of the steps."""
     computing = draw(st.sets(st.integers(0, stop - 1))) if rate else None
-    return Guidance(
-        stop_step=stop, after=after, compute_steps=None if computing is None else tuple(sorted({0, *computing}))
-    )
+    computes = None if computing is None else tuple(sorted({0, *computing}))
+    return Guidance(stop_step=stop, after=after, compute_steps=computes, factor=factor)
 
 
 @st.composite
@@ -263,6 +264,7 @@ EXAMPLES: tuple[Policy, ...] = (
         ),
     ),
     Policy(version=3, steps=6, guidance=Guidance(start_step=1, stop_step=6, compute_steps=(1, 3, 4))),
+    Policy(version=4, steps=6, guidance=Guidance(start_step=2, stop_step=5, factor=1.5)),
 )
 
 

@@ -38,8 +38,9 @@ UNGUIDED = (
     "two stages",
     "everything",
 )
+FACTOR = "more guidance in the middle"
 RATE, RATE_AND_ALL = "guidance every second step", "guidance every second step, and everything"
-GUIDED = ("guidance stops", "guidance in the middle", CROSS_ATTENTION, RATE, RATE_AND_ALL)
+GUIDED = ("guidance stops", "guidance in the middle", FACTOR, CROSS_ATTENTION, RATE, RATE_AND_ALL)
 
 
 def names(family: TinyFamily) -> tuple[str, ...]:
@@ -88,8 +89,9 @@ def technique(name: str, family: TinyFamily, structure: Structure) -> Policy | N
     }
     fields[RATE] = {"version": 3, "guidance": Guidance(stop_step=STEPS, compute_steps=(0, 2, 4))}
     # At the new size, in step 2, both branches are computed all the same.
-    reused = Guidance(start_step=1, stop_step=5, compute_steps=(1, 4))
-    fields[RATE_AND_ALL] = everything | {"version": 3, "guidance": reused}
+    reused = Guidance(start_step=1, stop_step=5, compute_steps=(1, 4), factor=0.75)
+    fields[RATE_AND_ALL] = everything | {"version": 4, "guidance": reused}
+    fields[FACTOR] = {"version": 4, "guidance": Guidance(start_step=1, stop_step=4, factor=1.5)}
     chosen = fields[name]
     return None if chosen is None or chosen.keys() & family.refuses else Policy(steps=STEPS, **chosen)
 

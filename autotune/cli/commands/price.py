@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,7 +35,6 @@ def price(
     """Say what a policy costs, by step and by kind of unit, or what each of several does; no weights are needed."""
     from autotune.cli.tiers import policies_to_show
     from autotune.cost import load_profile
-    from autotune.policy import PolicySet
 
     source = ModelSource.find(model)
     loaded = policies_to_show(policy, tier, source)
@@ -44,21 +43,19 @@ def price(
         source.check_profile(profile, batch)
     height, width = checks.side("height", height), checks.side("width", width)
 
-    from autotune.cli.price import print_price, print_prices
+    from autotune.cli.price import print_price
 
     if batch is None:
         batch = 1 if profile is None else min(times.batch for times in profile.batches)
-    options: dict[str, Any] = {
-        "height": height,
-        "width": width,
-        "batch": batch,
-        "guided": guidance,
-        "strength": strength,
-        "target": profile,
-        "dtype": dtype,
-        "as_json": json,
-    }
-    if isinstance(loaded, PolicySet):
-        print_prices(source, loaded, **options)
-    else:
-        print_price(source, loaded, **options)
+    print_price(
+        source,
+        loaded,
+        height=height,
+        width=width,
+        batch=batch,
+        guided=guidance,
+        strength=strength,
+        target=profile,
+        dtype=dtype,
+        as_json=json,
+    )
