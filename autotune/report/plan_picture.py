@@ -68,13 +68,20 @@ class PlanPicture:
         columns: calls of the denoiser.
         rows: in order of execution.
         guidance: whether the pipeline guides at all.
+        factor: what guidance adds is multiplied by it.
         outside: share of a full call's FLOPs that is in no unit; None where it is not known.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     guidance: bool
+    factor: float
     outside: float | None
+
+    @property
+    def guidance_name(self) -> str:
+        """What to call the row of guidance: ``guidance``, or ``guidance x1.5``."""
+        return "guidance" if self.factor == 1 else f"guidance x{self.factor:g}"
 
     @property
     def used(self) -> tuple[Action, ...]:
@@ -128,6 +135,7 @@ def draw(plan: Plan, table: WorkTable | None = None, *, unfold: bool = False) ->
         ),
         rows=tuple(map(row, groups.values())),
         guidance=plan.guided,
+        factor=next((step.factor for step in plan.steps if step.factor != 1), 1.0),
         outside=table.always.flops / total if table else None,
     )
 

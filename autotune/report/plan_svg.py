@@ -65,7 +65,7 @@ def lay_out(picture: PlanPicture) -> Drawing:
     shares: list[Label] = []
     y = float(_RULER)
     names = [shortened(row, "", int((_WIDEST_LABEL - 14) / _LETTER), "…") for row in picture.rows]
-    left = min(_WIDEST_LABEL, _LETTER * max(map(len, [*names, "guidance"])) + 16)
+    left = min(_WIDEST_LABEL, _LETTER * max(map(len, [*names, picture.guidance_name])) + 16)
 
     def x(column: int) -> float:
         return left + column * wide
@@ -83,7 +83,7 @@ def lay_out(picture: PlanPicture) -> Drawing:
 
     header("latents", picture.resolutions, "resolution")
     if picture.guidance:
-        header("guidance", picture.guided, "guidance")
+        header(picture.guidance_name, picture.guided, "guidance")
     top = y = y + 5
     for row, name in zip(picture.rows, names, strict=True):
         height = max(_LEAST_ROW, min(_MOST_ROW, _ALL_ROWS * (row.share or 0)))

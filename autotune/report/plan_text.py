@@ -37,7 +37,7 @@ class PlanText:
         picture, plain = self._picture, options.ascii_only
         most = min(_LONGEST_LABEL, max(12, options.max_width // 2))
         labels = [shortened(row, " units", most, "..." if plain else "…") for row in picture.rows]
-        width = max(map(len, (*labels, "resolution")))
+        width = max(map(len, (*labels, "resolution", picture.guidance_name)))
         room = max(8, options.max_width - width - _SHARE - 2 * _GAP)
         for first in range(0, len(picture.columns), room):
             here = slice(first, first + room)
@@ -45,14 +45,14 @@ class PlanText:
             yield self._line("resolution", width, [(_level(picture, column, plain), "") for column in self._in(here)])
             if picture.guidance:
                 signs = [_GUIDANCE[picture.columns[column].guidance][plain] for column in self._in(here)]
-                yield self._line("guidance", width, [(sign, "") for sign in signs])
+                yield self._line(picture.guidance_name, width, [(sign, "") for sign in signs])
             for label, row in zip(labels, picture.rows, strict=True):
                 cells = [(_SIGNS[action][plain], _SIGNS[action][2]) for action in row.actions[here]]
                 yield self._line(label, width, cells, row.share)
             yield Text()
         yield Text(f"latents: {_said(picture.resolutions)}")
         if picture.guidance:
-            yield Text(f"guidance: {_said(picture.guided)}")
+            yield Text(f"{picture.guidance_name}: {_said(picture.guided)}")
         legend = Text()
         for action in picture.used:
             legend.append(_SIGNS[action][plain], _SIGNS[action][2])

@@ -85,6 +85,16 @@ def test_guidance_that_reuses_its_difference_is_drawn_as_that(pricer: Pricer) ->
     ]
 
 
+def test_stronger_guidance_is_named(pricer: Pricer) -> None:
+    picture = drawn(pricer, Policy(version=4, steps=6, guidance=Guidance(start_step=1, stop_step=5, factor=1.25)))
+    console = Console(file=(text := io.StringIO()), width=100)
+    console.print(PlanText(picture))
+    assert "guidance x1.25: off in call 1, on in calls 2 to 5, off in call 6" in text.getvalue()
+    assert "guidance x1.25 on, calls 2 to 5" in {box.title for box in lay_out(picture).boxes}
+    (bar,) = (bar for bar in plan(picture)["data"] if bar["name"] == "guidance")
+    assert bar["y"] == ["guidance x1.25"]
+
+
 def test_labels_are_short_and_exact(pricer: Pricer) -> None:
     rows = {row.label: row for row in drawn(pricer, POLICIES["reuse"]).rows}
     assert {"down_blocks.1", "mid_block", "up_blocks.1.upsamplers.0", "up_blocks.1 without upsamplers.0"} <= rows.keys()

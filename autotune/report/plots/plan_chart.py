@@ -61,10 +61,11 @@ def plan(picture: PlanPicture) -> Figure:
         ]
         data.append(bars(f"latents {size}", color, color, "", spans))
     if picture.guidance:
-        names.append("guidance")
+        guidance = picture.guidance_name
+        names.append(guidance)
         for state, said, color, pattern in _GUIDANCE:
             spans = [
-                ("guidance", span.first, span.last, f"{said}, {calls(span.first, span.last)}")
+                (guidance, span.first, span.last, f"{said}, {calls(span.first, span.last)}")
                 for span in picture.guided
                 if span.text == state
             ]
