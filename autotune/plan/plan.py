@@ -139,6 +139,10 @@ class Plan:
         """Whether the last difference of the branches stands in for the unconditional one; not after the last call."""
         return self.guided and position < len(self.steps) and self.steps[position].guidance is Guided.DIFFERENCE
 
+    def factor(self, position: int) -> float:
+        """What guidance adds in a call is multiplied by this; 1 where there is none."""
+        return self.steps[position].factor if self.guided else 1.0
+
     def holds_difference(self, position: int) -> bool:
         """Whether the difference of the branches is in memory as a call ends: it or the next one reuses it."""
         if not self._reuses_any_difference:
@@ -158,6 +162,7 @@ class Plan:
                 step.handoff,
                 # Names that came later count only where they are used.
                 *(["difference"] if self.reuses_difference(position) else []),
+                *(["factor", self.factor(position)] if self.factor(position) != 1 else []),
             )
             for position, step in enumerate(self.steps)
         ]

@@ -135,7 +135,7 @@ def draw(plan: Plan, table: WorkTable | None = None, *, unfold: bool = False) ->
         ),
         rows=tuple(map(row, groups.values())),
         guidance=plan.guided,
-        factor=next((step.factor for step in plan.steps if step.factor != 1), 1.0),
+        factor=next((found for at in range(len(plan.steps)) if (found := plan.factor(at)) != 1), 1.0),
         outside=table.always.flops / total if table else None,
     )
 

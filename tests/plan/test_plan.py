@@ -98,6 +98,18 @@ def test_an_unguided_call_reuses_no_difference() -> None:
     assert plan.digest == plain.digest
 
 
+def test_how_strong_guidance_is_is_part_of_what_a_plan_does_where_it_runs() -> None:
+    def multiplied(factor: float, *, guided: bool = True) -> Plan:
+        guidance = Guidance(start_step=1, stop_step=3, factor=factor)
+        return compile_plan(Policy(version=4, steps=4, guidance=guidance), STRUCTURE, 8, 8, guided=guided)
+
+    plan = multiplied(1.5)
+    assert [plan.factor(at) for at in range(4)] == [1, 1.5, 1.5, 1]
+    assert len({plan.digest, multiplied(1.25).digest, multiplied(1).digest}) == 3
+    assert multiplied(1.5, guided=False).digest == multiplied(1, guided=False).digest
+    assert [multiplied(1.5, guided=False).factor(at) for at in range(4)] == [1, 1, 1, 1]
+
+
 def test_both_branches_are_computed_in_the_first_step_of_a_size_and_of_a_call() -> None:
     stages = (ResolutionStage(scale=0.5, until_step=2),)
     plan = compile_plan(rated(0, 5, resolution=stages), STRUCTURE, 8, 8)

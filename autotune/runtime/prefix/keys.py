@@ -83,5 +83,5 @@ def _call_signature(plan: Plan, position: int) -> tuple[Any, ...]:
         size_after = (following.height, following.width)
     firsts = tuple(plan.residuals[unit] for unit, action in enumerate(step.actions) if action is Action.RESIDUAL)
     sources = tuple(sorted(step.sources.items()))
-    branches = (step.branches, plan.reuses_difference(position), step.factor if plan.guided else 1.0)
+    branches = (step.branches, plan.reuses_difference(position), plan.factor(position))
     return (step.height, step.width, branches, bytes(step.actions), sources, firsts, step.handoff, size_after)
