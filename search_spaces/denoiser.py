@@ -44,18 +44,11 @@ LONGEST = 50
 
 # What guidance is multiplied by, in quarters.
 _QUARTERS = 4
-# Steps by which guidance begins and ends later, and quarters by which it is multiplied by more.
+# Steps by which guidance begins and ends later, and quarters by which it is multiplied by more. When it runs decides
+# more than how strong it is.
 _GUIDANCE_MOVES = (
-    (0, 1, 0),
-    (0, 0, 1),
-    (-1, 0, 0),
-    (0, 0, -1),
-    (1, 1, 0),
-    (-1, -1, 0),
-    (1, 0, 1),
-    (0, -1, 1),
-    (1, 0, 0),
-    (0, -1, 0),
+    *((0, 1, 0), (-1, 0, 0), (1, 1, 0), (-1, -1, 0), (1, 0, 0), (0, -1, 0)),
+    *((0, 0, 1), (0, 0, -1), (1, 0, 1), (0, -1, 1)),
 )
 
 _MAX_WARM_UP = 5
@@ -231,7 +224,7 @@ class DenoiserSpace(SearchSpace):
             "guidance in the middle": (PARTS // 5, 3 * PARTS // 4, 1.0),
             "guidance in the middle alone": (3 * PARTS // 10, 7 * PARTS // 10, 1.0),
             "guidance in the later half": (3 * PARTS // 10, 4 * PARTS // 5, 1.0),
-            "stronger guidance in the middle": (3 * PARTS // 10, 7 * PARTS // 10, 1.5),
+            "guidance in the middle alone, stronger": (3 * PARTS // 10, 7 * PARTS // 10, 1.5),
         }
         return {
             name: {"guidance_start": start, "guidance_stop": stop, "guidance_factor": round(factor * _QUARTERS)}

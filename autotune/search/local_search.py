@@ -1,9 +1,9 @@
 """Local search around the best candidates.
 
-Every other candidate is what a person would try next: the best policy of solver, noise levels and guidance alone, with
-guidance from a step earlier or later on, or as far. When it runs decides most on both shipped models, recipes have four
-intervals and a grid by hand has thirty, and one of its two ends is seldom what a random move changes. The others turn
-levers on and off, move knobs, and change single decisions of a schedule.
+Two candidates of three are what a person would try next: the best policy of solver, noise levels and guidance alone,
+with guidance from a step earlier or later on, or as far, or stronger. When it runs decides most on both shipped models,
+recipes have four intervals and a grid by hand has thirty, and one of its two ends is seldom what a random move changes.
+The others turn levers on and off, move knobs, and change single decisions of a schedule.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _MOST_MOVES = 2
 ORIGINS = 3
 """Candidates whose neighbours are tried, the better the more often: chance decides which of the first few is best."""
 
+# The last of so many candidates is another neighbour than one by guidance.
+_OF_GUIDANCE = 3
+
 _KNOBS = 0.5
 """Share of the neighbours that differ in their knobs, with as many steps as the budget then pays for."""
 
@@ -69,7 +72,7 @@ class Refiner:
             return None
         tried = evaluated(study)
         known = plans_of(study)
-        if len(tried) % 2 and (candidate := self._of_interval(study, known)) is not None:
+        if (len(tried) + 1) % _OF_GUIDANCE and (candidate := self._of_interval(study, known)) is not None:
             return candidate
         draw = random.Random(digest([self._seed, len(tried)]))
         for _ in range(_DRAWS):
@@ -82,7 +85,7 @@ class Refiner:
         return None
 
     def _of_interval(self, study: Trials, known: Container[str | None]) -> Candidate | None:
-        """The best simple policies with guidance from another step on, or as far; None where all that was tried."""
+        """The best simple policies with other guidance; None where all that is near was tried."""
         space = self._proposer.space
         simple = {*space.of_steps, *space.of_guidance}
         of_knobs = (origin for origin in ranked(study) if REFINES not in origin.user_attrs)

@@ -31,14 +31,14 @@ def test_all_that_is_near_the_most_guided_first() -> None:
     found = [(interval(SPACE, each, 10), quarters(each)) for each in SPACE.other_intervals(values, 10)]
     assert interval(SPACE, values, 10) == (3, 8)
     assert found == [
-        ((3, 9), 6), ((3, 8), 7), ((2, 8), 6), ((3, 8), 5), ((4, 9), 6),
-        ((2, 7), 6), ((4, 8), 7), ((3, 7), 7), ((4, 8), 6), ((3, 7), 6),
+        ((3, 9), 6), ((2, 8), 6), ((4, 9), 6), ((2, 7), 6), ((4, 8), 6), ((3, 7), 6),
+        ((3, 8), 7), ((3, 8), 5), ((4, 8), 7), ((3, 7), 7),
     ]  # fmt: skip
 
 
 def test_of_guidance_in_all_steps_only_what_leaves_some_out() -> None:
     found = [interval(SPACE, each, 10) for each in SPACE.other_intervals(PLAIN, 10)]
-    # Stronger and not.
+    # As strong, then stronger.
     assert found == [(1, 10), (0, 9), (1, 10), (0, 9)]
 
 
