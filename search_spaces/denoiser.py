@@ -44,12 +44,8 @@ LONGEST = 50
 
 # What guidance is multiplied by, in quarters.
 _QUARTERS = 4
-# Steps by which guidance begins and ends later, and quarters by which it is multiplied by more. When it runs decides
-# more than how strong it is.
-_GUIDANCE_MOVES = (
-    *((0, 1, 0), (-1, 0, 0), (1, 1, 0), (-1, -1, 0), (1, 0, 0), (0, -1, 0)),
-    *((0, 0, 1), (0, 0, -1), (1, 0, 1), (0, -1, 1)),
-)
+# Steps by which guidance begins and ends later.
+_INTERVAL_MOVES = (0, 1), (-1, 0), (1, 1), (-1, -1), (1, 0), (0, -1)
 
 _MAX_WARM_UP = 5
 _LATEST_START = PARTS // 2
@@ -216,37 +212,37 @@ class DenoiserSpace(SearchSpace):
     def guidance_recipes() -> dict[str, dict[str, int]]:
         """Guidance in fewer steps, where the other branch decides most.
 
-        Guidance hurts at high noise and does nothing at low noise, and where it runs in fewer steps it may be stronger
-        (Kynkäänniemi et al. 2024).
+        Guidance hurts at high noise and does nothing at low noise (Kynkäänniemi et al. 2024). What is guided in fewer
+        steps is guided a quarter more there: on one shipped model that is better beyond doubt, on the other no worse.
         """
-        found = {
-            "guidance cut": (0, PARTS // 2, 1.0),
-            "guidance in the middle": (PARTS // 5, 3 * PARTS // 4, 1.0),
-            "guidance in the middle alone": (3 * PARTS // 10, 7 * PARTS // 10, 1.0),
-            "guidance in the later half": (3 * PARTS // 10, 4 * PARTS // 5, 1.0),
-            "guidance in the middle alone, stronger": (3 * PARTS // 10, 7 * PARTS // 10, 1.5),
-        }
         return {
-            name: {"guidance_start": start, "guidance_stop": stop, "guidance_factor": round(factor * _QUARTERS)}
-            for name, (start, stop, factor) in found.items()
+            name: {"guidance_start": start, "guidance_stop": stop, "guidance_factor": _QUARTERS + 1}
+            for name, start, stop in (
+                ("guidance cut", 0, PARTS // 2),
+                ("guidance in the middle", PARTS // 5, 3 * PARTS // 4),
+                ("guidance in the middle alone", 3 * PARTS // 10, 7 * PARTS // 10),
+                ("guidance in the later half", 3 * PARTS // 10, 4 * PARTS // 5),
+            )
         }
 
     def other_intervals(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
         bounds = {knob.name: (knob.low, knob.high) for knob in self.knobs}
         ends = ("guidance_start", "guidance_stop")
-        least, most = bounds["guidance_factor"]
-        for *by, stronger in _GUIDANCE_MOVES:
+        for by in _INTERVAL_MOVES:
             start, stop = (
                 _a_step_on(values[name], direction, steps, *bounds[name])
                 for name, direction in zip(ends, by, strict=True)
             )
-            factor = values["guidance_factor"] + stronger
-            if start is None or stop is None or not least <= factor <= most:
-                continue
-            first, last = at(start, steps), at(stop, steps)
-            # Guidance in all steps is the pipeline's own.
-            if first < last and (not stronger or first > 0 or last < steps):
-                yield {**values, "guidance_start": start, "guidance_stop": stop, "guidance_factor": factor}
+            if start is not None and stop is not None and at(start, steps) < at(stop, steps):
+                yield {**values, "guidance_start": start, "guidance_stop": stop}
+
+    def other_strengths(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+        (knob,) = (knob for knob in self.knobs if knob.name == "guidance_factor")
+        # Guidance in all steps is the pipeline's own.
+        if at(values["guidance_start"], steps) or at(values["guidance_stop"], steps) < steps:
+            for factor in (values[knob.name] + 1, values[knob.name] - 1):
+                if knob.low <= factor <= knob.high:
+                    yield {**values, knob.name: factor}
 
     def size_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""

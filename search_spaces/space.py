@@ -42,7 +42,8 @@ class SearchSpace(ABC):
         levers: What its knobs make a policy do, each of which about half of all draws leave alone.
         of_steps: Names of the knobs that say which steps are taken, by what solver and at what noise; all others say
             what a step computes.
-        of_guidance: Names of the knobs that say in which steps guidance runs, and nothing else.
+        of_guidance: Names of the knobs that say in which steps guidance runs and how strong it is there, and nothing
+            else.
         default_steps: Steps of sampled policies where the caller names none.
     """
 
@@ -136,6 +137,10 @@ class SearchSpace(ABC):
         What a person would try next comes first: more guidance, then as much at other noise, then less. Nothing where
         there is no guidance to place.
         """
+        yield from ()
+
+    def other_strengths(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+        """Knob values of a policy of so many steps with guidance a little stronger and weaker, where it is its own."""
         yield from ()
 
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:

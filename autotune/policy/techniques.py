@@ -50,9 +50,9 @@ class Guidance(GrownRecord):
     arXiv 2312.12487, regresses the branch on earlier ones instead). This needs version 3. Steps
     that are all of the interval are the default, and are kept as None.
 
-    Where guidance runs it adds ``factor`` times the difference of the branches that it would add: a pipeline's
-    guidance scale s counts as 1 + factor * (s - 1). Less of the trajectory under guidance takes a larger scale
-    (Kynkäänniemi et al. 2024, section 4). This needs version 4. A factor of 1 is the default, and is kept as None.
+    Where guidance runs it adds ``factor`` times what it would: in pipelines where a scale of 1 adds nothing, a scale
+    s counts as 1 + factor * (s - 1). Guidance in fewer steps takes a larger scale (Kynkäänniemi et al. 2024, arXiv
+    2404.07724). This needs version 4. A factor of 1 is the default, and is kept as None.
     """
 
     later_keys: ClassVar[frozenset[str]] = frozenset({"compute_steps", "factor"})

@@ -1,9 +1,9 @@
 """Local search around the best candidates.
 
 Two candidates of three are what a person would try next: the best policy of solver, noise levels and guidance alone,
-with guidance from a step earlier or later on, or as far, or stronger. When it runs decides most on both shipped models,
-recipes have four intervals and a grid by hand has thirty, and one of its two ends is seldom what a random move changes.
-The others turn levers on and off, move knobs, and change single decisions of a schedule.
+with guidance from a step earlier or later on, or as far, and at last stronger or weaker. When it runs decides most on
+both shipped models, recipes have four intervals and a grid by hand has thirty, and one of its two ends is seldom what a
+random move changes. The others turn levers on and off, move knobs, and change single decisions of a schedule.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterator
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from optuna.trial import FrozenTrial
@@ -72,7 +72,7 @@ class Refiner:
             return None
         tried = evaluated(study)
         known = plans_of(study)
-        if (len(tried) + 1) % _OF_GUIDANCE and (candidate := self._of_interval(study, known)) is not None:
+        if (len(tried) + 1) % _OF_GUIDANCE and (candidate := self._of_guidance(study, known)) is not None:
             return candidate
         draw = random.Random(digest([self._seed, len(tried)]))
         for _ in range(_DRAWS):
@@ -84,14 +84,16 @@ class Refiner:
                     return candidate
         return None
 
-    def _of_interval(self, study: Trials, known: Container[str | None]) -> Candidate | None:
+    def _of_guidance(self, study: Trials, known: Container[str | None]) -> Candidate | None:
         """The best simple policies with other guidance; None where all that is near was tried."""
         space = self._proposer.space
         simple = {*space.of_steps, *space.of_guidance}
         of_knobs = (origin for origin in ranked(study) if REFINES not in origin.user_attrs)
         origins = (origin for origin in of_knobs if space.changed(self._knobs_of(origin)).keys() <= simple)
-        for origin in islice(origins, ORIGINS):
-            for values in space.other_intervals(self._knobs_of(origin), policy_of(origin).steps):
+        best = [(self._knobs_of(origin), policy_of(origin).steps) for origin in islice(origins, ORIGINS)]
+        # When guidance runs decides more than how strong it is.
+        for others in (space.other_intervals, space.other_strengths):
+            for values in chain.from_iterable(others(*each) for each in best):
                 # Fewer steps are tried however the ranges were narrowed, and may lie outside.
                 within = all(knob.low <= values[knob.name] <= knob.high for knob in space.knobs)
                 proposal = self._proposer.propose(values) if within else None

@@ -85,7 +85,7 @@ def test_the_best_two_recipes_that_change_different_things_go_together(proposer:
 def test_solvers_and_noise_levels_are_crossed_with_guidance_first(free: Proposer) -> None:
     """All with all, those that gained most alone first, and nothing that reuses or shrinks before they are through."""
     losses = {"guidance in the middle": 0.2, "fewer steps, UniPC": 0.3, "DeepCache, interval 2": -0.5}
-    study, trials = study_of(free, losses), 80
+    study, trials = study_of(free, losses), 60
     crossed = []
     while (candidate := combination(study, free, trials)) is not None:
         if any("DeepCache" in name for name in candidate.user_attrs[COMBINES]):
@@ -96,7 +96,7 @@ def test_solvers_and_noise_levels_are_crossed_with_guidance_first(free: Proposer
     assert crossed[0] == ("fewer steps, UniPC", "guidance in the middle")
     steps = {"fewer steps, DPMSolver", "fewer steps, UniPC", "fewer steps, DPMSolver, more at low noise"}
     guidance = {name for name in (recipe.name for recipe in free.space.recipes) if name.startswith("guidance")}
-    assert len(guidance) == 5
+    assert len(guidance) == 4
     assert set(crossed) == set(itertools.product(steps, guidance))
 
 
