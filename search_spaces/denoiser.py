@@ -212,11 +212,10 @@ class DenoiserSpace(SearchSpace):
     def guidance_recipes() -> dict[str, dict[str, int]]:
         """Guidance in fewer steps, where the other branch decides most.
 
-        Guidance hurts at high noise and does nothing at low noise (Kynkäänniemi et al. 2024). What is guided in fewer
-        steps is guided a quarter more there: on one shipped model that is better beyond doubt, on the other no worse.
+        Guidance hurts at high noise and does nothing at low noise (Kynkäänniemi et al. 2024).
         """
         return {
-            name: {"guidance_start": start, "guidance_stop": stop, "guidance_factor": _QUARTERS + 1}
+            name: {"guidance_start": start, "guidance_stop": stop}
             for name, start, stop in (
                 ("guidance cut", 0, PARTS // 2),
                 ("guidance in the middle", PARTS // 5, 3 * PARTS // 4),
@@ -236,13 +235,12 @@ class DenoiserSpace(SearchSpace):
             if start is not None and stop is not None and at(start, steps) < at(stop, steps):
                 yield {**values, "guidance_start": start, "guidance_stop": stop}
 
-    def other_strengths(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+    def stronger(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
         (knob,) = (knob for knob in self.knobs if knob.name == "guidance_factor")
+        factor = values[knob.name] + 1
         # Guidance in all steps is the pipeline's own.
-        if at(values["guidance_start"], steps) or at(values["guidance_stop"], steps) < steps:
-            for factor in (values[knob.name] + 1, values[knob.name] - 1):
-                if knob.low <= factor <= knob.high:
-                    yield {**values, knob.name: factor}
+        if (at(values["guidance_start"], steps) or at(values["guidance_stop"], steps) < steps) and factor <= knob.high:
+            yield {**values, knob.name: factor}
 
     def size_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say at which sizes the first steps are taken; each has a single value where there is one."""

@@ -139,8 +139,10 @@ class SearchSpace(ABC):
         """
         yield from ()
 
-    def other_strengths(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
-        """Knob values of a policy of so many steps with guidance a little stronger and weaker, where it is its own."""
+    def stronger(self, values: Mapping[str, int], steps: int) -> Iterator[dict[str, int]]:
+        """Knob values of a policy of so many steps with guidance a little stronger where it runs; nothing where that
+        is all of the steps, or as strong as the ranges let it.
+        """
         yield from ()
 
     def from_trial(self, trial: BaseTrial, steps: int | None = None) -> Policy:

@@ -1,8 +1,8 @@
 """Local search around the best candidates.
 
 Two candidates of three are what a person would try next: the best policy of solver, noise levels and guidance alone,
-with guidance from a step earlier or later on, or as far, and at last stronger or weaker. When it runs decides most on
-both shipped models, recipes have four intervals and a grid by hand has thirty, and one of its two ends is seldom what a
+with stronger guidance, then with guidance from a step earlier or later on, or as far. When it runs decides most on both
+shipped models, recipes have four intervals and a grid by hand has thirty, and one of its two ends is seldom what a
 random move changes. The others turn levers on and off, move knobs, and change single decisions of a schedule.
 """
 
@@ -91,14 +91,14 @@ class Refiner:
         of_knobs = (origin for origin in ranked(study) if REFINES not in origin.user_attrs)
         origins = (origin for origin in of_knobs if space.changed(self._knobs_of(origin)).keys() <= simple)
         best = [(self._knobs_of(origin), policy_of(origin).steps) for origin in islice(origins, ORIGINS)]
-        # When guidance runs decides more than how strong it is.
-        for others in (space.other_intervals, space.other_strengths):
-            for values in chain.from_iterable(others(*each) for each in best):
-                # Fewer steps are tried however the ranges were narrowed, and may lie outside.
-                within = all(knob.low <= values[knob.name] <= knob.high for knob in space.knobs)
-                proposal = self._proposer.propose(values) if within else None
-                if proposal is not None and self._proposer.plan(proposal.policy) not in known:
-                    return Candidate(proposal.values)
+        # One candidate says whether stronger guidance is better here; when it runs takes many.
+        first = (space.stronger(*each) for each in best[:1])
+        for values in chain.from_iterable(chain(first, (space.other_intervals(*each) for each in best))):
+            # Fewer steps are tried however the ranges were narrowed, and may lie outside.
+            within = all(knob.low <= values[knob.name] <= knob.high for knob in space.knobs)
+            proposal = self._proposer.propose(values) if within else None
+            if proposal is not None and self._proposer.plan(proposal.policy) not in known:
+                return Candidate(proposal.values)
         return None
 
     def _of_knobs(self, origin: FrozenTrial, draw: random.Random) -> Iterator[Neighbour]:

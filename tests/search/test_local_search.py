@@ -197,8 +197,8 @@ def add(study: optuna.Study, proposer: Proposer, values: Mapping[str, int], loss
     study.tell(begun, loss)
 
 
-def intervals(proposer: Proposer, study: optuna.Study, count: int) -> list[tuple[int, int, int, int]]:
-    """Solver, steps and guidance of two candidates of three, none of which is any good."""
+def intervals(proposer: Proposer, study: optuna.Study, count: int) -> list[tuple[int, int, int, int, float]]:
+    """Solver, steps, interval and factor of guidance of two candidates of three, none of which is any good."""
     found = []
     for number in range(count):
         if len(study.trials) % 3 == 2:
@@ -210,28 +210,28 @@ def intervals(proposer: Proposer, study: optuna.Study, count: int) -> list[tuple
         assert proposal is not None
         guidance = proposal.policy.guidance
         start, stop = (0, proposal.policy.steps) if guidance is None else (guidance.start_step, guidance.stop_step)
-        found.append((candidate.values["solver"], proposal.policy.steps, start, stop))
+        factor = guidance.factor or 1.0 if guidance else 1.0
+        found.append((candidate.values["solver"], proposal.policy.steps, start, stop, factor))
         add(study, proposer, candidate.values, 9.0)
     return found
 
 
 def test_two_neighbours_of_three_move_the_guidance_of_the_best_simple_policy(proposer: Proposer) -> None:
     study = simple_study(proposer)
-    assert intervals(proposer, study, 3) == [(1, 10, 3, 9), (1, 10, 2, 8), (1, 11, 4, 9)]
+    assert intervals(proposer, study, 3) == [(1, 10, 3, 8, 1.25), (1, 10, 3, 9, 1), (1, 10, 2, 8, 1)]
 
 
 def test_one_that_is_better_is_gone_on_from(proposer: Proposer) -> None:
     study = simple_study(proposer)
-    first = Refiner(proposer, 0).candidate(study)
-    assert first is not None
-    add(study, proposer, first.values, -1.0)
-    add(study, proposer, {**proposer.space.recipes[0].values, "skew": 1, "solver": 1}, 9.0)
-    assert intervals(proposer, study, 1) == [(1, 9, 3, 9)], "guided to the end, which leaves nine steps"
+    stronger = Refiner(proposer, 0).candidate(study)
+    assert stronger is not None
+    add(study, proposer, stronger.values, -1.0)
+    assert intervals(proposer, study, 2) == [(1, 10, 3, 8, 1.5), (1, 10, 3, 9, 1.25)]
 
 
 def test_what_reuses_or_shrinks_is_no_simple_policy(proposer: Proposer) -> None:
     study = simple_study(proposer, more={"depth": 1, "interval": 2})
-    assert intervals(proposer, study, 1) == [(0, 10, 3, 9)]
+    assert intervals(proposer, study, 1) == [(0, 10, 3, 8, 1.25)]
     candidate = Refiner(proposer, 0).candidate(study)
     assert candidate is not None and candidate.values["depth"] == 0
 

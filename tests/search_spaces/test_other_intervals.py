@@ -1,4 +1,4 @@
-"""What a person would try next: guidance from a step earlier or later on, or as far; then stronger or weaker."""
+"""What a person would try next: guidance from a step earlier or later on, or as far; and stronger."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_all_that_is_near_the_most_guided_first() -> None:
     assert found == [
         ((3, 9), 6), ((2, 8), 6), ((4, 9), 6), ((2, 7), 6), ((4, 8), 6), ((3, 7), 6),
     ]  # fmt: skip
-    assert [quarters(each) for each in SPACE.other_strengths(values, 10)] == [7, 5]
 
 
 def test_strength_stays_in_its_range_and_is_the_pipelines_own_in_all_steps() -> None:
     guided = {**PLAIN, "guidance_stop": 10}
-    assert [quarters(each) for each in SPACE.other_strengths(guided, 10)] == [5]
-    assert [quarters(each) for each in SPACE.other_strengths({**guided, "guidance_factor": 8}, 10)] == [7]
-    assert list(SPACE.other_strengths(PLAIN, 10)) == []
-    assert list(UNGUIDED.other_strengths(UNGUIDED.recipes[0].values, 10)) == []
+    (stronger,) = SPACE.stronger(guided, 10)
+    assert stronger == {**guided, "guidance_factor": 5}
+    assert list(SPACE.stronger({**guided, "guidance_factor": 8}, 10)) == []
+    assert list(SPACE.stronger(PLAIN, 10)) == []
+    assert list(UNGUIDED.stronger(UNGUIDED.recipes[0].values, 10)) == []
 
 
 def test_of_guidance_in_all_steps_only_what_leaves_some_out() -> None:
