@@ -211,6 +211,7 @@ def test_a_trial_left_running_by_a_killed_process_is_run_again(
         "forecast": 1,
         "guidance_start": 2,
         "guidance_stop": 13,
+        "guidance_factor": 5,
         "gate": 1,
         "handoff": 1,
         "solver": 1,
