@@ -158,6 +158,22 @@ def test_pictures_in_pairs() -> None:
             assert cell == f"{each['spearman']:.2f}, {each['regret']:.3f}, {each['cheap_regret']:.3f}", name
 
 
+def test_strengths_of_guidance_are_those_of_the_files() -> None:
+    cells = zip(*(document(f"results/guidance_strength-{model}.json")["cells"] for model in MODELS), strict=True)
+    shown = table("Stronger guidance in fewer steps", "policy")
+    named = []
+    for of_unet, of_dit in cells:
+        for pair in zip(of_unet["strengths"], of_dit["strengths"], strict=True):
+            (policy,) = {each["policy"] for each in pair}
+            named.append(f"`{policy}`")
+            flops, *losses = shown[named[-1]]
+            assert flops == f"{pair[0]['relative']:.0%}".replace("%", " %")
+            for each, loss in zip(pair, losses, strict=True):
+                said = f"{each['loss']:.3f}" if each["factor"] == 1 else interval(each["difference"], sign="+")
+                assert loss == said, policy
+    assert [*shown] == named
+
+
 def test_guidance_rates_are_those_of_the_files() -> None:
     rows = {model: document(f"results/guidance_rate-{model}.json")["rows"] for model in MODELS}
     shown = table("Guidance as a rate", "policy")
