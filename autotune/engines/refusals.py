@@ -41,7 +41,7 @@ def check_steps(policy: Policy, engine: str, calls: Sequence[int]) -> None:
     if guidance is not None and guidance.compute_steps is not None:
         raise EngineError(engine, "guidance_rate", "guidance is the pipeline's there, which computes both branches")
     if guidance is not None and guidance.factor is not None:
-        raise EngineError(engine, "guidance_factor", "guidance is the pipeline's there, and adds what it adds")
+        raise EngineError(engine, "guidance_strength", "guidance is the pipeline's there, and adds what it adds")
     if policy.scheduler is not None:
         raise EngineError(engine, "other_solver", "the scheduler is the pipeline's there, not the cache's")
     if policy.timesteps != "default" or policy.sigmas is not None:

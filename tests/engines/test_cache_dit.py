@@ -118,6 +118,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"version": 3, "guidance": {"stop_step": STEPS, "compute_steps": [0, 2]}},
         "computes both branches",
     ),
+    "strength": (
+        "guidance_strength",
+        {"version": 4, "guidance": {"stop_step": STEPS, "factor": 1.5}},
+        "adds what it adds",
+    ),
     "solver": ("other_solver", {"scheduler": {"name": "DPMSolverMultistepScheduler"}}, "the pipeline's there"),
     "noise": ("other_noise_levels", {"timesteps": "karras"}, "the pipeline's there"),
     "layers": ("reuse_of_layers", rule("**.ff"), "not the layers inside"),
