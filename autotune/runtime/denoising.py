@@ -186,23 +186,21 @@ class Denoising:
         keeps, order = not alone and session.keeps_difference, self._family.conditional_first
         times = not alone and step.factor != 1
         difference = None
-        if keeps and stacked == 2:
+        if (keeps or times) and stacked == 2:
             difference = difference_in(output, rows // 2, conditional_first=order, listed=listed)
-        elif keeps and branch == 1:
+        elif (keeps or times) and branch == 1:
             difference = Difference.of(since_step.first_output, output, rows)
-        session.leave(branch, rows, difference)
+        session.leave(branch, rows, difference if keeps else None)
         if self._hooks.copies:
             output = cloned(output)
         if self._separate and branch == 0 and (keeps or alone or times):
             since_step.first_output = cloned(output)
         if halved:
             output = both(call, output, guidance, step.factor, conditional_first=order, listed=listed)
-        elif times and stacked == 2:
-            output = multiplied(output, step.factor, rows // 2, conditional_first=order, listed=listed)
-        elif times and branch == 1:
-            output = Difference.of(since_step.first_output, output, rows).unconditional(
-                since_step.first_output, step.factor
-            )
+        elif times and difference is not None and stacked == 2:
+            output = multiplied(output, difference, step.factor, conditional_first=order, listed=listed)
+        elif times and difference is not None:
+            output = difference.unconditional(since_step.first_output, step.factor)
         if call.sharing and call.shared is not None:
             call.shared.output = output
         return output

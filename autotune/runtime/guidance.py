@@ -35,19 +35,22 @@ def both(
     if guidance is Guided.CONDITIONAL:
         return twice(conditional, listed=listed)
     other = unconditional(call, conditional, guidance, factor)
-    return joined(*((conditional, other) if conditional_first else (other, conditional)), listed=listed)
+    return _stacked(conditional, other, conditional_first=conditional_first, listed=listed)
 
 
-def multiplied(output: Any, factor: float, rows: int, *, conditional_first: bool, listed: bool) -> Any:
-    """The output for both branches, of ``rows`` rows each, in one batch, with ``factor`` times their difference."""
+def multiplied(output: Any, difference: Difference, factor: float, *, conditional_first: bool, listed: bool) -> Any:
+    """The output for both branches in one batch, with ``factor`` times their difference."""
     first, last = parted(output, listed=listed)
     conditional = first if conditional_first else last
-    other = difference_in(output, rows, conditional_first=conditional_first, listed=listed)
-    stand_in = other.unconditional(conditional, factor)
-    return joined(*((first, stand_in) if conditional_first else (stand_in, last)), listed=listed)
+    other = difference.unconditional(conditional, factor)
+    return _stacked(conditional, other, conditional_first=conditional_first, listed=listed)
 
 
 def difference_in(output: Any, rows: int, *, conditional_first: bool, listed: bool) -> Difference:
     """The difference of the branches in the output for both, of ``rows`` rows each, in one batch."""
     first, last = parted(output, listed=listed)
     return Difference.of(first, last, rows) if conditional_first else Difference.of(last, first, rows)
+
+
+def _stacked(conditional: Any, other: Any, *, conditional_first: bool, listed: bool) -> Any:
+    return joined(*((conditional, other) if conditional_first else (other, conditional)), listed=listed)

@@ -229,6 +229,14 @@ def test_one_that_is_better_is_gone_on_from(proposer: Proposer) -> None:
     assert intervals(proposer, study, 2) == [(1, 10, 3, 8, 1.5), (1, 10, 3, 9, 1.25)]
 
 
+def test_a_better_interval_is_gone_on_from(proposer: Proposer) -> None:
+    study = simple_study(proposer)
+    plain = proposer.space.recipes[0].values
+    add(study, proposer, {**plain, "solver": 1, "guidance_start": 6, "guidance_stop": 18}, -1.0)
+    found = intervals(proposer, study, 2)
+    assert found == [(1, 10, 3, 9, 1.25), (1, 9, 3, 9, 1)], "guided to the end, which leaves nine steps"
+
+
 def test_what_reuses_or_shrinks_is_no_simple_policy(proposer: Proposer) -> None:
     study = simple_study(proposer, more={"depth": 1, "interval": 2})
     assert intervals(proposer, study, 1) == [(0, 10, 3, 8, 1.25)]
